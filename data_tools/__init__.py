@@ -1,0 +1,1 @@
+"""Raw preference files in, a checked Hugging Face dataset out; knows nothing of models."""

@@ -1,0 +1,280 @@
+"""Raw preference files to one checked Hugging Face dataset: python -m data_tools.convert raw.csv
+
+Every record that is read is kept, or rejected with its file, line and reason; the counts always
+add up, and which answer won is never guessed.
+"""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, BinaryIO
+
+from data_tools import block, readers, report, rules, settle, swap
+from data_tools.formats import FORMATS
+from data_tools.formats.shape import parse_label
+from data_tools.options import Options, parse
+from data_tools.recognise import HEAD, Recognition, recognise
+from data_tools.record import ConvertError, Fault, Pair
+from data_tools.report import Figures, Report
+
+_OWN_COLUMNS = ("prompt", "chosen", "rejected", "source", "tools", "chat_template_kwargs")
+_OWN_FILES = frozenset(
+    {"train", "test", "dataset_dict.json", "rejects.jsonl", "report.json", "README.md"}
+    | {f"{split}.{kind}" for split in ("train", "test") for kind in ("parquet", "jsonl")}
+)
+_SPOOL_IN_MEMORY = 32_000_000  # bytes of checked records held before they go to a file
+
+
+def convert(options: Options) -> Report:
+    """Convert, and say how it went.
+
+    Raises ConvertError: status 2 for inputs and options that cannot be used, 1 where there is
+    nothing to convert or no place to write. An older dataset then stands as it was.
+    """
+    with _standard_input(options.inputs) as stdin:
+        files = readers.find_inputs(options.inputs)
+        target = None if options.check else _target(options, files)
+        found = _recognised(options, files, stdin)
+        limits = rules.Limits(options.max_chars, rules.read_excluded(options.exclude_rows))
+        task = block.Task(found.shape, found.meaning, limits, options.keep)
+        figures = Figures(found.shape.name, found.evidence, list(files), _shaping(options))
+        if found.meaning.answers_repeat_prompt:
+            figures.notes.append("the answers begin with their prompt, which was taken off them")
+        if target is None:
+            return _settled_and_written(options, files, stdin, task, figures, None, None)
+        try:
+            swap.clear_litter(target)
+            with swap.written_aside(target) as part:
+                return _settled_and_written(options, files, stdin, task, figures, part, target)
+        except OSError as error:
+            raise ConvertError(
+                f"{target}: cannot be written ({error.strerror or error}); free some space or "
+                "choose another place with -o",
+                status=1,
+            ) from None
+
+
+@contextlib.contextmanager
+def _standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
+    """A copy of standard input that can be read twice, where it is asked for."""
+    if readers.STDIN not in inputs:
+        yield None
+        return
+    with tempfile.TemporaryFile() as copy:
+        while piece := sys.stdin.buffer.read(1 << 20):
+            copy.write(piece)
+        yield copy
+
+
+def _target(options: Options, files: Sequence[str]) -> str:
+    first = options.inputs[0]
+    name = "stdin" if first == readers.STDIN else readers.stem_of(first)
+    target = os.path.normpath(options.output or os.path.join("data", name))
+    real = os.path.realpath(target)
+    for path in (*options.inputs, *files):
+        source = os.path.realpath(path)
+        if path != readers.STDIN and (source == real or source.startswith(real + os.sep)):
+            raise ConvertError(
+                f"{target}: this is where the input {path} stands; name another output with -o"
+            )
+    swap.refuse_foreign(target, _OWN_FILES, _is_ours)
+    return target
+
+
+def _is_ours(target: str) -> bool:
+    try:
+        with open(os.path.join(target, "report.json"), encoding="utf-8") as file:
+            return {"records", "pairs", "splits", "evidence"} <= json.load(file).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _recognised(options: Options, files: Sequence[str], stdin: BinaryIO | None) -> Recognition:
+    label = parse_label(options.label) if options.label else None
+    heads = {
+        path: list(islice(readers.read(path, options.encoding, stdin=stdin), HEAD))
+        for path in files
+    }
+    if not any(heads.values()):
+        raise ConvertError(f"{', '.join(files[:3])}: no records, the input is empty", status=1)
+    found = recognise(heads, options.format, options.map, label)
+    for name in options.keep:
+        if name in _OWN_COLUMNS:
+            raise ConvertError(f"--keep {name}: the dataset has a column of that name anyway")
+        if name not in found.columns:
+            listed = ", ".join(sorted(found.columns))
+            raise ConvertError(f"--keep {name}: no such column; there are {listed}")
+    return found
+
+
+def _shaping(options: Options) -> dict[str, Any]:
+    """The options that shape the output, for report.json."""
+    silent = {"inputs", "output", "check", "strict", "json"}
+    return {name: value for name, value in vars(options).items() if name not in silent}
+
+
+def _settled_and_written(
+    options: Options,
+    files: Sequence[str],
+    stdin: BinaryIO | None,
+    task: block.Task,
+    figures: Figures,
+    part: str | None,
+    target: str | None,
+) -> Report:
+    """Check every record once, settle what needs all of them, write what is kept to `part`."""
+    from data_tools import writer  # loads pyarrow, so only once nothing was refused
+
+    settlement = settle.Settlement(options.test_size, options.seed)
+    layouts = writer.LayoutFinder()
+    with tempfile.SpooledTemporaryFile(
+        _SPOOL_IN_MEMORY, dir=part and os.path.dirname(part)
+    ) as spool:
+        for checked in _checked(options, files, stdin, task, figures):
+            pickle.dump(checked, spool, protocol=5)
+            for result in checked.results:
+                if isinstance(result, Pair):
+                    settlement.add(result)
+                    layouts.add(result)
+        spool.seek(0)
+        settled = settlement.finish()
+        figures.prompts = settled.prompts
+        figures.notes += settled.notes
+        layout = layouts.layout(options.keep)
+        sink = writer.Sink(part, layout, options.to)
+        for checked in _unpickled(spool):
+            _write_record(checked, settled, sink, figures)
+        sink.close()
+    return _ended(options, figures, part, target)
+
+
+def _checked(
+    options: Options,
+    files: Sequence[str],
+    stdin: BinaryIO | None,
+    task: block.Task,
+    figures: Figures,
+) -> Iterator[block.Checked]:
+    from tqdm import tqdm
+
+    silent = not sys.stderr.isatty()
+    with tqdm(desc="reading", unit=" records", delay=1, disable=silent, leave=False) as bar:
+        for path in files:
+            items = readers.read(path, options.encoding, figures.notes, stdin)
+            for checked in block.check(items, task):
+                bar.update()
+                yield checked
+
+
+def _unpickled(spool: BinaryIO) -> Iterator[block.Checked]:
+    while True:
+        try:
+            yield pickle.load(spool)
+        except EOFError:
+            return
+
+
+def _write_record(checked: block.Checked, settled: settle.Settled, sink, figures: Figures) -> None:
+    """One record's pairs into their split and its faults into the rejects, all counted."""
+    place, survived = checked.place, False
+    for result, odd in zip(checked.results, checked.odd, strict=True):
+        outcome = settled.next(result, place) if isinstance(result, Pair) else result
+        if isinstance(outcome, Fault):
+            figures.reject(place, outcome)
+            sink.reject(place, outcome, checked.raw)
+        else:
+            survived = True
+            figures.keep(place, result, odd, outcome)
+            sink.keep(outcome, result, str(place), checked.kept)
+    figures.count(checked.made, survived)
+
+
+def _ended(options: Options, figures: Figures, part: str | None, target: str | None) -> Report:
+    """Move what was written into place, or the rejects alone where there is no dataset."""
+    summary, reason = figures.as_dict(), None
+    if not figures.kept:
+        reason = "no pair was kept"
+    elif options.strict and figures.reasons:
+        reason = "--strict, and something was rejected"
+    status = 1 if reason else 0
+    if part is None:
+        return Report(status, summary, reason=reason)
+    beside = f"{target}.rejects.jsonl"
+    if reason:
+        os.replace(os.path.join(part, "rejects.jsonl"), beside)
+        return Report(status, summary, None, beside, f"{reason}: no dataset was written")
+    done = Report(status, summary, target, os.path.join(target, "rejects.jsonl"))
+    report.write(done, part)
+    swap.move_into_place(part, target)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(beside)
+    return done
+
+
+def list_formats() -> str:
+    """Every format: name, sentence, fields, polarity and an example record."""
+    parts = []
+    for shape in FORMATS.values():
+        parts.append(
+            f"{shape.name}\n  {shape.sentence}\n  fields    {shape.fields}\n"
+            f"  polarity  {shape.polarity}\n"
+            f"  example   {json.dumps(shape.passing, ensure_ascii=False)}\n"
+        )
+    return "\n".join(parts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        options = parse(argv)
+        if options is None:
+            _say(list_formats())
+            return 0
+        with _stoppable():
+            done = convert(options)
+    except ConvertError as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print(
+            "convert: stopped; no dataset was written, an older one is as it was", file=sys.stderr
+        )
+        return 1
+    _say(report.as_json(done.figures) if options.json else done.text())
+    if done.reason:
+        print(f"convert: {done.reason}", file=sys.stderr)
+    return done.status
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does, so that what was written aside is cleared."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, where signals are not ours to take
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

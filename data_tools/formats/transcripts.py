@@ -1,0 +1,168 @@
+"""Implicit prompts: `chosen` and `rejected` are whole dialogues, messages or marked text."""
+
+import re
+from collections.abc import Callable
+
+from data_tools.formats.dialogue import check_side, check_tools, split_dialogues
+from data_tools.formats.shape import Format, Meaning
+from data_tools.record import Fault, Message, Pair, clip
+
+_HH_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
+_CHATML_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.DOTALL)
+_HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def _hh_turns(text: str) -> list[Message] | None:
+    """The turns of a Human/Assistant transcript; the marker's one space is not part of the text."""
+    marks = list(_HH_TURN.finditer(text))
+    if not marks or marks[0].start() != 0:
+        return None
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [
+        {"role": _HH_ROLES[mark.group(1)], "content": text[mark.end() : end]}
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+
+
+def _chatml_turns(text: str) -> list[Message] | None:
+    """The turns of a ChatML text; None when anything stands outside of them."""
+    turns, at = [], 0
+    for mark in _CHATML_TURN.finditer(text):
+        if text[at : mark.start()].strip():
+            return None
+        turns.append({"role": mark.group(1), "content": mark.group(2)})
+        at = mark.end()
+    return turns if turns and not text[at:].strip() else None
+
+
+def _is_bare(record: dict) -> bool:
+    return "chosen" in record and "rejected" in record and not PROMPTS & record.keys()
+
+
+PROMPTS = frozenset({"prompt", "question", "instruction", "query", "input", "conversations"})
+
+
+def _has_markers(turns: Callable) -> Callable[[dict], bool]:
+    def matches(record: dict) -> bool:
+        sides = (record.get("chosen"), record.get("rejected"))
+        return _is_bare(record) and any(isinstance(s, str) and turns(s) for s in sides)
+
+    return matches
+
+
+def _marked(turns: Callable, marker: str) -> Callable[[dict, Meaning], list[Pair] | Fault]:
+    def pairs(record: dict, meaning: Meaning) -> list[Pair] | Fault:
+        sides = [check_side(record.get(name), name) for name in ("chosen", "rejected")]
+        if fault := _first_fault(sides):
+            return fault
+        dialogues = []
+        for side, name in zip(sides, ("chosen", "rejected"), strict=True):
+            dialogue = side if isinstance(side, list) else turns(side)
+            if dialogue is None:
+                return Fault(
+                    "missing_field",
+                    f"{name} does not begin with a turn marker ({marker}), so it holds no prompt",
+                )
+            dialogues.append(dialogue)
+        chosen, rejected = dialogues
+        cuts = [_last_assistant(side) for side in dialogues]
+        if -1 in cuts:
+            return Fault("bad_roles", "a transcript has no assistant turn")
+        if chosen[: cuts[0]] != rejected[: cuts[1]]:
+            return Fault(
+                "history_mismatch",
+                "the two transcripts differ before the last assistant turn, so they do not compare "
+                "two answers to one prompt; leave the record out or mend its history",
+            )
+        return [Pair(chosen[: cuts[0]], chosen[cuts[0] :], rejected[cuts[1] :])]
+
+    return pairs
+
+
+def _last_assistant(side: list[Message]) -> int:
+    return max((i for i, turn in enumerate(side) if turn["role"] == "assistant"), default=-1)
+
+
+def _first_fault(sides: list) -> Fault | None:
+    faults = [side for side in sides if isinstance(side, Fault)]
+    return min(faults, key=lambda fault: fault.reason != "wrong_type", default=None)
+
+
+def _is_messages(record: dict) -> bool:
+    return _is_bare(record) and any(
+        isinstance(record[name], list | dict) for name in ("chosen", "rejected")
+    )
+
+
+def _implicit_messages(record: dict, meaning: Meaning) -> list[Pair] | Fault:
+    sides = [check_side(record.get(name), name) for name in ("chosen", "rejected")]
+    tools = check_tools(record)
+    if fault := _first_fault([*sides, tools]):
+        return fault
+    for side, name in zip(sides, ("chosen", "rejected"), strict=True):
+        if isinstance(side, str):
+            return Fault("wrong_type", f"{name} is text ({clip(side)}) beside a list of messages")
+    split = split_dialogues(*sides)
+    if isinstance(split, Fault):
+        return split
+    return [Pair(*split, None, *tools)]
+
+
+_CHOSEN_WINS = "chosen won"
+
+HH = Format(
+    name="hh",
+    fields="chosen, rejected: text with turns '\\n\\nHuman:' and '\\n\\nAssistant:'",
+    polarity=_CHOSEN_WINS,
+    sentence="Anthropic HH transcripts; all before the last Assistant turn is the prompt.",
+    matches=_has_markers(_hh_turns),
+    pairs=_marked(_hh_turns, r"\n\nHuman:"),
+    passing={
+        "chosen": "\n\nHuman: Is tea a herb?\n\nAssistant: It is a shrub's leaf.",
+        "rejected": "\n\nHuman: Is tea a herb?\n\nAssistant: No idea.",
+    },
+    failing={
+        "chosen": "\n\nHuman: Is tea a herb?\n\nAssistant: It is a shrub's leaf.",
+        "rejected": "\n\nHuman: Is coffee a bean?\n\nAssistant: No idea.",
+    },
+)
+
+CHATML = Format(
+    name="chatml",
+    fields="chosen, rejected: text with turns '<|im_start|>ROLE' ... '<|im_end|>'",
+    polarity=_CHOSEN_WINS,
+    sentence="Whole ChatML dialogues; all before the last assistant turn is the prompt.",
+    matches=_has_markers(_chatml_turns),
+    pairs=_marked(_chatml_turns, "<|im_start|>"),
+    passing={
+        "chosen": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n",
+        "rejected": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWhat?<|im_end|>\n",
+    },
+    failing={
+        "chosen": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n",
+        "rejected": "Hi there",
+    },
+)
+
+IMPLICIT = Format(
+    name="implicit-messages",
+    fields="chosen, rejected: lists of {role, content}",
+    polarity=_CHOSEN_WINS,
+    sentence="Two whole dialogues as messages; the turns that they share are the prompt.",
+    matches=_is_messages,
+    pairs=_implicit_messages,
+    passing={
+        "chosen": [
+            {"role": "user", "content": "Is tea a herb?"},
+            {"role": "assistant", "content": "It is a shrub's leaf."},
+        ],
+        "rejected": [
+            {"role": "user", "content": "Is tea a herb?"},
+            {"role": "assistant", "content": "No idea."},
+        ],
+    },
+    failing={
+        "chosen": [{"role": "assistant", "content": "It is a shrub's leaf."}],
+        "rejected": [{"role": "assistant", "content": "No idea."}],
+    },
+)

@@ -1,0 +1,81 @@
+"""JSON Lines: one record a line, each line judged alone; blank lines are no records."""
+
+import json
+from collections.abc import Iterator
+
+from data_tools.readers.text import bad_strings, bad_text, printable
+from data_tools.record import Fault, Place, Raw, Reject
+
+MAX_DEPTH = 200  # real records nest below ten; json and its writer recurse once a level
+
+
+class _Duplicate(ValueError):
+    pass
+
+
+def read(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
+    """Yield the records of `text`, an open text file whose line ends are untouched."""
+    record = 0
+    for number, line in enumerate(text, start=1):
+        if line.isspace():
+            continue
+        record += 1
+        yield parse(line, Place(path, number, record))
+
+
+def parse(source: str, place: Place) -> Raw | Reject:
+    """One JSON value as a record, or what is wrong with it; `source` may end in a line end."""
+    fault = bad_text(source, "the record")
+    if fault:
+        return Reject(place, fault, printable(source.rstrip("\r\n")))
+    try:
+        if source.count("{") + source.count("[") > MAX_DEPTH:
+            _check_depth(source)
+        value = json.loads(source, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        return Reject(place, Fault("bad_json", _sentence(error)), source.rstrip("\r\n"))
+    if "\\u" in source and (fault := bad_strings(value)):
+        return Reject(place, fault, source.rstrip("\r\n"))
+    return Raw(place, value)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return (
+            f"this is not valid JSON: {error.msg} at character {error.pos + 1}; "
+            "mend the record or leave it out"
+        )
+    return f"{error or 'nested too deeply'}; mend the record or leave it out"
+
+
+def _unique(pairs: list) -> dict:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Duplicate(f"the key {twice!r} stands twice in one object, so its value is unclear")
+    return value
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no JSON value; write null or a number")
+
+
+def _check_depth(source: str) -> None:
+    depth, inside, escaped = 0, False, False
+    for char in source:
+        if inside:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                inside = False
+        elif char == '"':
+            inside = True
+        elif char in "{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        elif char in "}]":
+            depth -= 1

@@ -1,0 +1,103 @@
+"""The nouns that every room shares: where a record stands, a pair, a fault, and a refusal."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# A reject has one reason: the first that applies, in this order.
+REASONS = (
+    "bad_encoding",
+    "nul_byte",
+    "bad_json",
+    "ragged_row",
+    "wrong_type",
+    "missing_field",
+    "cancelled_annotation",
+    "null_label",
+    "unknown_label",
+    "tie",
+    "disagreement",
+    "unpaired",
+    "history_mismatch",
+    "bad_roles",
+    "empty_prompt",
+    "empty_response",
+    "identical_pair",
+    "overlong",
+    "excluded",
+    "contradictory",
+    "duplicate",
+)
+
+Message = dict[str, Any]
+Side = str | list[Message]
+
+
+class ConvertError(Exception):
+    """Why nothing can be converted, in one sentence with place and mend, and an exit status."""
+
+    def __init__(self, message: str, status: int = 2):
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record starts: `line` is 1-based (None in files without lines), `record` too."""
+
+    file: str
+    line: int | None
+    record: int
+
+    def __str__(self) -> str:
+        return f"{self.file}#{self.record}" if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """One record as its file holds it; `value` is a dict unless the file is odd."""
+
+    place: Place
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a record or a pair: a code of `REASONS` and one sentence with the mend."""
+
+    reason: str
+    detail: str
+
+    def __post_init__(self):
+        assert self.reason in REASONS, self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A fault at its place, with the record as it was read."""
+
+    place: Place
+    fault: Fault
+    raw: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One comparison: the answer that won and the one that lost, to one prompt.
+
+    Each side is text, or a list of messages (`role`, `content`, ...). `first_won` tells whether
+    the winner stood first in the record, None where the shape has no order of presentation.
+    `tools` is a JSON string, `chat_template_kwargs` any JSON object.
+    """
+
+    prompt: Side
+    chosen: Side
+    rejected: Side
+    first_won: bool | None = None
+    tools: str | None = None
+    chat_template_kwargs: dict | None = field(default=None)
+
+
+def clip(text: object, limit: int = 60) -> str:
+    """A value quoted for a message, shortened in the display alone."""
+    shown = repr(text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
