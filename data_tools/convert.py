@@ -129,10 +129,10 @@ def _settled_and_written(
     target: str | None,
 ) -> Report:
     """Check every record once, settle what needs all of them, write what is kept to `part`."""
-    from data_tools import writer  # loads pyarrow, so only once nothing was refused
+    from data_tools import layout, writer  # they load pyarrow, so only once nothing was refused
 
     settlement = settle.Settlement(options.test_size, options.seed)
-    layouts = writer.LayoutFinder()
+    finder = layout.LayoutFinder()
     with tempfile.SpooledTemporaryFile(
         _SPOOL_IN_MEMORY, dir=part and os.path.dirname(part)
     ) as spool:
@@ -141,17 +141,17 @@ def _settled_and_written(
             for result in checked.results:
                 if isinstance(result, Pair):
                     settlement.add(result)
-                    layouts.add(result)
-        spool.seek(0)
+                    finder.add(result)
         settled = settlement.finish()
-        figures.prompts = settled.prompts
-        figures.notes += settled.notes
-        layout = layouts.layout(options.keep)
-        sink = writer.Sink(part, layout, options.to)
+        columns = finder.layout(options.keep)
+        sink = writer.Sink(part, columns, options.to)
+        spool.seek(0)
         for checked in _unpickled(spool):
             _write_record(checked, settled, sink, figures)
-        sink.close()
-    return _ended(options, figures, part, target)
+        figures.prompts = settled.prompts
+        figures.notes += settled.notes + sink.close()
+    card_block = columns.card_block() if options.to == "jsonl" else ""
+    return _ended(options, figures, part, target, card_block)
 
 
 def _checked(
@@ -195,7 +195,9 @@ def _write_record(checked: block.Checked, settled: settle.Settled, sink, figures
     figures.count(checked.made, survived)
 
 
-def _ended(options: Options, figures: Figures, part: str | None, target: str | None) -> Report:
+def _ended(
+    options: Options, figures: Figures, part: str | None, target: str | None, card_block: str
+) -> Report:
     """Move what was written into place, or the rejects alone where there is no dataset."""
     summary, reason = figures.as_dict(), None
     if not figures.kept:
@@ -210,7 +212,7 @@ def _ended(options: Options, figures: Figures, part: str | None, target: str | N
         os.replace(os.path.join(part, "rejects.jsonl"), beside)
         return Report(status, summary, None, beside, f"{reason}: no dataset was written")
     done = Report(status, summary, target, os.path.join(target, "rejects.jsonl"))
-    report.write(done, part)
+    report.write(done, part, card_block)
     swap.move_into_place(part, target)
     with contextlib.suppress(FileNotFoundError):
         os.remove(beside)

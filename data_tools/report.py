@@ -154,8 +154,13 @@ def _summary(figures: dict) -> list[str]:
     return lines
 
 
-def card(report: Report) -> str:
-    """README.md of the dataset: what it is, its source and figures, how to load it."""
+def card(report: Report, block: str) -> str:
+    """README.md of the dataset: what it is, its source and figures, how to load it.
+
+    `block` is more of its YAML head, for files that do not say their own types. A `configs:`
+    block never stands in it: two directories of one name would then share a cache entry.
+    """
+    head = "\n".join(["tags:", "- preference", "- dpo", *block.splitlines()])
     figures = report.figures
     summary = "\n".join(_summary(figures))
     inputs = "\n".join(f"- `{path}`" for path in figures["inputs"])
@@ -164,7 +169,7 @@ def card(report: Report) -> str:
         "where in the raw files a pair stands."
     )
     return (
-        "---\ntags:\n- preference\n- dpo\n---\n\n"
+        f"---\n{head}\n---\n\n"
         "# Preference pairs\n\n"
         f"Converted by `python -m data_tools.convert` from {len(figures['inputs'])} file(s):\n\n"
         f"{inputs}\n\n{columns}\n\n"
@@ -175,9 +180,9 @@ def card(report: Report) -> str:
     )
 
 
-def write(report: Report, directory: str) -> None:
+def write(report: Report, directory: str, card_block: str) -> None:
     """report.json and the dataset card, beside the splits."""
-    texts = {"report.json": as_json(report.figures) + "\n", "README.md": card(report)}
+    texts = {"report.json": as_json(report.figures) + "\n", "README.md": card(report, card_block)}
     for name, text in texts.items():
         with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
             file.write(text)

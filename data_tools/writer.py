@@ -2,142 +2,20 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from data_tools.record import Fault, Message, Pair, Place
-from data_tools.side import as_messages
+from data_tools.layout import SIDES, Layout, load
+from data_tools.record import Fault, Pair, Place
 
 _BATCH = 1000  # rows a record batch, as `datasets` itself writes them
 _SHARD = 500_000_000  # bytes
-_STRING = {"dtype": "string", "_type": "Value"}
-_JSON = {"_type": "Json"}
-_SIDES = (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The columns of a dataset: text or messages, which message keys, which extras.
-
-    `message_keys` maps a key to whether it is stored as JSON. Arrow would merge the fields of
-    tool calls over all rows; as JSON they come back as they went in.
-    """
-
-    messages: bool
-    message_keys: dict[str, bool]
-    tools: bool
-    kwargs: bool
-    keep: tuple[str, ...] = ()
-
-    def features(self) -> dict[str, Any]:
-        """The columns in the words of `datasets`' own dataset_info.json."""
-        message = {key: _JSON if as_json else _STRING for key, as_json in self.message_keys.items()}
-        side = {"feature": message, "_type": "List"} if self.messages else _STRING
-        columns = {name: side for name, _ in _SIDES} | {"source": _STRING}
-        columns |= {"tools": _STRING} if self.tools else {}
-        columns |= {"chat_template_kwargs": _JSON} if self.kwargs else {}
-        return columns | {name: _STRING for name in self.keep}
-
-    def schema(self) -> pa.Schema:
-        """The same as an Arrow schema, with the metadata that `datasets` looks for."""
-        features = self.features()
-        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-        return pa.schema([(name, _arrow(kind)) for name, kind in features.items()], metadata)
-
-    def row(self, pair: Pair, source: str, kept: Sequence[str | None]) -> dict[str, Any]:
-        """One pair as the values of its columns; text becomes messages where the dataset is so."""
-        row: dict[str, Any] = {}
-        for name, role in _SIDES:
-            side = getattr(pair, name)
-            row[name] = self._turns(as_messages(side, role)) if self.messages else side
-        row["source"] = source
-        if self.tools:
-            row["tools"] = pair.tools
-        if self.kwargs:
-            row["chat_template_kwargs"] = _dump(pair.chat_template_kwargs)
-        return row | dict(zip(self.keep, kept, strict=True))
-
-    def _turns(self, messages: list[Message]) -> list[dict[str, Any]]:
-        return [
-            {
-                key: _dump(message.get(key)) if as_json else message.get(key)
-                for key, as_json in self.message_keys.items()
-            }
-            for message in messages
-        ]
-
-
-class LayoutFinder:
-    """Learns from every pair that is made which layout holds them all."""
-
-    def __init__(self):
-        self._messages = self._tools = self._kwargs = False
-        self._keys: dict[str, bool] = {}
-
-    def add(self, pair: Pair) -> None:
-        self._tools |= pair.tools is not None
-        self._kwargs |= pair.chat_template_kwargs is not None
-        for side in (pair.prompt, pair.chosen, pair.rejected):
-            if isinstance(side, list):
-                self._messages = True
-                for message in side:
-                    for key, value in message.items():
-                        if key not in ("role", "content"):
-                            text = isinstance(value, str | None) and key != "tool_calls"
-                            self._keys[key] = self._keys.get(key, False) or not text
-
-    def layout(self, keep: tuple[str, ...]) -> Layout:
-        keys = {"role": False, "content": False} | dict(sorted(self._keys.items()))
-        return Layout(self._messages, keys, self._tools, self._kwargs, keep)
-
-
-def _arrow(kind: dict) -> pa.DataType:
-    if kind == _JSON:
-        return pa.json_()
-    if kind == _STRING:
-        return pa.string()
-    fields = [(name, _arrow(part)) for name, part in kind["feature"].items()]
-    return pa.list_(pa.struct(fields))
-
-
-def _load(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
-
-
-def _dump(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False)
-
-
-class SplitWriter:
-    """One split, written in batches; one without rows leaves nothing behind."""
-
-    def __init__(self, directory: str, split: str, layout: Layout, kind: str):
-        self._schema = layout.schema()
-        self._store = _STORES[kind](directory, split, layout)
-        self._rows: list[dict] = []
-
-    def add(self, row: dict) -> None:
-        self._rows.append(row)
-        if len(self._rows) == _BATCH:
-            self._flush()
-
-    def close(self) -> None:
-        if self._rows:
-            self._flush()
-        self._store.close()
-
-    def _flush(self) -> None:
-        arrays = []
-        for column in self._schema:
-            values = [row[column.name] for row in self._rows]
-            arrays.append(pa.array(values, _storage(column.type)).cast(column.type))
-        self._store.write(pa.record_batch(arrays, schema=self._schema), self._rows)
-        self._rows = []
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?")
 
 
 class Sink:
@@ -164,14 +42,44 @@ class Sink:
             line |= {"reason": fault.reason, "detail": fault.detail, "raw": raw}
             self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def close(self) -> None:
+    def close(self) -> list[str]:
+        """Finish every file; returns what a reader of the dataset must know."""
+        notes = []
         if self._rejects is not None:
             self._rejects.close()
         for split in self._splits.values():
-            split.close()
+            notes += split.close()
         if self._splits and self._kind == "arrow":
             names = [name for name in ("train", "test") if name in self._splits]
             write_json(os.path.join(self._directory, "dataset_dict.json"), {"splits": names})
+        return notes
+
+
+class SplitWriter:
+    """One split, written in batches; one without rows leaves nothing behind."""
+
+    def __init__(self, directory: str, split: str, layout: Layout, kind: str):
+        self._schema = layout.schema()
+        self._store = _STORES[kind](directory, split, layout)
+        self._rows: list[dict] = []
+
+    def add(self, row: dict) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _BATCH:
+            self._flush()
+
+    def close(self) -> list[str]:
+        if self._rows:
+            self._flush()
+        return self._store.close()
+
+    def _flush(self) -> None:
+        arrays = []
+        for column in self._schema:
+            values = [row[column.name] for row in self._rows]
+            arrays.append(pa.array(values, storage_type(column.type)).cast(column.type))
+        self._store.write(pa.record_batch(arrays, schema=self._schema), self._rows)
+        self._rows = []
 
 
 class _Arrow:
@@ -199,9 +107,9 @@ class _Arrow:
         self.file.close()
         self.file = None
 
-    def close(self) -> None:
+    def close(self) -> list[str]:
         if not self.shards:
-            return
+            return []
         self._end_shard()
         names = []
         for number, path in enumerate(self.shards):
@@ -228,6 +136,7 @@ class _Arrow:
         }
         write_json(os.path.join(self.folder, "dataset_info.json"), info)
         write_json(os.path.join(self.folder, "state.json"), state)
+        return []
 
 
 class _Parquet:
@@ -241,9 +150,10 @@ class _Parquet:
             self.writer = pq.ParquetWriter(self.path, batch.schema)
         self.writer.write_batch(batch)
 
-    def close(self) -> None:
+    def close(self) -> list[str]:
         if self.writer is not None:
             self.writer.close()
+        return []
 
 
 class _JsonLines:
@@ -251,6 +161,7 @@ class _JsonLines:
 
     def __init__(self, directory: str, split: str, layout: Layout):
         self.path, self.file = os.path.join(directory, f"{split}.jsonl"), None
+        self.dates = dict.fromkeys(name for name, _ in SIDES)  # all of its values look like one
         self.json_keys = [key for key, as_json in layout.message_keys.items() if as_json]
         self.kwargs = layout.kwargs
 
@@ -259,34 +170,31 @@ class _JsonLines:
             self.file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
         for row in rows:
             self.file.write(json.dumps(self._parsed(row), ensure_ascii=False) + "\n")
+            for name in [name for name in self.dates if not _DATE.fullmatch(str(row[name]))]:
+                del self.dates[name]
 
     def _parsed(self, row: dict) -> dict:
         if self.kwargs:
-            row = row | {"chat_template_kwargs": _load(row["chat_template_kwargs"])}
-        for name, _ in _SIDES if self.json_keys else ():
+            row = row | {"chat_template_kwargs": load(row["chat_template_kwargs"])}
+        for name, _ in SIDES if self.json_keys else ():
             row = row | {
-                name: [m | {key: _load(m[key]) for key in self.json_keys} for m in row[name]]
+                name: [m | {key: load(m[key]) for key in self.json_keys} for m in row[name]]
             }
         return row
 
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
+    def close(self) -> list[str]:
+        if self.file is None:
+            return []
+        self.file.close()
+        return [
+            f"every {name} of {os.path.basename(self.path)} looks like a date, which "
+            "datasets.load_dataset would turn into a timestamp; --to arrow keeps it text"
+            for name in self.dates
+        ]
 
 
 _STORES = {"arrow": _Arrow, "parquet": _Parquet, "jsonl": _JsonLines}
 STORES = tuple(_STORES)
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    """The type with JSON as the plain string that it is stored as."""
-    if isinstance(kind, pa.JsonType):
-        return kind.storage_type
-    if pa.types.is_list(kind):
-        return pa.list_(_storage(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _storage(field.type)) for field in kind])
-    return kind
 
 
 def write_json(path: str, value: Any) -> None:
