@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from data_tools.layout import SIDES, Layout, load
+from data_tools.layout import SIDES, Layout, load, storage_type
 from data_tools.record import Fault, Pair, Place
 
 _BATCH = 1000  # rows a record batch, as `datasets` itself writes them
