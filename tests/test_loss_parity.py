@@ -1,0 +1,274 @@
+"""Holds TRL's DPO losses, rewards and gradients to `dpo_wrap.loss` on a tiny random model.
+
+TRL's side is the real thing: a `DPOTrainer` built from a `DPOConfig`, its own collator, its own
+`compute_loss`, its own logged figures. Ours takes the same batch through the model's plain forward
+to logits; our reference is a model loaded afresh, which no trainer has touched.
+"""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+
+from dpo_wrap.loss import LOSSES, READS_LABEL_SMOOTHING, dpo_loss, sequence_logps
+
+BETA = 0.5
+FLIP_RATE = 0.2
+MAX_LENGTH = 40
+EOS = 0  # the tokenizer pads with it too, so padding cannot be told from an answer's end by its id
+METRICS = {
+    "chosen_rewards": "rewards/chosen",
+    "rejected_rewards": "rewards/rejected",
+    "margins": "rewards/margins",
+    "accuracies": "rewards/accuracies",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A model this small gains nothing from a second thread; on a busy machine it waits for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def build(tiny_model_dir, tmp_path_factory):
+    """A function (tuning, loss_type, **options of DPOConfig) -> trainer, each built once."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    dataset = Dataset.from_dict({"prompt": ["ab"], "chosen": ["cd"], "rejected": ["e"]})
+    out = tmp_path_factory.mktemp("parity")
+    built = {}
+
+    def trainer_of(tuning, loss_type, **options):
+        key = (tuning, loss_type, *sorted(options.items()))
+        if key not in built:
+            args = dict(
+                output_dir=str(out), loss_type=loss_type, beta=BETA, max_length=MAX_LENGTH,
+                label_smoothing=FLIP_RATE if loss_type in READS_LABEL_SMOOTHING else 0.0,
+                bf16=False, use_cpu=True, report_to="none", disable_tqdm=True,
+                gradient_checkpointing=False,
+            )
+            lora = LoraConfig(r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+            trainer = DPOTrainer(
+                model=str(tiny_model_dir), args=DPOConfig(**args | options),
+                train_dataset=dataset, processing_class=tokenizer,
+                peft_config=lora if tuning == "lora" else None,
+            )
+            move_off_the_reference(trainer.model)
+            trainer.model.train()
+            built[key] = trainer
+        return built[key]
+
+    return trainer_of
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model_dir):
+    return AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+
+
+def move_off_the_reference(model):
+    """Shake every trained weight, LoRA's zero B matrices among them, so that no margin is 0."""
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for name, parameter in trained(model):
+            size = 0.3 if "lora_" in name else 0.1
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+
+
+def trained(model):
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def random_examples(seed, size, prompt=(2, 15), answer=(1, 15)):
+    """What TRL's tokenised dataset holds: random ids, every answer closed by EOS."""
+    rng = random.Random(seed)
+
+    def ids(span):
+        return [rng.randint(1, 256) for _ in range(rng.randint(*span))]
+
+    return [
+        {"prompt_ids": ids(prompt), "chosen_ids": ids(answer) + [EOS],
+         "rejected_ids": ids(answer) + [EOS]}
+        for _ in range(size)
+    ]
+
+
+def padded_sides(batch):
+    """(some chosen row is padded, some rejected row is padded)"""
+    return tuple(bool((half == 0).any()) for half in batch["attention_mask"].chunk(2))
+
+
+# Each case: (examples, what it changes on TRL's collator, what must be true of the batch).
+CASES = {
+    "four pairs": (
+        random_examples(1, 4), {},
+        lambda batch: padded_sides(batch) == (True, True),
+    ),
+    "eight pairs": (
+        random_examples(2, 8), {},
+        lambda batch: padded_sides(batch) == (True, True),
+    ),
+    "padded to a multiple": (
+        random_examples(3, 3), {"pad_to_multiple_of": 16},
+        lambda batch: (batch["attention_mask"][:, -1] == 0).all(),
+    ),
+    "one pair, chosen padded": (
+        [{"prompt_ids": [5, 6], "chosen_ids": [7, EOS], "rejected_ids": [8, 9, 9, EOS]}], {},
+        lambda batch: padded_sides(batch) == (True, False),
+    ),
+    "one pair, rejected padded": (
+        [{"prompt_ids": [5], "chosen_ids": [8, 9, EOS, 9, 9, EOS], "rejected_ids": [EOS]}], {},
+        lambda batch: padded_sides(batch) == (False, True),
+    ),
+    "answers cut": (
+        random_examples(5, 6, prompt=(15, 30), answer=(2, 30)), {},
+        lambda batch: batch["input_ids"].shape[1] == MAX_LENGTH,
+    ),
+    "prompts cut, some wholly": (
+        random_examples(6, 6, prompt=(2, 6), answer=(1, 20)),
+        {"max_length": 16, "truncation_mode": "keep_end"},
+        lambda batch: batch["completion_mask"][:, 0].any() and padded_sides(batch) == (True, True),
+    ),
+}
+
+
+def collate(trainer, case):
+    examples, changes, holds = CASES[case]
+    batch = replace(trainer.data_collator, **changes)(examples)
+    assert holds(batch), "the case does not show what it is named for"
+    return batch
+
+
+def trl_figures(trainer, batch):
+    """TRL's loss, its logged figures and the gradient of every trained parameter."""
+    trainer._metrics["train"].clear()
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    logged = trainer._metrics["train"]
+    gradients = {name: p.grad.clone() for name, p in trained(trainer.model)}
+    return loss.item(), {ours: logged[theirs][-1] for ours, theirs in METRICS.items()}, gradients
+
+
+def our_figures(trainer, reference, batch, **options):
+    """The same from `dpo_wrap.loss`, through plain forwards."""
+
+    def logps(model):
+        logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return sequence_logps(logits, batch["input_ids"], batch["completion_mask"]).chunk(2)
+
+    with torch.no_grad():
+        reference_logps = logps(reference)
+    trainer.model.zero_grad()
+    chosen_lengths, rejected_lengths = batch["completion_mask"].sum(dim=-1).chunk(2)
+    result = dpo_loss(
+        *logps(trainer.model), *reference_logps,
+        chosen_lengths=chosen_lengths, rejected_lengths=rejected_lengths, **options,
+    )
+    assert result.margins.abs().min() > 1e-4, "a near tie leaves accuracy to the rounding"
+    loss = result.losses.mean()
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in trained(trainer.model)}
+    return loss.item(), {name: getattr(result, name).mean().item() for name in METRICS}, gradients
+
+
+def assert_equal_figures(theirs, ours):
+    """Within 1e-5, and each gradient to 3e-5 of its own size, since many are small."""
+    (their_loss, their_metrics, their_gradients), (loss, metrics, gradients) = theirs, ours
+    assert loss == pytest.approx(their_loss, abs=1e-5, rel=0)
+    for name, value in metrics.items():
+        assert value == pytest.approx(their_metrics[name], abs=1e-5, rel=0), name
+    assert gradients.keys() == their_gradients.keys()
+    for name, gradient in gradients.items():
+        difference = gradient - their_gradients[name]
+        assert difference.abs().max() <= 1e-5, name
+        assert gradient.norm() > 1e-2, f"{name} does not learn, so that nothing is compared"
+        assert difference.norm() <= 3e-5 * gradient.norm(), name
+
+
+def options_of(loss_type):
+    smoothing = {"label_smoothing": FLIP_RATE} if loss_type in READS_LABEL_SMOOTHING else {}
+    return {"beta": BETA, "loss_type": loss_type} | smoothing
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_trl_and_our_loss_give_the_same_figures(build, reference, tuning, loss_type, case):
+    trainer = build(tuning, loss_type)
+    batch = collate(trainer, case)
+    theirs = trl_figures(trainer, batch)
+    ours = our_figures(trainer, reference, batch, **options_of(loss_type))
+    assert_equal_figures(theirs, ours)
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.9])
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_they_agree_at_other_betas(build, reference, loss_type, beta, monkeypatch):
+    trainer = build("full", loss_type)
+    monkeypatch.setattr(trainer, "beta", beta)
+    batch = collate(trainer, "four pairs")
+    theirs = trl_figures(trainer, batch)
+    ours = our_figures(trainer, reference, batch, **options_of(loss_type) | {"beta": beta})
+    assert_equal_figures(theirs, ours)
+
+
+def test_they_agree_under_gradient_checkpointing(build, reference):
+    trainer = build("lora", "sigmoid", gradient_checkpointing=True)
+    trainer.model.activation_checkpointing_enable()  # as `train` does before the first step
+    assert trainer.model.is_activation_checkpointing
+    batch = collate(trainer, "four pairs")
+    theirs = trl_figures(trainer, batch)
+    ours = our_figures(trainer, reference, batch, **options_of("sigmoid"))
+    assert_equal_figures(theirs, ours)
+    plain = trl_figures(build("lora", "sigmoid"), batch)
+    assert_equal_figures(plain, ours)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_the_reference_is_the_model_before_training(build, reference, tuning):
+    """And a model that TRL has patched still gives plain logits, on which all the above rests."""
+    trainer = build(tuning, "sigmoid")
+    batch = collate(trainer, "four pairs")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        expected = reference(**inputs).logits
+        theirs = trainer.compute_ref_log_probs(trainer.ref_model or trainer.model, batch)
+        moved = trainer.model(**inputs).logits
+    ours = sequence_logps(expected, batch["input_ids"], batch["completion_mask"]).chunk(2)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
+    assert moved.shape == expected.shape
+    assert (moved - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_trl_reads_label_smoothing_for_robust_alone(build, loss_type, monkeypatch):
+    trainer = build("lora", loss_type)
+    batch = collate(trainer, "four pairs")
+    losses = []
+    for smoothing in (0.0, 0.2, 0.4):
+        monkeypatch.setattr(trainer, "label_smoothing", smoothing)
+        losses.append(trl_figures(trainer, batch)[0])
+    if loss_type in READS_LABEL_SMOOTHING:
+        assert min(abs(losses[0] - losses[1]), abs(losses[1] - losses[2])) > 1e-3
+    else:
+        assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_sigmoid_config_with_label_smoothing_trains_as_one_without(build, reference):
+    trainer = build("lora", "sigmoid", label_smoothing=FLIP_RATE)
+    assert trainer.label_smoothing == FLIP_RATE
+    batch = collate(trainer, "four pairs")
+    theirs = trl_figures(trainer, batch)
+    ours = our_figures(trainer, reference, batch, beta=BETA, loss_type="sigmoid")
+    assert_equal_figures(theirs, ours)
+    with pytest.raises(ValueError, match="label_smoothing has no effect on sigmoid"):
+        our_figures(trainer, reference, batch, **options_of("sigmoid"), label_smoothing=FLIP_RATE)
