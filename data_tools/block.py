@@ -51,7 +51,8 @@ def check(items: Iterable[Raw | Reject], task: Task) -> Iterator[Checked]:
         source = str(item.place)
         results = tuple(rules.check(pair, source, task.limits) or pair for pair in pairs)
         odd = tuple(rules.warnings(r) if isinstance(r, Pair) else () for r in results)
-        kept = tuple(_as_text(item.value.get(name)) for name in task.keep)
+        record = tidy_keys(item.value) if task.keep else item.value
+        kept = tuple(_as_text(record.get(name)) for name in task.keep)
         yield Checked(item.place, item.value, len(pairs), results, odd, kept)
 
 

@@ -37,7 +37,8 @@ def convert(options: Options) -> Report:
     Raises ConvertError: status 2 for inputs and options that cannot be used, 1 where there is
     nothing to convert or no place to write. An older dataset then stands as it was.
     """
-    with _standard_input(options.inputs) as stdin:
+    aside = _writing("a temporary file", "set TMPDIR to another place")
+    with aside, _standard_input(options.inputs) as stdin:
         files = readers.find_inputs(options.inputs)
         target = None if options.check else _target(options, files)
         found = _recognised(options, files, stdin)
@@ -48,16 +49,21 @@ def convert(options: Options) -> Report:
             figures.notes.append("the answers begin with their prompt, which was taken off them")
         if target is None:
             return _settled_and_written(options, files, stdin, task, figures, None, None)
-        try:
-            swap.clear_litter(target)
+        with _writing(target, "choose another place with -o"):
+            swap.clear_litter(target, _OWN_FILES)
             with swap.written_aside(target) as part:
                 return _settled_and_written(options, files, stdin, task, figures, part, target)
-        except OSError as error:
-            raise ConvertError(
-                f"{target}: cannot be written ({error.strerror or error}); free some space or "
-                "choose another place with -o",
-                status=1,
-            ) from None
+
+
+@contextlib.contextmanager
+def _writing(place: str, mend: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConvertError(
+            f"{place}: cannot be written ({error.strerror or error}); free some space or {mend}",
+            status=1,
+        ) from None
 
 
 @contextlib.contextmanager
@@ -66,9 +72,14 @@ def _standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
     if readers.STDIN not in inputs:
         yield None
         return
+    if sys.stdin is None:
+        raise ConvertError("-: standard input is closed; pipe the records in or name a file")
     with tempfile.TemporaryFile() as copy:
-        while piece := sys.stdin.buffer.read(1 << 20):
-            copy.write(piece)
+        try:
+            while piece := sys.stdin.buffer.read(1 << 20):
+                copy.write(piece)
+        except OSError as error:
+            raise ConvertError(f"-: standard input cannot be copied ({error.strerror})") from None
         yield copy
 
 
@@ -96,7 +107,7 @@ def _is_ours(target: str) -> bool:
 
 
 def _recognised(options: Options, files: Sequence[str], stdin: BinaryIO | None) -> Recognition:
-    label = parse_label(options.label) if options.label else None
+    label = None if options.label is None else parse_label(options.label)
     heads = {
         path: list(islice(readers.read(path, options.encoding, stdin=stdin), HEAD))
         for path in files
@@ -105,6 +116,8 @@ def _recognised(options: Options, files: Sequence[str], stdin: BinaryIO | None) 
         raise ConvertError(f"{', '.join(files[:3])}: no records, the input is empty", status=1)
     found = recognise(heads, options.format, options.map, label)
     for name in options.keep:
+        if options.keep.count(name) > 1:
+            raise ConvertError(f"--keep {name}: is given twice; give it once")
         if name in _OWN_COLUMNS:
             raise ConvertError(f"--keep {name}: the dataset has a column of that name anyway")
         if name not in found.columns:
@@ -254,8 +267,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -47,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> Options | None:
 
     Raises ConvertError (status 2), and SystemExit as argparse does.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     if arguments.list_formats:
         return None
     _settle_maps(arguments)
@@ -63,7 +63,7 @@ def parse(argv: Sequence[str] | None) -> Options | None:
     return Options(**values)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_tools.convert",
         description="Convert raw preference files into one checked Hugging Face dataset.",
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--test-size",
-        type=_share,
+        type=share,
         default=0.05,
         metavar="F",
         help="share of prompts held out in test, by hash; 0 writes train only (default 0.05)",
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", choices=_STORES, default="arrow", help="how the splits are stored (default arrow)")
     add(
         "--max-chars",
-        type=_positive,
+        type=count,
         metavar="N",
         help="reject pairs whose prompt + longer answer exceed N characters (default: off)",
     )
@@ -127,14 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is no share; give 0 or more and less than 1")
     return value
 
 
-def _positive(text: str) -> int:
+def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is too small; give 1 or more")
@@ -149,5 +149,8 @@ def _settle_maps(arguments: argparse.Namespace) -> None:
         ahead = words[: len(pairs)]
         if ahead != pairs or not pairs:
             raise ConvertError(f"--map {' '.join(words)}: write FIELD=COLUMN, e.g. prompt=question")
-        arguments.columns |= dict(pair.split("=", 1) for pair in pairs)
+        for name, column in (pair.split("=", 1) for pair in pairs):
+            if arguments.columns.setdefault(name, column) != column:
+                first = arguments.columns[name]
+                raise ConvertError(f"--map {name}={column}: {name} is {first} already; map it once")
         arguments.inputs = [*arguments.inputs, *words[len(pairs) :]]

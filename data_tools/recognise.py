@@ -37,6 +37,8 @@ def recognise(
     sample = [record for found in records.values() for record in found]
     columns = frozenset(key for record in sample for key in record)
     if mapping:
+        if name:
+            raise ConvertError(f"--format {name} beside --map: each says which shape; give one")
         shape = flat.mapped(mapping)
         if sample and not any(shape.matches(record) for record in sample):
             asked = ", ".join(f"{field}={column}" for field, column in mapping.items())
@@ -58,7 +60,7 @@ def recognise(
             f"{fitting:,} of the first {len(sample):,} records fit; columns {_listed(columns)}"
         )
     _check_label(shape, sample, label, _files(records))
-    meaning = Meaning(label, _answers_repeat_prompt(shape, sample))
+    meaning = Meaning(label, _answers_repeat_prompt(shape, sample, label))
     return Recognition(shape, meaning, evidence, columns)
 
 
@@ -134,13 +136,12 @@ def _check_label(shape: Format, sample: list[dict], label: Label | None, files: 
         )
 
 
-def _answers_repeat_prompt(shape: Format, sample: list[dict]) -> bool:
+def _answers_repeat_prompt(shape: Format, sample: list[dict], label: Label | None) -> bool:
     """Whether nearly every record's answers begin with its whole prompt, over several prompts."""
     texts, repeats, prompts = 0, 0, set()
     for record in sample:
-        if shape.labels is not None or not shape.matches(record):
-            continue
-        for pair in _quietly(shape, record):
+        pairs = shape.pairs(record, Meaning(label)) if shape.matches(record) else []
+        for pair in pairs if isinstance(pairs, list) else []:
             if isinstance(pair.prompt, str):
                 texts += 1
                 sides = (pair.chosen, pair.rejected)
@@ -148,8 +149,3 @@ def _answers_repeat_prompt(shape: Format, sample: list[dict]) -> bool:
                     repeats += 1
                     prompts.add(pair.prompt)
     return len(prompts) > 1 and repeats >= 0.9 * texts
-
-
-def _quietly(shape: Format, record: dict) -> list:
-    pairs = shape.pairs(record, Meaning())
-    return pairs if isinstance(pairs, list) else []

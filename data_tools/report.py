@@ -113,16 +113,16 @@ class Report:
     def _ending(self) -> list[str]:
         lines = []
         if self.output:
-            lines += [f"dataset   {self.output}", f"open it   {loader(self)}"]
+            lines += [f"dataset   {self.output}", f"open it   {loader(self, self.output)}"]
         if self.rejects and self.figures["reasons"]:
             lines.append(f"rejects   {self.rejects}")
         return lines
 
 
-def loader(report: Report) -> str:
-    """The line of Python that opens the dataset."""
+def loader(report: Report, directory: str) -> str:
+    """The line of Python that opens the dataset at `directory`."""
     name = "load_from_disk" if report.figures["options"]["to"] == "arrow" else "load_dataset"
-    return f'datasets.{name}("{report.output}")'
+    return f'datasets.{name}("{directory}")'
 
 
 def _summary(figures: dict) -> list[str]:
@@ -158,7 +158,8 @@ def card(report: Report, block: str) -> str:
     """README.md of the dataset: what it is, its source and figures, how to load it.
 
     `block` is more of its YAML head, for files that do not say their own types. A `configs:`
-    block never stands in it: two directories of one name would then share a cache entry.
+    block never stands in it: two directories of one name would then share a cache entry. Nor does
+    the directory's own path: the same data gives the same card wherever it stands.
     """
     head = "\n".join(["tags:", "- preference", "- dpo", *block.splitlines()])
     figures = report.figures
@@ -173,7 +174,8 @@ def card(report: Report, block: str) -> str:
         "# Preference pairs\n\n"
         f"Converted by `python -m data_tools.convert` from {len(figures['inputs'])} file(s):\n\n"
         f"{inputs}\n\n{columns}\n\n"
-        f"```python\nimport datasets\n\ndataset = {loader(report)}\n```\n\n"
+        f"```python\nimport datasets\n\ndataset = {loader(report, 'path/to/this/directory')}\n"
+        "```\n\n"
         f"```text\n{summary}\n```\n\n"
         "What was left out, and why, stands in `rejects.jsonl`; the figures in `report.json`.\n"
         "The licence is that of the source.\n"

@@ -25,7 +25,7 @@ def read_excluded(path: str | None) -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return frozenset(
                 _source(line, path, number)
                 for number, line in enumerate(file, start=1)
@@ -104,8 +104,9 @@ def _order(prompt: list[Message], answer: list[Message]) -> str | None:
 
 
 def empty_prompt(pair: Pair, source: str, limits: Limits) -> str | None:
-    said = [m for m in pair.prompt if not isinstance(m, dict) or m["role"] not in _LEADING]
-    said = pair.prompt if isinstance(pair.prompt, str) else said
+    said = pair.prompt
+    if isinstance(said, list):
+        said = [message for message in said if message["role"] not in _LEADING]
     if any(text.strip() for text in texts(said)):
         return None
     return "the prompt is empty; write the question or leave the record out"
@@ -164,4 +165,5 @@ WARNINGS = {
 def _folded(side: Side) -> object:
     if isinstance(side, str):
         return fold(side)
-    return [{**m, "content": fold(m["content"] or "")} for m in side]
+    given = [{key: value for key, value in m.items() if value is not None} for m in side]
+    return [{**m, "content": fold(m.get("content", ""))} for m in given]

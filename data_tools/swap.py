@@ -46,12 +46,17 @@ def move_into_place(part: str, target: str) -> None:
         os.rename(older, part)
 
 
-def clear_litter(target: str) -> None:
-    """Undo what a killed run left: restore a dataset caught between two renames, drop parts."""
+def clear_litter(target: str, known: frozenset[str]) -> None:
+    """Undo what a killed run left: restore a dataset caught between two renames, drop parts.
+
+    A directory that only looks like a part, since it holds more than `known`, is left alone.
+    """
     for path in sorted(glob.glob(f"{glob.escape(target)}.part-*")):
+        if os.path.islink(path) or not os.path.isdir(path) or set(os.listdir(path)) - known:
+            continue
         if path.endswith(".older") and not os.path.lexists(target):
             os.rename(path, target)
-        elif os.path.isdir(path) and _abandoned(path):
+        elif _abandoned(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -60,7 +65,8 @@ def refuse_foreign(target: str, known: frozenset[str], is_ours) -> None:
     if not os.path.lexists(target):
         return
     if not os.path.isdir(target) or os.path.islink(target):
-        raise ConvertError(f"{target}: exists and is no directory; choose another place with -o")
+        what = "a symbolic link" if os.path.islink(target) else "no directory"
+        raise ConvertError(f"{target}: exists and is {what}; choose another place with -o")
     names = os.listdir(target)
     foreign = sorted(set(names) - known)
     if foreign or (names and not is_ours(target)):

@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest  # noqa: E402 - the environment must be set before any package that reads it
@@ -35,3 +35,39 @@ def tiny_model_dir(tmp_path_factory):
     model.save_pretrained(path)
     wrapped.save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def convert_file(tmp_path, monkeypatch, capsys):
+    """Write one raw file, convert it with all rows in train, and see everything that came of it."""
+    import json
+    from types import SimpleNamespace
+
+    import pyarrow as pa
+
+    from data_tools.convert import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def jsonl(path):
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    def run(content, *options, name="raw.jsonl"):
+        """`content` is bytes, text, or a list of records that are written as JSON Lines."""
+        if isinstance(content, list):
+            content = "".join(json.dumps(record) + "\n" for record in content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        status = main([name, "-o", "out", "--test-size", "0", *options])
+        printed = capsys.readouterr()
+        out, rows = tmp_path / "out", []
+        for split in ("train", "test"):
+            for shard in sorted(out.glob(f"{split}/*.arrow")):
+                rows += pa.ipc.open_stream(shard.read_bytes()).read_all().to_pylist()
+        rejects = out / "rejects.jsonl" if out.exists() else tmp_path / "out.rejects.jsonl"
+        return SimpleNamespace(
+            status=status, out=printed.out, err=printed.err, rows=rows, directory=out,
+            rejects=jsonl(rejects) if rejects.exists() else [],
+            report=json.loads((out / "report.json").read_text("utf-8")) if out.exists() else None,
+        )
+
+    return run

@@ -173,31 +173,48 @@ def _pairs(row: Row, record: dict, meaning: Meaning) -> list[Pair] | Fault:
     else:
         names = _answers(row, record)
         winner = _winner(record.get(_present(row.label, record)), names, meaning.label)
-    prompt = _present(row.prompt, record)
-    sides = [check_side(record.get(name), name) for name in (prompt, *names)]
+    field = _present(row.prompt, record)
+    prompt = check_side(record.get(field), field)
+    answers = {
+        position: check_side(record.get(name), name)
+        for position, name in enumerate(names)
+        if position < 2 or position == winner or record.get(name) not in (None, "")
+    }
     system, tools = record.get(row.system), check_tools(record)
     if not isinstance(system, str | None):
         tools = Fault("wrong_type", f"{row.system} is {clip(system)}; it must be text")
-    faults = [part for part in (*sides, tools) if isinstance(part, Fault)]
+    parts = (_twofold(row, record), prompt, *answers.values(), tools)
+    faults = [part for part in parts if isinstance(part, Fault)]
     if faults:
         return min(faults, key=lambda fault: fault.reason != "wrong_type")
     if isinstance(winner, Fault):
         return winner
     pairs = []
-    for loser in range(len(names)):
+    for loser in answers:
         if loser == winner:
             continue
-        joined = _join(sides[0], sides[1 + winner], sides[1 + loser], system, meaning)
+        joined = _join(prompt, answers[winner], answers[loser], system, meaning)
         if isinstance(joined, Fault):
             return joined
         pairs.append(Pair(*joined, None if row.chosen else winner == 0, *tools))
     return pairs
 
 
+def _twofold(row: Row, record: dict) -> Fault | None:
+    """Where a record has two fields for one thing: neither is taken for the other."""
+    families = [family[0] for family in row.answers if {*family[:2]} <= record.keys()]
+    fields = ([name for name in names if name in record] for names in (row.prompt, row.label))
+    for found in (families, *fields):
+        if len(found) > 1:
+            detail = f"{found[0]} and {found[1]} could both be meant; name the right one with --map"
+            return Fault("wrong_type", detail)
+    return None
+
+
 def _answers(row: Row, record: dict) -> tuple[str, ...]:
-    """The answer fields of this record; a third or fourth one may be absent or empty."""
+    """The answer fields, each at its place in its family; one after the second may be absent."""
     family = next((f for f in row.answers if f[0] in record and f[1] in record), row.answers[0])
-    return family[:2] + tuple(name for name in family[2:] if record.get(name) not in (None, ""))
+    return family[: max([2, *(i for i, name in enumerate(family, start=1) if name in record)])]
 
 
 def _join(prompt: Side, chosen: Side, rejected: Side, system: str | None, meaning: Meaning):
@@ -221,12 +238,12 @@ def _join(prompt: Side, chosen: Side, rejected: Side, system: str | None, meanin
 
 def _winner(value: object, names: tuple[str, ...], label: Label | None) -> int | Fault:
     """The position of the answer that won, by the user's key or by the word itself."""
-    if value is None or (isinstance(value, str) and value.strip().casefold() in _NULLS):
+    text = _as_text(value)
+    meanings = {label.first: 0, label.second: 1, label.tie: "tie"} if label else {}
+    outcome = next((o for key, o in meanings.items() if key and key.casefold() == text), None)
+    if value is None or (outcome is None and text in _NULLS):
         return Fault("null_label", "there is no judgement; label the record or leave it out")
     if label is not None:
-        text = _as_text(value)
-        meanings = {label.first: 0, label.second: 1, label.tie: "tie"}
-        outcome = next((o for key, o in meanings.items() if key and key.casefold() == text), None)
         known = ", ".join(key for key in meanings if key)
     elif is_bare(value):
         return Fault(
@@ -234,9 +251,8 @@ def _winner(value: object, names: tuple[str, ...], label: Label | None) -> int |
             f"the label {clip(value)} is a bare number or boolean; say what it means with --label",
         )
     else:
-        word = re.sub(r"[\s_-]+", "_", str(value).strip().casefold())
-        words = _words(names)
-        outcome = "tie" if word in _TIES else words.get(word)
+        word = _word(str(value))
+        outcome = "tie" if word in _TIES else _words(names).get(word)
         known = f"{names[0]}, {names[1]}, A, B, first, second, tie"
     if outcome is None:
         return Fault(
@@ -249,14 +265,27 @@ def _winner(value: object, names: tuple[str, ...], label: Label | None) -> int |
 
 
 def _words(names: tuple[str, ...]) -> dict[str, int]:
-    """Every word that names an answer by its field, letter, order or side."""
+    """Every word that names an answer by its field, letter, order or side.
+
+    Fields mapped in another order than their names say answer to these names alone, and fields
+    whose names cannot be told apart to none: a word that could mean either means nothing.
+    """
+    own = {_word(name): position for position, name in enumerate(names)}
+    if len(own) < len(names):
+        return {}
     words = {}
     for position, name in enumerate(names):
         letter, number = "abcd"[position], str(position + 1)
-        words |= {word: position for word in (name.casefold(), letter, *_ORDINALS[position])}
-        ends = (letter, number) if name[-1].isdigit() else (letter,)
+        words |= {word: position for word in (letter, *_ORDINALS[position])}
+        ends = (letter, number) if name[-1:].isdigit() else (letter,)
         words |= {f"{noun}_{end}": position for noun in _NOUNS for end in ends}
-    return words
+    if any(words.get(word, position) != position for word, position in own.items()):
+        return own
+    return words | own
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[\s_-]+", "_", text.strip().casefold())
 
 
 def _as_text(value: object) -> str:

@@ -45,15 +45,17 @@ class Format:
 
 def parse_label(text: str) -> Label:
     """`first=X,second=Y[,tie=Z]` of --label. Raises ConvertError (status 2) with the mend."""
-    parts = dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-    if set(parts) - {"first", "second", "tie"} or not {"first", "second"} <= set(parts):
+    words = [part.partition("=") for part in text.split(",")]
+    parts = {name.strip(): value.strip() for name, _, value in words}
+    known = {"first", "second"} <= set(parts) <= {"first", "second", "tie"}
+    if not known or len(parts) < len(words) or not all(parts.values()):
         raise ConvertError(
             f"--label {text}: write --label first=X,second=Y or first=X,second=Y,tie=Z, where X, Y "
             "and Z are values of the label column"
         )
-    if len({value.strip().casefold() for value in parts.values()}) < len(parts):
+    if len({value.casefold() for value in parts.values()}) < len(parts):
         raise ConvertError(f"--label {text}: one value cannot mean two outcomes")
-    return Label(**{name: value.strip() for name, value in parts.items()})
+    return Label(**parts)
 
 
 def tidy_keys(record: dict) -> dict:

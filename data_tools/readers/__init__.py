@@ -7,11 +7,12 @@
 import contextlib
 import gzip
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 
 from data_tools.readers import delimited, json_array, json_lines
-from data_tools.readers.text import open_text
+from data_tools.readers.text import open_text, printable
 from data_tools.record import ConvertError, Raw, Reject
 
 SYNTAXES = {
@@ -58,7 +59,7 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
         elif os.path.isdir(path):
             inside = [
                 os.path.join(folder, name)
-                for folder, _, names in os.walk(path)
+                for folder, _, names in os.walk(path, onerror=_refuse)
                 for name in names
                 if name.lower().endswith(ENDINGS) and not name.startswith(".")
             ]
@@ -77,7 +78,17 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
             )
         else:
             files.append(path)
+    for path in files:
+        if path != printable(path):
+            raise ConvertError(
+                f"{printable(path)}: the name is not UTF-8, so it could not be written beside its "
+                "records; rename it"
+            )
     return files
+
+
+def _refuse(error: OSError) -> None:
+    raise ConvertError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
 def read(
@@ -102,12 +113,18 @@ def read(
         ) from None
     except OSError as error:
         raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeError as error:  # of codecs that cannot go on after a fault
+        raise ConvertError(
+            f"{path}: is not {encoding} ({error}); name the file's encoding with --encoding"
+        ) from None
 
 
 def _open_binary(path: str, stdin):
     if path == STDIN:
         stdin.seek(0)
         return contextlib.nullcontext(stdin)  # read twice: recognition, then conversion
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
     with open(path, "rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs.github.com/spec/"):

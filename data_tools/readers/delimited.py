@@ -77,8 +77,8 @@ def _rows(lines: "_Lines", path: str, delimiter: str) -> Iterator[Raw | Reject]:
 
 def _header(reader, lines: "_Lines", path: str) -> list[str]:
     try:
-        while not (header := next(reader)):
-            pass
+        while not (header := next(reader)) or "".join(lines.taken).isspace():
+            lines.taken.clear()
     except StopIteration:
         return []
     except csv.Error as error:

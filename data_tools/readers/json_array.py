@@ -41,7 +41,10 @@ def read(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
 def _is_json_lines(text) -> bool:
     """Whether one of the first two lines is an object of its own and not the whole file."""
     lines = [line for line in (_next_line(text) for _ in range(2)) if line]
-    return len(lines) == 2 and any(_is_object(line) for line in lines)
+    if len(lines) < 2 or _is_object(lines[0]):
+        return len(lines) == 2
+    opens = lines[0].rstrip().endswith(("{", "[", ":"))  # an object around the second line
+    return not opens and _is_object(lines[1])
 
 
 def _next_line(text) -> str:
@@ -174,8 +177,10 @@ class _Window:
             return False
         kept = self.buffer[self.position :]
         more = self.text.read(max(_CHUNK, len(kept)))  # doubling: a long value is scanned often
-        if more.endswith("\r"):
-            more += self.text.read(1)  # a CRLF counts once, so it must not be cut in two
+        while more.endswith("\r"):  # a CRLF counts once, so it must not be cut in two
+            if not (char := self.text.read(1)):
+                break
+            more += char
         self.ended = not more
         self.buffer, self.position = kept + more, 0
         return True
@@ -183,13 +188,13 @@ class _Window:
 
 def _value_end(source: str, start: int) -> int | None:
     """Where the JSON value at `start` ends, valid or not; None when `source` ends before it."""
+    if source[start] not in '{["':  # 1.5 must not be taken for 1 where the source is cut
+        end = _SCALAR_END.search(source, start)
+        return end.start() if end else None
     try:
         return _DECODER.raw_decode(source, start)[1]
     except (ValueError, RecursionError):
         pass
-    if source[start] not in '{["':
-        end = _SCALAR_END.search(source, start + 1)
-        return end.start() if end else None
     depth = 0
     for token in _STRUCTURE.finditer(source, start):
         mark = token.group()

@@ -1,10 +1,11 @@
 """JSON Lines: one record a line, each line judged alone; blank lines are no records."""
 
 import json
+import math
 from collections.abc import Iterator
 
 from data_tools.readers.text import bad_strings, bad_text, printable
-from data_tools.record import Fault, Place, Raw, Reject
+from data_tools.record import Fault, Place, Raw, Reject, clip
 
 MAX_DEPTH = 200  # real records nest below ten; json and its writer recurse once a level
 
@@ -31,7 +32,9 @@ def parse(source: str, place: Place) -> Raw | Reject:
     try:
         if source.count("{") + source.count("[") > MAX_DEPTH:
             _check_depth(source)
-        value = json.loads(source, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            source, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         return Reject(place, Fault("bad_json", _sentence(error)), source.rstrip("\r\n"))
     if "\\u" in source and (fault := bad_strings(value)):
@@ -59,6 +62,13 @@ def _unique(pairs: list) -> dict:
 
 def _no_constant(name: str):
     raise ValueError(f"{name} is no JSON value; write null or a number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {clip(digits)} is too large")
+    return value
 
 
 def _check_depth(source: str) -> None:

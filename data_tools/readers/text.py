@@ -41,14 +41,15 @@ def open_text(binary, encoding: str | None) -> Iterator[io.TextIOWrapper]:
     named = encoding or "utf-8"
     try:
         codec = codecs.lookup(named).name
-    except LookupError:
+        io.TextIOWrapper(io.BytesIO(), encoding=named)  # some codecs are not of text
+    except (LookupError, ValueError):
         raise ConvertError(
             f"--encoding {named}: no such encoding; examples: utf-8, utf-16, cp1252, latin-1"
         ) from None
     head = binary.read(4)
     binary.seek(0)
     bom = next((name for mark, name in _BOMS if head.startswith(mark)), None)
-    if bom == "utf-8-sig" and codec != "utf-8":
+    if bom == "utf-8-sig" and codec not in ("utf-8", "utf-8-sig"):
         raise ConvertError(
             f"--encoding {named}: the file begins with the mark of UTF-8, so it is not {named}; "
             "leave the option out"

@@ -1,0 +1,82 @@
+"""Which checkpoints can be gone on from: each complete one carries a mark, written last."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+MARK = "dpo_wrap.json"
+FOLDER = re.compile(r"checkpoint-(\d+)\Z")
+# Files up to this size are read again before they are trusted; larger ones only measured.
+DIGESTED = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that is whole."""
+
+    path: Path
+    step: int
+    identity: dict[str, Any]
+    """`config`, `data` and `step_0` of the run that wrote it."""
+
+
+def write_mark(folder: Path, identity: dict[str, Any], resumable: bool) -> None:
+    """Declare the checkpoint complete: its files with their sizes and digests, and its run."""
+    mark = {"resumable": resumable, "identity": identity, "files": _files(folder)}
+    write_atomically(folder / MARK, json.dumps(mark, indent=1) + "\n")
+
+
+def find(directory: Path) -> list[Path]:
+    """The checkpoint folders of a run, newest first, whole or not."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if path.is_dir() and FOLDER.match(path.name)]
+    return sorted(found, key=lambda path: int(FOLDER.match(path.name)[1]), reverse=True)
+
+
+def read(folder: Path) -> Checkpoint | str:
+    """The checkpoint, or what is wrong with it."""
+    try:
+        mark = json.loads((folder / MARK).read_text("utf-8"))
+        state = json.loads((folder / "trainer_state.json").read_text("utf-8"))
+        checkpoint = Checkpoint(folder, state["global_step"], mark["identity"])
+        files, resumable = mark["files"], mark["resumable"]
+    except FileNotFoundError:
+        return "is not complete"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "is damaged"
+    if not resumable:
+        return "has weights alone (save_only_model), which cannot be gone on from"
+    found = _files(folder)
+    broken = sorted(name for name in files if name not in found or found[name] != files[name])
+    return f"is damaged ({broken[0]})" if broken else checkpoint
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file is there whole or not at all, also after a power cut."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _files(folder: Path) -> dict[str, list[Any]]:
+    """[size in bytes, digest] by path relative to the folder."""
+    return {
+        str(path.relative_to(folder)): [path.stat().st_size, _digest(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MARK
+    }
+
+
+def _digest(path: Path) -> str | None:
+    if path.stat().st_size > DIGESTED:
+        return None
+    return xxhash.xxh3_128(path.read_bytes()).hexdigest()

@@ -1,0 +1,197 @@
+"""Did it work? Score a trained run against its reference: python -m dpo_wrap.eval CONFIG
+
+Held-out pairs say whether the policy prefers as people did, sampled answers whether it still writes
+as it should; `metrics:` adds figures of the user's own to both models' answers.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpo_wrap.config import Settings, load_settings
+from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
+from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.train import add_config_options, config_path
+
+if TYPE_CHECKING:
+    from dpo_wrap.evaluation import Evaluation
+
+EXAMPLES = """examples:
+  python -m dpo_wrap.eval configs/dpo_config.yaml
+  python -m dpo_wrap.eval configs/dpo_config.yaml --samples 200 --max-new-tokens 64
+  python -m dpo_wrap.eval configs/dpo_config.yaml --dataset data/other
+
+exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or the model's files
+were refused."""
+
+EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.yaml", "run.json"
+SHOWN = 2
+"""Samples on the screen; samples.jsonl holds all."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; no library is imported for its --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dpo_wrap.eval",
+        description="Score the run in output_dir against its reference, on pairs that it did not "
+        "train on, and let both answer some of their prompts.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_options(parser)
+    add = parser.add_argument
+    add("--split", choices=("test", "train"), default="test", help="default: test")
+    add("--dataset", metavar="PATH", help="evaluate on this instead of the config's dataset_path")
+    add(
+        "--samples",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="prompts that both models answer (default 64; 0 samples none)",
+    )
+    add(
+        "--max-new-tokens",
+        type=_count,
+        default=128,
+        metavar="N",
+        help="tokens at which a sampled answer is cut off (default 128)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of the sampling (default 0)")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is too small; give 0 or more")
+    return value
+
+
+def trained_settings(settings: Settings, dataset: str | None) -> Settings:
+    """What the run was trained with, asked about the data and metrics that the config names now.
+
+    Raises ModelError where no finished run stands, ConfigError where the config says otherwise now.
+    """
+    run = Path(settings.output_dir)
+    if not (run / RUN).is_file():
+        raise ModelError(
+            f"{settings.place('output_dir')}: {settings.output_dir} holds no finished run; "
+            f"train it: python -m dpo_wrap.train {settings.source}"
+        )
+    trained = load_settings(str(run / RESOLVED))
+    differing = [
+        name for name in _given(settings) if _value(settings, name) != _value(trained, name)
+    ]
+    if differing:
+        said = "; ".join(
+            f"{settings.place(name)} {_value(settings, name)!r}, trained with "
+            f"{_value(trained, name)!r}"
+            for name in differing
+        )
+        raise ConfigError(f"the config is not the one of the run in {run}: {said}; train it anew")
+    paths = (dataset,) if dataset else settings.dataset_path
+    return dataclasses.replace(
+        trained,
+        output_dir=settings.output_dir,
+        dataset_path=paths,
+        metrics=settings.metrics,
+        places=settings.places,
+        source=settings.source,
+        trl=dict(trained.trl) | {"report_to": "none", "eval_strategy": "no"},
+    )
+
+
+def _given(settings: Settings) -> list[str]:
+    """The keys that the model's figures hang on, of those that the config gives."""
+    names = ("model_path", "adapter_path", "beta", "max_length", "lora")
+    return [name for name in names if name in settings.places]
+
+
+def _value(settings: Settings, name: str) -> Any:
+    if name == "lora":
+        return settings.lora is not None
+    return getattr(settings, name) if hasattr(settings, name) else settings.option(name)
+
+
+def summary(found: dict[str, Any], samples: list[dict[str, Any]], run: str) -> str:
+    """The figures as a table, two samples, and where to look next."""
+    low, high = found["reward_accuracy_interval"]
+    rows = [
+        ("held-out pairs", f"{found['examples']:,} ({found['split']})"),
+        ("reward accuracy", f"{found['reward_accuracy']:.3f}  [{low:.3f}, {high:.3f}]"),
+        ("reward margin", f"{found['reward_margin']:.3f}"),
+        ("log-ratio chosen", f"{found['chosen_log_ratio']:+.2f} nats"),
+        ("log-ratio rejected", f"{found['rejected_log_ratio']:+.2f} nats"),
+    ]
+    if found["ties"]:
+        rows.insert(2, ("ties (no wins)", f"{found['ties']:,}"))
+    if samples:
+        low, high = found["kl_per_sequence_interval"] or (float("nan"),) * 2
+        rows += [
+            ("sampled answers", f"{found['samples']:,} of each model"),
+            ("KL a sequence", f"{found['kl_per_sequence']:.2f}  [{low:.2f}, {high:.2f}] nats"),
+            ("KL a token", f"{found['kl_per_token']:.3f} nats"),
+            ("length ratio", f"{found['length_ratio']:.2f}"),
+        ]
+    for name, change in found["metrics"].items():
+        bounds = change["change_interval"]
+        spread = f"  [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else ""
+        rows.append(
+            (
+                name,
+                f"{change['reference']:.3f} -> {change['policy']:.3f}, "
+                f"change {change['change']:+.3f}{spread}",
+            )
+        )
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    for sample in samples[:SHOWN]:
+        lines += ["", f"prompt     {sample['prompt'].strip()[-200:]}"]
+        lines += [f"{who:<9}  {sample[who].strip()[:200]}" for who in ("reference", "policy")]
+    lines += ["", "intervals are of 95 %; a log-ratio is policy over reference, without beta"]
+    lines += [f"figures {run}/{EVAL}, samples {run}/{SAMPLES}, the run {run}/{RUN}"]
+    return "\n".join(lines)
+
+
+def write(done: "Evaluation", run: Path) -> None:
+    """eval.json and samples.jsonl, each whole or not at all. Raises RunError."""
+    from dpo_wrap.checkpoints import write_atomically
+
+    lines = (json.dumps(sample, ensure_ascii=False) for sample in done.samples)
+    try:
+        write_atomically(run / SAMPLES, "".join(f"{line}\n" for line in lines))
+        write_atomically(run / EVAL, json.dumps(done.figures, ensure_ascii=False, indent=2) + "\n")
+    except OSError as error:
+        raise RunError(f"{run}: cannot be written ({error.strerror or error})") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        settings = load_settings(config_path(arguments), arguments.overrides)
+        settings = trained_settings(settings, arguments.dataset)
+        check_paths(settings)
+        settle_environment(settings)
+        from dpo_wrap.evaluation import Request, evaluate_run
+
+        request = Request(
+            arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed
+        )
+        done = evaluate_run(settings, request)
+        write(done, Path(settings.output_dir))
+    except DpoWrapError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 1
+    print(summary(done.figures, done.samples, settings.output_dir))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Everything that can be refused before a weight is read: model files, options, data, lengths.
+
+prepared = prepare(load_settings("configs/dpo_config.yaml"), run_directory, spare_directory)
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from dpo_wrap.arguments import Arguments, build_arguments
+from dpo_wrap.config import Settings
+from dpo_wrap.data import Splits, load_splits
+from dpo_wrap.errors import ConfigError
+from dpo_wrap.model import init_kwargs, load_adapter_config, load_config
+from dpo_wrap.tokenizer import check_data_fit, load_tokenizer
+from dpo_wrap.tokens import Fit, spoken, tokenize
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been accepted, short of its weights."""
+
+    settings: Settings
+    config: PretrainedConfig
+    adapter: LoraConfig | None
+    """The config of the adapter to go on from."""
+    tokenizer: PreTrainedTokenizerBase
+    arguments: Arguments
+    splits: Splits
+    train: Dataset
+    """With prompt_ids, chosen_ids and rejected_ids, as every split that follows."""
+    test: Dataset | None
+    fits: dict[str, Fit]
+    notes: list[str]
+
+
+def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
+    """Load and check all but the weights. Raises ConfigError, ModelError, DataError.
+
+    `standing` is the run directory, `aside` where a raw file's conversion waits to enter it.
+    """
+    config = load_config(settings)
+    adapter = load_adapter_config(settings)
+    tokenizer = load_tokenizer(settings)
+    arguments = build_arguments(settings, config, adapter)
+    _check_devices(settings)
+    with PartialState().main_process_first():
+        splits = load_splits(settings, standing, aside)
+    check_data_fit(settings, tokenizer, splits.conversational, splits.tools)
+    tokens, fits = {}, {}
+    for name, rows in (("train", splits.train), ("test", splits.test)):
+        if rows is not None:
+            tokens[name], fits[name] = tokenize(
+                settings, rows, name, tokenizer, arguments.dpo, config
+            )
+    limit = arguments.dpo.max_length
+    said = (spoken(name, fit, limit, settings.overlength) for name, fit in fits.items())
+    return Prepared(
+        settings=settings,
+        config=config,
+        adapter=adapter,
+        tokenizer=tokenizer,
+        arguments=arguments,
+        splits=splits,
+        train=tokens["train"],
+        test=tokens.get("test"),
+        fits=fits,
+        notes=[*arguments.notes, *splits.notes, *(line for line in said if line)],
+    )
+
+
+def distributed() -> bool:
+    """Whether a launcher (accelerate launch, torchrun) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _check_devices(settings: Settings) -> None:
+    """TRL has no nn.DataParallel, which is what one process and several GPUs would mean."""
+    if settings.option("use_cpu") or "LOCAL_RANK" in os.environ:
+        return
+    devices = torch.cuda.device_count()
+    if devices > 1 and "device_map" not in init_kwargs(settings):
+        raise ConfigError(
+            f"{devices} GPUs are visible and this is one process; start one for each: "
+            f"accelerate launch --num_processes {devices} -m dpo_wrap.train {settings.source}, or "
+            "show it a single GPU: CUDA_VISIBLE_DEVICES=0"
+        )

@@ -1,0 +1,254 @@
+"""One training session: prepared, begun or gone on with, trained, saved, judged; or rehearsed."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import datasets
+import torch
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from dpo_wrap import health, run_dir
+from dpo_wrap.callbacks import CheckpointMarks, MetricsLog, Progress, StopAfterStep
+from dpo_wrap.config import Settings
+from dpo_wrap.data import adopt
+from dpo_wrap.errors import ConfigError, RunError, one_line
+from dpo_wrap.prepare import Prepared, prepare
+from dpo_wrap.run_dir import Start
+from dpo_wrap.signals import Stop
+from dpo_wrap.tokens import kept_ids
+from dpo_wrap.trainer import PreparedTrainer, build_trainer, described, total_steps
+
+# What the libraries warn each other of, and no key of a config could change.
+LIBRARIES_AMONG_THEMSELVES = (
+    (r"transformers\.", r".*gradient_checkpointing"),
+    (r"torch\.utils\.data", r".*pin_memory"),
+)
+EXAMPLES = 3
+"""Pairs that a dry run shows."""
+
+
+def train(settings: Settings, resume: str, stop: Stop) -> int:
+    """Train what the config asks for; returns the exit status. Raises DpoWrapError."""
+    out = Path(settings.output_dir).expanduser()
+    with _faults_named(out), _aside(out) as aside:
+        fresh = resume == "never" and run_dir.is_run(out)
+        # A run that is moved aside takes its converted data along.
+        prepared = prepare(settings, aside if fresh else out, aside)
+        identity = _identity(prepared)
+        start = Start() if resume == "never" else run_dir.where_to_start(out, resume, identity)
+        if start.finished is not None:
+            _say(f"{out}: finished before, with this config and these data; nothing to do")
+            _say(*_summary(start.finished, settings))
+            return 0
+        trainer, notes = _trainer(prepared, stop)
+        _say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
+        if start.checkpoint is None:
+            identity |= {"step_0": _step_zero(trainer)}
+        else:
+            identity |= {"step_0": start.checkpoint.identity["step_0"]}
+        # Last of the callbacks: what a mark declares complete must be so.
+        trainer.add_callback(CheckpointMarks(identity))
+        if trainer.is_world_process_zero():
+            _begin(out, aside, identity, fresh)
+        trainer.accelerator.wait_for_everyone()
+        trainer.train(resume_from_checkpoint=start.checkpoint and str(start.checkpoint.path))
+        step, steps = trainer.state.global_step, trainer.state.max_steps
+        if stop.caught and step < steps:
+            folder = out / f"checkpoint-{step}"
+            raise RunError(
+                f"stopped by {stop.caught} after step {step} of {steps}; {folder} holds "
+                "it, and the same command goes on from there"
+            )
+        run = _finish(out, trainer, prepared, identity)
+    _say(*_summary(run, settings))
+    return 0
+
+
+def dry_run(settings: Settings, resume: str) -> int:
+    """Everything but the weights' updates, shown; nothing is written. Raises DpoWrapError."""
+    out = Path(settings.output_dir).expanduser()
+    with tempfile.TemporaryDirectory() as spare, _faults_named(out):
+        rehearsal = dataclasses.replace(
+            settings,
+            output_dir=str(Path(spare, "run")),
+            trl=MappingProxyType({**settings.trl, "push_to_hub": False}),
+        )
+        prepared = prepare(rehearsal, out, Path(spare, "aside"))
+        start = Start()
+        if resume != "never":
+            start = run_dir.where_to_start(out, resume, _identity(prepared))
+        trainer, notes = _trainer(prepared, None)
+        _say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
+        _say(*_examples(prepared))
+        steps = total_steps(trainer)
+        done = start.checkpoint.step if start.checkpoint else 0
+        _say(f"steps: {steps}" + (f", of which {done} are done" if done else ""))
+        zero = _step_zero(trainer)
+        if start.finished is not None:
+            _say(f"{out} holds this very run, finished; training would do nothing")
+        _say("dry run: nothing was written")
+    return 0 if zero is None or zero["fault"] is None else 1
+
+
+def _identity(prepared: Prepared) -> dict[str, Any]:
+    config = run_dir.resolved(prepared.settings, prepared.arguments)
+    return run_dir.identity(config, prepared.splits.fingerprint)
+
+
+def _trainer(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, list[str]]:
+    notes: list[str] = []
+    callbacks = [Progress()]
+    if stop is not None:
+        metrics = MetricsLog(Path(prepared.arguments.dpo.output_dir) / run_dir.METRICS)
+        callbacks += [StopAfterStep(stop), metrics]
+    return build_trainer(prepared, callbacks, notes), notes
+
+
+def _step_zero(trainer: PreparedTrainer) -> dict[str, Any] | None:
+    zero = health.step_zero(trainer)
+    if zero is None:
+        return None
+    at = " = ln 2" if math.isclose(zero.loss, math.log(2), abs_tol=1e-4) else ""
+    _say(f"step 0: loss {zero.loss:.4f}{at}, margin {zero.margin:.4f}")
+    if zero.fault:
+        _say(f"warning: {zero.fault}")
+    return dataclasses.asdict(zero)
+
+
+def _begin(out: Path, aside: Path, identity: dict[str, Any], fresh: bool) -> None:
+    if fresh:
+        _say(f"the older run was moved to {run_dir.move_aside(out)}")
+    out.mkdir(parents=True, exist_ok=True)
+    adopt(out, aside)
+    run_dir.begin(out, identity["config"])
+
+
+def _finish(
+    out: Path, trainer: PreparedTrainer, prepared: Prepared, identity: dict[str, Any]
+) -> dict[str, Any]:
+    """Save the weights, the card and at last run.json; returns what it says."""
+    trainer.save_model(str(out))
+    trainer.create_model_card(model_name=out.name)
+    history = trainer.state.log_history
+    found = health.figures(history, prepared.arguments.dpo.beta)
+    runtime = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
+    run = {
+        "verdict": health.verdict(found, identity["step_0"]),
+        "figures": found,
+        "step_0": identity["step_0"],
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "seconds": runtime[-1] if runtime else None,
+        "config": identity["config"],
+        "data": identity["data"]
+        | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
+        | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},
+        "versions": run_dir.versions(),
+    }
+    if trainer.is_world_process_zero():
+        # A pickle of the arguments, tokens among them, that nothing here reads.
+        (out / "training_args.bin").unlink(missing_ok=True)
+        run_dir.finish(out, run)
+    return run
+
+
+def _summary(run: dict[str, Any], settings: Settings) -> list[str]:
+    out, found = settings.output_dir, run["figures"]
+    what = "the full weights" if settings.lora is None else "the adapter"
+    lines = [f"trained {run['steps']} steps on {run['data']['train']:,} pairs"]
+    if found:
+        lines.append(
+            f"loss {found['first_loss']:.4f} -> {found['loss']:.4f}, "
+            f"reward accuracy {found['reward_accuracy']:.2f}, margin {found['reward_margin']:.3f}"
+        )
+    return [
+        *lines,
+        run["verdict"],
+        f"{what} and tokenizer: {out}; figures: {out}/{run_dir.METRICS}, {out}/{run_dir.RUN}",
+        f"next: python -m dpo_wrap.eval {settings.source}",
+    ]
+
+
+def _examples(prepared: Prepared) -> list[str]:
+    """A few pairs as they are trained on; what stands in [[ ]] is what the loss is taken over."""
+    lines, tokenizer, dpo = [], prepared.tokenizer, prepared.arguments.dpo
+    for number in range(min(EXAMPLES, len(prepared.train))):
+        row = prepared.train[number]
+        source = f" ({row['source']})" if "source" in row else ""
+        lines.append(f"example {number + 1}{source}")
+        for side in ("chosen", "rejected"):
+            prompt, answer = kept_ids(row, side, dpo.max_length, dpo.truncation_mode)
+            lines.append(
+                f"  {side:<8}  {len(prompt)} + {len(answer)} tokens: "
+                f"{tokenizer.decode(prompt)}[[{tokenizer.decode(answer)}]]"
+            )
+    return lines
+
+
+@contextlib.contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """A place beside the run directory for converted data, until the run is accepted."""
+    folder = out.with_name(f"{out.name}.part-data")
+    main = os.environ.get("RANK", "0") == "0"
+    if main:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        if main:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _faults_named(out: Path) -> Iterator[None]:
+    """Turn what the machine lacks (memory, space, rights) into one line with its mend."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"output_dir {out} is a file; name a directory")
+    _quiet()
+    try:
+        with warnings.catch_warnings():
+            for module, words in LIBRARIES_AMONG_THEMSELVES:
+                warnings.filterwarnings("ignore", words, module=module)
+            yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"out of memory ({one_line(error)}); lower batch_size and raise "
+            "gradient_accumulation_steps by as much, then lower max_length, then load_in_4bit"
+        ) from None
+    except (OSError, SafetensorError) as error:
+        where = getattr(error, "filename", None) or out
+        text = getattr(error, "strerror", None) or one_line(error)
+        raise RunError(
+            f"{where}: {text}; mend that, and the same command goes on from the newest checkpoint"
+        ) from None
+    except RuntimeError as error:
+        # How torch.save says that the disk is full.
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise RunError(f"{out}: cannot be written ({one_line(error)}); free some space") from None
+
+
+def _quiet() -> None:
+    """Bars are for terminals, and what the libraries log below an error is said here in lines."""
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def _say(*lines: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        for line in lines:
+            print(line, flush=True)

@@ -1,0 +1,39 @@
+"""SIGTERM and Ctrl-C: before training they end the command, in training the step is finished."""
+
+import signal
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stop:
+    """While entered, turns a signal into KeyboardInterrupt, or once `waits` is set into a note.
+
+    A second signal is left to what handled it before, so that nobody has to wait for a step.
+    """
+
+    def __init__(self):
+        self.waits = False
+        self.caught: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self):
+        try:
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        except ValueError:
+            self._before = {}  # in a thread: whoever started it handles signals
+        return self
+
+    def __exit__(self, *exception):
+        self._restore()
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.caught = signal.Signals(number).name
+        self._restore()
+        if not self.waits:
+            raise KeyboardInterrupt
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,113 @@
+"""Train a model on preference pairs with DPO: python -m dpo_wrap.train configs/dpo_config.yaml
+
+TRL trains; this command checks what it is given, says what it does, and leaves a run directory that
+can be repeated, gone on from and judged.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dpo_wrap.config import documented_keys, load_settings
+from dpo_wrap.errors import ConfigError, DpoWrapError
+from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.signals import Stop
+
+EXAMPLES = """examples:
+  python -m dpo_wrap.train configs/dpo_config.yaml
+  python -m dpo_wrap.train configs/dpo_config.yaml --dry-run
+  python -m dpo_wrap.train my.yaml --set model_path=models/base --set beta=0.2 --set lora.r=16
+  python -m dpo_wrap.train my.yaml --resume never
+
+exit status: 0 trained; 1 the run failed or was stopped (a signal leaves a checkpoint to go on
+from); 2 the config, the data or the model's files were refused."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; no library is imported for its --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dpo_wrap.train",
+        description="Train a model on preference pairs with DPO.",
+        epilog=f"{_keys_help()}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_options(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check, load and tokenise everything, show three examples as they would be trained "
+        "and step 0's loss and margin; write nothing",
+    )
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|PATH",
+        help="auto (default): go on from the newest complete checkpoint in output_dir where config "
+        "and data match; never: move an older run aside and start anew; PATH: go on from that "
+        "checkpoint",
+    )
+    return parser
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """CONFIG, --config and --set, which train and eval share; `config_path` reads them."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
+    parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="put this value over the config's; repeatable; lora.r=4 for a key of a group",
+    )
+
+
+def config_path(arguments: argparse.Namespace) -> str:
+    """The one config that was named. Raises ConfigError for none and for two."""
+    if arguments.config and arguments.config_option:
+        raise ConfigError("two configs were named; name one, as CONFIG or with --config")
+    path = arguments.config or arguments.config_option
+    if path is None:
+        raise ConfigError("no config was named; python -m dpo_wrap.train configs/dpo_config.yaml")
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        with Stop() as stop:
+            settings = load_settings(config_path(arguments), arguments.overrides)
+            check_paths(settings)
+            settle_environment(settings)
+            # Imports torch and trl, which takes seconds: not before the config is right.
+            from dpo_wrap.session import dry_run, train
+
+            if arguments.dry_run:
+                return dry_run(settings, arguments.resume)
+            return train(settings, arguments.resume, stop)
+    except DpoWrapError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("stopped; what was complete is kept, and the same command goes on", file=sys.stderr)
+        return 1
+
+
+def _keys_help() -> str:
+    rows = documented_keys()
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"  {name:<{width}}  {meaning} ({stands_for})" for name, stands_for, meaning in rows]
+    return "\n".join(
+        [
+            "keys of the config that are this wrapper's own:",
+            *lines,
+            f"  {'lora':<{width}}  any field of peft.LoraConfig below; false: full weights",
+            "and any field of trl.DPOConfig by its own name, at top level.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""DPOTrainer over a prepared run: the same training, with dropout where the config wants it."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from trl import DPOTrainer
+
+from dpo_wrap.arguments import judged
+from dpo_wrap.data import nothing_kept
+from dpo_wrap.errors import RunError
+from dpo_wrap.model import load_base, load_policy
+from dpo_wrap.prepare import Prepared, distributed
+
+
+class PreparedTrainer(DPOTrainer):
+    """DPOTrainer that takes rows as tokens.py makes them, and stops at a loss that is no number."""
+
+    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        if "prompt_ids" in dataset.column_names:
+            return dataset
+        return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = result[0] if return_outputs else result
+        if not torch.isfinite(loss):
+            raise RunError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; the run was "
+                "stopped before the weights took it in; lower learning_rate, or train without fp16"
+            )
+        return result
+
+
+def build_trainer(
+    prepared: Prepared, callbacks: Sequence[TrainerCallback], notes: list[str]
+) -> PreparedTrainer:
+    """Load the weights and build the trainer. Raises ModelError, or ConfigError where TRL does."""
+    settings, arguments = prepared.settings, prepared.arguments
+    policy = load_policy(settings, prepared.adapter, distributed())
+    reference = None
+    if settings.lora is None and not arguments.dpo.precompute_ref_log_probs:
+        # With an adapter the reference is the same model with the adapter off.
+        reference = load_base(settings, distributed())
+    build = functools.partial(PreparedTrainer, callbacks=list(callbacks))
+    functools.update_wrapper(build, DPOTrainer, updated=())
+    kwargs = {
+        "model": policy,
+        "ref_model": reference,
+        "args": arguments.dpo,
+        "train_dataset": prepared.train,
+        "eval_dataset": prepared.test if arguments.dpo.eval_strategy != "no" else None,
+        "processing_class": prepared.tokenizer,
+        "peft_config": arguments.lora,
+    }
+    with nothing_kept(), _tensorboard_folder(settings.logging_dir):
+        trainer = judged(build, kwargs, settings, notes)
+    if arguments.lora_dropout and "disable_dropout" not in settings.trl:
+        switch_off_dropout(trainer.model)
+    # Both print every log as a dict; callbacks.py shows what matters of it.
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def switch_off_dropout(model: nn.Module) -> None:
+    """Zero every dropout but that of the adapter in training, as TRL zeroes all of them.
+
+    The frozen copy that TRL makes of an adapter to go on from ("ref") must drop nothing either.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and not name.endswith("lora_dropout.default"):
+            module.p = 0
+
+
+def described(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
+    """What is trained, against which reference, on how much, in lines."""
+    settings, model = prepared.settings, trainer.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    every = sum(p.numel() for name, p in model.named_parameters() if ".ref." not in name)
+    if isinstance(model, PeftModel):
+        lora = model.peft_config["default"]
+        targets = lora.target_modules
+        where = targets if isinstance(targets, str) else ", ".join(sorted(targets or []))
+        what = f"LoRA of rank {lora.r} on {where}"
+        if settings.adapter_path:
+            what += f", going on from {settings.adapter_path}"
+            reference = f"{settings.model_path} with a frozen copy of that adapter"
+        else:
+            reference = f"{settings.model_path} with the adapter off"
+    else:
+        what, reference = "full weights", f"a frozen copy of {settings.model_path}"
+    test = len(prepared.test) if prepared.test is not None else 0
+    return [
+        f"model: {settings.model_path}, {what}; {trained:,} of {every:,} parameters trained",
+        f"reference: {reference}",
+        f"data: {len(prepared.train):,} pairs to train on, {test:,} held out",
+    ]
+
+
+def total_steps(trainer: PreparedTrainer) -> int:
+    """How many optimizer steps the run has."""
+    return trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+
+
+@contextlib.contextmanager
+def _tensorboard_folder(folder: str | None) -> Iterator[None]:
+    """transformers takes TensorBoard's folder from the environment, when its callback is built."""
+    before: Any = os.environ.get("TENSORBOARD_LOGGING_DIR")
+    if folder is not None:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = folder
+    try:
+        yield
+    finally:
+        if folder is not None:
+            del os.environ["TENSORBOARD_LOGGING_DIR"]
+            if before is not None:
+                os.environ["TENSORBOARD_LOGGING_DIR"] = before

@@ -1,0 +1,1 @@
+"""The quickstart's own model, data and metrics: controlled sentiment in small."""

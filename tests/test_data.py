@@ -1,0 +1,270 @@
+"""dpo_wrap.data and columns: what may be trained on, where from, and what stays untouched."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from data_tools.convert import Options, convert
+from dpo_wrap.config import load_settings
+from dpo_wrap.data import adopt, load_splits
+from dpo_wrap.errors import DataError
+
+ROWS = [{"prompt": f"Q{i}", "chosen": f" yes {i}", "rejected": f" no {i}"} for i in range(40)]
+
+
+def turns(*texts, first="user"):
+    roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+def talk(i):
+    sides = ("chosen", f"yes {i}"), ("rejected", f"no {i}")
+    return {"prompt": turns(f"Q{i}")} | {n: turns(text, first="assistant") for n, text in sides}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load_splits for these paths; the run directory is tmp_path/run."""
+
+    def read(*paths, overrides=()):
+        config = tmp_path / "config.yaml"
+        keys = {"model_path": "m", "dataset_path": [str(p) for p in paths], "output_dir": "o"}
+        config.write_text(json.dumps(keys))
+        settings = load_settings(str(config), overrides)
+        return load_splits(settings, tmp_path / "run", tmp_path / "aside")
+
+    return read
+
+
+@pytest.fixture
+def refusal(load):
+    def read(*paths, **kwargs):
+        with pytest.raises(DataError) as caught:
+            load(*paths, **kwargs)
+        assert caught.value.status == 2
+        return str(caught.value)
+
+    return read
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a saved dataset with these splits."""
+
+    def save(train, test=None, name="saved"):
+        splits = {"train": Dataset.from_list(train)}
+        if test is not None:
+            splits["test"] = Dataset.from_list(test)
+        DatasetDict(splits).save_to_disk(str(tmp_path / name))
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def raw(tmp_path):
+    path = tmp_path / "raw.json"
+    path.write_text(json.dumps(ROWS))
+    return path
+
+
+def files_under(folder):
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.rglob("*"))}
+
+
+def test_a_converted_directory_is_opened_and_left_as_it_was(load, raw, tmp_path):
+    convert(Options(inputs=(str(raw),), output=str(tmp_path / "made"), test_size=0.3))
+    before = files_under(tmp_path / "made")
+    splits = load(tmp_path / "made")
+    assert len(splits.train) + len(splits.test) == 40
+    assert not splits.conversational
+    assert splits.train[0]["source"].startswith(str(raw))
+    assert files_under(tmp_path / "made") == before
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_the_other_stores_of_convert_are_opened_too(load, raw, tmp_path, kind):
+    convert(Options(inputs=(str(raw),), output=str(tmp_path / "made"), test_size=0.3, to=kind))
+    splits = load(tmp_path / "made")
+    prompts = [*splits.train["prompt"], *splits.test["prompt"]]
+    assert sorted(prompts) == sorted(row["prompt"] for row in ROWS)
+
+
+def test_a_raw_file_is_converted_aside_and_taken_into_the_run(load, raw, tmp_path):
+    before = set(tmp_path.iterdir())
+    splits = load(raw)
+    assert splits.notes == [f"{raw}: converted, 40 of 40 pairs kept"]
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "aside", tmp_path / "config.yaml"}
+    (tmp_path / "run").mkdir()
+    adopt(tmp_path / "run", tmp_path / "aside")
+    assert (tmp_path / "run/dataset/report.json").is_file()
+    again = load(raw)
+    assert again.notes == []
+    assert again.fingerprint == splits.fingerprint
+
+
+def test_a_changed_raw_file_is_converted_anew(load, raw, tmp_path):
+    first = load(raw)
+    (tmp_path / "run").mkdir()
+    adopt(tmp_path / "run", tmp_path / "aside")
+    raw.write_text(json.dumps(ROWS[:-5]))
+    second = load(raw)
+    assert second.notes == [f"{raw}: converted, 35 of 35 pairs kept"]
+    assert second.fingerprint != first.fingerprint
+    assert len(json.loads((tmp_path / "run/dataset/report.json").read_text())["splits"]) >= 1
+    adopt(tmp_path / "run", tmp_path / "aside")
+    assert load(raw).notes == []
+
+
+def test_a_raw_file_without_a_usable_pair_is_refused_with_the_reasons(refusal, tmp_path):
+    path = tmp_path / "raw.json"
+    path.write_text(json.dumps([{"prompt": "Q", "chosen": "same", "rejected": "same"}]))
+    said = refusal(path)
+    assert "no pair could be kept (identical_pair 1)" in said
+    assert "python -m data_tools.convert --check" in said
+
+
+def test_a_raw_file_that_convert_refuses_is_refused_in_its_words(refusal, tmp_path):
+    path = tmp_path / "raw.json"
+    path.write_text('[{"what": 1}]')
+    assert str(path) in refusal(path)
+
+
+def test_the_same_rows_have_the_same_fingerprint_wherever_they_stand(load, saved):
+    first = load(saved(ROWS, name="a")).fingerprint
+    assert load(saved(ROWS, name="b")).fingerprint == first
+    assert load(saved(ROWS[::-1], name="c")).fingerprint != first
+    assert load(saved(ROWS[:-1], ROWS[-1:], name="d")).fingerprint != first
+
+
+def test_a_directory_without_a_dataset_says_to_convert_it(refusal, tmp_path):
+    (tmp_path / "folder").mkdir()
+    said = refusal(tmp_path / "folder")
+    assert "a directory without a converted dataset" in said
+    assert f"python -m data_tools.convert {tmp_path / 'folder'}" in said
+
+
+def test_a_damaged_dataset_is_refused(refusal, saved):
+    path = saved(ROWS)
+    file = next((path / "train").glob("*.arrow"))
+    file.write_bytes(file.read_bytes()[:50])
+    assert "the dataset is damaged" in refusal(path)
+
+
+def test_a_dataset_of_the_hub_without_a_network_is_one_line(refusal):
+    said = refusal("someone/pairs")
+    assert "dataset_path 'someone/pairs' could not be loaded: it is no local path" in said
+    assert "\n" not in said
+
+
+def test_splits_of_other_names_are_refused(refusal, tmp_path):
+    DatasetDict({"train_prefs": Dataset.from_list(ROWS)}).save_to_disk(str(tmp_path / "d"))
+    assert "no split is called train; there are train_prefs" in refusal(tmp_path / "d")
+
+
+def test_a_missing_prompt_column_is_refused(refusal, saved):
+    rows = [{"question": r["prompt"], "chosen": "a", "rejected": "b"} for r in ROWS]
+    said = refusal(saved(rows))
+    assert "the train split has no column 'prompt' (it has question, chosen, rejected)" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": " \n"}, "row 17 of train: the prompt is empty"),
+        ({"prompt": None}, "row 17 of train: the prompt is null"),
+        ({"chosen": None}, "row 17 of train: the chosen is null"),
+        ({"rejected": ""}, "row 17 of train: the rejected is empty"),
+    ],
+)
+def test_every_row_of_text_is_checked_not_the_first_alone(refusal, saved, row, said):
+    rows = [dict(r) for r in ROWS]
+    rows[17] |= row
+    assert said in refusal(saved(rows))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": []}, "row 5 of train: the prompt has no messages"),
+        ({"prompt": turns(" ")}, "row 5 of train: the prompt is empty"),
+        ({"chosen": turns(None, first="assistant")}, "the chosen has a message without content"),
+        ({"chosen": turns("Q5", "yes")}, "the chosen answer begins with a turn of user"),
+    ],
+)
+def test_every_conversation_is_checked_not_the_first_alone(refusal, saved, row, said):
+    rows = [talk(i) for i in range(20)]
+    rows[5] |= row
+    assert said in refusal(saved(rows))
+
+
+def test_conversations_are_recognised(load, saved):
+    splits = load(saved([talk(i) for i in range(20)]))
+    assert splits.conversational
+    assert not splits.tools
+
+
+def test_text_prompts_with_message_answers_are_refused(refusal, saved):
+    rows = [talk(i) | {"prompt": "Q"} for i in range(4)]
+    said = refusal(saved(rows))
+    assert "prompt is text, chosen is messages, rejected is messages" in said
+
+
+def test_numbers_as_answers_are_refused(refusal, saved):
+    assert "chosen is int64" in refusal(saved([r | {"chosen": 7} for r in ROWS]))
+
+
+def test_answers_that_repeat_their_prompt_are_refused(refusal, saved):
+    rows = [r | {n: r["prompt"] + r[n] for n in ("chosen", "rejected")} for r in ROWS]
+    assert "every answer begins with its prompt" in refusal(saved(rows))
+
+
+def test_in_a_list_prompts_held_out_in_one_are_held_out_in_all(load, saved):
+    one = saved(ROWS[:20], ROWS[20:25], name="one")
+    # The same prompts but for white space, which the split does not see either.
+    two = saved([r | {"prompt": f" {r['prompt']} "} for r in ROWS[15:30]], name="two")
+    splits = load(one, two)
+    prompts = {prompt.strip() for prompt in splits.train["prompt"]}
+    assert not prompts & {f"Q{i}" for i in range(20, 25)}
+    assert len(splits.train) == 20 + 15 - 5
+    assert len(splits.test) == 5
+    assert splits.notes == [
+        "train: 5 pairs left out, as another of the datasets tests on their prompts"
+    ]
+
+
+def test_text_and_conversations_are_not_mixed_in_a_list(refusal, saved):
+    one, two = saved(ROWS, name="one"), saved([talk(i) for i in range(9)], name="two")
+    said = refusal(one, two)
+    assert "text and messages cannot be mixed" in said
+    assert f"{one} has text, {two} has messages" in said
+
+
+def test_raw_files_in_a_list_are_converted_each(load, raw, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([r | {"prompt": f"other {r['prompt']}"} for r in ROWS]))
+    splits = load(raw, other)
+    assert len(splits.train) + len(splits.test or []) == 80
+    assert {p.name for p in Path(tmp_path / "aside").iterdir() if p.is_dir()} == {
+        "dataset-1", "dataset-2",
+    }  # fmt: skip
+
+
+def test_evaluation_without_a_test_split_is_refused(refusal, load, saved):
+    path = saved(ROWS)
+    said = refusal(path, overrides=["eval_strategy=steps"])
+    assert said.startswith("--set eval_strategy=steps: eval_strategy: the data have no test split")
+    assert load(path).test is None
+
+
+def test_rows_without_template_arguments_have_none_rather_than_null(load, tmp_path):
+    rows = [talk(i) for i in range(20)]
+    rows[3]["chat_template_kwargs"] = {"style": "short"}
+    path = tmp_path / "raw.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    splits = load(path)
+    kwargs = splits.train["chat_template_kwargs"]
+    assert {} in kwargs and None not in kwargs
+    assert {"style": "short"} in kwargs

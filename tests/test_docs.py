@@ -1,0 +1,96 @@
+"""What the README says exists: commands, options, keys, targets, files and configs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from data_tools import options
+from data_tools.formats import FORMATS
+from dpo_wrap import eval as eval_command
+from dpo_wrap import train
+from dpo_wrap.config import key_table, load_settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PARSERS = {
+    "data_tools.convert": options.parser,
+    "dpo_wrap.train": train.parser,
+    "dpo_wrap.eval": eval_command.parser,
+}
+COMMANDS = sorted(
+    set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", README))
+    | set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", options.EXAMPLES))
+    | set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", train.EXAMPLES))
+    | set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", eval_command.EXAMPLES))
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_is_shown_parses(command):
+    module, *words = shlex.split(command)
+    PARSERS[module]().parse_args(words)
+
+
+def test_every_option_that_the_readme_names_is_one():
+    known = {
+        option
+        for parser in PARSERS.values()
+        for action in parser()._actions
+        for option in action.option_strings
+    }
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README))
+    assert named - known == set()
+
+
+def test_the_key_table_is_the_one_that_the_code_makes():
+    assert key_table() in README
+
+
+def test_every_format_is_listed_in_the_readme():
+    section = README.split("## What convert reads")[1].split("\n## ")[0]
+    assert set(FORMATS) <= set(re.findall(r"`([a-z-]+)`", section))
+
+
+def test_every_make_target_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for name in ("README.md", "CONTRIBUTING.md", ".ci/run"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:^|`|    )make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+def test_every_folder_and_file_of_the_file_list_exists():
+    section = README.split("| in this repository | what |")[1].split("\n## ")[0]
+    for name in re.findall(r"^\| `([^`]+)`", section, re.MULTILINE):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_config_loads(path):
+    assert load_settings(str(path)).model_path
+
+
+def test_the_sample_config_is_the_documented_one():
+    assert (ROOT / "configs/dpo_config.yaml").read_text(encoding="utf-8").splitlines() == [
+        'model_path: "gpt2"',
+        'dataset_path: "data/preferences.json"',
+        'output_dir: "checkpoints/dpo"',
+        "batch_size: 4",
+        "num_epochs: 3",
+        'logging_dir: "logs"',
+        "lora_r: 8",
+        "lora_alpha: 16",
+        "lora_dropout: 0.1",
+        "max_seq_length: 512",
+        "beta: 0.1",
+    ]
+
+
+def test_every_requirement_is_pinned_and_earns_its_line():
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+            if line.startswith(("#", "-r ")):
+                continue
+            assert re.fullmatch(r"[a-z0-9-]+==[\w.]+ +# .+", line), line

@@ -1,0 +1,247 @@
+"""The eval command on small finished runs: its figures against plain torch and TRL, its refusals."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dpo_wrap import eval as eval_command
+from dpo_wrap import train
+
+METRIC = '''
+import datasets
+import evaluate
+
+
+class Letters(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("string")})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions):
+        counts = [float(len(text)) for text in predictions]
+        return {"letters": sum(counts) / len(counts), "letters_per_example": counts, "word": "no"}
+'''
+
+
+def write_pairs(path: Path, count: int) -> Path:
+    """Pairs in which the chosen answer is of other letters than the rejected one."""
+    draw = random.Random(0)
+    rows = [
+        {
+            "prompt": f"{number}:" + "".join(draw.choices("xyz", k=draw.randint(1, 6))),
+            "chosen": "".join(draw.choices("abc", k=draw.randint(2, 9))),
+            "rejected": "".join(draw.choices("def", k=draw.randint(2, 9))),
+        }
+        for number in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def write_config(folder: Path, model: Path, data: Path, **keys) -> Path:
+    config = {
+        "model_path": str(model),
+        "dataset_path": str(data),
+        "output_dir": str(folder / "run"),
+        "batch_size": 8,
+        "num_epochs": 2,
+        "learning_rate": 5e-3,
+        "lora_r": 4,
+        "gradient_checkpointing": False,
+        "per_device_eval_batch_size": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config | keys), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_model_dir):
+    """A finished LoRA run over 120 pairs, some of them held out, and its config."""
+    folder = tmp_path_factory.mktemp("eval")
+    data = write_pairs(folder / "pairs.jsonl", 120)
+    config = write_config(folder, tiny_model_dir, data)
+    assert train.main([str(config)]) == 0
+    return config
+
+
+def figures_of(config: Path) -> dict:
+    run = Path(yaml.safe_load(config.read_text(encoding="utf-8"))["output_dir"])
+    return json.loads((run / "eval.json").read_text(encoding="utf-8"))
+
+
+def evaluated(config: Path, *options: str) -> dict:
+    assert eval_command.main([str(config), "--max-new-tokens", "6", *options]) == 0
+    return figures_of(config)
+
+
+def refused(capsys, *words: str) -> str:
+    capsys.readouterr()
+    assert eval_command.main(list(words)) == 2
+    return capsys.readouterr().err
+
+
+def by_hand(config: Path) -> tuple[list[float], list[float], list[dict]]:
+    """Log-ratios of the held-out rows, one sequence at a time, by nothing but model calls."""
+    import torch
+    from datasets import load_from_disk
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    keys = yaml.safe_load(config.read_text(encoding="utf-8"))
+    base = AutoModelForCausalLM.from_pretrained(keys["model_path"])
+    tokenizer = AutoTokenizer.from_pretrained(keys["model_path"])
+    policy = PeftModel.from_pretrained(base, keys["output_dir"]).eval()
+    rows = load_from_disk(str(Path(keys["output_dir"]) / "dataset"))["test"]
+
+    def logp(prompt: str, answer: str) -> float:
+        start = len(tokenizer(prompt)["input_ids"])
+        ids = torch.tensor(tokenizer(prompt + answer + tokenizer.eos_token)["input_ids"])
+        with torch.no_grad():
+            scores = policy(ids[None]).logits[0].log_softmax(-1)
+        return sum(scores[i - 1, ids[i]].item() for i in range(start, len(ids)))
+
+    ratios = {"chosen": [], "rejected": []}
+    for row in rows:
+        for side, found in ratios.items():
+            ours = logp(row["prompt"], row[side])
+            with policy.disable_adapter():
+                found.append(ours - logp(row["prompt"], row[side]))
+    return ratios["chosen"], ratios["rejected"], list(rows)
+
+
+def test_the_figures_equal_a_computation_one_sequence_at_a_time(trained):
+    found = evaluated(trained, "--samples", "3")
+    chosen, rejected, rows = by_hand(trained)
+    margins = [0.1 * (c - r) for c, r in zip(chosen, rejected, strict=True)]
+    assert found["examples"] == len(rows) >= 3
+    assert abs(found["reward_margin"]) > 0.05  # the run has moved, so the comparison says something
+    assert found["chosen_log_ratio"] == pytest.approx(sum(chosen) / len(chosen), abs=1e-4)
+    assert found["rejected_log_ratio"] == pytest.approx(sum(rejected) / len(rejected), abs=1e-4)
+    assert found["reward_margin"] == pytest.approx(sum(margins) / len(margins), abs=1e-4)
+    assert found["reward_accuracy"] == sum(m > 0 for m in margins) / len(margins)
+    low, high = found["reward_accuracy_interval"]
+    assert 0 <= low <= found["reward_accuracy"] <= high <= 1
+
+
+def test_batch_size_changes_nothing_and_a_seed_repeats_the_samples(trained, tmp_path):
+    first = evaluated(trained, "--samples", "4", "--seed", "7")
+    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    samples = (run / "samples.jsonl").read_text(encoding="utf-8")
+    again = evaluated(trained, "--samples", "4", "--seed", "7")
+    assert (run / "samples.jsonl").read_text(encoding="utf-8") == samples
+    assert again == first
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    resolved = other / "config.resolved.yaml"
+    keys = yaml.safe_load(resolved.read_text(encoding="utf-8"))
+    keys |= {"per_device_eval_batch_size": 1, "output_dir": str(other)}
+    resolved.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    alone = evaluated(resolved, "--samples", "0")
+    for name in ("reward_accuracy", "reward_margin", "chosen_log_ratio", "rejected_log_ratio"):
+        assert alone[name] == pytest.approx(first[name], abs=1e-4)
+
+
+def test_the_figures_are_those_that_the_trainer_logs(tmp_path, tiny_model_dir):
+    data = write_pairs(tmp_path / "pairs.jsonl", 120)
+    config = write_config(
+        tmp_path, tiny_model_dir, data, eval_strategy="epoch", per_device_eval_batch_size=64
+    )
+    assert train.main([str(config)]) == 0
+    lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = [line for line in map(json.loads, lines) if "eval_rewards/margins" in line][-1]
+    found = evaluated(config, "--samples", "0")
+    assert found["reward_margin"] == pytest.approx(logged["eval_rewards/margins"], abs=1e-4)
+    assert found["reward_accuracy"] == pytest.approx(logged["eval_rewards/accuracies"], abs=1e-6)
+    chosen = 0.1 * found["chosen_log_ratio"]
+    assert chosen == pytest.approx(logged["eval_rewards/chosen"], abs=1e-4)
+
+
+def test_metric_modules_score_both_models_on_the_same_prompts(trained, tmp_path, capsys):
+    module = tmp_path / "letters.py"
+    module.write_text(METRIC, encoding="utf-8")
+    found = evaluated(trained, "--samples", "5", "--set", f"metrics=[{module}]")
+    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    samples = [
+        json.loads(line)
+        for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(samples) == found["samples"] == 5
+    letters = found["metrics"]["letters"]
+    for who in ("reference", "policy"):
+        lengths = [len(sample["prompt"] + sample[who]) for sample in samples]
+        assert letters[who] == pytest.approx(sum(lengths) / len(lengths))
+    assert letters["change"] == pytest.approx(letters["policy"] - letters["reference"])
+    low, high = letters["change_interval"]
+    assert low <= letters["change"] <= high
+    assert "word" not in found["metrics"]
+    assert "letters" in capsys.readouterr().out
+
+
+def test_a_metric_module_that_is_missing_or_fails_is_named(trained, tmp_path, capsys):
+    error = refused(capsys, str(trained), "--set", "metrics=[nowhere.py]")
+    assert "--set metrics" in error and "'nowhere.py' does not exist" in error
+    broken = tmp_path / "broken.py"
+    broken.write_text(METRIC.replace("float(len(text))", "1 / 0"), encoding="utf-8")
+    words = (str(trained), "--samples", "2", "--max-new-tokens", "2")
+    error = refused(capsys, *words, "--set", f"metrics=[{broken}]")
+    assert "failed on the samples: division by zero" in error
+
+
+def test_without_a_finished_run_the_train_command_is_named(trained, tmp_path, capsys):
+    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/none")
+    assert "holds no finished run; train it: python -m dpo_wrap.train" in error
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_config_that_is_not_the_runs_is_refused_by_its_keys(trained, capsys):
+    error = refused(capsys, str(trained), "--set", "beta=0.5")
+    assert "beta 0.5, trained with 0.1; train it anew" in error
+
+
+def test_without_a_test_split_the_ways_on_are_named(trained, tmp_path, capsys):
+    few = write_pairs(tmp_path / "few.jsonl", 2)
+    error = refused(capsys, str(trained), "--dataset", str(few))
+    assert "there is no test split" in error and "--split train" in error
+    found = evaluated(trained, "--dataset", str(few), "--split", "train", "--samples", "0")
+    assert (found["examples"], found["split"], found["dataset"]) == (2, "train", [str(few)])
+    assert found["kl_per_sequence"] is None
+
+
+def test_full_weights_are_judged_against_the_model_that_they_began_as(tmp_path, tiny_model_dir):
+    data = write_pairs(tmp_path / "pairs.jsonl", 120)
+    config = write_config(tmp_path, tiny_model_dir, data, lora=False, learning_rate=1e-3)
+    keys = yaml.safe_load(config.read_text(encoding="utf-8"))
+    del keys["lora_r"]
+    config.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    assert train.main([str(config)]) == 0
+    moved = evaluated(config, "--samples", "0")
+    assert abs(moved["reward_margin"]) > 0.01
+    # Put the first weights back: policy and reference are one model then.
+    for name in ("model.safetensors",):
+        shutil.copy(tiny_model_dir / name, tmp_path / "run" / name)
+    still = evaluated(config, "--samples", "2")
+    assert still["reward_margin"] == pytest.approx(0, abs=1e-6)
+    assert still["kl_per_sequence"] == pytest.approx(0, abs=1e-4)
+    assert still["ties"] == still["examples"]
+
+
+def test_a_continued_adapter_is_judged_against_the_one_that_it_went_on_from(trained, tmp_path):
+    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
+    config = write_config(
+        tmp_path,
+        Path(keys["model_path"]),
+        Path(keys["dataset_path"]),
+        adapter_path=keys["output_dir"],
+        learning_rate=1e-9,
+    )
+    assert train.main([str(config)]) == 0
+    found = evaluated(config, "--samples", "2")
+    assert found["reward_margin"] == pytest.approx(0, abs=1e-3)
+    assert figures_of(trained)["reward_margin"] > 0.05  # against the base it is far from it

@@ -1,0 +1,155 @@
+"""Which shape is taken, on what evidence, and what is asked where that is not clear."""
+
+import pytest
+
+from data_tools.formats import FORMATS
+from data_tools.formats.shape import parse_label
+from data_tools.recognise import recognise
+from data_tools.record import ConvertError, Place, Raw
+
+TEXT = {"prompt": "P", "chosen": "C", "rejected": "R"}
+LABELLED = {"prompt": "P", "response_a": "A", "response_b": "B", "label": "a"}
+
+
+def taken(*files, name=None, mapping=None, label=None):
+    """What is recognised in lists of records, one list a file."""
+    heads = {
+        f"f{i}": [Raw(Place(f"f{i}", n, n), value) for n, value in enumerate(records, start=1)]
+        for i, records in enumerate(files, start=1)
+    }
+    return recognise(heads, name, mapping or {}, label and parse_label(label))
+
+
+def refusal(*files, **options):
+    with pytest.raises(ConvertError) as caught:
+        taken(*files, **options)
+    assert caught.value.status == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_recognised_by_its_own_records(name):
+    assert taken([FORMATS[name].passing] * 3).shape.name == name
+
+
+def test_the_evidence_says_how_many_records_fit_and_what_the_columns_are():
+    found = taken([TEXT] * 3 + [{"prompt": "P"}], [TEXT])
+    assert found.evidence == "4 of the first 5 records fit; columns chosen, prompt, rejected"
+    assert taken([TEXT], name="preference").evidence == "as --format says"
+    assert taken([{"q": "P"} | TEXT], mapping={"prompt": "q"}).evidence == "as --map says"
+
+
+def test_a_second_shape_of_one_percent_of_a_file_is_asked_about():
+    question = (
+        "f1: more than one shape fits: labelled-pairs (1 records), preference (99 records); "
+        "say which to take with --format labelled-pairs|preference, the rest becomes rejects"
+    )
+    assert refusal([TEXT] * 99 + [LABELLED]) == question
+    assert taken([TEXT] * 100 + [LABELLED]).shape.name == "preference"
+
+
+def test_a_second_shape_across_files_is_asked_about():
+    message = refusal([TEXT] * 900, [LABELLED] * 2)
+    assert message.startswith(
+        "f1 and 1 more: more than one shape fits: labelled-pairs (2 records), preference (900"
+    )
+
+
+def test_a_format_that_is_named_ends_the_question():
+    found = taken([TEXT] * 9 + [LABELLED], name="labelled-pairs")
+    assert found.shape.name == "labelled-pairs"
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones():
+    assert refusal([TEXT], name="tulu") == (
+        "--format tulu: unknown; known are preference, labelled-pairs, implicit-messages, hh, "
+        "chatml, sharegpt (see --list-formats)"
+    )
+
+
+def test_a_format_beside_a_map_is_refused():
+    assert refusal([TEXT], name="hh", mapping={"prompt": "x"}) == (
+        "--format hh beside --map: each says which shape; give one"
+    )
+
+
+def test_unknown_columns_are_named_with_the_way_to_map_them():
+    assert refusal([{"q": "P", "good": "C", "bad": "R"}]) == (
+        "f1: no known shape has the columns bad, good, q; name them with "
+        "--map prompt=COLUMN chosen=COLUMN rejected=COLUMN, or "
+        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN (see --list-formats)"
+    )
+
+
+def test_plain_answers_without_a_prompt_are_refused_since_they_cannot_be_split():
+    assert refusal([{"chosen": "C", "rejected": "R", "topic": "T"}]) == (
+        "f1: chosen and rejected are plain text without a prompt, which cannot be split safely; "
+        "name the prompt's column with --map prompt=topic (columns: chosen, rejected, topic), "
+        "or give whole dialogues as messages or with turn markers"
+    )
+
+
+def test_records_without_fields_are_refused():
+    assert refusal([[1], "x", None, {}]) == (
+        "f1: no record with fields among the first ones, so the shape cannot be recognised; "
+        "is this a file of preferences?"
+    )
+
+
+def test_mapped_columns_must_stand_in_some_record():
+    assert refusal([TEXT], mapping={"prompt": "question"}) == (
+        "--map prompt=question: no record has these columns; it reads question, chosen, rejected, "
+        "system?, the columns are chosen, prompt, rejected"
+    )
+
+
+def test_white_space_around_columns_does_not_hide_a_shape():
+    assert taken([{" prompt": "P", "chosen ": "C", "rejected": "R"}]).shape.name == "preference"
+
+
+@pytest.mark.parametrize("value", [1, "0", True, "1.0", "false"])
+def test_bare_labels_are_refused_until_they_are_explained(value):
+    records = [LABELLED | {"label": value}] * 5
+    assert refusal(records) == (
+        f"f1: the label holds bare numbers or booleans ({value!r}), and which answer they mean is "
+        "never guessed; say it, e.g. --label first=1,second=2 or first=0,second=1,tie=2"
+    )
+    assert refusal(records, name="labelled-pairs") == refusal(records)
+    assert taken(records, label="first=1,second=2").meaning.label.first == "1"
+
+
+def test_one_bare_label_in_a_hundred_is_a_question_and_fewer_are_strays():
+    assert "bare numbers" in refusal([LABELLED] * 99 + [LABELLED | {"label": 1}])
+    assert taken([LABELLED] * 100 + [LABELLED | {"label": 1}]).meaning.label is None
+
+
+def test_a_label_for_a_shape_without_one_is_refused():
+    assert refusal([TEXT], label="first=1,second=2") == (
+        "--label: the format preference has no label; leave it out"
+    )
+
+
+def repeating(count, **more):
+    return [
+        {"prompt": f"P{i}", "chosen": f"P{i} C", "rejected": f"P{i} R"} | more for i in range(count)
+    ]
+
+
+def test_answers_that_nearly_all_begin_with_their_prompt_are_noticed():
+    assert taken(repeating(9) + [TEXT]).meaning.answers_repeat_prompt
+    assert not taken(repeating(8) + [TEXT] * 2).meaning.answers_repeat_prompt
+
+
+def test_one_prompt_alone_is_no_proof_that_answers_repeat_it():
+    assert not taken(repeating(1) * 10).meaning.answers_repeat_prompt
+    empty = {"prompt": " ", "chosen": " C", "rejected": " R"}
+    assert not taken([empty, {"prompt": "", "chosen": "C", "rejected": "R"}]
+                     ).meaning.answers_repeat_prompt
+
+
+def test_labelled_answers_that_begin_with_their_prompt_are_noticed_too():
+    records = [
+        {"prompt": f"P{i}", "answer1": f"P{i} A", "answer2": f"P{i} B", "label": i % 2}
+        for i in range(9)
+    ]
+    assert taken(records, label="first=0,second=1").meaning.answers_repeat_prompt

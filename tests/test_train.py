@@ -1,0 +1,486 @@
+"""dpo_wrap.train: what a run does, what it leaves, and that it is TRL's own training."""
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    TrainerCallback,
+)
+
+from dpo_wrap import session
+from dpo_wrap.train import main
+
+ROOT = Path(__file__).parent.parent
+GOOD, BAD = ("lovely", "sunny", "kind", "bright"), ("awful", "grim", "cruel", "dull")
+ROWS = [
+    {"prompt": f"Day {i}: it was", "chosen": f" {GOOD[i % 4]}.", "rejected": f" {BAD[i // 4 % 4]}."}
+    for i in range(24)
+]
+TALK = [
+    {"prompt": [{"role": "user", "content": r["prompt"]}]}
+    | {n: [{"role": "assistant", "content": r[n].strip()}] for n in ("chosen", "rejected")}
+    for r in ROWS
+]
+
+
+@pytest.fixture
+def run(tiny_model_dir, tmp_path):
+    """Run the command on 24 pairs for 6 steps: (exit status, output directory)."""
+    (tmp_path / "pairs.json").write_text(json.dumps(ROWS))
+    keys = {
+        "model_path": str(tiny_model_dir),
+        "dataset_path": str(tmp_path / "pairs.json"),
+        "output_dir": str(tmp_path / "out"),
+        "batch_size": 4,
+        "max_steps": 6,
+        "logging_steps": 2,
+        "learning_rate": 1e-2,
+    }
+
+    def start(*options, **more):
+        given = {name: value for name, value in (keys | more).items() if value is not None}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+        status = main([str(tmp_path / "config.yaml"), *options])
+        return status, Path(given["output_dir"])
+
+    return start
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Send the process SIGTERM in this step, as if somebody had."""
+
+    def arrange(step):
+        class Interrupted(session.Progress):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step + 1 == step:
+                    signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(session, "Progress", Interrupted)
+
+    return arrange
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def adapter_weights(out):
+    return load_file(out / "adapter_model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_sample_config_visibly_trains(tiny_model_dir, tmp_path, capsys):
+    torch.manual_seed(0)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path / "model")
+    size = {"n_positions": 512, "n_embd": 128, "n_layer": 3, "n_head": 4, "vocab_size": 257}
+    config = GPT2Config(**size, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    rows = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(4) for row in ROWS]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    paths = {"model_path": "model", "dataset_path": "pairs.json", "output_dir": "out"}
+    options = [part for k, v in paths.items() for part in ("--set", f"{k}={tmp_path / v}")]
+    assert main(["--config", str(ROOT / "configs/dpo_config.yaml"), *options]) == 0
+    figures = json.loads((tmp_path / "out/run.json").read_text())["figures"]
+    assert figures["loss"] < 0.68 < figures["first_loss"] < math.log(2)
+    assert figures["reward_margin"] > 0.03
+    said = capsys.readouterr().out
+    assert "step 0: loss 0.6931 = ln 2, margin 0.0000" in said
+    assert "learning_rate: 0.0001 by default with LoRA" in said
+    assert "lora_dropout: 0.1 acts on the adapter; the base model's dropout stays off" in said
+    assert "logging_dir: logs is unused without report_to: tensorboard" in said
+    assert "next: python -m dpo_wrap.eval" in said
+
+
+def test_a_run_leaves_all_that_is_promised(run, capsys):
+    status, out = run()
+    assert status == 0
+    assert (out / "adapter_config.json").is_file()
+    assert (out / "tokenizer.json").is_file()
+    assert (out / "dataset/report.json").is_file()
+    assert "DPO" in (out / "README.md").read_text()
+    assert not (out / "training_args.bin").exists()
+    assert not any(path.name.endswith(".part") for path in out.rglob("*"))
+    assert {path.name for path in out.parent.iterdir()} == {"pairs.json", "config.yaml", "out"}
+    lines = metrics(out)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert {"loss", "rewards/accuracies", "rewards/margins", "grad_norm"} <= lines[0].keys()
+    result = json.loads((out / "run.json").read_text())
+    assert result["step_0"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert result["step_0"]["margin"] == 0
+    assert result["steps"] == 6
+    assert result["data"]["fingerprint"] and result["versions"]["trl"]
+    assert result["verdict"].startswith("hardly moved: the margin ended at 0.01")
+    assert result["verdict"] in capsys.readouterr().out
+
+
+def test_the_losses_are_those_of_plain_trl_in_the_same_order(run, tiny_model_dir, tmp_path):
+    from trl import DPOConfig, DPOTrainer
+
+    status, out = run(logging_steps=1)
+    assert status == 0
+    rows = Dataset.load_from_disk(str(out / "dataset/train"))
+    trainer = DPOTrainer(
+        model=str(tiny_model_dir),
+        args=DPOConfig(
+            output_dir=str(tmp_path / "plain"),
+            per_device_train_batch_size=4,
+            max_steps=6,
+            logging_steps=1,
+            learning_rate=1e-2,
+            max_length=128,
+            bf16=False,
+            report_to="none",
+        ),
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(tiny_model_dir),
+        peft_config=LoraConfig(task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    plain = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert [line["loss"] for line in metrics(out)] == plain
+
+
+def test_the_resolved_config_repeats_the_run(run, tmp_path):
+    _, out = run(lora_dropout=0.1, hub_token="secret", learning_rate=None)
+    text = (out / "config.resolved.yaml").read_text()
+    resolved = yaml.safe_load(text)
+    assert resolved["per_device_train_batch_size"] == 4
+    assert resolved["learning_rate"] == 1e-4
+    assert resolved["max_length"] == 128
+    assert resolved["lora"] == {"lora_dropout": 0.1}
+    assert "secret" not in text and "hub_token" not in text
+    again = tmp_path / "again"
+    assert main([str(out / "config.resolved.yaml"), "--set", f"output_dir={again}"]) == 0
+    assert same(adapter_weights(out), adapter_weights(again))
+    assert yaml.safe_load((again / "config.resolved.yaml").read_text()) == resolved | {
+        "output_dir": str(again)
+    }
+
+
+def test_a_dry_run_shows_what_would_be_trained_and_writes_nothing(run, tmp_path, capsys):
+    status, out = run("--dry-run")
+    assert status == 0
+    said = capsys.readouterr().out
+    assert said.count("[[ ") == 6 and "<|endoftext|>]]" in said
+    assert "example 3" in said
+    assert (
+        f"reference: {yaml.safe_load((tmp_path / 'config.yaml').read_text())['model_path']}" in said
+    )
+    assert "steps: 6" in said
+    assert "step 0: loss 0.6931 = ln 2, margin 0.0000" in said
+    assert said.endswith("dry run: nothing was written\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.json", "config.yaml"}
+
+
+def test_the_adapter_drops_out_and_the_base_model_does_not(run, monkeypatch):
+    seen = {}
+
+    class Look(session.Progress):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            drops = {n: m.p for n, m in model.named_modules() if isinstance(m, nn.Dropout)}
+            seen["adapter"] = {p for n, p in drops.items() if "lora_dropout" in n}
+            seen["base"] = {p for n, p in drops.items() if "lora_dropout" not in n}
+            seen["training"] = model.training
+
+    monkeypatch.setattr(session, "Progress", Look)
+    status, out = run(lora_dropout=0.3)
+    assert status == 0
+    assert seen == {"adapter": {0.3}, "base": {0}, "training": True}
+    assert json.loads((out / "run.json").read_text())["step_0"]["margin"] == 0
+    _, other = run(lora_dropout=0.0, output_dir=str(out.parent / "other"))
+    assert not same(adapter_weights(out), adapter_weights(other))
+
+
+def test_full_weights_are_trained_with_a_frozen_reference(run, tiny_model_dir, capsys):
+    status, out = run(lora=False, learning_rate=1e-4)
+    assert status == 0
+    assert "full weights" in capsys.readouterr().out
+    trained = AutoModelForCausalLM.from_pretrained(out)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    assert not torch.equal(trained.transformer.wte.weight, base.transformer.wte.weight)
+    assert json.loads((out / "run.json").read_text())["step_0"]["margin"] == 0
+
+
+def test_an_adapter_is_gone_on_with_against_its_frozen_copy(run, tmp_path, capsys):
+    _, first = run()
+    status, out = run(adapter_path=str(first), output_dir=str(tmp_path / "more"), lora_dropout=0.2)
+    assert status == 0
+    assert f"going on from {first}" in capsys.readouterr().out
+    result = json.loads((out / "run.json").read_text())
+    assert result["step_0"]["margin"] == 0
+    assert result["step_0"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert same(adapter_weights(first), load_file(out / "ref/adapter_model.safetensors"))
+    assert not same(adapter_weights(first), adapter_weights(out))
+
+
+def test_conversations_train_with_chatml_which_is_saved_with_the_adapter(run, tmp_path, capsys):
+    (tmp_path / "talk.json").write_text(json.dumps(TALK))
+    status, _ = run(dataset_path=str(tmp_path / "talk.json"))
+    assert status == 2
+    assert "has no chat template; set chat_template: chatml" in capsys.readouterr().err
+    status, out = run(dataset_path=str(tmp_path / "talk.json"), chat_template="chatml")
+    assert status == 0
+    saved = AutoTokenizer.from_pretrained(out)
+    text = saved.apply_chat_template(TALK[0]["prompt"] + TALK[0]["chosen"], tokenize=False)
+    assert text.endswith("assistant\nlovely.<|endoftext|>")
+
+
+def test_evaluation_during_training_is_one_line_with_its_step(run):
+    status, out = run(eval_strategy="steps", eval_steps=3)
+    assert status == 0
+    lines = metrics(out)
+    assert [line["step"] for line in lines] == [2, 3, 4, 6]
+    assert "eval_rewards/margins" in lines[1] and "eval_loss" in lines[3] and "loss" in lines[3]
+
+
+def test_tensorboard_writes_to_logging_dir(run, tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    status, _ = run(report_to="tensorboard", logging_dir=str(tmp_path / "logs"))
+    assert status == 0
+    assert any((tmp_path / "logs").rglob("events.out.tfevents*"))
+    assert "unused" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_local_run_calls_nobody(run, tmp_path):
+    assert run("--dry-run")[0] == 0
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k):\n"
+        "    print('a connection was asked for', file=sys.stderr)\n"
+        "    raise OSError('no')\n"
+        "socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse\n"
+        "from dpo_wrap.train import main\n"
+        f"sys.exit(main([{str(tmp_path / 'config.yaml')!r}]))\n"
+    )
+    online = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "CI"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=online, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "connection" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_is_ended_leaves_a_run_to_go_on_with(run, tmp_path, capsys, number):
+    keys = {"max_steps": 3000, "save_steps": 10, "save_total_limit": 2}
+    assert run("--dry-run", **keys)[0] == 0
+    command = [sys.executable, "-m", "dpo_wrap.train", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step 24/"):
+            process.send_signal(number)
+            break
+    rest = process.stderr.read()
+    if number == signal.SIGKILL:
+        assert process.wait() == -signal.SIGKILL
+    else:
+        assert process.wait() == 1
+        assert f"stopped by {number.name} after step" in rest
+        assert "Traceback" not in rest
+    assert not (tmp_path / "out/run.json").exists()
+    capsys.readouterr()
+    assert run("--dry-run", **keys)[0] == 0
+    said = capsys.readouterr().out
+    assert "going on from" in said and "steps: 3000, of which" in said
+
+
+def test_a_loss_that_is_no_number_stops_the_run(run, monkeypatch, capsys):
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 3:
+                next(p for p in model.parameters() if p.requires_grad).data.fill_(math.nan)
+
+    monkeypatch.setattr(session, "Progress", Poison)
+    status, out = run()
+    assert status == 1
+    said = capsys.readouterr().err
+    assert said.startswith("step 4: the loss is nan; the run was stopped")
+    assert len(said.splitlines()) == 1
+    assert not (out / "run.json").exists()
+
+
+def test_a_full_disk_is_one_line(run, monkeypatch, capsys):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", "out/adapter_model.safetensors")
+
+    monkeypatch.setattr(PeftModel, "save_pretrained", full)
+    status, out = run()
+    assert status == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("out/adapter_model.safetensors: No space left on device; mend that")
+    assert not (out / "run.json").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    status, _ = run(output_dir=str(tmp_path / "file"))
+    assert status == 2
+    assert "is a file; name a directory" in capsys.readouterr().err
+    status, _ = run(output_dir=str(tmp_path / "file/below"))
+    assert status == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_several_gpus_in_one_process_are_refused_with_the_launch_line(run, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert run()[0] == 2
+    said = capsys.readouterr().err
+    assert "accelerate launch --num_processes 4 -m dpo_wrap.train" in said
+
+
+def test_what_only_the_trainer_of_trl_refuses_is_a_config_error(run, capsys):
+    status, _ = run(sync_ref_model=True)
+    assert status == 2
+    assert "sync_ref_model: DPOTrainer refuses it: You passed `sync_ref_model=True`" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_command_without_one_config_says_so(capsys):
+    assert main([]) == 2
+    assert "no config was named" in capsys.readouterr().err
+    assert main(["a.yaml", "--config", "b.yaml"]) == 2
+    assert "two configs were named" in capsys.readouterr().err
+
+
+# Going on
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(run, stop_at, tmp_path, capsys, monkeypatch):
+    _, whole = run(output_dir=str(tmp_path / "whole"), lora_dropout=0.1)
+    with monkeypatch.context():
+        stop_at(3)
+        status, out = run(lora_dropout=0.1)
+        monkeypatch.undo()
+    assert status == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("stopped by SIGTERM after step 3 of 6; ")
+    assert "checkpoint-3 holds it" in said
+    assert not (out / "run.json").exists()
+    status, _ = run(lora_dropout=0.1)
+    assert status == 0
+    assert f"going on from {out / 'checkpoint-3'}" in capsys.readouterr().out
+    assert same(adapter_weights(whole), adapter_weights(out))
+    expected, lines = metrics(whole), metrics(out)
+    assert [line["step"] for line in lines] == [line["step"] for line in expected] == [2, 4, 6]
+    assert [line["step"] for line in lines if "partial" in line] == [4]
+    assert [line["loss"] for line in lines][::2] == [line["loss"] for line in expected][::2]
+    assert json.loads((out / "run.json").read_text())["step_0"]["margin"] == 0
+
+
+def test_a_finished_run_says_so_and_does_nothing(run, capsys):
+    _, out = run()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    capsys.readouterr()
+    assert run()[0] == 0
+    assert "finished before, with this config and these data; nothing to do" in (
+        capsys.readouterr().out
+    )
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    assert run(report_to="none", save_total_limit=2)[0] == 0
+    # A default that is written out is no other config.
+    assert run(weight_decay=0.0)[0] == 0
+
+
+def test_another_config_or_other_data_are_refused_by_name(run, tmp_path, capsys):
+    _, out = run()
+    assert run(beta=0.2, lora_r=4)[0] == 2
+    said = capsys.readouterr().err
+    assert "beta (0.1 there, 0.2 here), lora.r (8 there, 4 here)" in said
+    assert "--resume never" in said
+    (tmp_path / "pairs.json").write_text(json.dumps(ROWS[:20]))
+    before = (out / "dataset/report.json").read_bytes()
+    assert run()[0] == 2
+    assert "made with others: the data" in capsys.readouterr().err
+    assert (out / "dataset/report.json").read_bytes() == before
+    assert run("--dry-run")[0] == 2
+
+
+def test_never_moves_the_older_run_aside(run, capsys):
+    _, out = run()
+    assert run("--resume", "never", beta=0.2)[0] == 0
+    assert f"the older run was moved to {out}.old-1" in capsys.readouterr().out
+    assert json.loads((out / "run.json").read_text())["config"]["beta"] == 0.2
+    assert "beta" not in json.loads((out.parent / "out.old-1/run.json").read_text())["config"]
+    assert (out / "dataset/report.json").is_file()
+    assert run("--resume", "never", beta=0.2)[0] == 0
+    assert (out.parent / "out.old-2/run.json").is_file()
+
+
+def test_more_steps_go_on_from_a_finished_run(run, capsys):
+    _, out = run()
+    capsys.readouterr()
+    assert run(max_steps=10)[0] == 0
+    assert f"going on from {out / 'checkpoint-6'}" in capsys.readouterr().out
+    assert [line["step"] for line in metrics(out)] == [2, 4, 6, 8, 10]
+    assert json.loads((out / "run.json").read_text())["steps"] == 10
+    assert run(max_steps=8)[0] == 2
+    assert "max_steps (10 there, 8 here)" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_line(run, stop_at, monkeypatch, capsys):
+    with monkeypatch.context():
+        stop_at(5)
+        _, out = run(save_steps=2)
+        monkeypatch.undo()
+    damaged = out / "checkpoint-5/optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-10] + b"0123456789")
+    (out / "checkpoint-4/dpo_wrap.json").unlink()
+    capsys.readouterr()
+    assert run(save_steps=2)[0] == 0
+    said = capsys.readouterr().out
+    assert f"{out / 'checkpoint-5'} is damaged (optimizer.pt); skipped" in said
+    assert f"{out / 'checkpoint-4'} is not complete; skipped" in said
+    assert f"going on from {out / 'checkpoint-2'}" in said
+    assert [line["step"] for line in metrics(out)] == [2, 4, 6]
+
+
+def test_weights_without_a_checkpoint_are_not_written_over(run, capsys):
+    _, out = run(save_strategy="no")
+    assert run(save_strategy="no", max_steps=8)[0] == 2
+    assert "holds trained weights and no checkpoint to go on from" in capsys.readouterr().err
+    (out / "run.json").unlink()
+    assert run(save_strategy="no")[0] == 2
+
+
+def test_a_run_that_left_no_checkpoint_starts_anew(run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/metrics.jsonl").write_text('{"step": 2}\n')
+    assert run()[0] == 0
+    assert "left nothing to go on from; starting at step 0" in capsys.readouterr().out
+    assert [line["step"] for line in metrics(tmp_path / "out")] == [2, 4, 6]
+
+
+def test_resume_takes_the_path_of_a_checkpoint_and_holds_it_to_the_match(run, capsys):
+    _, out = run(save_steps=2)
+    (out / "run.json").unlink()
+    assert run("--resume", str(out / "checkpoint-9"), save_steps=2)[0] == 2
+    assert "the checkpoint does not exist; there are" in capsys.readouterr().err
+    assert run("--resume", str(out / "checkpoint-2"), beta=0.3, save_steps=2)[0] == 2
+    assert "beta (0.1 there, 0.3 here)" in capsys.readouterr().err
+    assert run("--resume", str(out / "checkpoint-2"), save_steps=2)[0] == 0
+    assert [line["step"] for line in metrics(out)] == [2, 4, 6]
+    assert not any("partial" in line for line in metrics(out))
