@@ -19,7 +19,7 @@ from data_tools import block, readers, report, rules, settle, swap
 from data_tools.formats import FORMATS
 from data_tools.formats.shape import parse_label
 from data_tools.options import Options, parse
-from data_tools.recognise import HEAD, Recognition, recognise
+from data_tools.recognise import HEAD, Recognition, listed, recognise
 from data_tools.record import ConvertError, Fault, Pair
 from data_tools.report import Figures, Report
 
@@ -121,8 +121,8 @@ def _recognised(options: Options, files: Sequence[str], stdin: BinaryIO | None) 
         if name in _OWN_COLUMNS:
             raise ConvertError(f"--keep {name}: the dataset has a column of that name anyway")
         if name not in found.columns:
-            listed = ", ".join(sorted(found.columns))
-            raise ConvertError(f"--keep {name}: no such column; there are {listed}")
+            there = listed(found.columns)
+            raise ConvertError(f"--keep {name}: no such column; there are {there}")
     return found
 
 

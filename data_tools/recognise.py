@@ -44,7 +44,7 @@ def recognise(
             asked = ", ".join(f"{field}={column}" for field, column in mapping.items())
             raise ConvertError(
                 f"--map {asked}: no record has these columns; it reads {shape.fields}, the columns "
-                f"are {_listed(columns)}"
+                f"are {listed(columns)}"
             )
         evidence = "as --map says"
     elif name:
@@ -57,7 +57,7 @@ def recognise(
         shape = _by_signature(records, columns)
         fitting = sum(shape.matches(record) for record in sample)
         evidence = (
-            f"{fitting:,} of the first {len(sample):,} records fit; columns {_listed(columns)}"
+            f"{fitting:,} of the first {len(sample):,} records fit; columns {listed(columns)}"
         )
     _check_label(shape, sample, label, _files(records))
     meaning = Meaning(label, _answers_repeat_prompt(shape, sample, label))
@@ -106,18 +106,20 @@ def _unrecognised(records: Mapping[str, list[dict]], columns: frozenset[str]) ->
         example = others[0] if others else "COLUMN"
         return (
             "chosen and rejected are plain text without a prompt, which cannot be split safely; "
-            f"name the prompt's column with --map prompt={example} (columns: {_listed(columns)}), "
+            f"name the prompt's column with --map prompt={example} (columns: {listed(columns)}), "
             "or give whole dialogues as messages or with turn markers"
         )
     return (
-        f"no known shape has the columns {_listed(columns)}; name them with "
+        f"no known shape has the columns {listed(columns)}; name them with "
         "--map prompt=COLUMN chosen=COLUMN rejected=COLUMN, or "
         "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN (see --list-formats)"
     )
 
 
-def _listed(columns: Iterable[str], limit: int = 12) -> str:
-    names = sorted(columns)
+def listed(columns: Iterable[str], limit: int = 12) -> str:
+    """Column names for a message: a row of data taken for the header may hold whole texts."""
+    plain = sorted(columns)
+    names = [name if name.isprintable() and len(name) <= 40 else clip(name, 40) for name in plain]
     return ", ".join(names[:limit]) + (" ..." if len(names) > limit else "")
 
 

@@ -15,7 +15,9 @@ from data_tools.record import Fault, Pair, Place
 
 _BATCH = 1000  # rows a record batch, as `datasets` itself writes them
 _SHARD = 500_000_000  # bytes
-_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z?)?")
+_DATE = re.compile(
+    r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d(\.\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
+)
 
 
 class Sink:
@@ -161,8 +163,11 @@ class _JsonLines:
 
     def __init__(self, directory: str, split: str, layout: Layout):
         self.path, self.file = os.path.join(directory, f"{split}.jsonl"), None
-        self.dates = dict.fromkeys(name for name, _ in SIDES)  # all of its values look like one
         self.json_keys = [key for key, as_json in layout.message_keys.items() if as_json]
+        keys = [key for key in layout.message_keys if key not in self.json_keys]
+        places = [(name, key) for name, _ in SIDES for key in (keys if layout.messages else [None])]
+        places += [(name, None) for name in layout.keep]
+        self.dates = dict.fromkeys(places, False)  # whether there is a text; all look like dates
         self.kwargs = layout.kwargs
 
     def write(self, batch: pa.RecordBatch, rows: list[dict]) -> None:
@@ -170,8 +175,13 @@ class _JsonLines:
             self.file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
         for row in rows:
             self.file.write(json.dumps(self._parsed(row), ensure_ascii=False) + "\n")
-            for name in [name for name in self.dates if not _DATE.fullmatch(str(row[name]))]:
-                del self.dates[name]
+            for name, key in list(self.dates):
+                texts = [row[name]] if key is None else [message[key] for message in row[name]]
+                texts = [text for text in texts if text is not None]
+                if all(map(_DATE.fullmatch, texts)):
+                    self.dates[name, key] |= bool(texts)
+                else:
+                    del self.dates[name, key]
 
     def _parsed(self, row: dict) -> dict:
         if self.kwargs:
@@ -187,9 +197,10 @@ class _JsonLines:
             return []
         self.file.close()
         return [
-            f"every {name} of {os.path.basename(self.path)} looks like a date, which "
+            f"every {key or name} of {os.path.basename(self.path)} looks like a date, which "
             "datasets.load_dataset would turn into a timestamp; --to arrow keeps it text"
-            for name in self.dates
+            for (name, key), found in self.dates.items()
+            if found
         ]
 
 

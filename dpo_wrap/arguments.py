@@ -29,6 +29,8 @@ LORA_LEARNING_RATE = 1e-4
 MAX_LENGTH = 1024
 # DPOTrainer reads this only when it loads the model itself, which model.py does here.
 LOADED_HERE = "model_init_kwargs"
+# How the libraries object to values.
+REFUSALS = (ValueError, TypeError, KeyError, NotImplementedError, ImportError)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ def build_arguments(
     return Arguments(dpo, lora, dropout, chosen, notes)
 
 
+def refusal(who: str, error: Exception, settings: Settings) -> ConfigError:
+    """A library's objection in the form of a config's fault."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return ConfigError(f"{_place(settings, text)}: {who} refuses it: {text}")
+
+
 def judged(
     build: Callable[..., Any], kwargs: dict[str, Any], settings: Settings, notes: list[str]
 ) -> Any:
@@ -75,10 +83,8 @@ def judged(
         warnings.simplefilter("always")
         try:
             built = build(**kwargs)
-        except (ValueError, TypeError, KeyError, NotImplementedError, ImportError) as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            place = _place(settings, text)
-            raise ConfigError(f"{place}: {build.__name__} refuses it: {text}") from None
+        except REFUSALS as error:
+            raise refusal(build.__name__, error, settings) from None
     for warning in caught:
         text = " ".join(str(warning.message).split())
         # What a library says about keys that were not given concerns its own defaults.
@@ -135,7 +141,14 @@ def _place(settings: Settings, text: str) -> str:
     """Where the first key that a library's message names was given, or the config file."""
     words = (word.strip("`'\".,:;()[]").lstrip("-") for word in text.replace("=", " ").split())
     given = {name.removeprefix("lora."): name for name in settings.places}
-    return settings.place(next((given[word] for word in words if word in given), ""))
+    named = [given[word] for word in words if word in given]
+    # peft writes "Target modules" for target_modules.
+    spoken = [name for word, name in given.items() if "_" in word and _spoken(word) in text.lower()]
+    return settings.place(next(iter(named + spoken), ""))
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _check_trackers(settings: Settings, dpo: DPOConfig, notes: list[str]) -> None:

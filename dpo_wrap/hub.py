@@ -49,6 +49,11 @@ def is_local(name: str) -> bool:
     return Path(name).expanduser().exists()
 
 
+def located(name: str) -> str:
+    """The name as libraries take it: a local path with its ~ filled in, anything else as it is."""
+    return str(Path(name).expanduser()) if is_local(name) else name
+
+
 def is_hub_name(name: str) -> bool:
     """Whether a path that does not exist can name something on the Hub: `gpt2`, `owner/name`."""
     parts = name.split("/")

@@ -13,7 +13,7 @@ from trl.trainer.utils import create_model_from_path
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError, ModelError, one_line
-from dpo_wrap.hub import unreachable
+from dpo_wrap.hub import located, unreachable
 
 ADAPTER_FILE = "adapter_config.json"
 # Where architectures keep the number of positions that they can tell apart.
@@ -30,7 +30,7 @@ def load_config(settings: Settings) -> PretrainedConfig:
         raise ModelError(f"{place} {path!r} is a file; give the model's directory")
     try:
         config = AutoConfig.from_pretrained(
-            path,
+            located(path),
             trust_remote_code=settings.option("trust_remote_code"),
             revision=init_kwargs(settings).get("revision"),
         )
@@ -67,7 +67,7 @@ def load_adapter_config(settings: Settings) -> LoraConfig | None:
             raise ModelError(f"{place} {path!r} has no {ADAPTER_FILE}, so it is no adapter")
         _check_safetensors(sorted(local.glob("*.safetensors")), place)
     try:
-        adapter = PeftConfig.from_pretrained(path)
+        adapter = PeftConfig.from_pretrained(located(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{place} {path!r} could not be loaded: {one_line(error)}") from None
     if not isinstance(adapter, LoraConfig):
@@ -96,7 +96,7 @@ def load_policy(
         return model
     try:
         return PeftModel.from_pretrained(
-            model, settings.adapter_path, config=adapter, is_trainable=True
+            model, located(settings.adapter_path), config=adapter, is_trainable=True
         )
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ModelError(
@@ -119,7 +119,7 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
     if settings.load_in_4bit:
         kwargs["quantization_config"] = _four_bit(settings)
     try:
-        model, loading = create_model_from_path(path, output_loading_info=True, **kwargs)
+        model, loading = create_model_from_path(located(path), output_loading_info=True, **kwargs)
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import xxhash
 import yaml
 
 from dpo_wrap import checkpoints
@@ -17,8 +18,9 @@ from dpo_wrap.errors import ConfigError
 from dpo_wrap.schema import lora_fields, trl_fields
 
 RUN, CONFIG, METRICS = "run.json", "config.resolved.yaml", "metrics.jsonl"
-# May differ between a run and its continuation: where figures and copies go changes no weight.
-FREE = {"output_dir", "report_to", "logging_dir", "save_total_limit", "push_to_hub"}
+# May differ between a run and its continuation: where figures and copies go changes no weight, and
+# metrics are eval's.
+FREE = {"output_dir", "report_to", "logging_dir", "save_total_limit", "push_to_hub", "metrics"}
 # May grow.
 EXTENDABLE = ("max_steps", "num_train_epochs")
 # Never written: a rerun would take it for a token of its own.
@@ -67,9 +69,10 @@ def move_aside(directory: Path) -> Path:
     return target
 
 
-def identity(config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    """What makes a run this one: its resolved config and its data."""
-    return {"config": config, "data": {"fingerprint": fingerprint}}
+def identity(config: dict[str, Any], fingerprint: str, template: str | None) -> dict[str, Any]:
+    """What makes a run this one: its resolved config, its data, how conversations are rendered."""
+    digest = template and xxhash.xxh3_128(template.encode()).hexdigest()
+    return {"config": config, "data": {"fingerprint": fingerprint, "chat_template": digest}}
 
 
 def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> Start:
@@ -141,6 +144,8 @@ def _match(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     ]
     if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
         differing.append("the data")
+    if old["data"]["chat_template"] != new["data"]["chat_template"]:
+        differing.append("the chat template")
     if differing:
         raise ConfigError(
             f"{where}: the run there was made with others: {', '.join(differing)}; take "

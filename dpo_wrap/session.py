@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from dpo_wrap import health, run_dir
+from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.callbacks import CheckpointMarks, MetricsLog, Progress, StopAfterStep
 from dpo_wrap.config import Settings
 from dpo_wrap.data import adopt
@@ -63,7 +64,7 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
         if trainer.is_world_process_zero():
             _begin(out, aside, identity, fresh)
         trainer.accelerator.wait_for_everyone()
-        trainer.train(resume_from_checkpoint=start.checkpoint and str(start.checkpoint.path))
+        _run(trainer, start, settings, stop)
         step, steps = trainer.state.global_step, trainer.state.max_steps
         if stop.caught and step < steps:
             folder = out / f"checkpoint-{step}"
@@ -104,7 +105,9 @@ def dry_run(settings: Settings, resume: str) -> int:
 
 def _identity(prepared: Prepared) -> dict[str, Any]:
     config = run_dir.resolved(prepared.settings, prepared.arguments)
-    return run_dir.identity(config, prepared.splits.fingerprint)
+    talks = prepared.splits.conversational
+    template = prepared.tokenizer.chat_template if talks else None
+    return run_dir.identity(config, prepared.splits.fingerprint, template)
 
 
 def _trainer(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, list[str]]:
@@ -133,6 +136,17 @@ def _begin(out: Path, aside: Path, identity: dict[str, Any], fresh: bool) -> Non
     out.mkdir(parents=True, exist_ok=True)
     adopt(out, aside)
     run_dir.begin(out, identity["config"])
+
+
+def _run(trainer: PreparedTrainer, start: Start, settings: Settings, stop: Stop) -> None:
+    checkpoint = str(start.checkpoint.path) if start.checkpoint else None
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except REFUSALS as error:
+        # Before the first step: an optimizer or a schedule that cannot be built.
+        if stop.waits:
+            raise
+        raise refusal("transformers", error, settings) from None
 
 
 def _finish(
@@ -171,7 +185,7 @@ def _summary(run: dict[str, Any], settings: Settings) -> list[str]:
     if found:
         lines.append(
             f"loss {found['first_loss']:.4f} -> {found['loss']:.4f}, "
-            f"reward accuracy {found['reward_accuracy']:.2f}, margin {found['reward_margin']:.3f}"
+            f"reward accuracy {found['reward_accuracy']:.2f}, margin {found['reward_margin']:.4f}"
         )
     return [
         *lines,

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, one_line
+from dpo_wrap.hub import located
 
 # ChatML with nothing after a last turn's end, so that an answer's last token is the one to stop at.
 CHATML = (
@@ -24,10 +25,12 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
 
     With `chat_template` given it carries that template. Raises ModelError.
     """
-    source = settings.model_path
-    if settings.adapter_path and Path(settings.adapter_path, "tokenizer_config.json").is_file():
-        # The template that the adapter was trained with is saved there.
-        source = settings.adapter_path
+    source = located(settings.model_path)
+    if settings.adapter_path is not None:
+        adapter = located(settings.adapter_path)
+        if Path(adapter, "tokenizer_config.json").is_file():
+            # The template that the adapter was trained with is saved there.
+            source = adapter
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source,

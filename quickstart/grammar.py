@@ -1,12 +1,13 @@
 """The quickstart's world: short reviews whose true reward and well-formedness are computable.
 
 A review is a prompt that names a thing ('On Monday the soup at the harbour inn was') and an
-answer that judges it (' really tasty but plain, and the service was superb.'). One structure of
+answer that judges it (' really tasty and good; sadly the service was poor.'). One structure of
 nested choices is read two ways: `sample` walks it with dice, `ends` walks it along a text; so what
-is accepted is exactly what can be generated. Three things make it more than a bag of words: words
-that fit only one kind of thing (soups are bland, films are not), number ('order them again'),
-and connectives: clauses of the same sign are joined by 'and', of different signs by 'but'. A
-model that is pushed too hard towards praise writes 'tasty but superb' and is caught.
+is accepted is exactly what can be generated. Three rules make it more than a bag of words: some
+words fit only one kind of thing (soups are bland, films are not), pronouns agree in number ('order
+them again'), and what is announced must follow: 'and' joins two words of one sign, 'luckily'
+brings praise, 'sadly' blame. A model pushed too hard towards praise writes 'sadly the service was
+superb', and is caught.
 
 The task is that of Rafailov et al. 2023, section 6.1 (controlled sentiment generation), in small.
 """
@@ -143,15 +144,15 @@ DOMAINS = (
     ),
 )
 
-OPENERS = ("The ", "On Monday the ", "Last summer, the ", "This time the ", "To my mind, the ")
+OPENERS = ("The ", "On Monday the ", "Last summer, the ", "This time the ", "Yesterday the ")
 ADVERBS = ("", "", "", "really ", "quite ", "rather ")  # the empty ones make adverbs rarer
 COMPANIONS = ("sister", "father", "neighbour", "daughter", "colleague", "old friend")
 
 # Words that announce what the next clause is about to say; they do not judge themselves.
 LEADS = {
-    1: ("luckily", "to our joy"),
-    0: ("as usual", "as expected"),
-    -1: ("sadly", "to our regret"),
+    1: ("luckily", "happily"),
+    0: ("as usual", "naturally"),
+    -1: ("sadly", "alas"),
 }
 
 # How often a judgement praises (1), is neutral (0) or blames (-1). Praise and blame are equally
@@ -205,7 +206,7 @@ def answer_node(domain: Domain, plural: bool) -> Node:
     adverb = one_of(ADVERBS)
 
     def judgement(first, second):
-        """One word on the thing itself, or two of one sign, from two tables so that none repeats."""
+        """One word on the thing, or two of one sign, from two tables so that none repeats."""
         return by_sign(
             lambda sign: (
                 " ", adverb, one_of(of_sign(first, sign)),

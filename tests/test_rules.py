@@ -188,7 +188,8 @@ def test_the_sources_to_exclude_are_read_from_json_lines(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"file": "x"}', '{"source": 7}', "[1]", '"f:1"', "{", "f:1", "[" * 100_000, "1" * 9999]
+    "line",
+    ['{"file": "x"}', '{"source": 7}', "[1]", '"f:1"', "{", "f:1", "[" * 100_000, "1" * 9999],
 )
 def test_a_line_to_exclude_without_a_source_is_refused_with_its_number(tmp_path, line):
     path = tmp_path / "rows.jsonl"

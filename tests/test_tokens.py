@@ -28,7 +28,11 @@ def tokens(tiny_model_dir, tmp_path):
     """tokenize() of rows under these keys: (dataset, fit, DPOConfig)."""
 
     def make(rows, **keys):
-        keys = {"model_path": str(tiny_model_dir), "dataset_path": "d", "output_dir": "o"} | keys
+        keys = {
+            "model_path": str(tiny_model_dir),
+            "dataset_path": "d",
+            "output_dir": str(tmp_path / "o"),
+        } | keys
         (tmp_path / "c.yaml").write_text(json.dumps(keys))
         settings = load_settings(str(tmp_path / "c.yaml"))
         config = AutoConfig.from_pretrained(keys["model_path"])

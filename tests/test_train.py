@@ -359,6 +359,33 @@ def test_what_only_the_trainer_of_trl_refuses_is_a_config_error(run, capsys):
     )
 
 
+def test_an_optimizer_that_cannot_be_built_is_a_config_error(run, capsys):
+    assert run(optim="adamw_bnb_8bit")[0] == 2
+    assert "transformers refuses it" in capsys.readouterr().err
+    assert run(lora={"target_modules": ["nope"]})[0] == 2
+    assert "lora.target_modules: DPOTrainer refuses it" in capsys.readouterr().err
+
+
+def test_weights_are_loaded_as_model_init_kwargs_say(run, capsys):
+    status, out = run(model_init_kwargs={"dtype": "bfloat16"}, lora=False)
+    assert status == 0
+    assert next(iter(load_file(out / "model.safetensors").values())).dtype == torch.bfloat16
+    assert "model_init_kwargs" not in capsys.readouterr().err
+    resolved = yaml.safe_load((out / "config.resolved.yaml").read_text())
+    assert resolved["model_init_kwargs"] == {"dtype": "bfloat16"}
+
+
+def test_a_precomputed_reference_gives_the_same_run(run, tmp_path):
+    _, plain = run()
+    _, out = run(precompute_ref_log_probs=True, output_dir=str(tmp_path / "pre"))
+    assert json.loads((out / "run.json").read_text())["step_0"]["margin"] == pytest.approx(
+        0, abs=1e-5
+    )
+    losses = [[line["loss"] for line in metrics(folder)] for folder in (plain, out)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert not list((out / "dataset").rglob("cache-*"))
+
+
 def test_a_command_without_one_config_says_so(capsys):
     assert main([]) == 2
     assert "no config was named" in capsys.readouterr().err
@@ -484,3 +511,34 @@ def test_resume_takes_the_path_of_a_checkpoint_and_holds_it_to_the_match(run, ca
     assert run("--resume", str(out / "checkpoint-2"), save_steps=2)[0] == 0
     assert [line["step"] for line in metrics(out)] == [2, 4, 6]
     assert not any("partial" in line for line in metrics(out))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"lora": False, "learning_rate": 1e-4}, {"adapter_path": "first"}]
+)
+def test_full_weights_and_adapters_go_on_to_the_same_weights_too(
+    run, stop_at, tmp_path, monkeypatch, keys
+):
+    if "adapter_path" in keys:
+        run(output_dir=str(tmp_path / "first"))
+        keys = {"adapter_path": str(tmp_path / "first"), "lora_dropout": 0.1}
+    _, whole = run(output_dir=str(tmp_path / "whole"), **keys)
+    with monkeypatch.context():
+        stop_at(3)
+        assert run(**keys)[0] == 1
+        monkeypatch.undo()
+    status, out = run(**keys)
+    assert status == 0
+    name = "model.safetensors" if "lora" in keys else "adapter_model.safetensors"
+    assert same(load_file(whole / name), load_file(out / name))
+
+
+def test_a_changed_template_is_not_gone_on_with(run, tmp_path, capsys):
+    (tmp_path / "talk.json").write_text(json.dumps(TALK))
+    file = tmp_path / "mine.jinja"
+    keys = {"dataset_path": str(tmp_path / "talk.json"), "chat_template": str(file)}
+    file.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
+    assert run(**keys)[0] == 0
+    file.write_text("{% for m in messages %}({{ m['content'] }}){% endfor %}")
+    assert run(**keys)[0] == 2
+    assert "made with others: the chat template" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""dpo_wrap.hub: what is a path, what can be a name, and when the Hub is left alone."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from dpo_wrap import hub
+from dpo_wrap.config import load_settings
+from dpo_wrap.errors import ConfigError
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def make(**keys):
+        keys = {"model_path": "gpt2", "dataset_path": "d", "output_dir": "o"} | keys
+        (tmp_path / "c.yaml").write_text(json.dumps(keys, indent=0))
+        return load_settings(str(tmp_path / "c.yaml"))
+
+    return make
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HTTPS_PROXY", "https_proxy"):
+        # Set first, so that what a test leaves behind is undone too.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "owner/name", "Qwen/Qwen2.5-0.5B", "openai-community/gpt2"]
+)
+def test_a_name_or_owner_and_name_can_be_on_the_hub(name):
+    assert hub.is_hub_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["./gpt2", "/models/gpt2", "~/gpt2", "a/b/c", "data/pairs.json", "raw.csv.gz", "a//b", "a\\b"],
+)
+def test_what_looks_like_a_path_is_one(name):
+    assert not hub.is_hub_name(name)
+
+
+def test_mistyped_paths_are_refused_all_at_once(settings):
+    with pytest.raises(ConfigError) as caught:
+        hub.check_paths(settings(model_path="./nowhere", dataset_path=["gpt2", "data/pears.json"]))
+    lines = str(caught.value).splitlines()
+    assert "model_path './nowhere' does not exist; give the path of a model's directory" in lines[0]
+    assert "dataset_path 'data/pears.json' does not exist; give the path of a dataset" in lines[1]
+    assert len(lines) == 2
+
+
+def test_with_everything_local_the_hub_is_switched_off_unasked(
+    settings, environment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("asked"))
+    hub.settle_environment(settings(model_path=str(tmp_path), dataset_path=str(tmp_path)))
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_a_hub_out_of_reach_is_switched_off(settings, environment, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    hub.settle_environment(settings())
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_hub_in_reach_stays_on_with_telemetry_off(settings, environment, monkeypatch):
+    asked = []
+
+    class Connection:
+        def close(self):
+            pass
+
+    monkeypatch.setattr(
+        socket, "create_connection", lambda address, timeout: asked.append(address) or Connection()
+    )
+    hub.settle_environment(settings())
+    assert asked == [("huggingface.co", 443)]
+    assert "HF_HUB_OFFLINE" not in os.environ
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_a_home_folder_is_filled_in(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert hub.located("~/model") == str(tmp_path / "model")
+    assert hub.located("gpt2") == "gpt2"
