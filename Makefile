@@ -27,9 +27,9 @@ $(READY): requirements.txt requirements-dev.txt
 
 quickstart: $(READY)
 	$(PY) -m quickstart.build_model $(QUICKSTART)/model
-	$(PY) -m data_tools.convert data/raw.csv -o $(QUICKSTART)/data --test-size 0.15
+	$(PY) -m data_tools.convert data/raw.csv -o $(QUICKSTART)/data --test-size 0.1
 	$(PY) -m dpo_wrap.train configs/quickstart.yaml
-	$(PY) -m dpo_wrap.eval configs/quickstart.yaml --samples 192 --max-new-tokens 40
+	$(PY) -m dpo_wrap.eval configs/quickstart.yaml --samples 256 --max-new-tokens 48
 
 lint: $(READY)
 	$(PY) -m ruff check .

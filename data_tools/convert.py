@@ -157,12 +157,12 @@ def _settled_and_written(
                     finder.add(result)
         settled = settlement.finish()
         columns = finder.layout(options.keep)
-        sink = writer.Sink(part, columns, options.to)
         spool.seek(0)
-        for checked in _unpickled(spool):
-            _write_record(checked, settled, sink, figures)
-        figures.prompts = settled.prompts
-        figures.notes += settled.notes + sink.close()
+        with writer.Sink(part, columns, options.to) as sink:
+            for checked in _unpickled(spool):
+                _write_record(checked, settled, sink, figures)
+            figures.prompts = settled.prompts
+            figures.notes += settled.notes + sink.close()
     card_block = columns.card_block() if options.to == "jsonl" else ""
     return _ended(options, figures, part, target, card_block)
 
@@ -267,10 +267,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str) -> None:
+    if sys.stdout is None:  # closed, as with `>&-`
+        return
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:  # the reader has seen enough, as with `| head`
+    except OSError:  # the reader has seen enough, as with `| head`; report.json says it all
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

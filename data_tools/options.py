@@ -47,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> Options | None:
 
     Raises ConvertError (status 2), and SystemExit as argparse does.
     """
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_intermixed_args(argv)  # inputs may stand between options
     if arguments.list_formats:
         return None
     _settle_maps(arguments)

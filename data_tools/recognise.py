@@ -40,6 +40,11 @@ def recognise(
         if name:
             raise ConvertError(f"--format {name} beside --map: each says which shape; give one")
         shape = flat.mapped(mapping)
+        for field, column in mapping.items():
+            if sample and column not in columns:
+                raise ConvertError(
+                    f"--map {field}={column}: no such column; there are {listed(columns)}"
+                )
         if sample and not any(shape.matches(record) for record in sample):
             asked = ", ".join(f"{field}={column}" for field, column in mapping.items())
             raise ConvertError(

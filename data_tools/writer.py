@@ -1,5 +1,6 @@
 """Pairs to files: Arrow shards as `datasets.load_from_disk` opens them, Parquet or JSON Lines."""
 
+import contextlib
 import json
 import os
 import re
@@ -30,6 +31,16 @@ class Sink:
         if directory:
             path = os.path.join(directory, "rejects.jsonl")
             self._rejects = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
+
+    def __enter__(self) -> "Sink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the files; after a failure they are not complete, and not wanted."""
+        for file in (self._rejects, *(split.file for split in self._splits.values())):
+            with contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
 
     def keep(self, split: str, pair: Pair, source: str, kept: Sequence[str | None]) -> None:
         if self._directory is None:
@@ -64,6 +75,10 @@ class SplitWriter:
         self._schema = layout.schema()
         self._store = _STORES[kind](directory, split, layout)
         self._rows: list[dict] = []
+
+    @property
+    def file(self):
+        return self._store.file
 
     def add(self, row: dict) -> None:
         self._rows.append(row)
@@ -145,16 +160,18 @@ class _Parquet:
     """`SPLIT.parquet`."""
 
     def __init__(self, directory: str, split: str, layout: Layout):
-        self.path, self.writer = os.path.join(directory, f"{split}.parquet"), None
+        self.path, self.file, self.writer = os.path.join(directory, f"{split}.parquet"), None, None
 
     def write(self, batch: pa.RecordBatch, rows: list[dict]) -> None:
         if self.writer is None:
-            self.writer = pq.ParquetWriter(self.path, batch.schema)
+            self.file = open(self.path, "wb")  # noqa: SIM115 - closed in close()
+            self.writer = pq.ParquetWriter(self.file, batch.schema)
         self.writer.write_batch(batch)
 
     def close(self) -> list[str]:
         if self.writer is not None:
             self.writer.close()
+            self.file.close()
         return []
 
 

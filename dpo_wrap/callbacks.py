@@ -118,6 +118,8 @@ class StopAfterStep(TrainerCallback):
         if self.stop.caught:
             control.should_save = True
             control.should_training_stop = True
+            # Of this one checkpoint more is wanted than its weights.
+            args.save_only_model = False
         return control
 
 

@@ -2,8 +2,8 @@
 
     python -m quickstart.make_data                 # the committed file, byte for byte
 
-The good records compare two sampled answers to one prompt; the better one has the greater true
-reward (quickstart.grammar) and stands first or second by the toss of a coin. Among them stand as
+The good records compare two sampled answers to one prompt; the better one has the clearly greater
+true reward (quickstart.grammar) and stands first or second by the toss of a coin. Among them stand as
 many faulty records of each kind as `PLANTED` says, under the reason that the converter must give.
 Good pairs never repeat by accident, so the counts are exact.
 """
@@ -20,7 +20,8 @@ from quickstart.grammar import sample_answer, sample_prompt, true_reward
 HEADER = ["prompt", "response_a", "response_b", "preference"]
 FIRST, SECOND, TIE = "response_a", "response_b", "tie"
 
-GOOD = 1800  # pairs, of which those that take part in a contradiction are lost
+GOOD = 3200  # pairs, of which those that take part in a contradiction are lost
+CLEAR = 1.0  # the least difference in true reward that is judged; of the rest nobody was sure
 MULTI_LINE = 16  # good records with a line break inside a quoted cell, which is legal
 BLANK_LINES = 6  # no records at all
 
@@ -48,13 +49,13 @@ class Pairs:
         self.seen: set[tuple[str, frozenset[str]]] = set()
 
     def draw(self, tied: bool = False) -> tuple[str, str, str]:
-        """Answers of equal true reward when `tied`, else of different ones."""
+        """Answers of equal true reward when `tied`, else of clearly different ones."""
         while True:
             prompt = sample_prompt(self.rng)
             first, second = sample_answer(prompt, self.rng), sample_answer(prompt, self.rng)
             key = prompt, frozenset((first, second))
-            equal = true_reward(first) == true_reward(second)
-            if first != second and equal == tied and key not in self.seen:
+            gap = abs(true_reward(first) - true_reward(second))
+            if first != second and (gap == 0 if tied else gap >= CLEAR) and key not in self.seen:
                 self.seen.add(key)
                 return prompt, first, second
 

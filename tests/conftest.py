@@ -63,11 +63,12 @@ def convert_file(tmp_path, monkeypatch, capsys):
         for split in ("train", "test"):
             for shard in sorted(out.glob(f"{split}/*.arrow")):
                 rows += pa.ipc.open_stream(shard.read_bytes()).read_all().to_pylist()
-        rejects = out / "rejects.jsonl" if out.exists() else tmp_path / "out.rejects.jsonl"
+        rejects = out / "rejects.jsonl" if status == 0 else tmp_path / "out.rejects.jsonl"
+        report = out / "report.json" if status == 0 else tmp_path / "none"
         return SimpleNamespace(
             status=status, out=printed.out, err=printed.err, rows=rows, directory=out,
             rejects=jsonl(rejects) if rejects.exists() else [],
-            report=json.loads((out / "report.json").read_text("utf-8")) if out.exists() else None,
+            report=json.loads(report.read_text("utf-8")) if report.exists() else None,
         )
 
     return run

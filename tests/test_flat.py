@@ -230,6 +230,10 @@ def test_a_map_that_cannot_be_used_is_refused_with_what_it_lacks():
         "--map answer=x: unknown field 'answer'; known are prompt, chosen, rejected, a, b, label, "
         "system": {"answer": "x"},
         "--map: labelled pairs need a, b and label; a, b is not mapped": {"label": "x"},
+        "--map: the column left cannot be two fields at once": {
+            "a": "left", "b": "left", "label": "best",
+        },
+        "--map: the column chosen cannot be two fields at once": {"prompt": "chosen"},
         "--map: chosen and rejected say who won, a, b and label ask for it; map one kind": {
             "chosen": "x", "a": "y",
         },

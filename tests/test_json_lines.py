@@ -55,7 +55,7 @@ def test_values_keep_their_types():
 @pytest.mark.parametrize(
     ("line", "detail"),
     [
-        ('{"a": 1', f"this is not valid JSON: Expecting ',' delimiter at character 9; {MEND}"),
+        ('{"a": 1', f"this is not valid JSON: Expecting ',' delimiter at character 8; {MEND}"),
         ("{'a': 1}", "this is not valid JSON: Expecting property name enclosed in double quotes "
                      f"at character 2; {MEND}"),
         ('{"a": 1} {"b": 2}', f"this is not valid JSON: Extra data at character 10; {MEND}"),

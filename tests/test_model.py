@@ -129,9 +129,8 @@ def test_the_pad_token_falls_back_to_the_end_of_text(settings):
     assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
 
 
-def test_four_bits_without_a_gpu_are_refused(settings):
-    if torch.cuda.is_available():
-        pytest.skip("a GPU is there")
+def test_four_bits_without_a_gpu_are_refused(settings, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = refused(load_base, settings(load_in_4bit=True))
     assert "load_in_4bit needs a CUDA GPU, and none is visible" in said
 
@@ -245,8 +244,8 @@ def arguments(settings):
 
 def test_lora_takes_a_learning_rate_that_moves_it_and_says_so(arguments):
     made = arguments()
-    assert made.dpo.learning_rate == made.chosen["learning_rate"] == 1e-4
-    assert any("learning_rate: 0.0001 by default with LoRA" in note for note in made.notes)
+    assert made.dpo.learning_rate == made.chosen["learning_rate"] == 2e-4
+    assert any("learning_rate: 0.0002 by default with LoRA" in note for note in made.notes)
 
 
 def test_full_weights_and_given_values_keep_the_learning_rate_of_trl(arguments):
@@ -275,9 +274,8 @@ def test_a_context_is_found_under_any_of_its_names():
     assert context_length(AutoConfig.for_model("bloom")) is None
 
 
-def test_bf16_is_off_where_no_device_has_it(arguments):
-    if torch.cuda.is_available():
-        pytest.skip("a GPU is there")
+def test_bf16_is_off_where_no_device_has_it(arguments, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     made = arguments()
     assert made.dpo.bf16 is False
     assert "bf16: false by default, no device here has it" in made.notes

@@ -1,7 +1,6 @@
 """The quickstart's dirty file: what was planted is what the converter finds, row by row."""
 
 import csv
-import io
 import json
 from pathlib import Path
 
@@ -19,14 +18,15 @@ def test_the_committed_file_is_what_the_generator_writes(tmp_path):
 
 
 def test_another_seed_gives_other_rows():
-    assert make_data.make_rows(1) != make_data.make_rows(0)
+    assert make_data.records(1) != make_data.records(0)
 
 
 def test_the_converter_finds_every_planted_fault_and_nothing_else(tmp_path):
     report = convert(Options((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out")))
-    assert report.figures["reasons"] == make_data.PLANTED
-    assert report.figures["pairs"]["kept"] == make_data.GOOD >= 1500
-    assert report.figures["records"]["read"] == make_data.GOOD + sum(make_data.PLANTED.values())
+    expected = make_data.expected()
+    assert report.figures["reasons"] == expected["reasons"] == make_data.PLANTED
+    assert report.figures["pairs"]["kept"] == expected["kept"] >= 1500
+    assert report.figures["records"]["read"] == expected["read"]
     assert abs(report.figures["first_answer_wins"] - 0.5) < 0.05
     assert abs(report.figures["chosen_longer"] - 0.5) < 0.05
 
@@ -36,8 +36,10 @@ def test_every_kept_pair_prefers_the_greater_true_reward(tmp_path):
     for rows in load_from_disk(str(tmp_path / "out")).values():
         for row in rows:
             chosen, rejected = row["prompt"] + row["chosen"], row["prompt"] + row["rejected"]
-            assert grammar.true_reward(chosen) > grammar.true_reward(rejected)
-            assert grammar.is_well_formed(chosen) and grammar.is_well_formed(rejected)
+            gap = grammar.true_reward(chosen) - grammar.true_reward(rejected)
+            assert gap >= make_data.CLEAR
+            for text in (chosen, rejected):  # a line break between sentences is no fault
+                assert grammar.is_well_formed(text.replace("\n", " "))
 
 
 def test_rejects_name_the_line_on_which_their_row_starts(tmp_path):
@@ -45,13 +47,15 @@ def test_rejects_name_the_line_on_which_their_row_starts(tmp_path):
     lines = (ROOT / "data/raw.csv").read_text(encoding="utf-8").split("\n")
     rejects = Path(report.rejects).read_text(encoding="utf-8").splitlines()
     for reject in map(json.loads, rejects):
-        raw = reject["raw"]
-        start = raw if isinstance(raw, str) else next(iter(raw.values()))
-        cell = next(csv.reader(io.StringIO(lines[reject["line"] - 1])))[0]
-        assert start.strip('"').startswith(cell[:20])
-    assert any("\n" in row[4] for row in make_data.make_rows(0) if len(row) == 5)
+        if isinstance(reject["raw"], str):
+            assert lines[reject["line"] - 1] == reject["raw"]
+        else:
+            row = next(csv.reader("\n".join(lines[reject["line"] - 1 :]).splitlines(True)))
+            assert row == list(reject["raw"].values())
+    assert sum(1 for row in make_data.records() if any("\n" in cell for cell in row)) >= 10
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, capsys):
-    assert make_data.main(["--out", str(tmp_path / "none" / "raw.csv")]) == 1
-    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert make_data.main(["--out", str(tmp_path / "file" / "raw.csv")]) == 1
+    assert "cannot be written: " in capsys.readouterr().err

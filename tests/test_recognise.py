@@ -96,10 +96,17 @@ def test_records_without_fields_are_refused():
     )
 
 
-def test_mapped_columns_must_stand_in_some_record():
-    assert refusal([TEXT], mapping={"prompt": "question"}) == (
-        "--map prompt=question: no record has these columns; it reads question, chosen, rejected, "
-        "system?, the columns are chosen, prompt, rejected"
+@pytest.mark.parametrize("field", ["prompt", "system"])
+def test_a_mapped_column_must_stand_in_some_record(field):
+    assert refusal([TEXT], mapping={field: "question"}) == (
+        f"--map {field}=question: no such column; there are chosen, prompt, rejected"
+    )
+
+
+def test_the_columns_that_a_map_leaves_out_must_be_there_too():
+    assert refusal([{"prompt": "P", "good": "C"}], mapping={"chosen": "good"}) == (
+        "--map chosen=good: no record has these columns; it reads prompt, good, rejected, "
+        "system?, the columns are good, prompt"
     )
 
 

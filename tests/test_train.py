@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,71 +22,18 @@ from transformers import (
     GPT2LMHeadModel,
     TrainerCallback,
 )
+from training import ROWS, TALK, adapter_weights, metrics, runner, same
 
 from dpo_wrap import session
+from dpo_wrap.config import documented_keys
 from dpo_wrap.train import main
 
 ROOT = Path(__file__).parent.parent
-GOOD, BAD = ("lovely", "sunny", "kind", "bright"), ("awful", "grim", "cruel", "dull")
-ROWS = [
-    {"prompt": f"Day {i}: it was", "chosen": f" {GOOD[i % 4]}.", "rejected": f" {BAD[i // 4 % 4]}."}
-    for i in range(24)
-]
-TALK = [
-    {"prompt": [{"role": "user", "content": r["prompt"]}]}
-    | {n: [{"role": "assistant", "content": r[n].strip()}] for n in ("chosen", "rejected")}
-    for r in ROWS
-]
 
 
 @pytest.fixture
 def run(tiny_model_dir, tmp_path):
-    """Run the command on 24 pairs for 6 steps: (exit status, output directory)."""
-    (tmp_path / "pairs.json").write_text(json.dumps(ROWS))
-    keys = {
-        "model_path": str(tiny_model_dir),
-        "dataset_path": str(tmp_path / "pairs.json"),
-        "output_dir": str(tmp_path / "out"),
-        "batch_size": 4,
-        "max_steps": 6,
-        "logging_steps": 2,
-        "learning_rate": 1e-2,
-    }
-
-    def start(*options, **more):
-        given = {name: value for name, value in (keys | more).items() if value is not None}
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
-        status = main([str(tmp_path / "config.yaml"), *options])
-        return status, Path(given["output_dir"])
-
-    return start
-
-
-@pytest.fixture
-def stop_at(monkeypatch):
-    """Send the process SIGTERM in this step, as if somebody had."""
-
-    def arrange(step):
-        class Interrupted(session.Progress):
-            def on_step_begin(self, args, state, control, **kwargs):
-                if state.global_step + 1 == step:
-                    signal.raise_signal(signal.SIGTERM)
-
-        monkeypatch.setattr(session, "Progress", Interrupted)
-
-    return arrange
-
-
-def metrics(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def adapter_weights(out):
-    return load_file(out / "adapter_model.safetensors")
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    return runner(tiny_model_dir, tmp_path)
 
 
 def test_the_sample_config_visibly_trains(tiny_model_dir, tmp_path, capsys):
@@ -106,7 +52,7 @@ def test_the_sample_config_visibly_trains(tiny_model_dir, tmp_path, capsys):
     assert figures["reward_margin"] > 0.03
     said = capsys.readouterr().out
     assert "step 0: loss 0.6931 = ln 2, margin 0.0000" in said
-    assert "learning_rate: 0.0001 by default with LoRA" in said
+    assert "learning_rate: 0.0002 by default with LoRA" in said
     assert "lora_dropout: 0.1 acts on the adapter; the base model's dropout stays off" in said
     assert "logging_dir: logs is unused without report_to: tensorboard" in said
     assert "next: python -m dpo_wrap.eval" in said
@@ -166,7 +112,7 @@ def test_the_resolved_config_repeats_the_run(run, tmp_path):
     text = (out / "config.resolved.yaml").read_text()
     resolved = yaml.safe_load(text)
     assert resolved["per_device_train_batch_size"] == 4
-    assert resolved["learning_rate"] == 1e-4
+    assert resolved["learning_rate"] == 2e-4
     assert resolved["max_length"] == 128
     assert resolved["lora"] == {"lora_dropout": 0.1}
     assert "secret" not in text and "hub_token" not in text
@@ -255,7 +201,6 @@ def test_evaluation_during_training_is_one_line_with_its_step(run):
 
 
 def test_tensorboard_writes_to_logging_dir(run, tmp_path, capsys):
-    pytest.importorskip("tensorboard")
     status, _ = run(report_to="tensorboard", logging_dir=str(tmp_path / "logs"))
     assert status == 0
     assert any((tmp_path / "logs").rglob("events.out.tfevents*"))
@@ -280,31 +225,6 @@ def test_a_local_run_calls_nobody(run, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "connection" not in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_process_that_is_ended_leaves_a_run_to_go_on_with(run, tmp_path, capsys, number):
-    keys = {"max_steps": 3000, "save_steps": 10, "save_total_limit": 2}
-    assert run("--dry-run", **keys)[0] == 0
-    command = [sys.executable, "-m", "dpo_wrap.train", str(tmp_path / "config.yaml")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if line.startswith("step 24/"):
-            process.send_signal(number)
-            break
-    rest = process.stderr.read()
-    if number == signal.SIGKILL:
-        assert process.wait() == -signal.SIGKILL
-    else:
-        assert process.wait() == 1
-        assert f"stopped by {number.name} after step" in rest
-        assert "Traceback" not in rest
-    assert not (tmp_path / "out/run.json").exists()
-    capsys.readouterr()
-    assert run("--dry-run", **keys)[0] == 0
-    said = capsys.readouterr().out
-    assert "going on from" in said and "steps: 3000, of which" in said
 
 
 def test_a_loss_that_is_no_number_stops_the_run(run, monkeypatch, capsys):
@@ -386,159 +306,17 @@ def test_a_precomputed_reference_gives_the_same_run(run, tmp_path):
     assert not list((out / "dataset").rglob("cache-*"))
 
 
+def test_help_names_every_key_of_this_wrapper(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for name, _, meaning in documented_keys():
+        assert f"  {name} " in said and meaning in said
+
+
 def test_a_command_without_one_config_says_so(capsys):
     assert main([]) == 2
     assert "no config was named" in capsys.readouterr().err
     assert main(["a.yaml", "--config", "b.yaml"]) == 2
     assert "two configs were named" in capsys.readouterr().err
-
-
-# Going on
-
-
-def test_a_stopped_run_goes_on_to_the_same_weights(run, stop_at, tmp_path, capsys, monkeypatch):
-    _, whole = run(output_dir=str(tmp_path / "whole"), lora_dropout=0.1)
-    with monkeypatch.context():
-        stop_at(3)
-        status, out = run(lora_dropout=0.1)
-        monkeypatch.undo()
-    assert status == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("stopped by SIGTERM after step 3 of 6; ")
-    assert "checkpoint-3 holds it" in said
-    assert not (out / "run.json").exists()
-    status, _ = run(lora_dropout=0.1)
-    assert status == 0
-    assert f"going on from {out / 'checkpoint-3'}" in capsys.readouterr().out
-    assert same(adapter_weights(whole), adapter_weights(out))
-    expected, lines = metrics(whole), metrics(out)
-    assert [line["step"] for line in lines] == [line["step"] for line in expected] == [2, 4, 6]
-    assert [line["step"] for line in lines if "partial" in line] == [4]
-    assert [line["loss"] for line in lines][::2] == [line["loss"] for line in expected][::2]
-    assert json.loads((out / "run.json").read_text())["step_0"]["margin"] == 0
-
-
-def test_a_finished_run_says_so_and_does_nothing(run, capsys):
-    _, out = run()
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    capsys.readouterr()
-    assert run()[0] == 0
-    assert "finished before, with this config and these data; nothing to do" in (
-        capsys.readouterr().out
-    )
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    assert run(report_to="none", save_total_limit=2)[0] == 0
-    # A default that is written out is no other config.
-    assert run(weight_decay=0.0)[0] == 0
-
-
-def test_another_config_or_other_data_are_refused_by_name(run, tmp_path, capsys):
-    _, out = run()
-    assert run(beta=0.2, lora_r=4)[0] == 2
-    said = capsys.readouterr().err
-    assert "beta (0.1 there, 0.2 here), lora.r (8 there, 4 here)" in said
-    assert "--resume never" in said
-    (tmp_path / "pairs.json").write_text(json.dumps(ROWS[:20]))
-    before = (out / "dataset/report.json").read_bytes()
-    assert run()[0] == 2
-    assert "made with others: the data" in capsys.readouterr().err
-    assert (out / "dataset/report.json").read_bytes() == before
-    assert run("--dry-run")[0] == 2
-
-
-def test_never_moves_the_older_run_aside(run, capsys):
-    _, out = run()
-    assert run("--resume", "never", beta=0.2)[0] == 0
-    assert f"the older run was moved to {out}.old-1" in capsys.readouterr().out
-    assert json.loads((out / "run.json").read_text())["config"]["beta"] == 0.2
-    assert "beta" not in json.loads((out.parent / "out.old-1/run.json").read_text())["config"]
-    assert (out / "dataset/report.json").is_file()
-    assert run("--resume", "never", beta=0.2)[0] == 0
-    assert (out.parent / "out.old-2/run.json").is_file()
-
-
-def test_more_steps_go_on_from_a_finished_run(run, capsys):
-    _, out = run()
-    capsys.readouterr()
-    assert run(max_steps=10)[0] == 0
-    assert f"going on from {out / 'checkpoint-6'}" in capsys.readouterr().out
-    assert [line["step"] for line in metrics(out)] == [2, 4, 6, 8, 10]
-    assert json.loads((out / "run.json").read_text())["steps"] == 10
-    assert run(max_steps=8)[0] == 2
-    assert "max_steps (10 there, 8 here)" in capsys.readouterr().err
-
-
-def test_a_damaged_checkpoint_is_skipped_with_a_line(run, stop_at, monkeypatch, capsys):
-    with monkeypatch.context():
-        stop_at(5)
-        _, out = run(save_steps=2)
-        monkeypatch.undo()
-    damaged = out / "checkpoint-5/optimizer.pt"
-    damaged.write_bytes(damaged.read_bytes()[:-10] + b"0123456789")
-    (out / "checkpoint-4/dpo_wrap.json").unlink()
-    capsys.readouterr()
-    assert run(save_steps=2)[0] == 0
-    said = capsys.readouterr().out
-    assert f"{out / 'checkpoint-5'} is damaged (optimizer.pt); skipped" in said
-    assert f"{out / 'checkpoint-4'} is not complete; skipped" in said
-    assert f"going on from {out / 'checkpoint-2'}" in said
-    assert [line["step"] for line in metrics(out)] == [2, 4, 6]
-
-
-def test_weights_without_a_checkpoint_are_not_written_over(run, capsys):
-    _, out = run(save_strategy="no")
-    assert run(save_strategy="no", max_steps=8)[0] == 2
-    assert "holds trained weights and no checkpoint to go on from" in capsys.readouterr().err
-    (out / "run.json").unlink()
-    assert run(save_strategy="no")[0] == 2
-
-
-def test_a_run_that_left_no_checkpoint_starts_anew(run, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/metrics.jsonl").write_text('{"step": 2}\n')
-    assert run()[0] == 0
-    assert "left nothing to go on from; starting at step 0" in capsys.readouterr().out
-    assert [line["step"] for line in metrics(tmp_path / "out")] == [2, 4, 6]
-
-
-def test_resume_takes_the_path_of_a_checkpoint_and_holds_it_to_the_match(run, capsys):
-    _, out = run(save_steps=2)
-    (out / "run.json").unlink()
-    assert run("--resume", str(out / "checkpoint-9"), save_steps=2)[0] == 2
-    assert "the checkpoint does not exist; there are" in capsys.readouterr().err
-    assert run("--resume", str(out / "checkpoint-2"), beta=0.3, save_steps=2)[0] == 2
-    assert "beta (0.1 there, 0.3 here)" in capsys.readouterr().err
-    assert run("--resume", str(out / "checkpoint-2"), save_steps=2)[0] == 0
-    assert [line["step"] for line in metrics(out)] == [2, 4, 6]
-    assert not any("partial" in line for line in metrics(out))
-
-
-@pytest.mark.parametrize(
-    "keys", [{"lora": False, "learning_rate": 1e-4}, {"adapter_path": "first"}]
-)
-def test_full_weights_and_adapters_go_on_to_the_same_weights_too(
-    run, stop_at, tmp_path, monkeypatch, keys
-):
-    if "adapter_path" in keys:
-        run(output_dir=str(tmp_path / "first"))
-        keys = {"adapter_path": str(tmp_path / "first"), "lora_dropout": 0.1}
-    _, whole = run(output_dir=str(tmp_path / "whole"), **keys)
-    with monkeypatch.context():
-        stop_at(3)
-        assert run(**keys)[0] == 1
-        monkeypatch.undo()
-    status, out = run(**keys)
-    assert status == 0
-    name = "model.safetensors" if "lora" in keys else "adapter_model.safetensors"
-    assert same(load_file(whole / name), load_file(out / name))
-
-
-def test_a_changed_template_is_not_gone_on_with(run, tmp_path, capsys):
-    (tmp_path / "talk.json").write_text(json.dumps(TALK))
-    file = tmp_path / "mine.jinja"
-    keys = {"dataset_path": str(tmp_path / "talk.json"), "chat_template": str(file)}
-    file.write_text("{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
-    assert run(**keys)[0] == 0
-    file.write_text("{% for m in messages %}({{ m['content'] }}){% endfor %}")
-    assert run(**keys)[0] == 2
-    assert "made with others: the chat template" in capsys.readouterr().err

@@ -81,6 +81,14 @@ def test_chatml_is_split_at_its_last_assistant_turn():
     assert made("chatml", record | {"rejected": "x" + record["rejected"]})[0] == "missing_field"
 
 
+@pytest.mark.parametrize("name", ["hh", "chatml"])
+def test_line_ends_of_windows_are_line_ends_of_markers_too(name):
+    record = FORMATS[name].passing
+    windows = {side: text.replace("\n", "\r\n") for side, text in record.items()}
+    assert FORMATS[name].matches(windows)
+    assert made(name, windows) == made(name, record)
+
+
 def test_implicit_messages_share_their_prompt():
     record = {
         "chosen": [user("a"), assistant("b"), user("c"), assistant("good")],

@@ -119,6 +119,10 @@ def mapped(columns: Mapping[str, str]) -> Format:
     if labelled and len(labelled) < 3:
         missing = ", ".join(sorted({"a", "b", "label"} - labelled))
         raise ConvertError(f"--map: labelled pairs need a, b and label; {missing} is not mapped")
+    kind = ("a", "b", "label") if labelled else ("chosen", "rejected")
+    used = [names[name] for name in ("prompt", *kind, "system")]
+    if twice := [column for column in used if used.count(column) > 1]:
+        raise ConvertError(f"--map: the column {twice[0]} cannot be two fields at once")
     row = Row(
         name="mapped",
         sentence="The columns that --map names.",

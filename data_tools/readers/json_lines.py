@@ -26,9 +26,9 @@ def read(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
 
 def parse(source: str, place: Place) -> Raw | Reject:
     """One JSON value as a record, or what is wrong with it; `source` may end in a line end."""
-    fault = bad_text(source, "the record")
-    if fault:
-        return Reject(place, fault, printable(source.rstrip("\r\n")))
+    source = source.rstrip("\r\n")
+    if fault := bad_text(source, "the record"):
+        return Reject(place, fault, printable(source))
     try:
         if source.count("{") + source.count("[") > MAX_DEPTH:
             _check_depth(source)
@@ -36,9 +36,9 @@ def parse(source: str, place: Place) -> Raw | Reject:
             source, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
         )
     except (ValueError, RecursionError) as error:
-        return Reject(place, Fault("bad_json", _sentence(error)), source.rstrip("\r\n"))
+        return Reject(place, Fault("bad_json", _sentence(error)), source)
     if "\\u" in source and (fault := bad_strings(value)):
-        return Reject(place, fault, source.rstrip("\r\n"))
+        return Reject(place, fault, source)
     return Raw(place, value)
 
 

@@ -1,0 +1,58 @@
+"""What the tests of training share: pairs, a short run of the command, a look at its results."""
+
+import json
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from dpo_wrap.train import main
+
+GOOD, BAD = ("lovely", "sunny", "kind", "bright"), ("awful", "grim", "cruel", "dull")
+ROWS = [
+    {"prompt": f"Day {i}: it was", "chosen": f" {GOOD[i % 4]}.", "rejected": f" {BAD[i // 4 % 4]}."}
+    for i in range(24)
+]
+TALK = [
+    {"prompt": [{"role": "user", "content": r["prompt"]}]}
+    | {n: [{"role": "assistant", "content": r[n].strip()}] for n in ("chosen", "rejected")}
+    for r in ROWS
+]
+
+
+def runner(model, tmp_path):
+    """A function that trains on 24 pairs for 6 steps: (exit status, output directory).
+
+    It takes options of the command and keys of the config; a key of None is left out.
+    """
+    (tmp_path / "pairs.json").write_text(json.dumps(ROWS))
+    keys = {
+        "model_path": str(model),
+        "dataset_path": str(tmp_path / "pairs.json"),
+        "output_dir": str(tmp_path / "out"),
+        "batch_size": 4,
+        "max_steps": 6,
+        "logging_steps": 2,
+        "learning_rate": 1e-2,
+    }
+
+    def start(*options, **more):
+        given = {name: value for name, value in (keys | more).items() if value is not None}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+        status = main([str(tmp_path / "config.yaml"), *options])
+        return status, Path(given["output_dir"])
+
+    return start
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def adapter_weights(out):
+    return load_file(out / "adapter_model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
