@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpo_wrap.config import Settings, load_settings
-from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
+from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
 from dpo_wrap.hub import check_paths, settle_environment
 from dpo_wrap.train import add_config_options, config_path
 
@@ -29,8 +29,8 @@ exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or 
 were refused."""
 
 EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.yaml", "run.json"
-SHOWN = 2
-"""Samples on the screen; samples.jsonl holds all."""
+SHOWN, CLIPPED = 2, 200
+"""Samples on the screen, and characters of each; samples.jsonl holds all."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,10 +130,11 @@ def summary(found: dict[str, Any], samples: list[dict[str, Any]], run: str) -> s
     if found["ties"]:
         rows.insert(2, ("ties (no wins)", f"{found['ties']:,}"))
     if samples:
-        low, high = found["kl_per_sequence_interval"] or (float("nan"),) * 2
+        bounds = found["kl_per_sequence_interval"]
+        spread = f"  [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
         rows += [
             ("sampled answers", f"{found['samples']:,} of each model"),
-            ("KL a sequence", f"{found['kl_per_sequence']:.2f}  [{low:.2f}, {high:.2f}] nats"),
+            ("KL a sequence", f"{found['kl_per_sequence']:.2f}{spread} nats"),
             ("KL a token", f"{found['kl_per_token']:.3f} nats"),
             ("length ratio", f"{found['length_ratio']:.2f}"),
         ]
@@ -150,23 +151,27 @@ def summary(found: dict[str, Any], samples: list[dict[str, Any]], run: str) -> s
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
     for sample in samples[:SHOWN]:
-        lines += ["", f"prompt     {sample['prompt'].strip()[-200:]}"]
-        lines += [f"{who:<9}  {sample[who].strip()[:200]}" for who in ("reference", "policy")]
+        lines += ["", f"prompt     {_one_line(sample['prompt'])[-CLIPPED:]}"]
+        lines += [
+            f"{who:<9}  {_one_line(sample[who])[:CLIPPED]}" for who in ("reference", "policy")
+        ]
     lines += ["", "intervals are of 95 %; a log-ratio is policy over reference, without beta"]
     lines += [f"figures {run}/{EVAL}, samples {run}/{SAMPLES}, the run {run}/{RUN}"]
     return "\n".join(lines)
 
 
+def _one_line(text: str) -> str:
+    """The text in one printable line: a model may write control characters."""
+    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
+
+
 def write(done: "Evaluation", run: Path) -> None:
-    """eval.json and samples.jsonl, each whole or not at all. Raises RunError."""
+    """eval.json and samples.jsonl, each whole or not at all. Raises OSError."""
     from dpo_wrap.checkpoints import write_atomically
 
     lines = (json.dumps(sample, ensure_ascii=False) for sample in done.samples)
-    try:
-        write_atomically(run / SAMPLES, "".join(f"{line}\n" for line in lines))
-        write_atomically(run / EVAL, json.dumps(done.figures, ensure_ascii=False, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(f"{run}: cannot be written ({error.strerror or error})") from None
+    write_atomically(run / SAMPLES, "".join(f"{line}\n" for line in lines))
+    write_atomically(run / EVAL, json.dumps(done.figures, ensure_ascii=False, indent=2) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,13 +181,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = trained_settings(settings, arguments.dataset)
         check_paths(settings)
         settle_environment(settings)
+        # Imports torch and trl, which takes seconds: not before the config is known to be right.
         from dpo_wrap.evaluation import Request, evaluate_run
+        from dpo_wrap.faults import faults_named
 
         request = Request(
             arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed
         )
-        done = evaluate_run(settings, request)
-        write(done, Path(settings.output_dir))
+        run = Path(settings.output_dir)
+        with faults_named(run, "run the same command again"):
+            done = evaluate_run(settings, request)
+            write(done, run)
     except DpoWrapError as error:
         print(error, file=sys.stderr)
         return error.status

@@ -68,7 +68,7 @@ def sample_answers(
 
 
 def _split(ids: list[list[int]], size: int, what: str) -> list[list[list[int]]]:
-    return tqdm([ids[i : i + size] for i in range(0, len(ids), size)], desc=what)
+    return tqdm([ids[i : i + size] for i in range(0, len(ids), size)], desc=what, disable=None)
 
 
 def _generate(

@@ -38,7 +38,7 @@ def score_rows(judged: JudgedModel, rows: Dataset, dpo: DPOConfig) -> Scores:
     rows = rows.select_columns(list(IDS))
     size = dpo.per_device_eval_batch_size
     chosen, rejected = [], []
-    for start in tqdm(range(0, len(rows), size), desc="scoring"):
+    for start in tqdm(range(0, len(rows), size), desc="scoring", disable=None):
         pairs = [rows[i] for i in range(start, min(start + size, len(rows)))]
         ratios = log_ratios(judged, collate(pairs), dpo)
         # A batch holds its chosen rows first, then its rejected ones.

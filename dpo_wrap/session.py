@@ -2,40 +2,29 @@
 
 import contextlib
 import dataclasses
-import logging
 import math
 import os
 import shutil
-import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import datasets
-import torch
-from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from dpo_wrap import health, run_dir
 from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.callbacks import CheckpointMarks, MetricsLog, Progress, StopAfterStep
 from dpo_wrap.config import Settings
 from dpo_wrap.data import adopt
-from dpo_wrap.errors import ConfigError, RunError, one_line
+from dpo_wrap.errors import RunError
+from dpo_wrap.faults import faults_named
 from dpo_wrap.prepare import Prepared, prepare
 from dpo_wrap.run_dir import Start
 from dpo_wrap.signals import Stop
 from dpo_wrap.tokens import kept_ids
 from dpo_wrap.trainer import PreparedTrainer, build_trainer, described, total_steps
 
-# What the libraries warn each other of, and no key of a config could change.
-LIBRARIES_AMONG_THEMSELVES = (
-    (r"transformers\.", r".*gradient_checkpointing"),
-    (r"torch\.utils\.data", r".*pin_memory"),
-)
+GOES_ON = "the same command goes on from the newest checkpoint"
 EXAMPLES = 3
 """Pairs that a dry run shows."""
 
@@ -43,7 +32,7 @@ EXAMPLES = 3
 def train(settings: Settings, resume: str, stop: Stop) -> int:
     """Train what the config asks for; returns the exit status. Raises DpoWrapError."""
     out = Path(settings.output_dir).expanduser()
-    with _faults_named(out), _aside(out) as aside:
+    with faults_named(out, GOES_ON), _aside(out) as aside:
         fresh = resume == "never" and run_dir.is_run(out)
         # A run that is moved aside takes its converted data along.
         prepared = prepare(settings, aside if fresh else out, aside)
@@ -80,7 +69,7 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
 def dry_run(settings: Settings, resume: str) -> int:
     """Everything but the weights' updates, shown; nothing is written. Raises DpoWrapError."""
     out = Path(settings.output_dir).expanduser()
-    with tempfile.TemporaryDirectory() as spare, _faults_named(out):
+    with tempfile.TemporaryDirectory() as spare, faults_named(out, GOES_ON):
         rehearsal = dataclasses.replace(
             settings,
             output_dir=str(Path(spare, "run")),
@@ -223,43 +212,6 @@ def _aside(out: Path) -> Iterator[Path]:
     finally:
         if main:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _faults_named(out: Path) -> Iterator[None]:
-    """Turn what the machine lacks (memory, space, rights) into one line with its mend."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"output_dir {out} is a file; name a directory")
-    _quiet()
-    try:
-        with warnings.catch_warnings():
-            for module, words in LIBRARIES_AMONG_THEMSELVES:
-                warnings.filterwarnings("ignore", words, module=module)
-            yield
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"out of memory ({one_line(error)}); lower batch_size and raise "
-            "gradient_accumulation_steps by as much, then lower max_length, then load_in_4bit"
-        ) from None
-    except (OSError, SafetensorError) as error:
-        where = getattr(error, "filename", None) or out
-        text = getattr(error, "strerror", None) or one_line(error)
-        raise RunError(
-            f"{where}: {text}; mend that, and the same command goes on from the newest checkpoint"
-        ) from None
-    except RuntimeError as error:
-        # How torch.save says that the disk is full.
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
-            raise
-        raise RunError(f"{out}: cannot be written ({one_line(error)}); free some space") from None
-
-
-def _quiet() -> None:
-    """Bars are for terminals, and what the libraries log below an error is said here in lines."""
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-        transformers_logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _say(*lines: str) -> None:

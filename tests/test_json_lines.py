@@ -78,8 +78,8 @@ def test_a_broken_line_is_rejected_alone_and_says_what_is_wrong(line, detail):
 
 
 def test_brackets_inside_strings_are_no_depth():
-    value = "[{" * 300 + '\\"'
-    assert records(f'{{"a": "{value}"}}') == [(1, {"a": "[{" * 300 + '"'})]
+    source = '{"a": "' + '\\"[{' * 300 + '\\\\", "b": [[]]}'
+    assert records(source) == [(1, {"a": '"[{' * 300 + "\\", "b": [[]]})]
 
 
 def test_nesting_up_to_the_limit_is_read():

@@ -64,6 +64,7 @@ def test_turns_in_their_order_pass(prompt, answer):
         ([], [], "the last turn is from nobody, not from the assistant"),
         ([user("a"), assistant("b")], [user("c"), assistant("d")], "the answer begins with user"),
         ([user("a")], [tool("b")], "turn 2 is from tool after user"),
+        ([tool("a")], [assistant("b")], "turn 1 is from tool after nothing"),
         ([user("a")], [assistant("b"), tool("c"), assistant("d")],
          "turn 3 is from tool after assistant"),
         ([user("a"), {"role": "system", "content": "s"}], [assistant("b")],

@@ -66,6 +66,11 @@ def test_bytes_that_do_not_decode_are_marked_and_the_text_around_them_stays():
     )
 
 
+def test_only_the_text_around_the_first_bad_byte_is_shown():
+    fault = bad_text("x" * 50 + "before \udce9 after" + "y" * 50 + "\udce9", "the row")
+    assert r"(near 'xxxxxbefore \\xe9 afteryyyyy')" in fault.detail
+
+
 def test_a_byte_that_its_code_page_leaves_open_is_marked_too():
     assert bad_text(decoded(b"a\x81b", "cp1252"), "the row").reason == "bad_encoding"
 

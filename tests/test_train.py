@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from torch import nn
+from training import ROWS, TALK, adapter_weights, metrics, runner, same
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,7 +23,6 @@ from transformers import (
     GPT2LMHeadModel,
     TrainerCallback,
 )
-from training import ROWS, TALK, adapter_weights, metrics, runner, same
 
 from dpo_wrap import session
 from dpo_wrap.config import documented_keys

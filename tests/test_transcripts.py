@@ -114,6 +114,15 @@ def test_tool_turns_that_both_dialogues_share_belong_to_the_prompt():
     ]
 
 
+def test_an_answer_that_stops_where_the_other_goes_on_keeps_its_last_turn():
+    call = assistant(None, tool_calls=[{"id": "1"}])
+    more = [{"role": "tool", "content": "4", "tool_call_id": "1"}, assistant("4")]
+    record = {"chosen": [user("a"), call, *more], "rejected": [user("a"), call]}
+    assert made("implicit-messages", record) == [([user("a")], [call, *more], [call])]
+    record = {"chosen": record["rejected"], "rejected": record["chosen"]}
+    assert made("implicit-messages", record) == [([user("a")], [call], [call, *more])]
+
+
 @pytest.mark.parametrize(
     ("chosen", "rejected", "reason", "detail"),
     [

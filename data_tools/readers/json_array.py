@@ -160,7 +160,7 @@ class _Window:
         """The source of the value that starts here, None where the text ends before it does."""
         while True:
             end = _value_end(self.buffer, self.position)
-            if end is not None and (end < len(self.buffer) or self.ended):
+            if end is not None:
                 return self.buffer[self.position : end]
             if not self._fill():
                 return None
