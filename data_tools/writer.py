@@ -16,9 +16,7 @@ from data_tools.record import Fault, Pair, Place
 
 _BATCH = 1000  # rows a record batch, as `datasets` itself writes them
 _SHARD = 500_000_000  # bytes
-_DATE = re.compile(
-    r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d(\.\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
-)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d(\.\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 
 
 class Sink:

@@ -57,8 +57,14 @@ DOMAINS = (
         singular=("soup", "fish pie", "lamb curry", "apple tart", "cheese board", "vegetable stew"),
         plural=("dumplings", "pancakes", "oysters", "noodles"),
         places=(
-            "at the harbour inn", "at Café Lumière", 'at "The Copper Pot"', "at the night market",
-            "on the island ferry", "by the old mill", "at the corner bistro", "in the museum café",
+            "at the harbour inn",
+            "at Café Lumière",
+            'at "The Copper Pot"',
+            "at the night market",
+            "on the island ferry",
+            "by the old mill",
+            "at the corner bistro",
+            "in the museum café",
         ),
         words={
             1.0: ("delicious", "heavenly"),
@@ -74,9 +80,14 @@ DOMAINS = (
         singular=("room", "lobby", "balcony", "garden suite", "breakfast hall", "guest house"),
         plural=("rooms", "beds", "bathrooms", "cabins"),
         places=(
-            "at the Hôtel Beauséjour", 'at "The Painted Gate"', "near the station",
-            "above the valley", "at the lake resort", "behind the old town hall",
-            "at the Mirador", "beside the canal",
+            "at the Hôtel Beauséjour",
+            'at "The Painted Gate"',
+            "near the station",
+            "above the valley",
+            "at the lake resort",
+            "behind the old town hall",
+            "at the Mirador",
+            "beside the canal",
         ),
         words={
             1.0: ("spotless", "luxurious"),
@@ -92,9 +103,14 @@ DOMAINS = (
         singular=("film", "documentary", "thriller", "comedy", "cartoon", "sequel"),
         plural=("short films", "episodes", "trailers", "westerns"),
         places=(
-            'called "Salt Road"', "about the lighthouse keeper", "set in Zürich",
-            "about two chess players", 'called "A Winter, Twice"', "from the new studio",
-            "about the lost orchestra", "shot in black and white",
+            'called "Salt Road"',
+            "about the lighthouse keeper",
+            "set in Zürich",
+            "about two chess players",
+            'called "A Winter, Twice"',
+            "from the new studio",
+            "about the lost orchestra",
+            "shot in black and white",
         ),
         words={
             1.0: ("gripping", "unforgettable"),
@@ -110,8 +126,13 @@ DOMAINS = (
         singular=("novel", "biography", "memoir", "travel diary", "cookbook", "ghost story"),
         plural=("poems", "essays", "letters", "fables"),
         places=(
-            "by Zoë Brandt", 'called "The Ninth Ferry"', "about the salt mines", "from my uncle",
-            "by the late Tomás Ibarra", "about a family of clockmakers", "from the village library",
+            "by Zoë Brandt",
+            'called "The Ninth Ferry"',
+            "about the salt mines",
+            "from my uncle",
+            "by the late Tomás Ibarra",
+            "about a family of clockmakers",
+            "from the village library",
             'called "Ash, Oak, Thorn"',
         ),
         words={
@@ -128,9 +149,14 @@ DOMAINS = (
         singular=("concert", "opera", "recital", "jazz evening", "puppet play", "rehearsal"),
         plural=("carols", "songs", "dances", "string quartets"),
         places=(
-            "in the old chapel", "at the summer festival", 'under the title "Northern Lights"',
-            "in the town square", "by the Café Ålund trio", "at the academy",
-            "for the mayor's birthday", "on the open stage",
+            "in the old chapel",
+            "at the summer festival",
+            'under the title "Northern Lights"',
+            "in the town square",
+            "by the Café Ålund trio",
+            "at the academy",
+            "for the mayor's birthday",
+            "on the open stage",
         ),
         words={
             1.0: ("electrifying", "breathtaking"),
@@ -209,14 +235,21 @@ def answer_node(domain: Domain, plural: bool) -> Node:
         """One word on the thing, or two of one sign, from two tables so that none repeats."""
         return by_sign(
             lambda sign: (
-                " ", adverb, one_of(of_sign(first, sign)),
+                " ",
+                adverb,
+                one_of(of_sign(first, sign)),
                 one_of(("", (" and ", one_of(of_sign(second, sign))))),
             )
         )
 
     aspect = by_sign(
         lambda sign: (
-            "; ", one_of(LEADS[sign]), " ", one_of(domain.aspects), " ", adverb,
+            "; ",
+            one_of(LEADS[sign]),
+            " ",
+            one_of(domain.aspects),
+            " ",
+            adverb,
             one_of(of_sign(GENERAL, sign)),
         )
     )
@@ -229,18 +262,25 @@ def answer_node(domain: Domain, plural: bool) -> Node:
             "",
             by_sign(
                 lambda sign: (
-                    " I would ", one_of(of_sign(REPEAT, sign)), f" {domain.verb} {pronoun} again.",
+                    " I would ",
+                    one_of(of_sign(REPEAT, sign)),
+                    f" {domain.verb} {pronoun} again.",
                 )
             ),
             by_sign(
                 lambda sign: (
-                    " My ", one_of(COMPANIONS), " was ", one_of(of_sign(FEELINGS, sign)), ".",
+                    " My ",
+                    one_of(COMPANIONS),
+                    " was ",
+                    one_of(of_sign(FEELINGS, sign)),
+                    ".",
                 )
             ),
             by_sign(
                 lambda sign: (
                     f" All in all, {'they were' if plural else 'it was'} ",
-                    one_of(of_sign(GENERAL, sign)), ".",
+                    one_of(of_sign(GENERAL, sign)),
+                    ".",
                 )
             ),
         )

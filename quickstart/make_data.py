@@ -3,9 +3,9 @@
     python -m quickstart.make_data                 # the committed file, byte for byte
 
 The good records compare two sampled answers to one prompt; the better one has the clearly greater
-true reward (quickstart.grammar) and stands first or second by the toss of a coin. Among them stand as
-many faulty records of each kind as `PLANTED` says, under the reason that the converter must give.
-Good pairs never repeat by accident, so the counts are exact.
+true reward (quickstart.grammar) and stands first or second by the toss of a coin. Among them stand
+as many faulty records of each kind as `PLANTED` says, under the reason that the converter must
+give. Good pairs never repeat by accident, so the counts are exact.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import pytest  # noqa: E402 - the environment must be set before any package tha
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory):
-    """A saved two-layer GPT-2 of random weights with a byte-level tokenizer (257 ids, 128 positions)."""
+    """A saved two-layer GPT-2 of random weights, byte-level tokenizer (257 ids, 128 positions)."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -27,8 +27,13 @@ def tiny_model_dir(tmp_path_factory):
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(vocab), n_positions=128, n_embd=32, n_layer=2, n_head=2,
-            bos_token_id=0, eos_token_id=0,
+            vocab_size=len(vocab),
+            n_positions=128,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=0,
         )
     )
     path = tmp_path_factory.mktemp("model") / "tiny-gpt2"
@@ -66,7 +71,11 @@ def convert_file(tmp_path, monkeypatch, capsys):
         rejects = out / "rejects.jsonl" if status == 0 else tmp_path / "out.rejects.jsonl"
         report = out / "report.json" if status == 0 else tmp_path / "none"
         return SimpleNamespace(
-            status=status, out=printed.out, err=printed.err, rows=rows, directory=out,
+            status=status,
+            out=printed.out,
+            err=printed.err,
+            rows=rows,
+            directory=out,
             rejects=jsonl(rejects) if rejects.exists() else [],
             report=json.loads(report.read_text("utf-8")) if report.exists() else None,
         )

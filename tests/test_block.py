@@ -33,7 +33,8 @@ def test_what_a_reader_rejected_passes_with_its_place_and_text():
 def test_a_record_that_is_no_object_is_shown_shortened():
     assert fault([1]) == ("wrong_type", "the record is [1], not an object with fields")
     assert fault("x" * 900) == (
-        "wrong_type", f"the record is '{'x' * 58}…, not an object with fields",
+        "wrong_type",
+        f"the record is '{'x' * 58}…, not an object with fields",
     )
 
 
@@ -46,13 +47,18 @@ def test_a_stray_is_told_every_shape_that_it_looks_like():
     both = FORMATS["implicit-messages"].passing | FORMATS["sharegpt"].passing
     assert fault(both)[1].endswith("; it looks like sharegpt")
     assert fault({"prompt": "P", "chosen": "C"}) == (
-        "missing_field", "rejected is missing or null; give it a text",
+        "missing_field",
+        "rejected is missing or null; give it a text",
     )
 
 
 def test_each_pair_of_a_record_is_judged_by_itself():
     record = {
-        "prompt": "P", "answer_a": "<br>", "answer_b": " ", "answer_c": "C", "label": "a",
+        "prompt": "P",
+        "answer_a": "<br>",
+        "answer_b": " ",
+        "answer_c": "C",
+        "label": "a",
     }
     found = checked(record, "labelled-pairs")
     assert found.made == 2

@@ -33,11 +33,16 @@ def test_a_csv_becomes_a_dataset_whose_rows_name_their_lines(convert_file):
     assert done.status == 0
     assert done.err == ""
     assert done.rows == [
-        pair(1, source="a.csv:2"), pair(2, prompt="P\n2", source="a.csv:3"),
+        pair(1, source="a.csv:2"),
+        pair(2, prompt="P\n2", source="a.csv:3"),
         pair(3, source="a.csv:5"),
     ]
     assert sorted(os.listdir("out")) == [
-        "README.md", "dataset_dict.json", "rejects.jsonl", "report.json", "train",
+        "README.md",
+        "dataset_dict.json",
+        "rejects.jsonl",
+        "report.json",
+        "train",
     ]
 
 
@@ -67,16 +72,30 @@ def test_every_reason_is_told_with_its_place_and_nothing_is_lost(convert_file):
     done = convert_file(content, "--max-chars", "200", "--exclude-rows", "rows.jsonl")
     assert done.status == 0
     assert [(item["line"], item["record"], item["reason"]) for item in done.rejects] == [
-        (2, 2, "bad_encoding"), (3, 3, "nul_byte"), (4, 4, "bad_json"), (5, 5, "wrong_type"),
-        (6, 6, "missing_field"), (7, 7, "history_mismatch"), (8, 8, "bad_roles"),
-        (9, 9, "empty_prompt"), (10, 10, "empty_response"), (11, 11, "identical_pair"),
-        (12, 12, "overlong"), (13, 13, "excluded"), (14, 14, "contradictory"),
-        (15, 15, "contradictory"), (17, 16, "duplicate"), (18, 17, "bad_encoding"),
+        (2, 2, "bad_encoding"),
+        (3, 3, "nul_byte"),
+        (4, 4, "bad_json"),
+        (5, 5, "wrong_type"),
+        (6, 6, "missing_field"),
+        (7, 7, "history_mismatch"),
+        (8, 8, "bad_roles"),
+        (9, 9, "empty_prompt"),
+        (10, 10, "empty_response"),
+        (11, 11, "identical_pair"),
+        (12, 12, "overlong"),
+        (13, 13, "excluded"),
+        (14, 14, "contradictory"),
+        (15, 15, "contradictory"),
+        (17, 16, "duplicate"),
+        (18, 17, "bad_encoding"),
     ]
     assert done.rejects[2] == {
-        "file": "raw.jsonl", "line": 4, "record": 4, "reason": "bad_json",
+        "file": "raw.jsonl",
+        "line": 4,
+        "record": 4,
+        "reason": "bad_json",
         "detail": "this is not valid JSON: Expecting property name enclosed in double quotes at "
-                  "character 2; mend the record or leave it out",
+        "character 2; mend the record or leave it out",
         "raw": "{",
     }
     assert done.rejects[-2]["raw"] == pair(1, note="again")
@@ -90,10 +109,13 @@ def test_labelled_pairs_follow_their_label_and_ties_are_told(convert_file):
     text = "question,answer1,answer2,label\nQ1,A,B,1\nQ2,A,B,2\nQ3,A,B,0\nQ4,A,B,\nQ5,A,B,9\n"
     done = convert_file(text, "--label", "first=1,second=2,tie=0", name="raw.csv")
     assert [(row["prompt"], row["chosen"], row["rejected"]) for row in done.rows] == [
-        ("Q1", "A", "B"), ("Q2", "B", "A"),
+        ("Q1", "A", "B"),
+        ("Q2", "B", "A"),
     ]
     assert [(item["line"], item["reason"]) for item in done.rejects] == [
-        (4, "tie"), (5, "null_label"), (6, "unknown_label"),
+        (4, "tie"),
+        (5, "null_label"),
+        (6, "unknown_label"),
     ]
     assert done.report["first_answer_wins"] == 0.5
 
@@ -103,7 +125,9 @@ def test_a_record_that_gives_several_pairs_counts_once_and_its_pairs_each(conver
     done = convert_file([record, record | {"response_b": ""}, record | {"label": "tie"}])
     assert [(row["chosen"], row["rejected"]) for row in done.rows] == [("C", "A"), ("C", "B")]
     assert [(item["record"], item["reason"]) for item in done.rejects] == [
-        (2, "duplicate"), (2, "empty_response"), (3, "tie"),
+        (2, "duplicate"),
+        (2, "empty_response"),
+        (3, "tie"),
     ]
     assert done.report["records"] == {"read": 3, "converted": 1, "rejected": 2}
     assert done.report["pairs"] == {"made": 4, "kept": 2, "rejected": 2}
@@ -154,10 +178,15 @@ def test_a_cell_is_the_text_that_it_is(convert_file, value):
 def test_kept_columns_travel_as_text(convert_file):
     done = convert_file(
         [pair(1, note=7, **{" tag ": None}), pair(2, note={"a": 1}), pair(3, tag="x")],
-        "--keep", "note", "--keep", "tag",
+        "--keep",
+        "note",
+        "--keep",
+        "tag",
     )
     assert [(row["note"], row["tag"]) for row in done.rows] == [
-        ("7", None), ('{"a": 1}', None), (None, "x"),
+        ("7", None),
+        ('{"a": 1}', None),
+        (None, "x"),
     ]
 
 
@@ -198,7 +227,8 @@ def test_strict_leaves_no_dataset_and_an_older_one_as_it_was(convert_file):
     before = files("out")
     done = convert_file([pair(1), pair(1)], "--strict")
     assert (done.status, done.err) == (
-        1, "convert: --strict, and something was rejected: no dataset was written\n",
+        1,
+        "convert: --strict, and something was rejected: no dataset was written\n",
     )
     assert files("out") == before
     beside = json.loads(Path("out.rejects.jsonl").read_text())
@@ -274,7 +304,7 @@ def test_a_file_that_breaks_off_late_leaves_no_dataset(convert_file):
 
 
 def test_a_header_of_whole_texts_makes_no_endless_message(convert_file):
-    done = convert_file(f"{'long ' * 5000},\"two\nlines\",c\n1,2,3\n", name="raw.csv")
+    done = convert_file(f'{"long " * 5000},"two\nlines",c\n1,2,3\n', name="raw.csv")
     assert done.status == 2
     assert "'two\\nlines'" in done.err
     assert done.err.count("\n") == 1
@@ -304,18 +334,43 @@ def test_convert_is_a_function_too(tmp_path):
 WORDS = st.sampled_from(["", " ", "a", "A", "b", "tie", "1", "P", "\n\nHuman: a\n\nAssistant: b"])
 TURNS = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool", "bot"])},
-    optional={"content": WORDS | st.none() | st.just([{"type": "text", "text": "x"}]),
-              "tool_calls": st.just([{"id": 1}]), "from": st.just("human"), "value": WORDS},
+    optional={
+        "content": WORDS | st.none() | st.just([{"type": "text", "text": "x"}]),
+        "tool_calls": st.just([{"id": 1}]),
+        "from": st.just("human"),
+        "value": WORDS,
+    },
 )
 SIDES = WORDS | st.lists(TURNS, max_size=3) | TURNS | st.none() | st.integers(0, 2) | st.booleans()
 FIELDS = st.sampled_from(
-    ["prompt", "question", "chosen", "rejected", "response_a", "response_b", "response_c", "label",
-     "conversations", "system", "tools", "chat_template_kwargs", " prompt", "x"]
+    [
+        "prompt",
+        "question",
+        "chosen",
+        "rejected",
+        "response_a",
+        "response_b",
+        "response_c",
+        "label",
+        "conversations",
+        "system",
+        "tools",
+        "chat_template_kwargs",
+        " prompt",
+        "x",
+    ]
 )
 RECORDS = st.lists(
     st.fixed_dictionaries(
-        {}, optional={"prompt": SIDES, "chosen": SIDES, "rejected": SIDES, "x": SIDES,
-                      "system": SIDES, "tools": SIDES | st.just({"a": 1})},
+        {},
+        optional={
+            "prompt": SIDES,
+            "chosen": SIDES,
+            "rejected": SIDES,
+            "x": SIDES,
+            "system": SIDES,
+            "tools": SIDES | st.just({"a": 1}),
+        },
     )
     | st.fixed_dictionaries(
         {"prompt": SIDES, "response_a": SIDES, "response_b": SIDES, "label": SIDES},
@@ -346,8 +401,11 @@ WRITERS = {
 
 @settings(max_examples=200, deadline=None)
 @given(
-    records=RECORDS, ending=st.sampled_from(list(WRITERS)), shape=SHAPES,
-    label=st.sampled_from([None, "first=a,second=b,tie=1"]), test_size=st.sampled_from([0, 0.5]),
+    records=RECORDS,
+    ending=st.sampled_from(list(WRITERS)),
+    shape=SHAPES,
+    label=st.sampled_from([None, "first=a,second=b,tie=1"]),
+    test_size=st.sampled_from([0, 0.5]),
 )
 def test_any_records_add_up(records, ending, shape, label, test_size):
     with tempfile.TemporaryDirectory() as folder:

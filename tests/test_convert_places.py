@@ -60,8 +60,14 @@ def test_a_closed_standard_input_is_refused(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("inputs", "output"),
-    [(["raw"], "raw"), (["raw/in.jsonl"], "raw"), (["raw/in.jsonl"], "."),
-     (["raw/in.jsonl"], "raw/in.jsonl"), (["link/in.jsonl"], "raw"), (["raw"], "link")],
+    [
+        (["raw"], "raw"),
+        (["raw/in.jsonl"], "raw"),
+        (["raw/in.jsonl"], "."),
+        (["raw/in.jsonl"], "raw/in.jsonl"),
+        (["link/in.jsonl"], "raw"),
+        (["raw"], "link"),
+    ],
 )
 def test_an_output_over_an_input_is_refused(convert_file, capsys, inputs, output):
     convert_file([pair()])
@@ -117,7 +123,10 @@ def test_our_own_dataset_is_replaced_whole(convert_file):
     done = convert_file([pair(1)], "--to", "parquet")
     assert done.status == 0
     assert sorted(os.listdir("out")) == [
-        "README.md", "rejects.jsonl", "report.json", "train.parquet",
+        "README.md",
+        "rejects.jsonl",
+        "report.json",
+        "train.parquet",
     ]
     assert sorted(os.listdir()) == ["out", "raw.jsonl"]
 
@@ -201,7 +210,8 @@ def test_a_signal_stops_with_status_one_and_leaves_no_litter(convert_file, monke
     monkeypatch.setattr(block, "check", interrupted)
     done = convert_file([pair(2)])
     assert (done.status, done.err) == (
-        1, "convert: stopped; no dataset was written, an older one is as it was\n",
+        1,
+        "convert: stopped; no dataset was written, an older one is as it was\n",
     )
     assert files("out") == before
     assert sorted(os.listdir()) == ["out", "raw.jsonl"]

@@ -41,7 +41,8 @@ def test_whole_dialogues_beside_a_text_prompt_are_split_at_the_turn_that_it_is()
     }
     assert made(record) == [([user("P")], [assistant("C")], [assistant("R")])]
     assert made(record | {"prompt": "other"}) == (
-        "history_mismatch", "the prompt's text is no user turn of the two dialogues",
+        "history_mismatch",
+        "the prompt's text is no user turn of the two dialogues",
     )
 
 
@@ -53,7 +54,8 @@ def test_whole_dialogues_beside_prompt_messages_must_begin_with_them():
     }
     assert made(record) == [([user("P")], [assistant("C")], [assistant("R")])]
     assert made(record | {"prompt": [user("Q")]}) == (
-        "history_mismatch", "the dialogues do not begin with the turns of the prompt",
+        "history_mismatch",
+        "the dialogues do not begin with the turns of the prompt",
     )
     assert made(record | {"rejected": [assistant("R")]}) == (
         "history_mismatch",
@@ -66,26 +68,49 @@ def test_whole_dialogues_beside_prompt_messages_must_begin_with_them():
     [
         ({"chosen": None}, "missing_field", "chosen is missing or null; give it a text"),
         ({"prompt": 7}, "wrong_type", "prompt is 7; it must be text or a list of messages"),
-        ({"chosen": None, "rejected": 1.5}, "wrong_type",
-         "rejected is 1.5; it must be text or a list of messages"),
-        ({"chosen": ["C"]}, "wrong_type",
-         "chosen is ['C']; it must be text or a list of messages"),
-        ({"chosen": [{"content": "C"}]}, "missing_field",
-         "message 1 of chosen has no role that is text (None)"),
-        ({"chosen": [{"role": 1, "content": "C"}]}, "wrong_type",
-         "message 1 of chosen has no role that is text (1)"),
-        ({"chosen": [assistant(None)]}, "missing_field",
-         "message 1 of chosen has no content; give it a text"),
-        ({"chosen": [assistant(7)]}, "wrong_type",
-         "the content of message 1 of chosen is 7, not text"),
-        ({"chosen": [assistant([{"type": "image_url", "image_url": "x"}])]}, "wrong_type",
-         "message 1 of chosen holds a block of type 'image_url'; only text blocks can be "
-         "trained on here"),
-        ({"chosen": [assistant([{"type": "text"}])]}, "wrong_type",
-         "a text block of message 1 of chosen holds no text"),
+        (
+            {"chosen": None, "rejected": 1.5},
+            "wrong_type",
+            "rejected is 1.5; it must be text or a list of messages",
+        ),
+        ({"chosen": ["C"]}, "wrong_type", "chosen is ['C']; it must be text or a list of messages"),
+        (
+            {"chosen": [{"content": "C"}]},
+            "missing_field",
+            "message 1 of chosen has no role that is text (None)",
+        ),
+        (
+            {"chosen": [{"role": 1, "content": "C"}]},
+            "wrong_type",
+            "message 1 of chosen has no role that is text (1)",
+        ),
+        (
+            {"chosen": [assistant(None)]},
+            "missing_field",
+            "message 1 of chosen has no content; give it a text",
+        ),
+        (
+            {"chosen": [assistant(7)]},
+            "wrong_type",
+            "the content of message 1 of chosen is 7, not text",
+        ),
+        (
+            {"chosen": [assistant([{"type": "image_url", "image_url": "x"}])]},
+            "wrong_type",
+            "message 1 of chosen holds a block of type 'image_url'; only text blocks can be "
+            "trained on here",
+        ),
+        (
+            {"chosen": [assistant([{"type": "text"}])]},
+            "wrong_type",
+            "a text block of message 1 of chosen holds no text",
+        ),
         ({"tools": 7}, "wrong_type", "tools is 7; it must be a list or a JSON string"),
-        ({"chat_template_kwargs": "x"}, "wrong_type",
-         "chat_template_kwargs is 'x'; it must be an object"),
+        (
+            {"chat_template_kwargs": "x"},
+            "wrong_type",
+            "chat_template_kwargs is 'x'; it must be an object",
+        ),
     ],
 )
 def test_a_record_that_is_no_pair_says_which_field_and_why(change, reason, detail):
@@ -102,8 +127,11 @@ def test_text_blocks_of_one_message_are_joined():
 def test_tool_calls_tools_and_template_arguments_pass_unaltered():
     calls = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
     record = {
-        "prompt": "P", "chosen": [assistant(None, tool_calls=calls)], "rejected": "R",
-        "tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": False},
+        "prompt": "P",
+        "chosen": [assistant(None, tool_calls=calls)],
+        "rejected": "R",
+        "tools": [{"name": "f"}],
+        "chat_template_kwargs": {"enable_thinking": False},
     }
     (pair,) = FORMATS["preference"].pairs(record, Meaning())
     assert pair.chosen == [assistant(None, tool_calls=calls)]

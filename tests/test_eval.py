@@ -1,4 +1,4 @@
-"""The eval command on small finished runs: its figures against plain torch and TRL, its refusals."""
+"""The eval command on small finished runs: figures against plain torch and TRL, refusals."""
 
 import json
 import random
@@ -11,7 +11,7 @@ import yaml
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
 
-METRIC = '''
+METRIC = """
 import datasets
 import evaluate
 
@@ -24,7 +24,7 @@ class Letters(evaluate.Metric):
     def _compute(self, predictions):
         counts = [float(len(text)) for text in predictions]
         return {"letters": sum(counts) / len(counts), "letters_per_example": counts, "word": "no"}
-'''
+"""
 
 
 def write_pairs(path: Path, count: int) -> Path:

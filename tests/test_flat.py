@@ -50,7 +50,8 @@ def test_a_system_column_becomes_the_first_message():
     assert made("preference", record | {"system": None}) == [("P", "C", "R")]
     assert made({"system": "sys"}, record | {"sys": "T"})[0][0] == [system("T"), user("P")]
     assert made("preference", record | {"system": 7}) == (
-        "wrong_type", "system is 7; it must be text",
+        "wrong_type",
+        "system is 7; it must be text",
     )
 
 
@@ -78,14 +79,16 @@ def test_a_word_for_the_second_answer_makes_it_the_winner(word):
 @pytest.mark.parametrize("word", ["tie", "Draw", "both", "neither", "tie (bothbad)", "both-bad"])
 def test_a_word_for_a_tie_is_a_tie(word):
     assert made("labelled-pairs", ab(word)) == (
-        "tie", f"the label {word!r} says that neither answer is better",
+        "tie",
+        f"the label {word!r} says that neither answer is better",
     )
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", "null", "None", "NaN", "n/a"])
 def test_no_label_is_no_judgement(value):
     assert made("labelled-pairs", ab(value)) == (
-        "null_label", "there is no judgement; label the record or leave it out",
+        "null_label",
+        "there is no judgement; label the record or leave it out",
     )
 
 
@@ -135,7 +138,8 @@ def test_the_users_key_alone_says_what_a_label_means(label, value, outcome):
 
 def test_a_label_outside_the_users_key_names_the_known_ones():
     assert made("labelled-pairs", ab(3), "first=1,second=2,tie=0") == (
-        "unknown_label", "the label 3 names no answer; known are 1, 2, 0, or map it with --label",
+        "unknown_label",
+        "the label 3 names no answer; known are 1, 2, 0, or map it with --label",
     )
 
 
@@ -150,7 +154,8 @@ def test_an_empty_third_answer_does_not_give_its_letter_to_the_fourth():
     assert made("labelled-pairs", record) == [("P", "D", "A"), ("P", "D", "B")]
     record = ab("c", response_c=None, response_d="D")
     assert made("labelled-pairs", record) == (
-        "missing_field", "response_c is missing or null; give it a text",
+        "missing_field",
+        "response_c is missing or null; give it a text",
     )
     record = ab("a", response_c=None, response_d="")
     assert made("labelled-pairs", record) == A_WON
@@ -178,7 +183,8 @@ def test_a_missing_answer_comes_before_a_missing_judgement():
 )
 def test_two_fields_for_one_thing_are_not_taken_for_each_other(more, names):
     assert made("labelled-pairs", ab("b", **more)) == (
-        "wrong_type", f"{names} could both be meant; name the right one with --map",
+        "wrong_type",
+        f"{names} could both be meant; name the right one with --map",
     )
     assert not FORMATS["labelled-pairs"].matches(ab("b", **more))
 
@@ -208,8 +214,13 @@ def test_mapped_columns_with_a_label():
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("right", "left"), ("response_b", "response_a"), ("answer_2", "answer_1"),
-     ("Model B", "model-a"), ("second", "first")],
+    [
+        ("right", "left"),
+        ("response_b", "response_a"),
+        ("answer_2", "answer_1"),
+        ("Model B", "model-a"),
+        ("second", "first"),
+    ],
 )
 def test_columns_mapped_the_other_way_round_answer_to_their_own_names(first, second):
     columns = {"prompt": "q", "a": first, "b": second, "label": "best"}
@@ -231,11 +242,14 @@ def test_a_map_that_cannot_be_used_is_refused_with_what_it_lacks():
         "system": {"answer": "x"},
         "--map: labelled pairs need a, b and label; a, b is not mapped": {"label": "x"},
         "--map: the column left cannot be two fields at once": {
-            "a": "left", "b": "left", "label": "best",
+            "a": "left",
+            "b": "left",
+            "label": "best",
         },
         "--map: the column chosen cannot be two fields at once": {"prompt": "chosen"},
         "--map: chosen and rejected say who won, a, b and label ask for it; map one kind": {
-            "chosen": "x", "a": "y",
+            "chosen": "x",
+            "a": "y",
         },
     }
     for message, columns in cases.items():

@@ -27,8 +27,15 @@ def test_no_format_takes_the_record_of_another(name):
 
 @pytest.mark.parametrize(
     "text",
-    ["1,2", "first=1", "first=1,second=2,third=3", "first=1,second=2,tie", "first=,second=2", "",
-     "first=1,second=2,first=3"],
+    [
+        "1,2",
+        "first=1",
+        "first=1,second=2,third=3",
+        "first=1,second=2,tie",
+        "first=,second=2",
+        "",
+        "first=1,second=2,first=3",
+    ],
 )
 def test_a_label_key_that_is_not_whole_is_refused(text):
     with pytest.raises(ConvertError) as caught:

@@ -45,7 +45,9 @@ def test_pretty_printed_elements_stand_on_the_line_where_each_begins(end):
 
 def test_several_elements_on_one_line_share_it():
     assert records('\n[{"a": 1}, {"a": 2},\n{"a": 3}]') == [
-        (2, {"a": 1}), (2, {"a": 2}), (3, {"a": 3}),
+        (2, {"a": 1}),
+        (2, {"a": 2}),
+        (3, {"a": 3}),
     ]
 
 
@@ -73,7 +75,8 @@ def test_an_element_nested_too_deeply_keeps_its_neighbours():
 
 def test_a_key_that_stands_twice_rejects_its_element_only():
     assert records('[{"a": 1, "a": 2}, {"b": 1}]') == [
-        (1, "bad_json", '{"a": 1, "a": 2}'), (1, {"b": 1}),
+        (1, "bad_json", '{"a": 1, "a": 2}'),
+        (1, {"b": 1}),
     ]
 
 
@@ -95,7 +98,7 @@ def test_an_array_that_breaks_off_is_refused_with_how_far_it_went():
         "f.json: the array is unfinished: it breaks off on line 1 after record 1; "
         "fetch the file again"
     )
-    assert refusal("[1, 2") .endswith("on line 1 after record 1; fetch the file again")
+    assert refusal("[1, 2").endswith("on line 1 after record 1; fetch the file again")
 
 
 def test_elements_without_a_comma_between_them_are_refused_where_it_is_missing():
@@ -124,7 +127,8 @@ def test_what_is_no_json_at_all_is_refused():
 
 def test_json_lines_under_this_name_are_read_by_content():
     assert noted('{"a": 1}\n\n{"a": 2}\n') == (
-        [(1, {"a": 1}), (3, {"a": 2})], ["f.json: read as JSON Lines, by its content"],
+        [(1, {"a": 1}), (3, {"a": 2})],
+        ["f.json: read as JSON Lines, by its content"],
     )
 
 
@@ -156,10 +160,14 @@ def test_numbers_and_line_ends_survive_being_cut_by_a_window(chunk, monkeypatch)
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text("ab\"\\]", max_size=3), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text('ab"\\]', max_size=3), inner)
+    ),
     max_leaves=8,
 )
 SPACE = st.text(" \t\r\n", max_size=4)

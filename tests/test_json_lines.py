@@ -46,9 +46,7 @@ def test_a_unicode_line_separator_inside_a_string_ends_no_line():
 
 def test_values_keep_their_types():
     value = {"a": None, "b": True, "c": 7, "d": 0.5, "e": "007", "f": [], "g": "2024-01-01"}
-    line = (
-        '{"a": null, "b": true, "c": 7, "d": 0.5, "e": "007", "f": [], "g": "2024-01-01"}'
-    )
+    line = '{"a": null, "b": true, "c": 7, "d": 0.5, "e": "007", "f": [], "g": "2024-01-01"}'
     assert records(line) == [(1, value)]
 
 
@@ -56,17 +54,24 @@ def test_values_keep_their_types():
     ("line", "detail"),
     [
         ('{"a": 1', f"this is not valid JSON: Expecting ',' delimiter at character 8; {MEND}"),
-        ("{'a': 1}", "this is not valid JSON: Expecting property name enclosed in double quotes "
-                     f"at character 2; {MEND}"),
+        (
+            "{'a': 1}",
+            "this is not valid JSON: Expecting property name enclosed in double quotes "
+            f"at character 2; {MEND}",
+        ),
         ('{"a": 1} {"b": 2}', f"this is not valid JSON: Extra data at character 10; {MEND}"),
         ("word", f"this is not valid JSON: Expecting value at character 1; {MEND}"),
-        ('{"a": "\t"}', f"this is not valid JSON: Invalid control character at at character 8; "
-                        f"{MEND}"),
+        (
+            '{"a": "\t"}',
+            f"this is not valid JSON: Invalid control character at at character 8; {MEND}",
+        ),
         ('{"a": NaN}', f"NaN is no JSON value; write null or a number; {MEND}"),
         ('{"a": -Infinity}', f"-Infinity is no JSON value; write null or a number; {MEND}"),
         ('{"a": 1e999}', f"the number '1e999' is too large; {MEND}"),
-        ('{"a": 1, "b": {"c": 2, "c": 3}}',
-         f"the key 'c' stands twice in one object, so its value is unclear; {MEND}"),
+        (
+            '{"a": 1, "b": {"c": 2, "c": 3}}',
+            f"the key 'c' stands twice in one object, so its value is unclear; {MEND}",
+        ),
         ("[" * 201 + "]" * 201, f"nested deeper than 200 levels; {MEND}"),
         ('{"a":' * 10_000 + "1" + "}" * 10_000, f"nested deeper than 200 levels; {MEND}"),
         ("[" * 10_000, f"nested deeper than 200 levels; {MEND}"),
@@ -104,7 +109,8 @@ def test_a_lone_surrogate_is_no_text():
 def test_nul_characters_are_found_plain_and_escaped():
     assert fault('{"a": "\0"}')[0] == "nul_byte"
     assert fault(r'{"a": "\u0000"}') == (
-        "nul_byte", r"a string holds a NUL character (\u0000); remove it",
+        "nul_byte",
+        r"a string holds a NUL character (\u0000); remove it",
     )
 
 

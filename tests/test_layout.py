@@ -34,7 +34,11 @@ def test_text_alone_is_columns_of_text():
     assert found.schema().names == ["prompt", "chosen", "rejected", "source", "note"]
     assert set(found.schema().types) == {pa.string()}
     assert found.row(TEXT, "f:1", ("x",)) == {
-        "prompt": "P", "chosen": "C", "rejected": "R", "source": "f:1", "note": "x",
+        "prompt": "P",
+        "chosen": "C",
+        "rejected": "R",
+        "source": "f:1",
+        "note": "x",
     }
 
 
@@ -48,7 +52,11 @@ def test_message_keys_are_those_of_any_record_in_one_order():
     more = Pair([user("P", name="n")], [assistant("C", tool_calls=[1])], [assistant("R", b=2)])
     found = layout(TURNS, more)
     assert found.message_keys == {
-        "role": False, "content": False, "b": True, "name": False, "tool_calls": True,
+        "role": False,
+        "content": False,
+        "b": True,
+        "name": False,
+        "tool_calls": True,
     }
     assert found.row(TURNS, "f", ())["prompt"] == [
         user("P") | {"b": None, "name": None, "tool_calls": None}
@@ -69,7 +77,8 @@ def test_tools_and_template_arguments_are_columns_where_any_pair_has_them():
     bare = layout(TEXT).schema().names
     found = layout(TEXT, Pair("P", "C", "R", tools="[]", chat_template_kwargs={"é": 1}))
     assert [name for name in found.schema().names if name not in bare] == [
-        "tools", "chat_template_kwargs",
+        "tools",
+        "chat_template_kwargs",
     ]
     assert found.row(TEXT, "f", ())["tools"] is None
     with_both = Pair("P", "C", "R", tools="[]", chat_template_kwargs={"é": 1})
@@ -78,8 +87,13 @@ def test_tools_and_template_arguments_are_columns_where_any_pair_has_them():
 
 def test_the_card_says_the_same_types_as_the_schema():
     found = layout(
-        Pair([user("P")], [assistant("C", tool_calls=[1])], [assistant("R")], tools="[]",
-             chat_template_kwargs={}),
+        Pair(
+            [user("P")],
+            [assistant("C", tool_calls=[1])],
+            [assistant("R")],
+            tools="[]",
+            chat_template_kwargs={},
+        ),
         keep=('odd: "name"',),
     )
     block = yaml.safe_load(found.card_block())["dataset_info"]["features"]

@@ -95,9 +95,7 @@ def test_half_precision_logits_are_summed_in_float32():
 )
 def test_shapes_that_do_not_fit_are_named(logits, ids, mask, message):
     with pytest.raises(ValueError, match=message):
-        sequence_logps(
-            torch.zeros(logits), torch.zeros(ids, dtype=torch.long), torch.ones(mask)
-        )
+        sequence_logps(torch.zeros(logits), torch.zeros(ids, dtype=torch.long), torch.ones(mask))
 
 
 def test_a_policy_equal_to_its_reference_has_the_losses_of_a_coin_toss():
@@ -141,8 +139,12 @@ def test_hinge_falls_to_zero_at_a_difference_of_one_over_beta():
 
 def test_ipo_divides_each_log_ratio_by_its_own_length():
     loss = of_log_ratios(
-        [6, 6], [-2, 2], beta=0.5, loss_type="ipo",
-        chosen_lengths=torch.tensor([3, 4]), rejected_lengths=torch.tensor([4, 1]),
+        [6, 6],
+        [-2, 2],
+        beta=0.5,
+        loss_type="ipo",
+        chosen_lengths=torch.tensor([3, 4]),
+        rejected_lengths=torch.tensor([4, 1]),
     )
     # 6/3 + 2/4 - 1 and 6/4 - 2/1 - 1, squared.
     close(loss.losses, 2.25, 2.25)
@@ -151,8 +153,12 @@ def test_ipo_divides_each_log_ratio_by_its_own_length():
 
 def test_ipo_takes_an_answer_without_tokens_as_one_of_one_token():
     loss = of_log_ratios(
-        [0, 2], [2, 0], beta=0.5, loss_type="ipo",
-        chosen_lengths=torch.tensor([0, 1]), rejected_lengths=torch.tensor([1, 0]),
+        [0, 2],
+        [2, 0],
+        beta=0.5,
+        loss_type="ipo",
+        chosen_lengths=torch.tensor([0, 1]),
+        rejected_lengths=torch.tensor([1, 0]),
     )
     close(loss.losses, 9, 1)  # 0/1 - 2/1 - 1 and 2/1 - 0/1 - 1, squared
 
@@ -231,9 +237,7 @@ def test_the_closed_form_gradient_chains_through_a_model():
     loss = dpo_loss(*policy().chunk(2), *reference.chunk(2), beta=0.7).losses.mean()
     autograd = torch.autograd.grad(loss, list(model.parameters()))
     answers = policy()
-    weights = torch.cat(
-        sigmoid_loss_gradient(*answers.chunk(2), *reference.chunk(2), beta=0.7)
-    )
+    weights = torch.cat(sigmoid_loss_gradient(*answers.chunk(2), *reference.chunk(2), beta=0.7))
     chained = torch.autograd.grad(answers, list(model.parameters()), grad_outputs=weights / 3)
     for ours, theirs in zip(chained, autograd, strict=True):
         assert theirs.abs().max() > 1e-3
@@ -281,7 +285,10 @@ def losses_of(rows, loss_type, shift=0.0, swap=False):
     if swap:
         logps, lengths = [logps[i] for i in (1, 0, 3, 2)], lengths[::-1]
     return dpo_loss(
-        *logps, beta=0.3, loss_type=loss_type, chosen_lengths=lengths[0],
+        *logps,
+        beta=0.3,
+        loss_type=loss_type,
+        chosen_lengths=lengths[0],
         rejected_lengths=lengths[1],
         label_smoothing=0.1 if loss_type in READS_LABEL_SMOOTHING else 0.0,
     )

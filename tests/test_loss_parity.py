@@ -50,15 +50,23 @@ def build(tiny_model_dir, tmp_path_factory):
         key = (tuning, loss_type, *sorted(options.items()))
         if key not in built:
             args = dict(
-                output_dir=str(out), loss_type=loss_type, beta=BETA, max_length=MAX_LENGTH,
+                output_dir=str(out),
+                loss_type=loss_type,
+                beta=BETA,
+                max_length=MAX_LENGTH,
                 label_smoothing=FLIP_RATE if loss_type in READS_LABEL_SMOOTHING else 0.0,
-                bf16=False, use_cpu=True, report_to="none", disable_tqdm=True,
+                bf16=False,
+                use_cpu=True,
+                report_to="none",
+                disable_tqdm=True,
                 gradient_checkpointing=False,
             )
             lora = LoraConfig(r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
             trainer = DPOTrainer(
-                model=str(tiny_model_dir), args=DPOConfig(**args | options),
-                train_dataset=dataset, processing_class=tokenizer,
+                model=str(tiny_model_dir),
+                args=DPOConfig(**args | options),
+                train_dataset=dataset,
+                processing_class=tokenizer,
                 peft_config=lora if tuning == "lora" else None,
             )
             move_off_the_reference(trainer.model)
@@ -95,8 +103,11 @@ def random_examples(seed, size, prompt=(2, 15), answer=(1, 15)):
         return [rng.randint(1, 256) for _ in range(rng.randint(*span))]
 
     return [
-        {"prompt_ids": ids(prompt), "chosen_ids": ids(answer) + [EOS],
-         "rejected_ids": ids(answer) + [EOS]}
+        {
+            "prompt_ids": ids(prompt),
+            "chosen_ids": ids(answer) + [EOS],
+            "rejected_ids": ids(answer) + [EOS],
+        }
         for _ in range(size)
     ]
 
@@ -109,27 +120,33 @@ def padded_sides(batch):
 # Each case: (examples, what it changes on TRL's collator, what must be true of the batch).
 CASES = {
     "four pairs": (
-        random_examples(1, 4), {},
+        random_examples(1, 4),
+        {},
         lambda batch: padded_sides(batch) == (True, True),
     ),
     "eight pairs": (
-        random_examples(2, 8), {},
+        random_examples(2, 8),
+        {},
         lambda batch: padded_sides(batch) == (True, True),
     ),
     "padded to a multiple": (
-        random_examples(3, 3), {"pad_to_multiple_of": 16},
+        random_examples(3, 3),
+        {"pad_to_multiple_of": 16},
         lambda batch: (batch["attention_mask"][:, -1] == 0).all(),
     ),
     "one pair, chosen padded": (
-        [{"prompt_ids": [5, 6], "chosen_ids": [7, EOS], "rejected_ids": [8, 9, 9, EOS]}], {},
+        [{"prompt_ids": [5, 6], "chosen_ids": [7, EOS], "rejected_ids": [8, 9, 9, EOS]}],
+        {},
         lambda batch: padded_sides(batch) == (True, False),
     ),
     "one pair, rejected padded": (
-        [{"prompt_ids": [5], "chosen_ids": [8, 9, EOS, 9, 9, EOS], "rejected_ids": [EOS]}], {},
+        [{"prompt_ids": [5], "chosen_ids": [8, 9, EOS, 9, 9, EOS], "rejected_ids": [EOS]}],
+        {},
         lambda batch: padded_sides(batch) == (False, True),
     ),
     "answers cut": (
-        random_examples(5, 6, prompt=(15, 30), answer=(2, 30)), {},
+        random_examples(5, 6, prompt=(15, 30), answer=(2, 30)),
+        {},
         lambda batch: batch["input_ids"].shape[1] == MAX_LENGTH,
     ),
     "prompts cut, some wholly": (
@@ -170,8 +187,11 @@ def our_figures(trainer, reference, batch, **options):
     trainer.model.zero_grad()
     chosen_lengths, rejected_lengths = batch["completion_mask"].sum(dim=-1).chunk(2)
     result = dpo_loss(
-        *logps(trainer.model), *reference_logps,
-        chosen_lengths=chosen_lengths, rejected_lengths=rejected_lengths, **options,
+        *logps(trainer.model),
+        *reference_logps,
+        chosen_lengths=chosen_lengths,
+        rejected_lengths=rejected_lengths,
+        **options,
     )
     assert result.margins.abs().min() > 1e-4, "a near tie leaves accuracy to the rounding"
     loss = result.losses.mean()

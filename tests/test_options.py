@@ -31,8 +31,21 @@ def test_every_option_reaches_its_field():
         "--encoding cp1252 --check --strict --json"
     )
     assert parse(argv.split()) == Options(
-        ("a.csv", "b.csv"), "out", "hh", {}, "first=1,second=2", ("x", "y"), "rows.jsonl", 0.1, 7,
-        "jsonl", 9, "cp1252", True, True, True,
+        ("a.csv", "b.csv"),
+        "out",
+        "hh",
+        {},
+        "first=1,second=2",
+        ("x", "y"),
+        "rows.jsonl",
+        0.1,
+        7,
+        "jsonl",
+        9,
+        "cp1252",
+        True,
+        True,
+        True,
     )
 
 
@@ -78,14 +91,22 @@ def test_listing_formats_needs_no_input():
     [
         ([], "no input; name a file, e.g. python -m data_tools.convert raw.csv"),
         (["--map", "raw.csv"], "--map raw.csv: write FIELD=COLUMN, e.g. prompt=question"),
-        (["a.csv", "--map", "prompt=a", "--map", "prompt=b"],
-         "--map prompt=b: prompt is a already; map it once"),
-        (["a.csv", "--test-size", "1"],
-         "argument --test-size: 1 is no share; give 0 or more and less than 1"),
-        (["a.csv", "--test-size", "nan"],
-         "argument --test-size: nan is no share; give 0 or more and less than 1"),
-        (["a.csv", "--test-size", "-0.1"],
-         "argument --test-size: -0.1 is no share; give 0 or more and less than 1"),
+        (
+            ["a.csv", "--map", "prompt=a", "--map", "prompt=b"],
+            "--map prompt=b: prompt is a already; map it once",
+        ),
+        (
+            ["a.csv", "--test-size", "1"],
+            "argument --test-size: 1 is no share; give 0 or more and less than 1",
+        ),
+        (
+            ["a.csv", "--test-size", "nan"],
+            "argument --test-size: nan is no share; give 0 or more and less than 1",
+        ),
+        (
+            ["a.csv", "--test-size", "-0.1"],
+            "argument --test-size: -0.1 is no share; give 0 or more and less than 1",
+        ),
         (["a.csv", "--test-size", "some"], "argument --test-size: invalid share value: 'some'"),
         (["a.csv", "--max-chars", "0"], "argument --max-chars: 0 is too small; give 1 or more"),
         (["a.csv", "--max-chars", "few"], "argument --max-chars: invalid count value: 'few'"),

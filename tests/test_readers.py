@@ -147,9 +147,7 @@ def test_a_path_that_does_not_exist_is_refused():
 
 def test_a_pipe_is_refused_before_it_is_waited_for():
     os.mkfifo("a.jsonl")
-    assert refusal("a.jsonl") == (
-        "a.jsonl: is no regular file; pipe its content in and name it -"
-    )
+    assert refusal("a.jsonl") == ("a.jsonl: is no regular file; pipe its content in and name it -")
 
 
 def test_a_file_name_that_is_no_text_is_refused():
@@ -165,7 +163,10 @@ def test_a_directory_stands_for_the_known_files_in_it_sorted():
         Path(name).write_bytes(b"")
     Path("z.csv").write_bytes(b"")
     assert readers.find_inputs(("z.csv", "d")) == [
-        "z.csv", "d/a.jsonl.gz", "d/b.csv", "d/sub/c.json",
+        "z.csv",
+        "d/a.jsonl.gz",
+        "d/b.csv",
+        "d/sub/c.json",
     ]
 
 
@@ -186,7 +187,8 @@ def test_a_link_that_leads_nowhere_is_refused():
 def test_standard_input_is_json_lines_and_can_be_read_twice():
     copy = io.BytesIO(LINES)
     assert [readers.find_inputs(("-",)), read("-", stdin=copy)] == [
-        ["-"], [(1, {"a": 1}), (2, {"a": 2})],
+        ["-"],
+        [(1, {"a": 1}), (2, {"a": 2})],
     ]
     assert len(read("-", stdin=copy)) == 2
 

@@ -150,8 +150,9 @@ def test_answers_that_nearly_all_begin_with_their_prompt_are_noticed():
 def test_one_prompt_alone_is_no_proof_that_answers_repeat_it():
     assert not taken(repeating(1) * 10).meaning.answers_repeat_prompt
     empty = {"prompt": " ", "chosen": " C", "rejected": " R"}
-    assert not taken([empty, {"prompt": "", "chosen": "C", "rejected": "R"}]
-                     ).meaning.answers_repeat_prompt
+    assert not taken(
+        [empty, {"prompt": "", "chosen": "C", "rejected": "R"}]
+    ).meaning.answers_repeat_prompt
 
 
 def test_labelled_answers_that_begin_with_their_prompt_are_noticed_too():

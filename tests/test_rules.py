@@ -58,21 +58,36 @@ def test_turns_in_their_order_pass(prompt, answer):
         ([assistant("a")], [assistant("b")], "turn 1 is from assistant after nothing"),
         ([user("a"), assistant("b")], [assistant("c")], "turn 3 is from assistant after assistant"),
         ([user("a")], [user("b")], "turn 2 is from user after user"),
-        ([user("a")], [assistant("b"), user("c")],
-         "the last turn is from user, not from the assistant"),
+        (
+            [user("a")],
+            [assistant("b"), user("c")],
+            "the last turn is from user, not from the assistant",
+        ),
         ([user("a")], [], "the last turn is from user, not from the assistant"),
         ([], [], "the last turn is from nobody, not from the assistant"),
         ([user("a"), assistant("b")], [user("c"), assistant("d")], "the answer begins with user"),
         ([user("a")], [tool("b")], "turn 2 is from tool after user"),
         ([tool("a")], [assistant("b")], "turn 1 is from tool after nothing"),
-        ([user("a")], [assistant("b"), tool("c"), assistant("d")],
-         "turn 3 is from tool after assistant"),
-        ([user("a"), {"role": "system", "content": "s"}], [assistant("b")],
-         "turn 2 is from system after user"),
-        ([user("a")], [{"role": "bot", "content": "b"}],
-         "turn 2 has the role 'bot'; known are system, developer, user, assistant, tool"),
-        ([{"role": "", "content": "a"}], [assistant("b")],
-         "turn 1 has the role ''; known are system, developer, user, assistant, tool"),
+        (
+            [user("a")],
+            [assistant("b"), tool("c"), assistant("d")],
+            "turn 3 is from tool after assistant",
+        ),
+        (
+            [user("a"), {"role": "system", "content": "s"}],
+            [assistant("b")],
+            "turn 2 is from system after user",
+        ),
+        (
+            [user("a")],
+            [{"role": "bot", "content": "b"}],
+            "turn 2 has the role 'bot'; known are system, developer, user, assistant, tool",
+        ),
+        (
+            [{"role": "", "content": "a"}],
+            [assistant("b")],
+            "turn 1 has the role ''; known are system, developer, user, assistant, tool",
+        ),
     ],
 )
 def test_turns_out_of_order_are_bad_roles_and_say_which(prompt, answer, detail):
@@ -94,7 +109,8 @@ def test_the_rejected_answer_is_held_to_the_same_order():
 def test_a_prompt_that_says_nothing_is_empty(prompt):
     answers = ("C", "R") if isinstance(prompt, str) else ([assistant("C")], [assistant("R")])
     assert fault(prompt, *answers) == (
-        "empty_prompt", "the prompt is empty; write the question or leave the record out",
+        "empty_prompt",
+        "the prompt is empty; write the question or leave the record out",
     )
 
 
@@ -103,10 +119,12 @@ def test_an_answer_that_says_nothing_is_empty(empty):
     prompt = "P" if isinstance(empty, str) else [user("P")]
     full = "full" if isinstance(empty, str) else [assistant("full")]
     assert fault(prompt, empty, full) == (
-        "empty_response", "the chosen answer is empty; write it or leave the record out",
+        "empty_response",
+        "the chosen answer is empty; write it or leave the record out",
     )
     assert fault(prompt, full, empty) == (
-        "empty_response", "the rejected answer is empty; write it or leave the record out",
+        "empty_response",
+        "the rejected answer is empty; write it or leave the record out",
     )
 
 
@@ -141,7 +159,8 @@ def test_answers_that_differ_at_all_are_a_pair(prompt, chosen, rejected):
 def test_overlong_counts_prompt_and_longer_answer_up_to_the_limit():
     assert fault("PP", "CCC", "R", max_chars=5) is None
     assert fault("PP", "R", "CCC", max_chars=4) == (
-        "overlong", "prompt and longer answer have 5 characters; --max-chars is 4",
+        "overlong",
+        "prompt and longer answer have 5 characters; --max-chars is 4",
     )
     assert fault([user("PP")], [assistant("CCC")], [assistant("R")], max_chars=4)[0] == "overlong"
     assert fault("P" * 10**6) is None
@@ -151,7 +170,8 @@ def test_excluded_pairs_are_known_by_their_source():
     listed = frozenset({"f:2"})
     assert fault(source="f:1", excluded=listed) is None
     assert fault(source="f:2", excluded=listed) == (
-        "excluded", "f:2 is listed in --exclude-rows",
+        "excluded",
+        "f:2 is listed in --exclude-rows",
     )
 
 

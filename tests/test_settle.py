@@ -77,7 +77,10 @@ def test_pairs_that_differ_in_anything_else_both_stay(other):
 
 def test_a_contradictory_group_goes_whole_and_names_the_first():
     pairs = [
-        Pair("P", "a", "b"), Pair("P", "a", "c"), Pair("P", "b", "a"), Pair("P", "a", "b "),
+        Pair("P", "a", "b"),
+        Pair("P", "a", "c"),
+        Pair("P", "b", "a"),
+        Pair("P", "a", "b "),
     ]
     assert verdicts(pairs)[0] == ["contradictory", "train", "contradictory", "contradictory"]
     settled = settle(pairs)
@@ -95,11 +98,15 @@ def test_both_orders_of_one_comparison_have_one_key_per_prompt_only():
 def test_a_prompt_is_never_in_both_splits():
     pairs = many()
     found, settled = verdicts(pairs, test_size=0.3)
-    sides = {split: {p.prompt for p, s in zip(pairs, found, strict=True) if s == split}
-             for split in ("train", "test")}
+    sides = {
+        split: {p.prompt for p, s in zip(pairs, found, strict=True) if s == split}
+        for split in ("train", "test")
+    }
     assert not sides["train"] & sides["test"]
     assert settled.prompts == {
-        "train": len(sides["train"]), "test": len(sides["test"]), "shared": 0,
+        "train": len(sides["train"]),
+        "test": len(sides["test"]),
+        "shared": 0,
     }
     assert 25 < len(sides["test"]) < 65  # 45 of 150 expected
 
@@ -119,8 +126,11 @@ def pairs_key(pairs):
 
 def test_prompts_equal_but_for_form_fall_on_the_same_side():
     for i in range(50):
-        forms = [Pair(f"caf\u00e9 {i}", "a", "b"), Pair(f" cafe\u0301\n{i}", "c", "d"),
-                 Pair([user(f"caf\u00e9 {i}")], [assistant("e")], [assistant("f")])]
+        forms = [
+            Pair(f"caf\u00e9 {i}", "a", "b"),
+            Pair(f" cafe\u0301\n{i}", "c", "d"),
+            Pair([user(f"caf\u00e9 {i}")], [assistant("e")], [assistant("f")]),
+        ]
         assert len(set(verdicts([*forms, *many(40)], 0.5)[0][:3])) == 1
 
 

@@ -18,7 +18,8 @@ def made(record):
 def test_sharegpt_turns_become_messages():
     record = {
         "conversations": [
-            {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"},
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "b"},
             {"from": "human", "value": "c"},
         ],
         "chosen": {"from": "gpt", "value": "good"},
@@ -28,8 +29,10 @@ def test_sharegpt_turns_become_messages():
     assert made(record) == [
         (
             [
-                {"role": "system", "content": "s"}, {"role": "user", "content": "a"},
-                {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"},
+                {"role": "system", "content": "s"},
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "b"},
+                {"role": "user", "content": "c"},
             ],
             [{"role": "assistant", "content": "good"}],
             [{"role": "assistant", "content": "bad"}],
@@ -41,17 +44,28 @@ def test_sharegpt_turns_become_messages():
     ("change", "reason", "detail"),
     [
         ({"conversations": "x"}, "wrong_type", "conversations is 'x'; it must be a list of turns"),
-        ({"conversations": None}, "missing_field",
-         "conversations is None; it must be a list of turns"),
-        ({"conversations": [{"from": "bot", "value": "x"}]}, "bad_roles",
-         "turn 1 of conversations is from 'bot'; known are assistant, gpt, human, observation, "
-         "system, tool, user"),
-        ({"conversations": ["x"]}, "wrong_type",
-         "turn 1 of conversations is 'x'; it must be an object with from and value"),
-        ({"chosen": {"from": "gpt"}}, "missing_field",
-         "value of chosen is None; it must be text"),
-        ({"chosen": None, "rejected": 7}, "wrong_type",
-         "rejected is 7; it must be an object with from and value"),
+        (
+            {"conversations": None},
+            "missing_field",
+            "conversations is None; it must be a list of turns",
+        ),
+        (
+            {"conversations": [{"from": "bot", "value": "x"}]},
+            "bad_roles",
+            "turn 1 of conversations is from 'bot'; known are assistant, gpt, human, observation, "
+            "system, tool, user",
+        ),
+        (
+            {"conversations": ["x"]},
+            "wrong_type",
+            "turn 1 of conversations is 'x'; it must be an object with from and value",
+        ),
+        ({"chosen": {"from": "gpt"}}, "missing_field", "value of chosen is None; it must be text"),
+        (
+            {"chosen": None, "rejected": 7},
+            "wrong_type",
+            "rejected is 7; it must be an object with from and value",
+        ),
         ({"system": 7}, "wrong_type", "system is 7; it must be text"),
     ],
 )

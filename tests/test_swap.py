@@ -229,7 +229,9 @@ def killed_at(point, *arguments):
     root = Path(__file__).parents[1]
     code = subprocess.run(
         [sys.executable, "-c", KILLED, point, *arguments],
-        env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        check=False,
     ).returncode
     assert code == -9
 
@@ -238,14 +240,21 @@ def whole(directory="out"):
     """The files of a dataset, for comparison."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
-        for path in Path(directory).rglob("*") if path.is_file()
+        for path in Path(directory).rglob("*")
+        if path.is_file()
     }
 
 
 @pytest.mark.parametrize(
     ("point", "left"),
-    [("writing", "older"), ("complete", "older"), ("exchanged", "newer"), ("1", "older"),
-     ("2", "neither"), ("3", "newer")],
+    [
+        ("writing", "older"),
+        ("complete", "older"),
+        ("exchanged", "newer"),
+        ("1", "older"),
+        ("2", "neither"),
+        ("3", "newer"),
+    ],
 )
 def test_after_a_kill_the_older_or_the_newer_is_whole_and_the_next_run_repairs(point, left, capsys):
     datasets = {}

@@ -64,7 +64,8 @@ def test_a_transcript_without_marker_or_answer_is_rejected():
         r"rejected does not begin with a turn marker (\n\nHuman:), so it holds no prompt",
     )
     assert made("hh", {"chosen": hh("a"), "rejected": hh("a")}) == (
-        "bad_roles", "a transcript has no assistant turn",
+        "bad_roles",
+        "a transcript has no assistant turn",
     )
 
 
@@ -75,7 +76,8 @@ def chatml(*turns):
 def test_chatml_is_split_at_its_last_assistant_turn():
     head = (system("s"), user("a\nb"))
     record = {
-        "chosen": chatml(*head, assistant("good")), "rejected": chatml(*head, assistant("bad"))
+        "chosen": chatml(*head, assistant("good")),
+        "rejected": chatml(*head, assistant("bad")),
     }
     assert made("chatml", record) == [([*head], [assistant("good")], [assistant("bad")])]
     assert made("chatml", record | {"rejected": "x" + record["rejected"]})[0] == "missing_field"
@@ -107,7 +109,8 @@ def test_tool_turns_that_both_dialogues_share_belong_to_the_prompt():
     assert made("implicit-messages", record) == [(shared, [assistant("4")], [assistant("5")])]
     other = {"role": "tool", "content": "5", "tool_call_id": "1"}
     record = {
-        "chosen": [*shared, assistant("4")], "rejected": [user("2+2?"), call, other, assistant("5")]
+        "chosen": [*shared, assistant("4")],
+        "rejected": [user("2+2?"), call, other, assistant("5")],
     }
     assert made("implicit-messages", record) == [
         ([user("2+2?")], [call, result, assistant("4")], [call, other, assistant("5")]),
@@ -126,15 +129,31 @@ def test_an_answer_that_stops_where_the_other_goes_on_keeps_its_last_turn():
 @pytest.mark.parametrize(
     ("chosen", "rejected", "reason", "detail"),
     [
-        ([assistant("x")], [assistant("y")], "bad_roles",
-         "a dialogue has no user turn, so it has no prompt"),
-        ([user("a"), assistant("x")], [user("b"), assistant("y")], "history_mismatch",
-         "the two dialogues differ before the answer (turn 1), so they do not compare two answers "
-         "to one prompt; leave the record out or mend its history"),
-        ([user("a"), assistant("x")], "text", "wrong_type",
-         "rejected is text ('text') beside a list of messages"),
-        ([user("a"), assistant("x")], None, "missing_field",
-         "rejected is missing or null; give it a text"),
+        (
+            [assistant("x")],
+            [assistant("y")],
+            "bad_roles",
+            "a dialogue has no user turn, so it has no prompt",
+        ),
+        (
+            [user("a"), assistant("x")],
+            [user("b"), assistant("y")],
+            "history_mismatch",
+            "the two dialogues differ before the answer (turn 1), so they do not compare two answers "
+            "to one prompt; leave the record out or mend its history",
+        ),
+        (
+            [user("a"), assistant("x")],
+            "text",
+            "wrong_type",
+            "rejected is text ('text') beside a list of messages",
+        ),
+        (
+            [user("a"), assistant("x")],
+            None,
+            "missing_field",
+            "rejected is missing or null; give it a text",
+        ),
     ],
 )
 def test_implicit_messages_that_are_no_pair_say_why(chosen, rejected, reason, detail):

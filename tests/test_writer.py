@@ -114,7 +114,15 @@ def test_kept_columns_are_text_whatever_they_look_like(tmp_path, to):
     directory = written(tmp_path, records, to=to, keep=("note",))
     found = opened(directory, to, tmp_path / "cache")["train"]
     assert found["note"][:] == [
-        "007", "NA", "2024-01-01", None, "7", "0.5", "true", '{"a": [1]}', "é",
+        "007",
+        "NA",
+        "2024-01-01",
+        None,
+        "7",
+        "0.5",
+        "true",
+        '{"a": [1]}',
+        "é",
     ]
     assert found.features["note"] == datasets.Value("string")
 

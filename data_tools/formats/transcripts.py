@@ -8,9 +8,7 @@ from data_tools.formats.shape import Format, Meaning
 from data_tools.record import Fault, Message, Pair, clip
 
 _HH_TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Assistant):[ ]?")
-_CHATML_TURN = re.compile(
-    r"<\|im_start\|>(\w+)\r?\n(.*?)(?:<\|im_end\|>(?:\r?\n)?|\Z)", re.DOTALL
-)
+_CHATML_TURN = re.compile(r"<\|im_start\|>(\w+)\r?\n(.*?)(?:<\|im_end\|>(?:\r?\n)?|\Z)", re.DOTALL)
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
