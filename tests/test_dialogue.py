@@ -40,6 +40,7 @@ def test_whole_dialogues_beside_a_text_prompt_are_split_at_the_turn_that_it_is()
         "rejected": [user("P"), assistant("R")],
     }
     assert made(record) == [([user("P")], [assistant("C")], [assistant("R")])]
+    assert made(record | {"prompt": " P\n"}) == made(record)
     assert made(record | {"prompt": "other"}) == (
         "history_mismatch",
         "the prompt's text is no user turn of the two dialogues",

@@ -228,3 +228,14 @@ def test_no_bytes_end_in_anything_but_records_rejects_or_one_clear_line(name, co
     assert all(lines[line - 1].strip() for line in places)
     if name in (".jsonl", ".ndjson"):
         assert places == [i for i, line in enumerate(lines, start=1) if line.strip()]
+
+
+def test_what_this_command_wrote_into_a_directory_is_not_read_as_its_input(tmp_path):
+    from data_tools.readers import find_inputs
+
+    (tmp_path / "raw.csv").write_text("prompt,chosen,rejected\n", encoding="utf-8")
+    (tmp_path / "out.rejects.jsonl").write_text("{}\n", encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    for name in ("report.json", "rejects.jsonl", "train.jsonl"):
+        (tmp_path / "out" / name).write_text("{}\n", encoding="utf-8")
+    assert find_inputs((str(tmp_path),)) == [str(tmp_path / "raw.csv")]

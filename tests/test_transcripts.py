@@ -4,6 +4,7 @@ import pytest
 
 from data_tools.formats import FORMATS
 from data_tools.formats.shape import Meaning
+from data_tools.formats.transcripts import HH, IMPLICIT
 from data_tools.record import Fault
 
 
@@ -139,8 +140,8 @@ def test_an_answer_that_stops_where_the_other_goes_on_keeps_its_last_turn():
             [user("a"), assistant("x")],
             [user("b"), assistant("y")],
             "history_mismatch",
-            "the two dialogues differ before the answer (turn 1), so they do not compare two answers "
-            "to one prompt; leave the record out or mend its history",
+            "the two dialogues differ before the answer (turn 1), so they do not compare two "
+            "answers to one prompt; leave the record out or mend its history",
         ),
         (
             [user("a"), assistant("x")],
@@ -159,3 +160,16 @@ def test_an_answer_that_stops_where_the_other_goes_on_keeps_its_last_turn():
 def test_implicit_messages_that_are_no_pair_say_why(chosen, rejected, reason, detail):
     record = {"chosen": chosen, "rejected": rejected}
     assert made("implicit-messages", record) == (reason, detail)
+
+
+def test_a_system_column_heads_a_dialogue_whose_prompt_is_implicit():
+    record = dict(HH.passing) | {"system": "Be brief."}
+    prompt = HH.pairs(record, Meaning())[0].prompt
+    assert prompt[0] == {"role": "system", "content": "Be brief."}
+    assert [message["role"] for message in prompt] == ["system", "user"]
+    head = {"role": "system", "content": "Be brief."}
+    sides = {name: [head, *IMPLICIT.passing[name]] for name in ("chosen", "rejected")}
+    again = IMPLICIT.pairs(sides | {"system": "Be brief."}, Meaning())[0].prompt
+    assert [message["role"] for message in again] == ["system", "user"]  # said once, kept once
+    fault = HH.pairs(dict(HH.passing) | {"system": 7}, Meaning())
+    assert (fault.reason, fault.detail) == ("wrong_type", "system is 7; it must be text")

@@ -144,3 +144,17 @@ def check_tools(record: dict) -> tuple[str | None, dict | None] | Fault:
     if kwargs is not None and not isinstance(kwargs, dict):
         return Fault("wrong_type", f"chat_template_kwargs is {clip(kwargs)}; it must be an object")
     return tools or None, kwargs
+
+
+def check_system(record: dict, name: str = "system") -> str | None | Fault:
+    """The record's own system text, or None where it has none."""
+    system = record.get(name)
+    if not isinstance(system, str | None):
+        return Fault("wrong_type", f"{name} is {clip(system)}; it must be text")
+    return system or None
+
+
+def with_system(prompt: list[Message], system: str | None) -> list[Message]:
+    """The prompt headed by the system text, unless it begins with that very text already."""
+    head = {"role": "system", "content": system}
+    return prompt if system is None or prompt[:1] == [head] else [head, *prompt]

@@ -8,7 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_tools.formats.dialogue import check_side, check_tools, join_sides
+from data_tools.formats.dialogue import (
+    check_side,
+    check_system,
+    check_tools,
+    join_sides,
+    with_system,
+)
 from data_tools.formats.shape import Format, Label, Meaning
 from data_tools.record import ConvertError, Fault, Pair, Side, clip
 from data_tools.side import as_messages
@@ -184,10 +190,8 @@ def _pairs(row: Row, record: dict, meaning: Meaning) -> list[Pair] | Fault:
         for position, name in enumerate(names)
         if position < 2 or position == winner or record.get(name) not in (None, "")
     }
-    system, tools = record.get(row.system), check_tools(record)
-    if not isinstance(system, str | None):
-        tools = Fault("wrong_type", f"{row.system} is {clip(system)}; it must be text")
-    parts = (_twofold(row, record), prompt, *answers.values(), tools)
+    system, tools = check_system(record, row.system), check_tools(record)
+    parts = (_twofold(row, record), prompt, *answers.values(), system, tools)
     faults = [part for part in parts if isinstance(part, Fault)]
     if faults:
         return min(faults, key=lambda fault: fault.reason != "wrong_type")
@@ -236,7 +240,7 @@ def _join(prompt: Side, chosen: Side, rejected: Side, system: str | None, meanin
     if isinstance(joined, Fault) or not system:
         return joined
     prompt, chosen, rejected = joined
-    prompt = [{"role": "system", "content": system}, *as_messages(prompt, "user")]
+    prompt = with_system(as_messages(prompt, "user"), system)
     return prompt, as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
 
 

@@ -1,6 +1,6 @@
 """LLaMA-Factory's ShareGPT preference records: a conversation and two turns that could follow."""
 
-from data_tools.formats.dialogue import check_tools
+from data_tools.formats.dialogue import check_system, check_tools, with_system
 from data_tools.formats.shape import Format, Meaning
 from data_tools.record import Fault, Message, Pair, clip
 
@@ -39,17 +39,13 @@ def _pairs(record: dict, meaning: Meaning) -> list[Pair] | Fault:
         if isinstance(answer, str):  # a variant in the wild
             answer = {"from": "gpt", "value": answer}
         read.append(_turn(answer, name))
-    system, tools = record.get("system"), check_tools(record)
-    if system is not None and not isinstance(system, str):
-        read.append(Fault("wrong_type", f"system is {clip(system)}; it must be text"))
-    faults = [part for part in [*read, tools] if isinstance(part, Fault)]
+    system, tools = check_system(record), check_tools(record)
+    faults = [part for part in [*read, system, tools] if isinstance(part, Fault)]
     if faults:
         order = ("wrong_type", "missing_field", "bad_roles")
         return min(faults, key=lambda fault: order.index(fault.reason))
     prompt, chosen, rejected = read[:-2], read[-2], read[-1]
-    if system:
-        prompt = [{"role": "system", "content": system}, *prompt]
-    return [Pair(prompt, [chosen], [rejected], None, *tools)]
+    return [Pair(with_system(prompt, system), [chosen], [rejected], None, *tools)]
 
 
 SHAREGPT = Format(

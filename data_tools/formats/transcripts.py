@@ -3,7 +3,13 @@
 import re
 from collections.abc import Callable
 
-from data_tools.formats.dialogue import check_side, check_tools, split_dialogues
+from data_tools.formats.dialogue import (
+    check_side,
+    check_system,
+    check_tools,
+    split_dialogues,
+    with_system,
+)
 from data_tools.formats.shape import Format, Meaning
 from data_tools.record import Fault, Message, Pair, clip
 
@@ -53,7 +59,8 @@ def _has_markers(turns: Callable) -> Callable[[dict], bool]:
 def _marked(turns: Callable, marker: str) -> Callable[[dict, Meaning], list[Pair] | Fault]:
     def pairs(record: dict, meaning: Meaning) -> list[Pair] | Fault:
         sides = [check_side(record.get(name), name) for name in ("chosen", "rejected")]
-        if fault := _first_fault(sides):
+        system, tools = check_system(record), check_tools(record)
+        if fault := _first_fault([*sides, system, tools]):
             return fault
         dialogues = []
         for side, name in zip(sides, ("chosen", "rejected"), strict=True):
@@ -74,7 +81,8 @@ def _marked(turns: Callable, marker: str) -> Callable[[dict, Meaning], list[Pair
                 "the two transcripts differ before the last assistant turn, so they do not compare "
                 "two answers to one prompt; leave the record out or mend its history",
             )
-        return [Pair(chosen[: cuts[0]], chosen[cuts[0] :], rejected[cuts[1] :])]
+        prompt = with_system(chosen[: cuts[0]], system)
+        return [Pair(prompt, chosen[cuts[0] :], rejected[cuts[1] :], None, *tools)]
 
     return pairs
 
@@ -96,8 +104,8 @@ def _is_messages(record: dict) -> bool:
 
 def _implicit_messages(record: dict, meaning: Meaning) -> list[Pair] | Fault:
     sides = [check_side(record.get(name), name) for name in ("chosen", "rejected")]
-    tools = check_tools(record)
-    if fault := _first_fault([*sides, tools]):
+    system, tools = check_system(record), check_tools(record)
+    if fault := _first_fault([*sides, system, tools]):
         return fault
     for side, name in zip(sides, ("chosen", "rejected"), strict=True):
         if isinstance(side, str):
@@ -105,7 +113,8 @@ def _implicit_messages(record: dict, meaning: Meaning) -> list[Pair] | Fault:
     split = split_dialogues(*sides)
     if isinstance(split, Fault):
         return split
-    return [Pair(*split, None, *tools)]
+    prompt, chosen, rejected = split
+    return [Pair(with_system(prompt, system), chosen, rejected, None, *tools)]
 
 
 _CHOSEN_WINS = "chosen won"

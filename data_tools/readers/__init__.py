@@ -57,12 +57,7 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
         if path == STDIN:
             files.append(path)
         elif os.path.isdir(path):
-            inside = [
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(path, onerror=_refuse)
-                for name in names
-                if name.lower().endswith(ENDINGS) and not name.startswith(".")
-            ]
+            inside = _inside(path)
             if not inside:
                 raise ConvertError(
                     f"{path}: no preference files in this directory; known endings are "
@@ -85,6 +80,22 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
                 "records; rename it"
             )
     return files
+
+
+def _inside(directory: str) -> list[str]:
+    """The files in a directory and below, what this command itself has written there left out."""
+    found = []
+    for folder, _, names in os.walk(directory, onerror=_refuse):
+        if folder != directory and {"report.json", "rejects.jsonl"} <= set(names):
+            continue
+        found += [
+            os.path.join(folder, name)
+            for name in names
+            if name.lower().endswith(ENDINGS)
+            and not name.startswith(".")
+            and not name.endswith(".rejects.jsonl")
+        ]
+    return found
 
 
 def _refuse(error: OSError) -> None:
