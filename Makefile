@@ -11,6 +11,8 @@ QUICKSTART := checkpoints/quickstart
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# The models here are tiny: on a busy machine several threads wait for each other and crawl.
+export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart test test-slow lint clean distclean
 .DELETE_ON_ERROR:
