@@ -140,7 +140,8 @@ def _dropout_note(settings: Settings, dropout: float) -> str:
 
 def _place(settings: Settings, text: str) -> str:
     """Where the first key that a library's message names was given, or the config file."""
-    words = (word.strip("`'\".,:;()[]").lstrip("-") for word in text.replace("=", " ").split())
+    parted = text.replace("=", " ").replace("/", " ").split()
+    words = (word.strip("`'\".,:;()[]").lstrip("-") for word in parted)
     given = {name.removeprefix("lora."): name for name in settings.places}
     named = [given[word] for word in words if word in given]
     # peft writes "Target modules" for target_modules.

@@ -13,8 +13,23 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.keys import LOSS_OPTIONS, RANGES, REFUSED_VALUES, REMOVED, SHORT_NAMES, WITHOUT_EFFECT
-from dpo_wrap.schema import Field, class_fields, lora_fields, loss_readers, trl_fields
+from dpo_wrap.keys import (
+    LOSS_OPTIONS,
+    RANGES,
+    READ_WITH,
+    REFUSED_VALUES,
+    REMOVED,
+    SHORT_NAMES,
+    WITHOUT_EFFECT,
+)
+from dpo_wrap.schema import (
+    Field,
+    class_fields,
+    logged_figures,
+    lora_fields,
+    loss_readers,
+    trl_fields,
+)
 from dpo_wrap.values import Complaint, nearest, settle
 from dpo_wrap.yaml_lines import Entry, Fault, read_file, read_override
 
@@ -176,6 +191,8 @@ def _value(name: str, value: Any) -> Any:
     kind = fields[name.removeprefix("lora.")].kind
     if name not in own:
         value = settle(value, kind, RANGES.get(name))
+        if name == "loss_type" and value == []:
+            raise Complaint("empty; name at least one loss")
         if (refusal := _refused(name, value)) is not None:
             raise Complaint(refusal)
         return value
@@ -215,6 +232,8 @@ def _together(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault
         yield Fault(given["disable_dropout"].place, text)
     if "adapter_path" in values and values["adapter_path"] and values.get("lora") is False:
         yield Fault(given["adapter_path"].place, "adapter_path is refused beside lora: false")
+    yield from _best(values, given)
+    yield from _unread(values, given)
     if "loss_type" in given and "loss_type" not in values:
         return
     losses = values["loss_type"] if "loss_type" in values else trl_fields()["loss_type"].default
@@ -228,6 +247,30 @@ def _together(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault
     if "exo_pair" in losses and not values.get("label_smoothing"):
         text = "loss_type exo_pair needs label_smoothing above 0; its paper recommends 1e-3"
         yield Fault(given["loss_type"].place, text)
+
+
+def _best(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault]:
+    """A figure to choose the best checkpoint by that no evaluation of DPOTrainer has."""
+    name = values.get("metric_for_best_model")
+    if name is not None and (bare := name.removeprefix("eval_")) not in logged_figures():
+        like = nearest(bare, logged_figures()) or "rewards/accuracies"
+        text = f"metric_for_best_model: {name!r} is unknown; did you mean {f'eval_{like}'!r}?"
+        yield Fault(given["metric_for_best_model"].place, text)
+
+
+def _unread(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault]:
+    """Keys that another key's value keeps from being read."""
+    fields = trl_fields()
+    for name, (other, needed) in READ_WITH.items():
+        if values.get(name, fields[name].default) == fields[name].default:
+            continue
+        # A faulty value has its own fault.
+        if (other in values or other not in given) and (
+            values.get(other, fields[other].default) != needed
+        ):
+            word = str(needed).lower()
+            text = f"{given[name].key} has no effect without {other}: {word}"
+            yield Fault(given[name].place, f"{text}; set it, or remove the key")
 
 
 def _in_order(faults: list[Fault]) -> list[Fault]:

@@ -4,7 +4,7 @@
 def one_line(error: Exception) -> str:
     """What a library's exception says, without its further lines."""
     text = next((line for line in str(error).splitlines() if line.strip()), "")
-    return text.strip().rstrip(".") or type(error).__name__
+    return text.strip().rstrip(".:") or type(error).__name__
 
 
 class DpoWrapError(Exception):

@@ -29,6 +29,8 @@ exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or 
 were refused."""
 
 EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.yaml", "run.json"
+# What the figures do not hang on, so that the config of now decides it.
+SPEED = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
 SHOWN, CLIPPED = 2, 200
 """Samples on the screen, and characters of each; samples.jsonl holds all."""
 
@@ -55,20 +57,27 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--max-new-tokens",
-        type=_count,
+        type=_at_least_one,
         default=128,
         metavar="N",
         help="tokens at which a sampled answer is cut off (default 128)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of the sampling (default 0)")
+    add("--seed", type=_count, default=0, metavar="N", help="of the sampling (default 0)")
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is too small; give 0 or more")
+def _count(text: str, least: int = 0, most: int = 2**32 - 1) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"an integer expected, found {text!r}") from None
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; it must be {least} to {most}")
     return value
+
+
+def _at_least_one(text: str) -> int:
+    return _count(text, least=1)
 
 
 def trained_settings(settings: Settings, dataset: str | None) -> Settings:
@@ -93,15 +102,18 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
             for name in differing
         )
         raise ConfigError(f"the config is not the one of the run in {run}: {said}; train it anew")
-    paths = (dataset,) if dataset else settings.dataset_path
+    speed = {name: settings.trl[name] for name in SPEED if name in settings.trl}
+    paths, places = settings.dataset_path, settings.places
+    if dataset:
+        paths, places = (dataset,), {**places, "dataset_path": "--dataset"}
     return dataclasses.replace(
         trained,
         output_dir=settings.output_dir,
         dataset_path=paths,
         metrics=settings.metrics,
-        places=settings.places,
+        places=places,
         source=settings.source,
-        trl=dict(trained.trl) | {"report_to": "none", "eval_strategy": "no"},
+        trl=dict(trained.trl) | speed | {"report_to": "none", "eval_strategy": "no"},
     )
 
 
@@ -121,7 +133,10 @@ def summary(found: dict[str, Any], samples: list[dict[str, Any]], run: str) -> s
     """The figures as a table, two samples, and where to look next."""
     low, high = found["reward_accuracy_interval"]
     rows = [
-        ("held-out pairs", f"{found['examples']:,} ({found['split']})"),
+        (
+            "held-out pairs" if found["split"] == "test" else "pairs",
+            f"{found['examples']:,} ({found['split']})",
+        ),
         ("reward accuracy", f"{found['reward_accuracy']:.3f}  [{low:.3f}, {high:.3f}]"),
         ("reward margin", f"{found['reward_margin']:.3f}"),
         ("log-ratio chosen", f"{found['chosen_log_ratio']:+.2f} nats"),

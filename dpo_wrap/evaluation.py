@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         if said := spoken(request.split, fit, dpo.max_length, settings.overlength):
             print(said, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
-        prompts = sampling.choose_prompts(
-            tokens["prompt_ids"], request.samples, request.seed, _room(config, request)
-        )
+        room = _room(config, request)
+        prompts = sampling.choose_prompts(tokens["prompt_ids"], request.samples, request.seed, room)
+        if request.samples and (said := _too_long(tokens["prompt_ids"], room, request)):
+            print(said, file=sys.stderr)
     sampled = sampling.sample_answers(
         judged, prompts, dpo, stop_ids(judged.tokenizer), request.max_new_tokens, request.seed
     )
@@ -99,6 +100,17 @@ def _room(config: Any, request: Request) -> int | None:
     """How many tokens a prompt may have so that the model's context holds its answer too."""
     context = context_length(config)
     return None if context is None else context - request.max_new_tokens
+
+
+def _too_long(prompts: Sequence[list[int]], room: int | None, request: Request) -> str | None:
+    """Which prompts are not sampled from, in a line; None where all may be."""
+    count = sum(room is not None and len(prompt) > room for prompt in prompts)
+    if not count:
+        return None
+    return (
+        f"{count} of {len(prompts)} prompts leave no room for {request.max_new_tokens} tokens in "
+        "the model's context, so they are not sampled from; lower --max-new-tokens"
+    )
 
 
 def preference_figures(chosen: list[float], rejected: list[float], beta: float) -> dict[str, Any]:

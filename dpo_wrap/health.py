@@ -90,9 +90,9 @@ def figures(history: list[dict[str, Any]], beta: float) -> dict[str, float]:
 def verdict(found: dict[str, float], start: dict[str, Any] | None) -> str:
     """How the run went, in a sentence or two."""
     if not found:
-        return "nothing was logged, so nothing can be said; set logging_steps below the step count"
+        return "nothing was logged, so nothing can be said; lower logging_steps"
     margin, accuracy = found["reward_margin"], found["reward_accuracy"]
-    if margin < 0:
+    if margin <= -MOVED:
         said = (
             f"went the wrong way: the margin ended at {margin:.3f}; look at the labels, then at "
             "learning_rate"

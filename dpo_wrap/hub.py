@@ -7,6 +7,7 @@ look it up for telemetry even where model and data are local.
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,14 +24,31 @@ FILE_ENDINGS = (
 
 
 def check_paths(settings: Settings) -> None:
-    """Raise ConfigError for paths that can only be mistyped, all at once."""
+    """Raise ConfigError for paths that can only be mistaken, all at once."""
     faults = [
         f"{settings.place(key)} {name!r} does not exist; give the path of {what}"
         for key, name, what in _named(settings)
         if not is_local(name) and not is_hub_name(name)
     ]
+    faults += [
+        f"{settings.place('metrics')}: {name!r} does not exist; give the path of a metric module"
+        for name in settings.metrics
+        if not is_local(name)
+    ]
+    faults += _output_faults(settings)
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def check_moving(settings: Settings) -> None:
+    """Raise ConfigError where `--resume never` would move aside what the new run is made from."""
+    run = Path(settings.output_dir).expanduser().resolve()
+    for key, name, _ in _named(settings):
+        if is_local(name) and run in Path(name).expanduser().resolve().parents:
+            raise ConfigError(
+                f"{settings.place(key)} {name!r} lies in {settings.output_dir}, which --resume "
+                "never would move aside; choose another output_dir, or move it out first"
+            )
 
 
 def settle_environment(settings: Settings) -> None:
@@ -72,6 +90,24 @@ def unreachable(settings: Settings, key: str, name: str, what: str) -> str:
         "download of it is kept, and the Hub cannot be reached; "
         f"give the path of {what}, or run once online (downloads are kept under HF_HOME)"
     )
+
+
+def _output_faults(settings: Settings) -> Iterator[str]:
+    """Why no run can be written to output_dir: a run has a directory to itself."""
+    place, here = settings.place("output_dir"), Path.cwd()
+    run = Path(settings.output_dir).expanduser().resolve()
+    standing = next(path for path in (run, *run.parents) if path.exists())
+    if not standing.is_dir():
+        yield f"{place}: {standing} is a file; name a directory"
+    elif not os.access(standing, os.W_OK):
+        yield f"{place}: {standing} may not be written to; name another directory"
+    elif run == here or run in here.parents:
+        yield f"{place} {settings.output_dir!r} holds more than a run; name a directory of its own"
+    for key, name, _ in _named(settings):
+        given = Path(name).expanduser().resolve()
+        # A converted dataset is a folder of files that are opened together.
+        if is_local(name) and (run == given or key == "dataset_path" and given in run.parents):
+            yield f"{place} {settings.output_dir!r} is or lies in {key} {name!r}; name another"
 
 
 def _named(settings: Settings) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -42,6 +43,8 @@ class JudgedModel:
 def load_judged(settings: Settings, device: torch.device) -> JudgedModel:
     """The model in output_dir and what it was trained against. Raises ModelError."""
     run = settings.output_dir
+    if not any(Path(run).glob("*.safetensors")):
+        raise ModelError(f"{run}: its weights (*.safetensors) are gone; train it again")
     try:
         tokenizer = AutoTokenizer.from_pretrained(run)
         if settings.lora is None:

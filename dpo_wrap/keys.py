@@ -129,14 +129,29 @@ WITHOUT_EFFECT = {
     "do_eval": "eval_strategy decides; use it",
     "do_predict": "use python -m dpo_wrap.eval",
     "resume_from_checkpoint": "use --resume PATH",
+    "lora.peft_type": "LoraConfig sets it by itself; remove it",
+    "lora.base_model_name_or_path": "model_path names the base model; remove it",
     "label_smoothing_factor": "no DPO loss reads it; use label_smoothing with loss_type: robust",
 }
 
-# Values that transformers offers and DPOTrainer cannot serve.
+BIAS = "trained biases stay when the adapter is off, so the reference would move with the policy"
+# Values that transformers and peft offer and DPOTrainer cannot serve.
 REFUSED_VALUES = {
     ("train_sampling_strategy", "group_by_length"): "DPOTrainer's rows have no length",
     ("train_sampling_strategy", "batch_rebalance"): "DPOTrainer's rows have no length",
+    ("lora.bias", "all"): BIAS,
+    ("lora.bias", "lora_only"): BIAS,
     ("lora.inference_mode", True): "it freezes the adapter, so nothing would be trained",
+}
+
+# Keys that are read only where another key has a certain value.
+READ_WITH = {
+    "eval_steps": ("eval_strategy", "steps"),
+    "save_steps": ("save_strategy", "steps"),
+    "logging_steps": ("logging_strategy", "steps"),
+    "ref_model_mixup_alpha": ("sync_ref_model", True),
+    "ref_model_sync_steps": ("sync_ref_model", True),
+    "f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence"),
 }
 
 # Options of the loss that only some losses read; which ones, schema.loss_readers() takes from TRL.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
@@ -69,6 +70,9 @@ def load_adapter_config(settings: Settings) -> LoraConfig | None:
     try:
         adapter = PeftConfig.from_pretrained(located(path))
     except (OSError, ValueError, TypeError, KeyError) as error:
+        if not local.exists() and HF_HUB_OFFLINE:
+            what = "an adapter's directory"
+            raise ModelError(unreachable(settings, "adapter_path", path, what)) from None
         raise ModelError(f"{place} {path!r} could not be loaded: {one_line(error)}") from None
     if not isinstance(adapter, LoraConfig):
         raise ModelError(f"{place} {path!r} is no LoRA adapter but {adapter.peft_type}")

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from trl import DPOConfig
 
 from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
@@ -59,6 +60,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
             tokens[name], fits[name] = tokenize(
                 settings, rows, name, tokenizer, arguments.dpo, config
             )
+    _check_batch(settings, arguments.dpo, len(tokens["train"]))
     limit = arguments.dpo.max_length
     said = (spoken(name, fit, limit, settings.overlength) for name, fit in fits.items())
     return Prepared(
@@ -73,6 +75,16 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         fits=fits,
         notes=[*arguments.notes, *splits.notes, *(line for line in said if line)],
     )
+
+
+def _check_batch(settings: Settings, dpo: DPOConfig, pairs: int) -> None:
+    """With dataloader_drop_last a batch that cannot be filled would be a run of no steps."""
+    size = dpo.train_batch_size * dpo.world_size
+    if dpo.dataloader_drop_last and pairs < size:
+        raise ConfigError(
+            f"{settings.place('dataloader_drop_last')}: {pairs} pairs fill no batch of {size}, so "
+            "no step would be taken; lower batch_size, or remove it"
+        )
 
 
 def distributed() -> bool:

@@ -82,12 +82,13 @@ def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> St
     """
     if resume != "auto":
         return Start(checkpoint=_named(Path(resume), directory, identity))
-    finished = _read_run(directory)
+    finished, notes = _read_run(directory), []
     if finished is not None:
         _match(directory, finished, identity)
-        if not _extended(finished["config"], identity["config"]):
+        if not _has_weights(directory):
+            notes.append(f"{directory}: finished before, but its weights are gone")
+        elif not _extended(finished["config"], identity["config"]):
             return Start(finished=finished)
-    notes = []
     for folder in checkpoints.find(directory):
         found = checkpoints.read(folder)
         if isinstance(found, Checkpoint):

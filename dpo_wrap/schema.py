@@ -118,6 +118,18 @@ def loss_readers() -> dict[str, frozenset[str]]:
     return readers
 
 
+@cache
+def logged_figures() -> tuple[str, ...]:
+    """The names that an evaluation logs its figures by, less their `eval_`."""
+    stored = (
+        _literal(node.slice)
+        for node in ast.walk(_tree(*TRAINER))
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Subscript)
+    )
+    speed = ("runtime", "samples_per_second", "steps_per_second")
+    return ("loss", *dict.fromkeys(name for name in stored if isinstance(name, str)), *speed)
+
+
 def _fields(classes: tuple[tuple[str, str, str], ...]) -> dict[str, Field]:
     found = {}
     for package, file, name in classes:

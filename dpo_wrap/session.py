@@ -18,6 +18,7 @@ from dpo_wrap.config import Settings
 from dpo_wrap.data import adopt
 from dpo_wrap.errors import RunError
 from dpo_wrap.faults import faults_named
+from dpo_wrap.hub import check_moving
 from dpo_wrap.prepare import Prepared, prepare
 from dpo_wrap.run_dir import Start
 from dpo_wrap.signals import Stop
@@ -34,6 +35,8 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
     out = Path(settings.output_dir).expanduser()
     with faults_named(out, GOES_ON), _aside(out) as aside:
         fresh = resume == "never" and run_dir.is_run(out)
+        if fresh:
+            check_moving(settings)
         # A run that is moved aside takes its converted data along.
         prepared = prepare(settings, aside if fresh else out, aside)
         identity = _identity(prepared)
@@ -79,6 +82,8 @@ def dry_run(settings: Settings, resume: str) -> int:
         start = Start()
         if resume != "never":
             start = run_dir.where_to_start(out, resume, _identity(prepared))
+        elif run_dir.is_run(out):
+            check_moving(settings)
         trainer, notes = _trainer(prepared, None)
         _say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
         _say(*_examples(prepared))
@@ -180,8 +185,14 @@ def _summary(run: dict[str, Any], settings: Settings) -> list[str]:
         *lines,
         run["verdict"],
         f"{what} and tokenizer: {out}; figures: {out}/{run_dir.METRICS}, {out}/{run_dir.RUN}",
-        f"next: python -m dpo_wrap.eval {settings.source}",
+        f"next: python -m dpo_wrap.eval {_repeats(settings)}",
     ]
+
+
+def _repeats(settings: Settings) -> str:
+    """The config that names this run by itself: the user's, unless --set changed it."""
+    changed = any(place.startswith("--set ") for place in settings.places.values())
+    return f"{settings.output_dir}/{run_dir.CONFIG}" if changed else settings.source
 
 
 def _examples(prepared: Prepared) -> list[str]:

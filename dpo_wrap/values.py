@@ -65,8 +65,9 @@ def settle(value: Any, kind: Kind, limits: Range | None = None) -> Any:
 
 
 def nearest(word: str, known: list[str] | tuple[str, ...]) -> str | None:
-    """The known name most like the word, or None where none is."""
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.6)), None)
+    """The known name most like the word, whatever its case, or None where none is."""
+    lower = {name.lower(): name for name in known}
+    return next((lower[n] for n in difflib.get_close_matches(word.lower(), lower, n=1)), None)
 
 
 def _typed(value: Any, kind: Kind) -> Any:
@@ -103,6 +104,8 @@ def _number(value: int | float, kind: Kind) -> Any:
     if not kind.names & {"int", "float"}:
         hint = "; put it in quotes" if "str" in kind.names and not kind.choices else ""
         raise Complaint(f"{_expected(kind)} expected, found {_found(value)}{hint}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise Complaint(f"{value} is out of range; it must be below 2**63")
     if isinstance(value, float) and not math.isfinite(value):
         raise Complaint(f"a finite number expected, found {value}")
     if isinstance(value, float) and "float" not in kind.names:

@@ -73,6 +73,8 @@ def read_file(path: str, groups: Iterable[str]) -> tuple[list[Entry], list[Fault
         raise ConfigError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{_where(path, error)}: not valid YAML: {_problem(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply to be read") from None
     if root is None:
         raise ConfigError(f"{path}: empty; write at least model_path, dataset_path and output_dir")
     if not isinstance(root, yaml.MappingNode):

@@ -9,7 +9,7 @@ import pytest
 
 from dpo_wrap.config import documented_keys, key_table, load_settings, own_fields
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.keys import RANGES, REFUSED_VALUES, REMOVED, SHORT_NAMES, WITHOUT_EFFECT
+from dpo_wrap.keys import RANGES, READ_WITH, REFUSED_VALUES, REMOVED, SHORT_NAMES, WITHOUT_EFFECT
 from dpo_wrap.schema import UNKNOWN_DEFAULT, lora_fields, loss_readers, trl_fields
 
 ROOT = Path(__file__).parent.parent
@@ -232,6 +232,9 @@ def test_all_faults_of_a_file_are_shown_at_once_with_their_lines(faults):
         ("disable_dropout: true\nlora_dropout: 0.1", "would switch off lora_dropout too"),
         ("metrics: ['']", "metrics: empty"),
         ("z: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("loss_type: []", "loss_type: empty; name at least one loss"),
+        ("lora:\n  peft_type: IA3", "lora.peft_type: it would have no effect"),
+        (f"batch_size: {10**30}", "is out of range; it must be below 2**63"),
     ],
 )
 def test_a_fault_says_what_is_wrong_and_the_mend(faults, text, said):
@@ -260,6 +263,7 @@ def test_options_that_agree_are_accepted_together(load):
         ("a: [1", "config.yaml:1: not valid YAML: expected ',' or ']'"),
         ("a: 1\n\tb: 2", "config.yaml:2: not valid YAML"),
         ("a: 1\n--- \nb: 2", "not valid YAML"),
+        ("beta: " + "[" * 3000, "config.yaml: nested too deeply to be read"),
     ],
 )
 def test_a_file_that_is_no_config_is_one_clear_line(faults, text, said):
@@ -274,6 +278,44 @@ def test_missing_keys_are_named(faults):
         f"config.yaml: required key '{name}' is missing"
         for name in ("model_path", "dataset_path", "output_dir")
     ]
+
+
+def test_the_nearest_key_is_named_whatever_the_case(faults):
+    lines = faults("Beta: 1\nMODEL_PATH: x\nLoRA: false")
+    assert [line.rpartition("did you mean ")[2] for line in lines] == [
+        "'beta'?",
+        "'model_path'?",
+        "'lora'?",
+    ]
+
+
+def test_a_figure_to_choose_the_best_checkpoint_by_must_be_one_of_the_trainers(load, faults):
+    for name in ("loss", "eval_loss", "rewards/accuracies", "eval_rewards/margins"):
+        assert load(f"metric_for_best_model: {name}").trl["metric_for_best_model"] == name
+    assert faults("metric_for_best_model: eval_accuracies") == [
+        "config.yaml:4: metric_for_best_model: 'eval_accuracies' is unknown; did you mean "
+        "'eval_rewards/accuracies'?"
+    ]
+
+
+def test_a_key_that_another_keeps_from_being_read_is_refused(load, faults):
+    assert faults(
+        "eval_steps: 5\nsave_steps: 5\nsave_strategy: epoch\nref_model_sync_steps: 9"
+    ) == [
+        "config.yaml:4: eval_steps has no effect without eval_strategy: steps; set it, or remove "
+        "the key",
+        "config.yaml:5: save_steps has no effect without save_strategy: steps; set it, or remove "
+        "the key",
+        "config.yaml:7: ref_model_sync_steps has no effect without sync_ref_model: true; set it, "
+        "or remove the key",
+    ]
+    load("eval_strategy: steps\neval_steps: 5\nsave_steps: 5\nlogging_steps: 3")
+
+
+def test_biases_that_would_move_the_reference_are_refused(load, faults):
+    assert load("lora:\n  bias: none").lora == {"bias": "none"}
+    for bias in ("all", "lora_only"):
+        assert "so the reference would move with the policy" in faults(f"lora:\n  bias: {bias}")[0]
 
 
 def test_a_path_that_is_no_file_is_one_clear_line(tmp_path):
@@ -311,7 +353,7 @@ def test_a_refusal_comes_within_two_seconds_and_before_torch_is_imported(tmp_pat
 
 
 def test_every_key_of_the_tables_exists_or_is_gone():
-    for name in (*RANGES, *WITHOUT_EFFECT, *(key for key, _ in REFUSED_VALUES)):
+    for name in (*RANGES, *WITHOUT_EFFECT, *READ_WITH, *(key for key, _ in REFUSED_VALUES)):
         assert name in trl_fields() or name.removeprefix("lora.") in lora_fields(), name
     for full, _ in SHORT_NAMES.values():
         assert full in trl_fields() or full.removeprefix("lora.") in lora_fields(), full

@@ -10,6 +10,7 @@ import yaml
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
+from dpo_wrap.config import load_settings
 
 METRIC = """
 import datasets
@@ -212,6 +213,43 @@ def test_without_a_test_split_the_ways_on_are_named(trained, tmp_path, capsys):
     found = evaluated(trained, "--dataset", str(few), "--split", "train", "--samples", "0")
     assert (found["examples"], found["split"], found["dataset"]) == (2, "train", [str(few)])
     assert found["kl_per_sequence"] is None
+
+
+@pytest.mark.parametrize(
+    "words", [("--max-new-tokens", "0"), ("--seed", str(2**40)), ("--samples", "many")]
+)
+def test_a_number_that_cannot_be_is_a_fault_of_usage(trained, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        eval_command.main([str(trained), *words])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "out of range; it must be" in said or "an integer expected, found 'many'" in said
+
+
+def test_prompts_without_room_for_an_answer_are_said(trained, capsys):
+    assert eval_command.main([str(trained), "--samples", "2", "--max-new-tokens", "127"]) == 0
+    said = capsys.readouterr().err
+    assert "prompts leave no room for 127 tokens in the model's context" in said
+
+
+def test_the_batch_size_of_now_is_taken(trained):
+    settings = load_settings(str(trained), ["per_device_eval_batch_size=1"])
+    now = eval_command.trained_settings(settings, None)
+    assert now.option("per_device_eval_batch_size") == 1
+
+
+def test_another_dataset_that_does_not_exist_is_named_as_it_was_given(trained, capsys):
+    assert "--dataset '/no/where' does not exist" in refused(
+        capsys, str(trained), "--dataset", "/no/where"
+    )
+
+
+def test_a_run_without_its_weights_is_refused(trained, tmp_path, capsys):
+    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/adapter_model.safetensors").unlink()
+    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run")
+    assert "its weights (*.safetensors) are gone; train it again" in error
 
 
 def test_full_weights_are_judged_against_the_model_that_they_began_as(tmp_path, tiny_model_dir):

@@ -35,6 +35,7 @@ def test_the_last_evaluation_is_among_the_figures():
         (log(1, 1.5), "learned: the margin rose to 1.50, reward accuracy 1.00; chosen +10.0 nats"),
         (log(1, 1.5, chosen=-1.0), "both answers became less likely (chosen -10.0 nats"),
         (log(1, 0.003), "hardly moved: the margin ended at 0.0030"),
+        (log(1, -0.002), "hardly moved: the margin ended at -0.0020"),
         (log(1, -0.2), "went the wrong way: the margin ended at -0.200"),
     ],
 )

@@ -53,6 +53,42 @@ def test_mistyped_paths_are_refused_all_at_once(settings):
     assert len(lines) == 2
 
 
+def test_a_metric_module_that_does_not_exist_is_refused_before_training(settings, tmp_path):
+    with pytest.raises(ConfigError, match="metrics: 'no.py' does not exist"):
+        hub.check_paths(settings(metrics=["no.py"], output_dir=str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        (".", "holds more than a run; name a directory of its own"),
+        ("..", "holds more than a run; name a directory of its own"),
+        ("/", "holds more than a run; name a directory of its own"),
+        ("data", "is or lies in dataset_path"),
+        ("data/run", "is or lies in dataset_path"),
+        ("model", "is or lies in model_path"),
+        ("file/below/it", "file is a file; name a directory"),
+    ],
+)
+def test_a_run_has_a_directory_to_itself(settings, tmp_path, monkeypatch, out, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "model"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        hub.check_paths(settings(model_path="model", dataset_path="data", output_dir=out))
+    assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    hub.check_paths(settings(model_path="model", dataset_path="data", output_dir="new/run"))
+
+
+def test_what_a_run_is_made_from_is_not_moved_aside(settings, tmp_path):
+    (tmp_path / "run/checkpoint-2").mkdir(parents=True)
+    keys = {"output_dir": str(tmp_path / "run")}
+    hub.check_moving(settings(**keys))
+    with pytest.raises(ConfigError, match="adapter_path .* lies in .* would move aside"):
+        hub.check_moving(settings(adapter_path=str(tmp_path / "run/checkpoint-2"), **keys))
+
+
 def test_with_everything_local_the_hub_is_switched_off_unasked(
     settings, environment, tmp_path, monkeypatch
 ):

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from dpo_wrap.arguments import build_arguments
+from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.model import context_length, load_adapter_config, load_base, load_config, load_policy
@@ -65,6 +65,11 @@ def test_an_adapter_given_as_the_model_is_refused_with_that_word(settings, adapt
 def test_a_model_given_as_the_adapter_is_refused(settings, tiny_model_dir):
     said = refused(load_adapter_config, settings(adapter_path=str(tiny_model_dir)))
     assert "has no adapter_config.json, so it is no adapter" in said
+
+
+def test_an_adapter_of_the_hub_without_a_network_is_one_line_with_the_way_on(settings):
+    with pytest.raises(ModelError, match="adapter_path 'owner/name' could .*, or run once online"):
+        load_adapter_config(settings(adapter_path="owner/name"))
 
 
 def test_a_file_is_no_model(settings, tmp_path):
@@ -299,6 +304,14 @@ def test_what_only_trl_can_judge_is_shown_in_the_same_form(arguments):
     assert ": loss_weights: DPOConfig refuses it: `loss_weights` must have the same length" in said
     said = refused(lambda: arguments(load_best_model_at_end=True))
     assert "load_best_model_at_end: DPOConfig refuses it: --load_best_model_at_end requires" in said
+
+
+def test_a_key_that_a_library_names_beside_another_word_is_found(settings):
+    error = ValueError("Your setup doesn't support bf16/gpu.")
+    said = str(refusal("DPOConfig", error, settings(bf16=True)))
+    assert said.endswith(
+        "c.yaml:5: bf16: DPOConfig refuses it: Your setup doesn't support bf16/gpu."
+    )
 
 
 def test_what_only_peft_can_judge_is_shown_in_the_same_form(arguments):

@@ -136,6 +136,28 @@ def test_a_damaged_checkpoint_is_skipped_with_a_line(run, stop_at, monkeypatch, 
     assert [line["step"] for line in metrics(out)] == [2, 4, 6]
 
 
+def test_a_run_that_ended_before_its_last_file_takes_no_step_too_many(run, capsys):
+    # Of 24 pairs in batches of 4 an epoch is 6 steps: the run ends within one.
+    _, out = run(max_steps=4)
+    before, lines = adapter_weights(out), metrics(out)
+    (out / "run.json").unlink()
+    (out / "adapter_model.safetensors").unlink()
+    assert run(max_steps=4)[0] == 0
+    assert f"going on from {out / 'checkpoint-4'}" in capsys.readouterr().out
+    assert same(adapter_weights(out), before)
+    assert metrics(out) == lines
+    assert json.loads((out / "run.json").read_text())["steps"] == 4
+
+
+def test_a_finished_run_without_its_weights_gets_them_back(run, capsys):
+    _, out = run()
+    before = adapter_weights(out)
+    (out / "adapter_model.safetensors").unlink()
+    assert run()[0] == 0
+    assert "finished before, but its weights are gone" in capsys.readouterr().out
+    assert same(adapter_weights(out), before)
+
+
 def test_weights_without_a_checkpoint_are_not_written_over(run, capsys):
     _, out = run(save_strategy="no")
     assert run(save_strategy="no", max_steps=8)[0] == 2

@@ -55,7 +55,8 @@ def test_the_sample_config_visibly_trains(tiny_model_dir, tmp_path, capsys):
     assert "learning_rate: 0.0002 by default with LoRA" in said
     assert "lora_dropout: 0.1 acts on the adapter; the base model's dropout stays off" in said
     assert "logging_dir: logs is unused without report_to: tensorboard" in said
-    assert "next: python -m dpo_wrap.eval" in said
+    # The sample config alone would not find this run.
+    assert f"next: python -m dpo_wrap.eval {tmp_path}/out/config.resolved.yaml" in said
 
 
 def test_a_run_leaves_all_that_is_promised(run, capsys):
@@ -260,8 +261,8 @@ def test_a_place_that_cannot_be_written_is_one_line(run, tmp_path, capsys):
     assert status == 2
     assert "is a file; name a directory" in capsys.readouterr().err
     status, _ = run(output_dir=str(tmp_path / "file/below"))
-    assert status == 1
-    assert "Not a directory" in capsys.readouterr().err
+    assert status == 2
+    assert "is a file; name a directory" in capsys.readouterr().err
 
 
 def test_several_gpus_in_one_process_are_refused_with_the_launch_line(run, monkeypatch, capsys):
@@ -277,6 +278,11 @@ def test_what_only_the_trainer_of_trl_refuses_is_a_config_error(run, capsys):
     assert "sync_ref_model: DPOTrainer refuses it: You passed `sync_ref_model=True`" in (
         capsys.readouterr().err
     )
+
+
+def test_a_batch_that_no_row_fills_is_refused_rather_than_trained_in_no_steps(run, capsys):
+    assert run(dataloader_drop_last=True, batch_size=100)[0] == 2
+    assert "pairs fill no batch of 100, so no step would be taken" in capsys.readouterr().err
 
 
 def test_an_optimizer_that_cannot_be_built_is_a_config_error(run, capsys):
