@@ -42,14 +42,20 @@ class ConvertError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a record starts: `line` is 1-based (None in files without lines), `record` too."""
+    """Where a record starts: `line` is 1-based (None in files without lines), `record` too.
+
+    `crowded` says that another record starts on that line, which then finds neither again.
+    """
 
     file: str
     line: int | None
     record: int
+    crowded: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}#{self.record}" if self.line is None else f"{self.file}:{self.line}"
+        if self.line is None or self.crowded:
+            return f"{self.file}#{self.record}"
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,3 +191,9 @@ def test_any_array_in_any_window_is_what_json_reads_on_the_lines_that_counting_g
     assert [item.value for item in found] == json.loads(text)
     assert [item.place.line for item in found] == lines
     assert [item.place.record for item in found] == list(range(1, len(values) + 1))
+
+
+def test_records_that_share_a_line_are_found_by_their_number():
+    text = '[{"a": 1}, {"a": 2},\n {"a": 3},\n {"a": 4}\n, {"a": 5}, 6]'
+    places = [str(item.place) for item in json_array.read(io.StringIO(text), "x.json", [])]
+    assert places == ["x.json#1", "x.json#2", "x.json:2", "x.json:3", "x.json#5", "x.json#6"]

@@ -109,6 +109,24 @@ def _lists_of_objects(source: str, start: int) -> Iterator[tuple[str, int]]:
 
 
 def _elements(window: "_Window", path: str, to_the_end: bool = True) -> Iterator[Raw | Reject]:
+    """The records of the array, each held back until it is known whether its line is its own."""
+    held, crowded = None, False
+    for source, line, record in _sources(window, path, to_the_end):
+        if held is not None:
+            same = held[1] == line
+            yield _parsed(path, *held, crowded or same)
+            crowded = same
+        held = source, line, record
+    if held is not None:
+        yield _parsed(path, *held, crowded)
+
+
+def _parsed(path: str, source: str, line: int, record: int, crowded: bool) -> Raw | Reject:
+    return json_lines.parse(source, Place(path, line, record, crowded))
+
+
+def _sources(window: "_Window", path: str, to_the_end: bool) -> Iterator[tuple[str, int, int]]:
+    """The source of each element with its line and number, valid or not."""
     window.advance(1)  # past the opening bracket
     record = 0
     while True:
@@ -132,7 +150,7 @@ def _elements(window: "_Window", path: str, to_the_end: bool = True) -> Iterator
         record += 1
         line = window.line
         window.advance(len(source))
-        yield json_lines.parse(source, Place(path, line, record))
+        yield source, line, record
     window.advance(1)
     if to_the_end and window.peek():
         raise ConvertError(
