@@ -278,20 +278,25 @@ def _say(text: str) -> None:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does, so that what was written aside is cleared."""
+    """SIGTERM stops as Ctrl-C does, so that what was written aside is cleared.
+
+    Ctrl-C is taken too, since a shell starts background jobs with it ignored.
+    """
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    numbers = (signal.SIGTERM, signal.SIGINT)
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in numbers}
     except ValueError:  # not in the main thread, where signals are not ours to take
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

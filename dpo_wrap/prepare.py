@@ -57,8 +57,9 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     tokens, fits = {}, {}
     for name, rows in (("train", splits.train), ("test", splits.test)):
         if rows is not None:
+            needed = name == "train" or arguments.dpo.eval_strategy != "no"
             tokens[name], fits[name] = tokenize(
-                settings, rows, name, tokenizer, arguments.dpo, config
+                settings, rows, name, tokenizer, arguments.dpo, config, needed
             )
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
     limit = arguments.dpo.max_length
@@ -71,7 +72,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         arguments=arguments,
         splits=splits,
         train=tokens["train"],
-        test=tokens.get("test"),
+        test=tokens.get("test") or None,
         fits=fits,
         notes=[*arguments.notes, *splits.notes, *(line for line in said if line)],
     )

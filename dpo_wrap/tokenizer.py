@@ -54,6 +54,8 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    # It warns of the first text beyond its context; tokens.py counts all of them and says so.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if settings.chat_template is not None:
         tokenizer.chat_template = _template(settings, tokenizer)
         _check_template(settings, tokenizer)

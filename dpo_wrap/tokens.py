@@ -42,10 +42,11 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     dpo: DPOConfig,
     config: PretrainedConfig,
+    needed: bool = True,
 ) -> tuple[Dataset, Fit]:
     """The rows with prompt_ids, chosen_ids and rejected_ids, less those that cannot be trained on.
 
-    Raises DataError where overlength: error finds one, or nothing is left.
+    Raises DataError where overlength: error finds one, or nothing is left of what is needed.
     """
     plain = SimpleNamespace(
         max_length=None, truncation_mode="keep_start", dataset_num_proc=dpo.dataset_num_proc
@@ -59,7 +60,7 @@ def tokenize(
     _check_ids(settings, tokens, config)
     limit = dpo.max_length or context_length(config)
     keep, fit = _fitted(settings, tokens, limit, dpo.truncation_mode)
-    _refuse(settings, split, fit, dpo.max_length, limit)
+    _refuse(settings, split, fit, dpo.max_length, limit, needed)
     return (tokens if fit.kept == fit.pairs else tokens.select(keep)), fit
 
 
@@ -128,7 +129,12 @@ def _rows(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
 
 
 def _refuse(
-    settings: Settings, split: str, fit: Fit, max_length: int | None, limit: int | None
+    settings: Settings,
+    split: str,
+    fit: Fit,
+    max_length: int | None,
+    limit: int | None,
+    needed: bool,
 ) -> None:
     found = (
         f"{fit.too_long} of {fit.pairs} pairs have more than {limit} tokens (longest {fit.longest})"
@@ -143,7 +149,7 @@ def _refuse(
             f"{settings.place('overlength')}: in {split} {found}; raise max_length, or set "
             "overlength to truncate or drop"
         )
-    if not fit.kept:
+    if needed and not fit.kept:
         raise DataError(
             f"{settings.place('dataset_path')}: nothing is left of {split}: {found}, "
             f"{fit.prompt_fills} prompts fill it alone, {fit.identical} pairs have the same tokens "

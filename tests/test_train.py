@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from torch import nn
@@ -326,3 +326,19 @@ def test_a_command_without_one_config_says_so(capsys):
     assert "no config was named" in capsys.readouterr().err
     assert main(["a.yaml", "--config", "b.yaml"]) == 2
     assert "two configs were named" in capsys.readouterr().err
+
+
+def test_a_test_split_that_is_all_too_long_stops_a_run_only_where_it_is_evaluated_on(
+    run, tmp_path, capsys
+):
+    long = [{"prompt": "p" * 200, "chosen": "a", "rejected": "b"}]
+    splits = {"train": Dataset.from_list(ROWS), "test": Dataset.from_list(long)}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "pairs"))
+    status, _ = run(dataset_path=str(tmp_path / "pairs"), max_steps=1)
+    assert status == 0
+    assert "test: 1 of 1 pairs have more than 128 tokens" in capsys.readouterr().out
+    status, _ = run(
+        "--resume", "never", dataset_path=str(tmp_path / "pairs"), eval_strategy="epoch"
+    )
+    assert status == 2
+    assert "nothing is left of test" in capsys.readouterr().err
