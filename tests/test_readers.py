@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_tools import readers
 from data_tools.readers.text import open_text
-from data_tools.record import ConvertError, Raw
+from data_tools.record import ConvertError, Raw, Reject
 
 LINES = b'{"a": 1}\n{"a": 2}\n'
 
@@ -239,3 +239,12 @@ def test_what_this_command_wrote_into_a_directory_is_not_read_as_its_input(tmp_p
     for name in ("report.json", "rejects.jsonl", "train.jsonl"):
         (tmp_path / "out" / name).write_text("{}\n", encoding="utf-8")
     assert find_inputs((str(tmp_path),)) == [str(tmp_path / "raw.csv")]
+
+
+def test_a_header_row_that_stands_again_is_no_record(tmp_path):
+    text = "prompt,chosen,rejected\na,b,c\nprompt,chosen,rejected\nd,e,f\n"
+    (tmp_path / "joined.csv").write_text(text, encoding="utf-8")
+    items = list(readers.read(str(tmp_path / "joined.csv")))
+    assert [type(item) for item in items] == [Raw, Reject, Raw]
+    assert (items[1].place.line, items[1].fault.reason) == (3, "wrong_type")
+    assert items[1].fault.detail.startswith("the header row stands here again")

@@ -71,6 +71,9 @@ def _rows(lines: "_Lines", path: str, delimiter: str) -> Iterator[Raw | Reject]:
                 "quote cells that hold the delimiter, or fill the missing ones"
             )
             yield Reject(place, Fault("ragged_row", detail), _plain(source))
+        elif [cell.strip() for cell in cells] == header:
+            detail = "the header row stands here again and is no record; join files without it"
+            yield Reject(place, Fault("wrong_type", detail), _plain(source))
         else:
             yield Raw(place, dict(zip(header, cells, strict=True)))
 
