@@ -1,14 +1,17 @@
-"""What happens beside the steps: a progress bar, metrics.jsonl, checkpoint marks, a stop."""
+"""What happens beside the steps: a progress bar, metrics.jsonl, a stop."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
-from dpo_wrap.checkpoints import write_mark
+from dpo_wrap.checkpoints import write_atomically
 from dpo_wrap.signals import Stop
 
 SHOWN = {"loss": "loss", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
@@ -59,8 +62,8 @@ class MetricsLog(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         """Bring the file to where the run is: empty, or as it was at the checkpoint."""
         if state.is_world_process_zero:
-            lines = _lines_until(self.path, state.log_history, state.global_step)
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+            lines = _lines_until(state.log_history, state.global_step)
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
             # The window between the last log and the checkpoint is lost; the next one is its rest.
             trained = [line["step"] for line in lines if "loss" in line]
             self.cut = state.global_step > (trained[-1] if trained else 0)
@@ -73,7 +76,8 @@ class MetricsLog(TrainerCallback):
         self.pending = self.pending or {"step": state.global_step}
         self.pending |= logs
         if self.cut and "loss" in logs:
-            self.pending["partial"] = True
+            # Also in the trainer's state, from which a later resume writes the file anew.
+            self.pending["partial"] = state.log_history[-1]["partial"] = True
             self.cut = False
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -93,51 +97,68 @@ class MetricsLog(TrainerCallback):
             self.pending = {}
 
 
-class CheckpointMarks(TrainerCallback):
-    """Mark each checkpoint as complete, with the run that it belongs to."""
-
-    def __init__(self, identity: dict[str, Any]):
-        self.identity = identity
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            write_mark(folder, self.identity, resumable=not args.save_only_model)
-
-
 class StopAfterStep(TrainerCallback):
-    """Once a signal has come, save a checkpoint after the step and stop."""
+    """Once a signal has come, save a checkpoint and stop: after a step, its evaluation, its save.
+
+    A save of an epoch's last step waits for what the end of the epoch logs and evaluates. Going on
+    from before that would never do it.
+    """
 
     def __init__(self, stop: Stop):
         self.stop = stop
+        self.postponed = False
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.stop.waits = True
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.stop.caught:
-            control.should_save = True
-            control.should_training_stop = True
-            # Of this one checkpoint more is wanted than its weights.
-            args.save_only_model = False
+        last = float(state.epoch).is_integer() or state.global_step >= state.max_steps
+        # With `best` an evaluation decides on the save: stop after the next step.
+        judged = args.save_strategy == SaveStrategy.BEST and (control.should_evaluate or last)
+        if not judged and self._agreed(args):
+            self._save_and_stop(args, control)
+        self.postponed = control.should_save and last
+        control.should_save = control.should_save and not last
         return control
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.postponed:
+            control.should_save, self.postponed = True, False
+        elif self.stop.agreed:
+            # Not the end of the epoch, which transformers takes it for.
+            control.should_log = control.should_evaluate = control.should_save = False
+        return control
 
-def _lines_until(path: Path, history: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-    """The merged log lines up to a step, from the trainer's state; earlier marks are kept."""
-    partial = set()
-    if step and path.is_file():
-        for line in path.read_text("utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # the line that a kill cut short; the trainer's state has it whole
-            if "partial" in entry:
-                partial.add(entry["step"])
+    def on_evaluate(self, args, state, control, **kwargs):
+        if args.save_strategy != SaveStrategy.BEST and self._agreed(args):
+            self._save_and_stop(args, control)
+        return control
+
+    def on_save(self, args, state, control, **kwargs):
+        if not args.save_only_model and self._agreed(args):
+            control.should_training_stop = True
+        return control
+
+    def _agreed(self, args: TrainingArguments) -> bool:
+        """Whether any process of the run has caught a signal, so that all stop at one step."""
+        caught = self.stop.caught or 0
+        if args.world_size > 1:
+            numbers = torch.tensor(caught, device=args.device)
+            torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+            caught = numbers.item()
+        self.stop.agreed = signal.Signals(caught) if caught else None
+        return bool(caught)
+
+    def _save_and_stop(self, args: TrainingArguments, control: TrainerControl) -> None:
+        control.should_save = control.should_training_stop = True
+        # Of this one checkpoint more is wanted than its weights.
+        args.save_only_model = False
+
+
+def _lines_until(history: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    """The merged log lines up to a step, from the trainer's state."""
     merged: dict[int, dict[str, Any]] = {}
     for entry in history:
         if entry["step"] <= step and "train_runtime" not in entry:
             merged.setdefault(entry["step"], {"step": entry["step"]}).update(entry)
-    for number in partial & merged.keys():
-        merged[number]["partial"] = True
     return [merged[number] for number in sorted(merged)]

@@ -10,6 +10,8 @@ from typing import Any
 import xxhash
 
 MARK = "dpo_wrap.json"
+# Of the mark itself. A checkpoint with another one is skipped, not misread.
+FORMAT = 1
 FOLDER = re.compile(r"checkpoint-(\d+)\Z")
 # Files up to this size are read again before they are trusted; larger ones only measured.
 DIGESTED = 256 * 1024 * 1024
@@ -23,11 +25,14 @@ class Checkpoint:
     step: int
     identity: dict[str, Any]
     """`config`, `data` and `step_0` of the run that wrote it."""
+    num_tokens: int
+    """What TRL logs under this name: tokens trained on so far, which it does not save itself."""
 
 
-def write_mark(folder: Path, identity: dict[str, Any], resumable: bool) -> None:
+def write_mark(folder: Path, identity: dict[str, Any], resumable: bool, num_tokens: int) -> None:
     """Declare the checkpoint complete: its files with their sizes and digests, and its run."""
-    mark = {"resumable": resumable, "identity": identity, "files": _files(folder)}
+    mark = {"format": FORMAT, "resumable": resumable, "num_tokens": num_tokens}
+    mark |= {"identity": identity, "files": _files(folder)}
     write_atomically(folder / MARK, json.dumps(mark, indent=1) + "\n")
 
 
@@ -43,18 +48,23 @@ def read(folder: Path) -> Checkpoint | str:
     """The checkpoint, or what is wrong with it."""
     try:
         mark = json.loads((folder / MARK).read_text("utf-8"))
+        if mark.get("format") != FORMAT:
+            return "was written by another version of this program"
+        if not mark["resumable"]:
+            return "has weights alone (save_only_model), which cannot be gone on from"
+        found, files = _files(folder), mark["files"]
+        broken = sorted(name for name in files if found.get(name) != files[name])
+        if broken:
+            return f"is damaged ({broken[0]})"
         state = json.loads((folder / "trainer_state.json").read_text("utf-8"))
-        checkpoint = Checkpoint(folder, state["global_step"], mark["identity"])
-        files, resumable = mark["files"], mark["resumable"]
+        identity = mark["identity"]
+        if not {"config", "data", "step_0"} <= identity.keys():
+            return f"is damaged ({MARK})"
+        return Checkpoint(folder, state["global_step"], identity, mark["num_tokens"])
     except FileNotFoundError:
         return "is not complete"
-    except (OSError, ValueError, LookupError, TypeError):
-        return "is damaged"
-    if not resumable:
-        return "has weights alone (save_only_model), which cannot be gone on from"
-    found = _files(folder)
-    broken = sorted(name for name in files if name not in found or found[name] != files[name])
-    return f"is damaged ({broken[0]})" if broken else checkpoint
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return f"is damaged ({MARK})"
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -11,6 +11,8 @@ class DpoWrapError(Exception):
     """A command cannot go on; the message says what, where and the mend."""
 
     status = 1
+    common = True
+    """Whether every process of a run raises it, so that one of them says it for all."""
 
 
 class ConfigError(DpoWrapError):
@@ -31,5 +33,11 @@ class ModelError(DpoWrapError):
     status = 2
 
 
+class StoppedError(DpoWrapError):
+    """A signal stopped the run, in all its processes."""
+
+
 class RunError(DpoWrapError):
-    """The run failed or was stopped after it had been accepted."""
+    """The run failed after it had been accepted, perhaps in this process alone."""
+
+    common = False

@@ -16,12 +16,13 @@ from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import Settings
 from dpo_wrap.data import load_splits
 from dpo_wrap.errors import DataError
+from dpo_wrap.fit import spoken
 from dpo_wrap.intervals import mean, mean_interval, share_interval
 from dpo_wrap.judged_model import load_judged
 from dpo_wrap.model import context_length, load_adapter_config, load_config
 from dpo_wrap.sampling import Sampled
 from dpo_wrap.tokenizer import check_data_fit, load_tokenizer, stop_ids
-from dpo_wrap.tokens import spoken, tokenize
+from dpo_wrap.tokens import tokenize
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
     with _rows(settings, request.split) as rows:
         judged = load_judged(settings, dpo.device)
         tokens, fit = tokenize(settings, rows, request.split, judged.tokenizer, dpo, config)
-        if said := spoken(request.split, fit, dpo.max_length, settings.overlength):
-            print(said, file=sys.stderr)
+        for line in spoken(request.split, fit, dpo.max_length, settings.overlength):
+            print(line, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
         room = _room(config, request)
         prompts = sampling.choose_prompts(tokens["prompt_ids"], request.samples, request.seed, room)

@@ -1,15 +1,22 @@
 """The DPO family in plain torch: the definition that the tests hold TRL's losses against.
 
 Log-probabilities are natural logs, summed over the tokens of one answer and never averaged; every
-figure is per example, of shape (B,); the mean over a batch is the caller's. Three rules hold for
-every loss: the reference is a constant, rewards carry no gradient, and accuracy counts no ties.
+figure is per pair, of shape (B,); the mean over a batch is the caller's. Three rules hold for every
+loss: the reference is a constant, rewards carry no gradient, and accuracy counts no ties.
+
+Not covered: TRL's `ld_alpha`, which weighs tokens, its `use_weighting`, which weighs pairs, and the
+balancing term that it adds to any loss of a mixture of experts.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch import sigmoid as sigma
+from torch.nn.functional import logsigmoid as log_sigma
 
 
 def token_logps(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> Tensor:
@@ -19,32 +26,148 @@ def token_logps(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> T
     the logits at position t score the token at t + 1, which stands at [t] of the result. The token
     at position 0 has nothing before it and is never scored, even where the mask claims it. Ids
     outside the answer are not read, so that they may be padding or -100. Half precision is raised
-    to float32 before the softmax. ValueError when the shapes do not fit.
+    to float32 before softmax and sum. ValueError when the shapes do not fit.
     """
-    if logits.dim() != 3 or logits.shape[:2] != input_ids.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} do not fit input_ids {tuple(input_ids.shape)}:"
-            " give logits of shape (B, T, V) and input_ids of shape (B, T), both unshifted"
-        )
-    if completion_mask.shape != input_ids.shape:
-        raise ValueError(
-            f"completion_mask {tuple(completion_mask.shape)} does not fit input_ids"
-            f" {tuple(input_ids.shape)}: give both as (B, T), unshifted"
-        )
+    for name, given in {"input_ids": input_ids, "completion_mask": completion_mask}.items():
+        if logits.dim() != 3 or logits.shape[:2] != given.shape:
+            raise ValueError(
+                f"logits {tuple(logits.shape)} do not fit {name} {tuple(given.shape)}:"
+                f" give logits of shape (B, T, V) and {name} of shape (B, T), both unshifted"
+            )
     scored = completion_mask[:, 1:].bool()
     targets = input_ids[:, 1:].masked_fill(~scored, 0)
-    at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
-    logps = logits[:, :-1].to(at_least_float32).log_softmax(dim=-1)
+    logps = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
     return logps.gather(-1, targets.unsqueeze(-1)).squeeze(-1).masked_fill(~scored, 0.0)
 
 
 def sequence_logps(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> Tensor:
-    """Log-probability of each answer given its prompt: (B,), the sum of `token_logps`.
-
-    Summed in float32 (float64 for float64 logits), since a sum over hundreds of tokens in half
-    precision is off by more than the differences that DPO learns from.
-    """
+    """Log-probability of each answer given its prompt: (B,), the sum of `token_logps`."""
     return token_logps(logits, input_ids, completion_mask).sum(dim=-1)
+
+
+# The score s = f'(u) that a divergence gives an answer, where u = pi(y|x) / pi_ref(y|x), out of
+# log u and TRL's coefficient a; shifted where need be so that an answer with u = 1 scores 0.
+# Wang et al. 2023, f-DPO (arXiv 2309.16240), whose alpha is 1 - a. TRL caps the exponent at 80.
+DIVERGENCES = {
+    "reverse_kl": lambda log_u, a: log_u,
+    "forward_kl": lambda log_u, a: 1 - torch.exp(-log_u),  # 1 - 1/u
+    "js_divergence": lambda log_u, a: math.log(2) + log_sigma(log_u),  # log(2u / (1 + u))
+    "alpha_divergence": lambda log_u, a: (  # (u^(a - 1) - 1) / (a - 1)
+        log_u if a == 1 else torch.expm1((a - 1) * log_u) / (a - 1)
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """All that a loss may depend on: tensors of shape (B,), options by TRL's names and defaults.
+
+    As in the papers w is the chosen answer and l the rejected one; r = beta s is the implicit
+    reward of an answer, m = r_w - r_l the margin, e the share of labels that are wrong.
+    """
+
+    policy_chosen_logps: Tensor
+    policy_rejected_logps: Tensor
+    reference_chosen_logps: Tensor
+    reference_rejected_logps: Tensor
+    beta: float
+    label_smoothing: float = 0.0
+    discopop_tau: float = 0.05
+    f_divergence_type: str = "reverse_kl"
+    f_alpha_divergence_coef: float = 0.5
+    chosen_lengths: Tensor | None = None  # tokens of the answer, completion_mask.sum(dim=-1)
+    rejected_lengths: Tensor | None = None
+
+    def reward(self, policy_logps: Tensor, reference_logps: Tensor) -> Tensor:
+        score, a = DIVERGENCES[self.f_divergence_type], self.f_alpha_divergence_coef
+        return self.beta * score(policy_logps - reference_logps, a)
+
+    @property
+    def r_w(self) -> Tensor:
+        return self.reward(self.policy_chosen_logps, self.reference_chosen_logps)
+
+    @property
+    def r_l(self) -> Tensor:
+        return self.reward(self.policy_rejected_logps, self.reference_rejected_logps)
+
+    @property
+    def m(self) -> Tensor:
+        return self.r_w - self.r_l
+
+    @property
+    def m_per_token(self) -> Tensor:
+        lengths = self.chosen_lengths.clamp(min=1), self.rejected_lengths.clamp(min=1)
+        return self.r_w / lengths[0] - self.r_l / lengths[1]
+
+
+def smoothed(m: Tensor, e: float) -> Tensor:
+    """The sigmoid loss where a label is right with probability 1 - e only."""
+    return (1 - e) * -log_sigma(m) + e * -log_sigma(-m)
+
+
+# Each loss with its formula where the code is not one, its source, and what is TRL's own in it.
+LOSSES: dict[str, Callable[[Terms], Tensor]] = {
+    # Minus the Bradley-Terry log-likelihood of the label.
+    # Rafailov et al. 2023, DPO (arXiv 2305.18290), eq. 7
+    "sigmoid": lambda t: -log_sigma(t.m),
+    # A pair costs nothing once its margin has reached 1.
+    # Liu et al. 2023, RSO (arXiv 2309.06657), hinge-norm, after SLiC-HF (2305.10425)
+    "hinge": lambda t: torch.relu(1 - t.m),
+    # (s_w/|w| - s_l/|l| - 1/(2 beta))^2. TRL divides by the lengths, after word with the authors.
+    # Azar et al. 2023, IPO (arXiv 2310.12036), eq. 17, beta being its tau
+    "ipo": lambda t: ((t.m_per_token - 1 / 2) / t.beta) ** 2,
+    # KL divergence of (q, 1 - q) from the smoothed label (1 - e, e), q = sigma(m).
+    # Ji et al. 2024, EXO (arXiv 2402.00856), eq. 16
+    "exo_pair": lambda t: (
+        sigma(t.m) * (log_sigma(t.m) - math.log1p(-t.e))
+        + sigma(-t.m) * (log_sigma(-t.m) - math.log(t.e))
+    ),
+    # Raises w by itself, not only against l.
+    # Chen et al. 2024, NCA (arXiv 2402.05369), section 4.1, with two answers
+    "nca_pair": lambda t: -log_sigma(t.r_w) - (log_sigma(-t.r_w) + log_sigma(-t.r_l)) / 2,
+    # The sigmoid loss of the true labels in the mean over flips of a share e; may fall below 0.
+    # Chowdhury et al. 2024, rDPO (arXiv 2403.00409), section 3.1
+    "robust": lambda t: ((1 - t.e) * -log_sigma(t.m) - t.e * -log_sigma(-t.m)) / (1 - 2 * t.e),
+    # A classifier of w from l. TRL leaves out the shift of both rewards by their running mean.
+    # Jung et al. 2024, BCO (arXiv 2404.04656), section 4
+    "bco_pair": lambda t: -log_sigma(t.r_w) - log_sigma(-t.r_l),
+    # (s_w - 1/(2 beta))^2 + (s_l + 1/(2 beta))^2: an answer's chance to win is taken as 1 or 0.
+    # Wu et al. 2024, SPPO (arXiv 2405.00675), eq. 4.7, 1/beta being its eta
+    "sppo_hard": lambda t: ((t.r_w - 1 / 2) ** 2 + (t.r_l + 1 / 2) ** 2) / t.beta**2,
+    # Over the batch, log pi(w)/pi(l) in order of size against the reference's. Smoothing is TRL's.
+    # Melnyk et al. 2024, AOT (arXiv 2406.05882), section 3, paired
+    "aot": lambda t: smoothed(
+        t.beta * (t.policy_chosen_logps - t.policy_rejected_logps).sort().values
+        - t.beta * (t.reference_chosen_logps - t.reference_rejected_logps).sort().values,
+        t.e,
+    ),
+    # Over the batch, rewards of chosen answers in order of size against those of rejected ones.
+    # Melnyk et al. 2024, AOT (arXiv 2406.05882), section 3, unpaired; smoothing is TRL's
+    "aot_unpaired": lambda t: smoothed(t.r_w.sort().values - t.r_l.sort().values, t.e),
+    # w up and l down, for chosen answers better than the model's. TRL adds 1.
+    # D'Oosterlinck et al. 2024, APO (arXiv 2408.06266), eq. 7
+    "apo_zero": lambda t: 1 - sigma(t.r_w) + sigma(t.r_l),
+    # Both down, l further, for chosen answers worse than the model's. TRL adds 1.
+    # D'Oosterlinck et al. 2024, APO (arXiv 2408.06266), eq. 8
+    "apo_down": lambda t: sigma(t.r_w) + 1 - sigma(t.m),
+    # Of the logistic and the exponential loss, mixed by the margin over tau.
+    # Lu et al. 2024, DiscoPOP (arXiv 2406.08414), eq. 5
+    "discopop": lambda t: -log_sigma(t.m) * sigma(-t.m / t.discopop_tau)
+    + torch.exp(-t.m) * sigma(t.m / t.discopop_tau),
+    # Mean over all chosen tokens of the batch, the same for every pair; without the reference.
+    # Pang et al. 2024, Iterative RPO (arXiv 2404.19733), its NLL term, which averages by answer
+    "sft": lambda t: (-t.policy_chosen_logps.sum() / t.chosen_lengths.sum()).expand_as(t.r_w),
+    # The length-normalized DPO of Lambert et al. 2024, Tulu 3 (arXiv 2411.15124)
+    "sigmoid_norm": lambda t: -log_sigma(t.m_per_token),
+}
+READS_LABEL_SMOOTHING = frozenset({"robust", "exo_pair", "aot", "aot_unpaired"})
+READS_LENGTHS = frozenset({"ipo", "sft", "sigmoid_norm"})
+TAKES_DIVERGENCES = READS_LENGTHS | {"sigmoid", "hinge", "exo_pair", "robust", "discopop"}
+
+
+def covers(loss_types: Iterable[str], f_divergence_type: str = "reverse_kl") -> bool:
+    """Whether the loss is one defined here; a later TRL may know others."""
+    return set(loss_types) <= LOSSES.keys() and f_divergence_type in DIVERGENCES
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,164 +189,65 @@ class DPOLoss:
         return (self.chosen_rewards > self.rejected_rewards).to(self.chosen_rewards.dtype)
 
 
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """All that a loss of the family may depend on; tensors are (B,)."""
-
-    chosen_log_ratios: Tensor  # log pi(y_w|x) - log pi_ref(y_w|x)
-    rejected_log_ratios: Tensor  # log pi(y_l|x) - log pi_ref(y_l|x)
-    beta: float
-    label_smoothing: float
-    chosen_lengths: Tensor | None  # tokens of the answer, for losses that average over them
-    rejected_lengths: Tensor | None
-
-    @property
-    def delta(self) -> Tensor:
-        """Difference of the log-ratios, without beta: (B,)."""
-        return self.chosen_log_ratios - self.rejected_log_ratios
-
-
-def sigmoid(terms: Terms) -> Tensor:
-    """-log sigmoid(beta * delta): minus the Bradley-Terry log-likelihood of the label.
-
-    Rafailov et al. 2023 (arXiv 2305.18290), eq. 7
-    """
-    return -F.logsigmoid(terms.beta * terms.delta)
-
-
-def hinge(terms: Terms) -> Tensor:
-    """relu(1 - beta * delta): a pair costs nothing once delta has reached 1/beta.
-
-    Zhao et al. 2023, SLiC-HF (arXiv 2305.10425), its calibration loss, on log-ratios, times beta
-    """
-    return torch.relu(1 - terms.beta * terms.delta)
-
-
-def ipo(terms: Terms) -> Tensor:
-    """(h - 1/(2 beta))^2, where h is the difference of the log-ratios *per token*.
-
-    Azar et al. 2023 (arXiv 2310.12036), eq. 17, beta being its tau. The division by the answers'
-    lengths is not in the paper: it is TRL's, after word with the authors. ValueError without them.
-    """
-    if terms.chosen_lengths is None or terms.rejected_lengths is None:
-        raise ValueError(
-            "ipo averages over tokens and needs the answers' lengths:"
-            " pass chosen_lengths and rejected_lengths, each completion_mask.sum(dim=-1)"
-        )
-    chosen = terms.chosen_log_ratios / terms.chosen_lengths.clamp(min=1)
-    rejected = terms.rejected_log_ratios / terms.rejected_lengths.clamp(min=1)
-    return (chosen - rejected - 1 / (2 * terms.beta)) ** 2
-
-
-def robust(terms: Terms) -> Tensor:
-    """((1 - e) L(w, l) - e L(l, w)) / (1 - 2 e), L the sigmoid loss and e = label_smoothing.
-
-    e is the probability that a label is flipped; over such flips the mean of this loss is the
-    sigmoid loss of the true labels. It falls below zero for pairs that are already well separated.
-    Chowdhury et al. 2024 (arXiv 2403.00409), the unbiased loss of rDPO
-    """
-    flip_rate = terms.label_smoothing
-    as_labelled = -F.logsigmoid(terms.beta * terms.delta)
-    as_flipped = -F.logsigmoid(-terms.beta * terms.delta)
-    return ((1 - flip_rate) * as_labelled - flip_rate * as_flipped) / (1 - 2 * flip_rate)
-
-
-LOSSES = {"sigmoid": sigmoid, "hinge": hinge, "ipo": ipo, "robust": robust}
-READS_LABEL_SMOOTHING = frozenset({"robust"})
-
-
 def dpo_loss(
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
-    *,
-    beta: float,
-    loss_type: str = "sigmoid",
-    label_smoothing: float = 0.0,
-    chosen_lengths: Tensor | None = None,
-    rejected_lengths: Tensor | None = None,
+    *logps: Tensor,
+    loss_type: str | Sequence[str] = "sigmoid",
+    loss_weights: Sequence[float] | None = None,
+    **options: Any,
 ) -> DPOLoss:
-    """Losses and implicit rewards of a batch of pairs from four sequence log-probabilities (B,).
+    """Losses and implicit rewards of a batch; `logps` and `options` are the fields of `Terms`.
 
-    The reference is held constant: no gradient reaches it. Lengths (B,) are the answers' token
-    counts, `completion_mask.sum(dim=-1)`; losses that do not average ignore them. ValueError for
-    shapes that differ, an unknown loss, beta not above 0, or label_smoothing outside [0, 0.5) or
-    given to a loss that does not read it (TRL would ignore it without a word).
-
-    Rewards: Rafailov et al. 2023, section 4: beta * log(pi(y|x) / pi_ref(y|x))
+    Several losses are added, each times its weight, or 1. ValueError where the loss would not be
+    the one meant. The rewards are those of reverse KL under any divergence, as in TRL's log:
+    Rafailov et al. 2023, section 4: beta * log(pi(y|x) / pi_ref(y|x))
     """
-    tensors = {
-        "policy_chosen_logps": policy_chosen_logps,
-        "policy_rejected_logps": policy_rejected_logps,
-        "reference_chosen_logps": reference_chosen_logps,
-        "reference_rejected_logps": reference_rejected_logps,
-        "chosen_lengths": chosen_lengths,
-        "rejected_lengths": rejected_lengths,
+    types = [loss_type] if isinstance(loss_type, str) else list(loss_type)
+    weights = [1.0] * len(types) if loss_weights is None else loss_weights
+    t = Terms(*logps, **options)
+    _check(t, types)
+    t = replace(
+        t,
+        reference_chosen_logps=t.reference_chosen_logps.detach(),
+        reference_rejected_logps=t.reference_rejected_logps.detach(),
+    )
+    kl = replace(t, f_divergence_type="reverse_kl")
+    losses = sum(weight * LOSSES[name](t) for weight, name in zip(weights, types, strict=True))
+    return DPOLoss(losses, kl.r_w.detach(), kl.r_l.detach())
+
+
+def _check(t: Terms, types: list[str]) -> None:
+    given = {name: tuple(v.shape) for name, v in vars(t).items() if isinstance(v, Tensor)}
+    listed = ", ".join(f"{name} {shape}" for name, shape in given.items())
+    smoothing, divergence, names = t.label_smoothing, t.f_divergence_type, ", ".join(types)
+    no_lengths = t.chosen_lengths is None or t.rejected_lengths is None
+    faults = {
+        # (B,) beside (B, 1) would broadcast to every chosen answer against every rejected one.
+        f"expected one shape (B,) for all, got {listed}: sum over tokens first": (
+            len(set(given.values())) > 1 or t.policy_chosen_logps.dim() != 1
+        ),
+        f"unknown loss_type in {names}: choose of {', '.join(LOSSES)}": not covers(types),
+        f"unknown f_divergence_type {divergence}: choose one of {', '.join(DIVERGENCES)}": (
+            not covers([], divergence)
+        ),
+        f"beta is {t.beta}: give a number above 0, such as 0.1": not 0 < t.beta < math.inf,
+        f"label_smoothing is {smoothing}: give at least 0 and less than 0.5": (
+            not 0 <= smoothing < 0.5
+        ),
+        f"label_smoothing has no effect on {names}: leave it at 0": smoothing
     }
-    _check_shapes({name: tensor for name, tensor in tensors.items() if tensor is not None})
-    if loss_type not in LOSSES:
-        raise ValueError(f"unknown loss_type {loss_type!r}: choose one of {', '.join(LOSSES)}")
-    if not 0 < beta < float("inf"):
-        raise ValueError(f"beta is {beta}: give a number above 0, such as 0.1")
-    if not 0 <= label_smoothing < 0.5:
-        raise ValueError(
-            f"label_smoothing is {label_smoothing}: it is the share of flipped labels,"
-            " give at least 0 and less than 0.5"
-        )
-    if label_smoothing and loss_type not in READS_LABEL_SMOOTHING:
-        raise ValueError(
-            f"label_smoothing has no effect on {loss_type}:"
-            f" leave it at 0, or use loss_type {' or '.join(sorted(READS_LABEL_SMOOTHING))}"
-        )
-    terms = Terms(
-        chosen_log_ratios=policy_chosen_logps - reference_chosen_logps.detach(),
-        rejected_log_ratios=policy_rejected_logps - reference_rejected_logps.detach(),
-        beta=beta,
-        label_smoothing=label_smoothing,
-        chosen_lengths=chosen_lengths,
-        rejected_lengths=rejected_lengths,
-    )
-    return DPOLoss(
-        losses=LOSSES[loss_type](terms),
-        chosen_rewards=beta * terms.chosen_log_ratios.detach(),
-        rejected_rewards=beta * terms.rejected_log_ratios.detach(),
-    )
+    for message, found in faults.items():
+        if found:
+            raise ValueError(message)
 
 
-def sigmoid_loss_gradient(
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
-    *,
-    beta: float,
-) -> tuple[Tensor, Tensor]:
-    """Derivatives of each example's sigmoid loss by its two policy log-probabilities: two (B,).
+def sigmoid_loss_gradient(*logps: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """Derivatives of each pair's sigmoid loss by log pi(y_w|x) and by log pi(y_l|x): two (B,).
 
-    The first is by log pi(y_w|x), never positive; the second by log pi(y_l|x), its negative. Their
-    size is beta times how wrongly the implicit reward orders the pair. The gradient of the batch's
-    mean loss in the model's parameters is that of the two log-probabilities, weighted by these and
-    divided by B. ValueError as in `dpo_loss`.
+    Their size is beta times how wrongly the implicit reward orders the pair. Arguments and errors
+    are those of `dpo_loss`.
 
     Rafailov et al. 2023, section 4, the unnumbered gradient under eq. 7:
-    -beta * sigmoid(r(y_l) - r(y_w)) * [grad log pi(y_w|x) - grad log pi(y_l|x)]
+    -beta * sigma(r_l - r_w) * [grad log pi(y_w|x) - grad log pi(y_l|x)]
     """
-    with torch.no_grad():
-        pairs = dpo_loss(
-            policy_chosen_logps,
-            policy_rejected_logps,
-            reference_chosen_logps,
-            reference_rejected_logps,
-            beta=beta,
-        )
-        weight = beta * torch.sigmoid(pairs.rejected_rewards - pairs.chosen_rewards)
+    weight = options["beta"] * sigma(-dpo_loss(*logps, **options).margins)
     return -weight, weight
-
-
-def _check_shapes(tensors: dict[str, Tensor]) -> None:
-    # (B,) beside (B, 1) would broadcast to every chosen answer against every rejected one.
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if len(set(shapes.values())) > 1 or len(shapes["policy_chosen_logps"]) != 1:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"expected one shape (B,) for all, got {listed}: sum over tokens first")

@@ -18,9 +18,11 @@ from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
 from dpo_wrap.data import Splits, load_splits
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.fit import Fit, lengths_line, spoken
 from dpo_wrap.model import init_kwargs, load_adapter_config, load_config
+from dpo_wrap.outline import Outline, outline
 from dpo_wrap.tokenizer import check_data_fit, load_tokenizer
-from dpo_wrap.tokens import Fit, spoken, tokenize
+from dpo_wrap.tokens import tokenize
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Prepared:
     """The config of the adapter to go on from."""
     tokenizer: PreTrainedTokenizerBase
     arguments: Arguments
+    outline: Outline | None
+    """None where the model cannot be built from its config alone."""
     splits: Splits
     train: Dataset
     """With prompt_ids, chosen_ids and rejected_ids, as every split that follows."""
@@ -51,6 +55,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     tokenizer = load_tokenizer(settings)
     arguments = build_arguments(settings, config, adapter)
     _check_devices(settings)
+    size = outline(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, standing, aside)
     check_data_fit(settings, tokenizer, splits.conversational, splits.tools)
@@ -63,18 +68,21 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
             )
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
     limit = arguments.dpo.max_length
-    said = (spoken(name, fit, limit, settings.overlength) for name, fit in fits.items())
+    said = []
+    for name, fit in fits.items():
+        said += [lengths_line(name, fit), *spoken(name, fit, limit, settings.overlength)]
     return Prepared(
         settings=settings,
         config=config,
         adapter=adapter,
         tokenizer=tokenizer,
         arguments=arguments,
+        outline=size,
         splits=splits,
         train=tokens["train"],
         test=tokens.get("test") or None,
         fits=fits,
-        notes=[*arguments.notes, *splits.notes, *(line for line in said if line)],
+        notes=[*arguments.notes, *splits.notes, *said],
     )
 
 
@@ -100,7 +108,8 @@ def _check_devices(settings: Settings) -> None:
     devices = torch.cuda.device_count()
     if devices > 1 and "device_map" not in init_kwargs(settings):
         raise ConfigError(
-            f"{devices} GPUs are visible and this is one process; start one for each: "
-            f"accelerate launch --num_processes {devices} -m dpo_wrap.train {settings.source}, or "
+            f"{devices} GPUs are visible and this is one process; start one for each: accelerate "
+            f"launch --config_file configs/accelerate/ddp.yaml --num_processes {devices} "
+            f"-m dpo_wrap.train {settings.source}, or "
             "show it a single GPU: CUDA_VISIBLE_DEVICES=0"
         )

@@ -53,17 +53,17 @@ def sample_answers(
     KL(pi || pi_ref) per sequence without bias only at that temperature.
     """
     rows, ids = list(prompts), list(prompts.values())
-    size = dpo.per_device_eval_batch_size
+    size, pad_id = dpo.per_device_eval_batch_size, judged.tokenizer.pad_token_id
     policy, reference, ratios = [], [], []
     torch.manual_seed(seed)
     for batch in _split(ids, size, "sampling from the policy"):
-        answers = _generate(judged, judged.policy, batch, dpo, stops, max_new_tokens)
+        answers = draw_answers(judged.policy, batch, dpo, stops, max_new_tokens, pad_id)
         policy += answers
-        ratios += _answer_ratios(judged, batch, answers, dpo)
+        ratios += log_ratios(judged, answer_batch(batch, answers, pad_id), dpo)
     torch.manual_seed(seed)
     with judged.as_reference() as model:
         for batch in _split(ids, size, "sampling from the reference"):
-            reference += _generate(judged, model, batch, dpo, stops, max_new_tokens)
+            reference += draw_answers(model, batch, dpo, stops, max_new_tokens, pad_id)
     return [Sampled(*parts) for parts in zip(rows, ids, policy, reference, ratios, strict=True)]
 
 
@@ -71,17 +71,17 @@ def _split(ids: list[list[int]], size: int, what: str) -> list[list[list[int]]]:
     return tqdm([ids[i : i + size] for i in range(0, len(ids), size)], desc=what, disable=None)
 
 
-def _generate(
-    judged: JudgedModel,
+def draw_answers(
     model: nn.Module,
     prompts: list[list[int]],
     dpo: DPOConfig,
     stops: list[int],
     max_new_tokens: int,
+    pad_id: int,
 ) -> list[list[int]]:
+    """One answer to each prompt at temperature 1: token ids, with the stop where one was drawn."""
     tensors = [torch.tensor(prompt) for prompt in prompts]
     ones = [torch.ones(len(prompt), dtype=torch.long) for prompt in prompts]
-    pad_id = judged.tokenizer.pad_token_id
     with torch.no_grad(), precision(dpo):
         drawn = model.generate(
             input_ids=pad(tensors, padding_value=pad_id, padding_side="left").to(dpo.device),
@@ -104,16 +104,16 @@ def _ended(ids: list[int], stops: list[int]) -> list[int]:
     return ids[:end]
 
 
-def _answer_ratios(
-    judged: JudgedModel, prompts: list[list[int]], answers: list[list[int]], dpo: DPOConfig
-) -> list[float]:
+def answer_batch(
+    prompts: list[list[int]], answers: list[list[int]], pad_id: int
+) -> dict[str, torch.Tensor]:
+    """Prompts with their answers as a right-padded batch of which the answers are scored."""
     whole = [torch.tensor(p + a) for p, a in zip(prompts, answers, strict=True)]
     masks = [
         torch.tensor([0] * len(p) + [1] * len(a)) for p, a in zip(prompts, answers, strict=True)
     ]
-    batch = {
-        "input_ids": pad(whole, padding_value=judged.tokenizer.pad_token_id),
+    return {
+        "input_ids": pad(whole, padding_value=pad_id),
         "attention_mask": pad([torch.ones_like(ids) for ids in whole], padding_value=0),
         "completion_mask": pad(masks, padding_value=0),
     }
-    return log_ratios(judged, batch, dpo)

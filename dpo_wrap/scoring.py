@@ -49,12 +49,13 @@ def score_rows(judged: JudgedModel, rows: Dataset, dpo: DPOConfig) -> Scores:
 
 def log_ratios(judged: JudgedModel, batch: dict[str, Tensor], dpo: DPOConfig) -> list[float]:
     """log pi(y|x) - log pi_ref(y|x) of each row of input_ids, attention_mask, completion_mask."""
-    policy = _logps(judged.policy, batch, dpo)
+    policy = answer_logps(judged.policy, batch, dpo)
     with judged.as_reference() as reference:
-        return (policy - _logps(reference, batch, dpo)).tolist()
+        return (policy - answer_logps(reference, batch, dpo)).tolist()
 
 
-def _logps(model: nn.Module, batch: dict[str, Tensor], dpo: DPOConfig) -> Tensor:
+def answer_logps(model: nn.Module, batch: dict[str, Tensor], dpo: DPOConfig) -> Tensor:
+    """log pi(y|x) of each row of a batch as for `log_ratios`: (B,), in nats, without a gradient."""
     batch = {name: value.to(dpo.device) for name, value in batch.items()}
     with torch.no_grad(), precision(dpo):
         logits = model(

@@ -11,18 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dpo_wrap import health, run_dir
+from dpo_wrap import health, preflight, run_dir
 from dpo_wrap.arguments import REFUSALS, refusal
-from dpo_wrap.callbacks import CheckpointMarks, MetricsLog, Progress, StopAfterStep
+from dpo_wrap.callbacks import MetricsLog, Progress, StopAfterStep
 from dpo_wrap.config import Settings
 from dpo_wrap.data import adopt
-from dpo_wrap.errors import RunError
+from dpo_wrap.errors import StoppedError
 from dpo_wrap.faults import faults_named
+from dpo_wrap.fit import kept_ids, table
 from dpo_wrap.hub import check_moving
 from dpo_wrap.prepare import Prepared, prepare
 from dpo_wrap.run_dir import Start
 from dpo_wrap.signals import Stop
-from dpo_wrap.tokens import kept_ids
 from dpo_wrap.trainer import PreparedTrainer, build_trainer, described, total_steps
 
 GOES_ON = "the same command goes on from the newest checkpoint"
@@ -51,17 +51,18 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
             identity |= {"step_0": _step_zero(trainer)}
         else:
             identity |= {"step_0": start.checkpoint.identity["step_0"]}
-        # Last of the callbacks: what a mark declares complete must be so.
-        trainer.add_callback(CheckpointMarks(identity))
+        trainer.identity = identity
+        # What a process still reads of an older run must not move below it.
+        trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             _begin(out, aside, identity, fresh)
         trainer.accelerator.wait_for_everyone()
         _run(trainer, start, settings, stop)
         step, steps = trainer.state.global_step, trainer.state.max_steps
-        if stop.caught and step < steps:
+        if stop.agreed and step < steps:
             folder = out / f"checkpoint-{step}"
-            raise RunError(
-                f"stopped by {stop.caught} after step {step} of {steps}; {folder} holds "
+            raise StoppedError(
+                f"stopped by {stop.agreed.name} after step {step} of {steps}; {folder} holds "
                 "it, and the same command goes on from there"
             )
         run = _finish(out, trainer, prepared, identity)
@@ -86,11 +87,18 @@ def dry_run(settings: Settings, resume: str) -> int:
             check_moving(settings)
         trainer, notes = _trainer(prepared, None)
         _say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
+        for split, found in prepared.fits.items():
+            _say(f"{split}:", *table(found))
         _say(*_examples(prepared))
         steps = total_steps(trainer)
         done = start.checkpoint.step if start.checkpoint else 0
         _say(f"steps: {steps}" + (f", of which {done} are done" if done else ""))
         zero = _step_zero(trainer)
+        if zero is not None:
+            # Only a sharded model has none; it cannot be run before training begins.
+            batch = preflight.longest_batch(trainer, prepared)
+            fit = preflight.familiarity(trainer, prepared)
+            _say(*preflight.spoken(batch, fit, prepared.arguments.dpo.device))
         if start.finished is not None:
             _say(f"{out} holds this very run, finished; training would do nothing")
         _say("dry run: nothing was written")
@@ -133,7 +141,10 @@ def _begin(out: Path, aside: Path, identity: dict[str, Any], fresh: bool) -> Non
 
 
 def _run(trainer: PreparedTrainer, start: Start, settings: Settings, stop: Stop) -> None:
-    checkpoint = str(start.checkpoint.path) if start.checkpoint else None
+    checkpoint = None
+    if start.checkpoint is not None:
+        checkpoint = str(start.checkpoint.path)
+        trainer._total_train_tokens = start.checkpoint.num_tokens
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except REFUSALS as error:

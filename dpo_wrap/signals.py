@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C: before training they end the command, in training the step is finished."""
 
+import os
 import signal
 from typing import Any
 
@@ -9,12 +10,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stop:
     """While entered, turns a signal into KeyboardInterrupt, or once `waits` is set into a note.
 
-    A second signal is left to what handled it before, so that nobody has to wait for a step.
+    A second signal is left to what handled it before, so that nobody has to wait for a step. Below
+    a launcher it is ignored: there Ctrl-C comes from the terminal and once more from the launcher,
+    which itself ends those that take too long.
     """
 
     def __init__(self):
         self.waits = False
-        self.caught: str | None = None
+        self.caught: signal.Signals | None = None
+        self.agreed: signal.Signals | None = None
+        """What all processes of the run stop for, after the same step."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self):
@@ -28,8 +33,11 @@ class Stop:
         self._restore()
 
     def _note(self, number: int, frame: Any) -> None:
-        self.caught = signal.Signals(number).name
-        self._restore()
+        if self.caught:
+            return
+        self.caught = signal.Signals(number)
+        if "LOCAL_RANK" not in os.environ:
+            self._restore()
         if not self.waits:
             raise KeyboardInterrupt
 

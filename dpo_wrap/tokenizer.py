@@ -18,6 +18,7 @@ CHATML = (
     "{{% if add_generation_prompt %}}{{{{ '\\n<|im_start|>assistant\\n' }}}}{{% endif %}}"
 )
 CHATML_END = "<|im_end|>"
+PROBE = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
 
 
 def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
@@ -84,10 +85,24 @@ def check_data_fit(
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The token ids that end an answer: the end of text, and the template's end of turn."""
-    ends = {tokenizer.eos_token_id}
-    if tokenizer.chat_template and CHATML_END in tokenizer.chat_template:
-        ends.add(tokenizer.convert_tokens_to_ids(CHATML_END))
-    return sorted(ends - {None, tokenizer.unk_token_id})
+    return sorted({tokenizer.eos_token_id, end_of_turn(tokenizer)} - {None})
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token that the chat template writes after an answer; None where it writes none.
+
+    `<|eot_id|>`, `<|im_end|>`, `<end_of_turn>` and the like are ends of turns and no ends of text.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    try:
+        text = tokenizer.apply_chat_template(PROBE, tokenize=False)
+    except Exception:  # a template is code and may raise anything; who renders data will see it
+        return None
+    after = text.rpartition(PROBE[-1]["content"])[2]
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    special = {n for n, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return next((token for token in ids if token in special), None)
 
 
 def _template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -109,9 +124,8 @@ def _template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _check_template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> None:
     place = settings.place("chat_template")
-    probe = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
     try:
-        text = tokenizer.apply_chat_template(probe, tokenize=False)
+        text = tokenizer.apply_chat_template(PROBE, tokenize=False)
     except Exception as error:  # a template is code and may raise anything
         raise ModelError(
             f"{place}: the template fails on a question and its answer: {one_line(error)}"

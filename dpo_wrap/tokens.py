@@ -1,7 +1,6 @@
 """Splits to token ids with TRL's own code, and what max_length does to them, counted and said."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,26 +12,11 @@ from trl import DPOConfig, DPOTrainer
 from dpo_wrap.config import Settings
 from dpo_wrap.data import nothing_kept
 from dpo_wrap.errors import DataError
+from dpo_wrap.fit import BATCH, IDS, Fit, Marks, fitted
 from dpo_wrap.model import context_length
 
-IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
-BATCH = 1000
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How one split fits max_length, in pairs."""
-
-    pairs: int
-    too_long: int
-    """More than max_length tokens in prompt and longer answer."""
-    prompt_fills: int
-    """The prompt alone takes max_length, so nothing of an answer would be left."""
-    identical: int
-    """Both answers are the same tokens, for most because what told them apart was cut."""
-    longest: int
-    """Tokens of the longest pair's prompt and longer answer."""
-    kept: int
+# What a chat template reads beside the messages.
+RENDERED = ("tools", "chat_template_kwargs")
 
 
 def tokenize(
@@ -59,73 +43,47 @@ def tokenize(
         )
     _check_ids(settings, tokens, config)
     limit = dpo.max_length or context_length(config)
-    keep, fit = _fitted(settings, tokens, limit, dpo.truncation_mode)
+    marks = Marks.of(tokenizer)
+    moved = moved_boundaries(tokens, tokenizer)
+    keep, fit = fitted(tokens, marks, moved, limit, dpo.truncation_mode, settings.overlength)
     _refuse(settings, split, fit, dpo.max_length, limit, needed)
     return (tokens if fit.kept == fit.pairs else tokens.select(keep)), fit
 
 
-def spoken(split: str, fit: Fit, limit: int | None, overlength: str) -> str | None:
-    """What became of the pairs that are too long, in a line; None where there is nothing to say."""
-    if not fit.too_long and not fit.identical:
-        return None
-    parts = []
-    if fit.too_long:
-        if overlength == "drop":
-            done = "dropped"
-        else:
-            done = "their answers cut"
-            if fit.prompt_fills:
-                done += f", {fit.prompt_fills} of them dropped (the prompt alone fills it)"
-        parts.append(
-            f"{fit.too_long} of {fit.pairs} pairs have more than {limit} tokens (longest "
-            f"{fit.longest}): {done}"
-        )
-    if fit.identical:
-        parts.append(f"{fit.identical} dropped, as both answers are the same tokens")
-    return f"{split}: {'; '.join(parts)}"
+def moved_boundaries(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:
+    """In how many rows the prompt's own tokens are no prefix of those of prompt and answer.
+
+    TRL trains such rows without the end of the prompt, a context that generation never sees; the
+    second value is that end in the first of them.
+    """
+    moved, example = 0, ""
+    columns = [n for n in ("prompt", "prompt_ids", *RENDERED) if n in tokens.column_names]
+    for batch in tokens.select_columns(columns).iter(batch_size=BATCH):
+        for whole, kept in zip(_prompt_ids(batch, tokenizer), batch["prompt_ids"], strict=True):
+            if len(kept) < len(whole):
+                example = example or tokenizer.decode(whole[len(kept) :])
+                moved += 1
+    return moved, example
 
 
-def kept_ids(
-    row: dict[str, list[int]], side: str, limit: int | None, mode: str
-) -> tuple[list[int], list[int]]:
-    """(prompt ids, answer ids) of one side as TRL's collator leaves them."""
-    prompt, answer = row["prompt_ids"], row[f"{side}_ids"]
-    excess = max(0, len(prompt) + len(answer) - limit) if limit else 0
-    if not excess:
-        return prompt, answer
-    if mode == "keep_start":
-        return prompt[:limit], answer[: max(0, limit - len(prompt))]
-    return prompt[excess:], answer[max(0, excess - len(prompt)) :]
-
-
-def _fitted(
-    settings: Settings, tokens: Dataset, limit: int | None, mode: str
-) -> tuple[list[int], Fit]:
-    """The row numbers to train on, and the counts."""
-    keep, too_long, fills, identical, longest = [], 0, 0, 0, 0
-    for number, row in enumerate(_rows(tokens)):
-        prompt, longer = (
-            len(row["prompt_ids"]),
-            max(len(row["chosen_ids"]), len(row["rejected_ids"])),
-        )
-        longest = max(longest, prompt + longer)
-        long = limit is not None and prompt + longer > limit
-        too_long += long
-        if long and settings.overlength == "drop":
-            continue
-        if limit is not None and prompt >= limit and mode == "keep_start":
-            fills += 1
-        elif kept_ids(row, "chosen", limit, mode) == kept_ids(row, "rejected", limit, mode):
-            identical += 1
-        else:
-            keep.append(number)
-    return keep, Fit(len(tokens), too_long, fills, identical, longest, len(keep))
-
-
-def _rows(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
-    for batch in tokens.select_columns(list(IDS)).iter(batch_size=BATCH):
-        for values in zip(*(batch[name] for name in IDS), strict=True):
-            yield dict(zip(IDS, values, strict=True))
+def _prompt_ids(batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The prompts tokenised as generation will see them, by the calls that TRL makes."""
+    prompts = batch["prompt"]
+    if isinstance(prompts[0], str):
+        return tokenizer(prompts)["input_ids"]
+    tools = [json.loads(t) if isinstance(t, str) else t for t in batch.get("tools", ())]
+    keywords = batch.get("chat_template_kwargs", ())
+    return [
+        tokenizer.apply_chat_template(
+            prompt,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            tools=tools[row] if tools else None,
+            **(keywords[row] if keywords else {}),
+        )["input_ids"]
+        for row, prompt in enumerate(prompts)
+    ]
 
 
 def _refuse(

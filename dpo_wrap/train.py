@@ -5,6 +5,7 @@ can be repeated, gone on from and judged.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -76,6 +77,7 @@ def config_path(arguments: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
+    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with Stop() as stop:
             settings = load_settings(config_path(arguments), arguments.overrides)
@@ -88,10 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return dry_run(settings, arguments.resume)
             return train(settings, arguments.resume, stop)
     except DpoWrapError as error:
-        print(error, file=sys.stderr)
+        if speaks or not error.common:
+            print(error, file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print("stopped; what was complete is kept, and the same command goes on", file=sys.stderr)
+        if speaks:
+            said = "stopped; what was complete is kept, and the same command goes on"
+            print(said, file=sys.stderr)
         return 1
 
 

@@ -2,25 +2,41 @@
 
 import contextlib
 import functools
+import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOTrainer
 
 from dpo_wrap.arguments import judged
+from dpo_wrap.checkpoints import write_mark
 from dpo_wrap.data import nothing_kept
 from dpo_wrap.errors import RunError
 from dpo_wrap.model import load_base, load_policy
+from dpo_wrap.not_finite import gradient_fault, loss_fault
 from dpo_wrap.prepare import Prepared, distributed
 
 
 class PreparedTrainer(DPOTrainer):
-    """DPOTrainer that takes rows as tokens.py makes them, and stops at a loss that is no number."""
+    """DPOTrainer that takes rows as tokens.py makes them, and stops at what is no number."""
+
+    batch: dict[str, Any] | None = None
+    """The newest batch, for those who have to name its rows."""
+
+    def __init__(self, *args, **kwargs):
+        self.step_batches: list[dict[str, Any]] = []
+        super().__init__(*args, **kwargs)
+
+    identity: dict[str, Any]
+    """Of the run, for the marks of its checkpoints; known once step 0 has been measured."""
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         if "prompt_ids" in dataset.column_names:
@@ -34,15 +50,48 @@ class PreparedTrainer(DPOTrainer):
         else:
             super()._run_epoch(**kwargs)
 
+    def _save_checkpoint(self, model, trial):
+        # transformers rotates older checkpoints away before a callback could declare this one
+        # complete; whoever ended the process in between would leave none.
+        folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)  # begun by a run that was ended here
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        # Each process adds its own random state.
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            resumable = not self.args.save_only_model
+            write_mark(folder, self.identity, resumable, self._total_train_tokens)
+            rotate_checkpoints(
+                self.args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True
+            )
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.batch = inputs
+        if self.model.training:
+            self.step_batches.append(inputs)
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = result[0] if return_outputs else result
+        # transformers would log the mean of earlier losses in its place (logging_nan_inf_filter).
         if not torch.isfinite(loss):
-            raise RunError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; the run was "
-                "stopped before the weights took it in; lower learning_rate, or train without fp16"
-            )
+            raise RunError(loss_fault(self, inputs, loss.item()))
         return result
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        # Before the optimizer's step: clipping by a norm that is no number spoils every gradient.
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        batches, self.step_batches = self.step_batches, []
+        # With fp16 this is usual: the scaler skips the step and scales less.
+        if norm is not None and not self.args.fp16:
+            value = norm.item() if isinstance(norm, torch.Tensor) else norm
+            if not math.isfinite(value):
+                raise RunError(gradient_fault(self, batches, value))
+        return norm
 
 
 def build_trainer(

@@ -10,8 +10,9 @@ from transformers import AutoConfig
 from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import load_settings
 from dpo_wrap.errors import DataError
+from dpo_wrap.fit import kept_ids, lengths_line, spoken
 from dpo_wrap.tokenizer import load_tokenizer
-from dpo_wrap.tokens import kept_ids, spoken, tokenize
+from dpo_wrap.tokens import tokenize
 
 # The tiny model's tokens are bytes, so lengths can be read off; an answer gains its end of text.
 ROWS = [
@@ -64,10 +65,11 @@ def test_truncation_is_counted_and_pairs_without_a_signal_are_dropped(tokens):
     assert (fit.pairs, fit.too_long, fit.longest) == (5, 3, 23)
     assert (fit.prompt_fills, fit.identical, fit.kept) == (1, 1, 3)
     assert made["prompt"][:] == ["ab", "ab", "p" * 10]
-    assert spoken("train", fit, 12, "truncate") == (
+    assert spoken("train", fit, 12, "truncate") == [
         "train: 3 of 5 pairs have more than 12 tokens (longest 23): their answers cut, 1 of them "
-        "dropped (the prompt alone fills it); 1 dropped, as both answers are the same tokens"
-    )
+        "dropped (the prompt alone fills it), 1 of them without their end of text; 1 dropped, as "
+        "both answers are the same tokens"
+    ]
 
 
 def test_what_is_kept_is_what_the_collator_of_trl_leaves(tokens):
@@ -90,7 +92,7 @@ def test_dropping_leaves_out_every_pair_that_is_too_long(tokens):
     made, fit, _ = tokens(ROWS, max_length=12, overlength="drop")
     assert made["prompt"][:] == ["ab", "p" * 10]
     assert fit.kept == 2
-    assert spoken("train", fit, 12, "drop").endswith("(longest 23): dropped")
+    assert spoken("train", fit, 12, "drop")[0].endswith("(longest 23): dropped")
 
 
 def test_overlength_as_an_error_refuses_with_the_counts(tokens):
@@ -113,7 +115,11 @@ def test_without_max_length_what_exceeds_the_context_is_refused(tokens):
 def test_where_everything_fits_nothing_is_said(tokens):
     made, fit, _ = tokens(ROWS)
     assert fit.kept == len(made) == 5
-    assert spoken("train", fit, 128, "truncate") is None
+    assert spoken("train", fit, 128, "truncate") == []
+    assert fit.lengths["prompt"] == (8, 12, 12, 12)
+    assert lengths_line("train", fit) == (
+        "train: tokens of prompt and longer answer: median 14, 95 % 23, 99 % 23, longest 23"
+    )
 
 
 def test_a_tokenizer_of_another_model_is_refused(tokens, tiny_model_dir, tmp_path):
