@@ -3,6 +3,7 @@
 Every default chosen here is said in a note and written to config.resolved.yaml.
 """
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import DPOConfig
 
 from dpo_wrap.config import Settings
-from dpo_wrap.errors import ConfigError
+from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.model import context_length
 
 # TRL's 1e-6 suits full weights and leaves an adapter where it was. Margins that the sample config
@@ -28,6 +29,8 @@ from dpo_wrap.model import context_length
 # 1e-4 0.40, 2e-4 0.58, 5e-4 0.70. Larger models move further at the same rate.
 LORA_LEARNING_RATE = 2e-4
 MAX_LENGTH = 1024
+# Initialisations that take from the base weights what they put into the adapter.
+REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # DPOTrainer reads this only when it loads the model itself, which model.py does here.
 LOADED_HERE = "model_init_kwargs"
 # How the libraries object to values.
@@ -55,6 +58,7 @@ def build_arguments(
     chosen, notes = _defaults(settings, config)
     lora, dropout = None, 0.0
     if adapter is not None:
+        _check_adapter(settings, adapter)
         dropout = adapter.lora_dropout
     elif settings.lora is not None:
         lora = _lora(settings, config, chosen, notes)
@@ -67,6 +71,11 @@ def build_arguments(
         notes.append(_dropout_note(settings, dropout))
     dpo = judged(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
     _check_trackers(settings, dpo, notes)
+    if dpo.activation_offloading and dpo.device.type == "cpu":
+        place = settings.place("activation_offloading")
+        raise ConfigError(f"{place}: there is no GPU to offload from; remove it")
+    if dpo.max_steps > 0 and "num_train_epochs" in settings.trl:
+        notes.append(f"num_epochs: not counted, since max_steps: {dpo.max_steps} says how long")
     return Arguments(dpo, lora, dropout, chosen, notes)
 
 
@@ -123,13 +132,44 @@ def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, A
 def _lora(
     settings: Settings, config: PretrainedConfig, chosen: dict[str, Any], notes: list[str]
 ) -> LoraConfig:
-    kwargs = {"task_type": "CAUSAL_LM", **settings.lora}
+    kwargs = {**settings.lora, "task_type": "CAUSAL_LM"}
+    _check_lora(settings, config)
     own_choice = config.model_type in LORA_TARGETS
     if not own_choice and not kwargs.keys() & {"target_modules", "target_parameters"}:
         kwargs["target_modules"] = chosen["lora.target_modules"] = "all-linear"
         why = f"peft has no choice of its own for {config.model_type}"
         notes.append(f"lora.target_modules: all-linear by default, {why}")
     return judged(LoraConfig, kwargs, settings, notes)
+
+
+def _check_lora(settings: Settings, config: PretrainedConfig) -> None:
+    """Options of peft that this model cannot serve; raises ConfigError."""
+    if indices := settings.lora.get("trainable_token_indices"):
+        place = settings.place("lora.trainable_token_indices")
+        # A mapping names the layer of each list, which may be another than the embeddings.
+        if config.get_text_config().tie_word_embeddings:
+            raise ConfigError(
+                f"{place}: this model's output layer is its embeddings, which TRL cannot read with "
+                "some of them trained; remove it"
+            )
+        size = config.get_text_config().vocab_size
+        if isinstance(indices, list) and max(indices) >= size:
+            raise ConfigError(f"{place}: the embeddings end at {size - 1}; found {max(indices)}")
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if settings.lora.get("use_qalora") and method != "gptq":
+        place = settings.place("lora.use_qalora")
+        raise ConfigError(f"{place} has no effect on a model that is not GPTQ-quantised; remove it")
+
+
+def _check_adapter(settings: Settings, adapter: LoraConfig) -> None:
+    """Refuse to go on from an adapter whose frozen copy would not be the adapter."""
+    start, path = adapter.init_lora_weights, settings.adapter_path
+    if isinstance(start, str) and start.startswith(REWRITING):
+        raise ModelError(
+            f"{settings.place('adapter_path')} {path!r} was initialised with {start}, which "
+            "rewrites the base weights, and the frozen copy that is the reference would rewrite "
+            f"them again; merge it, python -m dpo_wrap.merge {path} DIR, and give DIR as model_path"
+        )
 
 
 def _dropout_note(settings: Settings, dropout: float) -> str:
@@ -140,7 +180,7 @@ def _dropout_note(settings: Settings, dropout: float) -> str:
 
 def _place(settings: Settings, text: str) -> str:
     """Where the first key that a library's message names was given, or the config file."""
-    parted = text.replace("=", " ").replace("/", " ").split()
+    parted = re.sub("[=<>/]", " ", text).split()
     words = (word.strip("`'\".,:;()[]").lstrip("-") for word in parted)
     given = {name.removeprefix("lora."): name for name in settings.places}
     named = [given[word] for word in words if word in given]

@@ -69,7 +69,7 @@ class MetricsLog(TrainerCallback):
             self.cut = state.global_step > (trained[-1] if trained else 0)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+        if not state.is_world_process_zero or not logs or "train_loss" in logs:
             return
         if self.pending and self.pending["step"] != state.global_step:
             self.flush()
@@ -159,6 +159,6 @@ def _lines_until(history: list[dict[str, Any]], step: int) -> list[dict[str, Any
     """The merged log lines up to a step, from the trainer's state."""
     merged: dict[int, dict[str, Any]] = {}
     for entry in history:
-        if entry["step"] <= step and "train_runtime" not in entry:
+        if entry["step"] <= step and "train_loss" not in entry:
             merged.setdefault(entry["step"], {"step": entry["step"]}).update(entry)
     return [merged[number] for number in sorted(merged)]

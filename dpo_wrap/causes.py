@@ -14,6 +14,8 @@ from dpo_wrap.alike import ALIKE, Survey, survey
 # made 0.002 of 1e-6, 0.006 of 1e-5, 0.40 of 1e-4. Full weights move all of the model, and TRL's own
 # script takes 5e-7 for them.
 LOW_RATE = {"adapter": 5e-5, "full": 1e-7}
+# The toys of this project still learn at a fifth of these.
+HIGH_RATE = {"adapter": 5e-2, "full": 5e-3}
 # A weight in half precision keeps 8 to 11 bits, so that Adam's steps of about the learning rate are
 # rounded away beside weights of some hundredths.
 HALF_RATE = 1e-5
@@ -52,7 +54,7 @@ class Measured:
 
 
 def measure(trainer: DPOTrainer, logs: list[dict[str, Any]]) -> Measured:
-    """Take the measurements; `logs` are those that the margin is a mean over."""
+    """Take the measurements; `logs` are those to take means over, the newest first."""
     args, state = trainer.args, trainer.state
     rates = [entry["learning_rate"] for entry in logs if "learning_rate" in entry]
     norms = [entry["grad_norm"] for entry in logs if "grad_norm" in entry]
@@ -66,7 +68,7 @@ def measure(trainer: DPOTrainer, logs: list[dict[str, Any]]) -> Measured:
         accuracy=_mean([entry["rewards/accuracies"] for entry in logs]),
         beta=trainer.beta,
         peak_rate=args.learning_rate,
-        rate_now=rates[-1] if rates else args.learning_rate,
+        rate_now=rates[0] if rates else args.learning_rate,
         warmup=args.get_warmup_steps(state.max_steps),
         gradient=_mean(norms) if norms else math.nan,
         adapter=isinstance(trainer.model, PeftModel),
@@ -105,7 +107,8 @@ def likely(found: Measured) -> tuple[list[str], list[str]]:
             f"learning_rate {found.peak_rate:g}",
         ),
         (
-            found.warmup > found.step / 2 or found.rate_now < found.peak_rate / 10,
+            found.warmup > found.step / 2
+            or (found.rate_now < found.peak_rate / 10 and found.step < found.steps / 2),
             f"the learning rate is {found.rate_now:.3g} now, of a peak of {found.peak_rate:g}: "
             f"warmup takes {found.warmup} of {found.steps} steps; lower warmup_steps, or train "
             "longer",
@@ -124,15 +127,15 @@ def likely(found: Measured) -> tuple[list[str], list[str]]:
         ),
         (
             pairs.alike >= MANY,
-            f"{pairs.alike:.0%} of the pairs have two answers of almost the same tokens "
+            f"{pairs.alike * 100:.0f} % of the pairs have two answers of almost the same tokens "
             f"(similarity {ALIKE} or more), which leave little to tell apart; leave them out",
-            f"{pairs.alike:.0%} of pairs almost alike",
+            f"{pairs.alike * 100:.0f} % of pairs almost alike",
         ),
         (
             pairs.cut >= MANY,
-            f"{pairs.cut:.0%} of the pairs are cut by max_length, maybe where their answers "
-            "differ; raise it",
-            f"{pairs.cut:.0%} cut",
+            f"{pairs.cut * 100:.0f} % of the pairs are cut by max_length, maybe where they differ; "
+            "raise it",
+            f"{pairs.cut * 100:.0f} % cut",
         ),
         (
             TOSS[0] <= found.accuracy <= TOSS[1],
@@ -141,15 +144,20 @@ def likely(found: Measured) -> tuple[list[str], list[str]]:
             f"reward accuracy {found.accuracy:.2f}",
         ),
         (
+            found.peak_rate > HIGH_RATE[kind],
+            f"learning_rate {found.peak_rate:g} is high; the weights may jump to and fro",
+            "",
+        ),
+        (
             found.pairs_seen < FEW_PAIRS,
             f"only {found.pairs_seen} pairs were seen in {found.step} steps; train longer",
             f"{found.pairs_seen:,} pairs seen",
         ),
         (
             pairs.chosen_longer >= 1 - MANY / 2,
-            f"the chosen answer is the longer one in {pairs.chosen_longer:.0%} of the pairs; what "
-            "is learned may be length",
-            f"chosen longer in {pairs.chosen_longer:.0%}",
+            f"in {pairs.chosen_longer * 100:.0f} % of the pairs the chosen answer is the longer; "
+            "what is learned may be length",
+            f"chosen longer in {pairs.chosen_longer * 100:.0f} %",
         ),
     ]
     suspicious = [line for odd, line, _ in table if odd]
@@ -158,18 +166,20 @@ def likely(found: Measured) -> tuple[list[str], list[str]]:
 
 def _moved(trainer: DPOTrainer) -> float | None:
     """How far the trained weights are from their start, where that is still at hand."""
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return None
     weights = dict(trainer.model.named_parameters())
     if isinstance(trainer.model, PeftModel):
         grown = []
         for name, weight in weights.items():
             if ".lora_B.default." in name:
-                # A copy of the adapter that is gone on with stands beside it; a new one starts at 0.
+                # Beside an adapter that is gone on with stands its copy; a new one starts at 0.
                 start = weights.get(name.replace(".default.", ".ref."))
                 grown.append(weight.detach() if start is None else weight.detach() - start)
         return _norm(grown) if grown else None
-    if trainer.ref_model is None:
+    start = dict(trainer.ref_model.named_parameters()) if trainer.ref_model is not None else {}
+    if start.keys() != weights.keys():
         return None
-    start = dict(trainer.ref_model.named_parameters())
     changes = [weight.detach() - start[name].to(weight) for name, weight in weights.items()]
     return _norm(changes) / _norm(list(start.values()))
 

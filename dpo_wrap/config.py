@@ -6,30 +6,18 @@ TRL's and peft's options are checked against their installed sources (schema.py)
 their own names; what only those libraries can judge is judged in arguments.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, NoneType
 from typing import Any, Literal
 
+from dpo_wrap.contradictions import Config, contradictions, refused
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.keys import (
-    LOSS_OPTIONS,
-    RANGES,
-    READ_WITH,
-    REFUSED_VALUES,
-    REMOVED,
-    SHORT_NAMES,
-    WITHOUT_EFFECT,
-)
-from dpo_wrap.schema import (
-    Field,
-    class_fields,
-    logged_figures,
-    lora_fields,
-    loss_readers,
-    trl_fields,
-)
+from dpo_wrap.keys import ELSEWHERE, FILES, INNER_NAMES, RANGES, REMOVED, SHORT_NAMES, WORDS
+from dpo_wrap.schema import Field, Kind, class_fields, inner_fields, lora_fields, trl_fields
 from dpo_wrap.values import Complaint, nearest, settle
 from dpo_wrap.yaml_lines import Entry, Fault, read_file, read_override
 
@@ -90,6 +78,13 @@ def own_fields() -> tuple[dict[str, Field], dict[str, str]]:
     return {n: f for n, f in fields.items() if n not in NOT_KEYS}, meanings
 
 
+@cache
+def _every_field() -> dict[str, Field]:
+    """Every key by its full name, `lora.r` for peft's."""
+    adapter = {f"lora.{name}": field for name, field in lora_fields().items()}
+    return {**trl_fields(), **adapter, **own_fields()[0]}
+
+
 def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
     """The config file with each `KEY=VALUE` of overrides put over it.
 
@@ -98,30 +93,32 @@ def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
     entries, faults = read_file(path, groups=("lora",))
     given, more = _resolve(entries)
     faults += more
+    entries = []
     for text in overrides:
         try:
-            replaced, more = _resolve(_opened(read_override(text)))
+            entries += _opened(read_override(text))
         except ConfigError as error:
-            faults.append(Fault("", str(error)))
-            continue
-        faults += more
-        if "lora" in replaced:
-            given = {name: entry for name, entry in given.items() if not name.startswith("lora.")}
-        given |= replaced
+            faults.append(Fault(f"--set {text}", str(error)))
+    # Of one key set twice the last counts, as on any command line.
+    replaced, more = _resolve(entries[::-1])
+    faults += more
+    if "lora" in replaced:
+        given = {name: entry for name, entry in given.items() if not name.startswith("lora.")}
+    given |= replaced
     values = {}
     for name, entry in given.items():
         try:
             values[name] = _value(name, entry.value)
         except Complaint as complaint:
             faults.append(Fault(entry.place, f"{entry.key}: {complaint}"))
-    faults += _together(values, given)
+    faults += contradictions(Config(values, given, _every_field()))
     faults += [
         Fault(path, f"required key {name!r} is missing; {own_fields()[1][name]}")
         for name in REQUIRED
         if name not in given
     ]
     if faults:
-        lines = (str(fault).removeprefix(": ") for fault in _in_order(faults))
+        lines = map(str, _in_order(faults, overrides))
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     return _settings(values, given, path)
 
@@ -157,8 +154,12 @@ def _known(name: str) -> bool:
 
 
 def _unknown(key: str) -> str:
+    if key.rpartition(".")[2] == "<<":
+        return "merge keys (<<) are not read; write the keys out"
     if key in REMOVED:
         return f"key {key!r} no longer exists; {REMOVED[key]}"
+    if key in ELSEWHERE:
+        return f"key {key!r} is none of this command's; {ELSEWHERE[key]}"
     bare = key.rpartition(".")[2]
     if not key.startswith("lora.") and bare in lora_fields():
         return f"key {key!r} is a field of peft.LoraConfig; write it under lora:"
@@ -187,15 +188,9 @@ def _value(name: str, value: Any) -> Any:
     if name == "lora.r" and value == 0:
         raise Complaint("0 is out of range; write lora: false to train full weights")
     own = own_fields()[0]
-    fields = own if name in own else lora_fields() if name.startswith("lora.") else trl_fields()
-    kind = fields[name.removeprefix("lora.")].kind
     if name not in own:
-        value = settle(value, kind, RANGES.get(name))
-        if name == "loss_type" and value == []:
-            raise Complaint("empty; name at least one loss")
-        if (refusal := _refused(name, value)) is not None:
-            raise Complaint(refusal)
-        return value
+        return _foreign(name, value)
+    kind = own[name].kind
     if kind.element is not None:
         # A single text is a list of one.
         value = tuple(settle([value] if isinstance(value, str) else value, kind))
@@ -203,84 +198,60 @@ def _value(name: str, value: Any) -> Any:
         value = settle(value, kind)
     if name == "prefix_sharing" and value == "on":
         raise Complaint("on is not available in this version; write auto or off")
-    if value == "" or value == () and name in REQUIRED or isinstance(value, tuple) and "" in value:
+    texts = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(text, str) and not text.strip() for text in texts) or (
+        value == () and name in REQUIRED
+    ):
         raise Complaint(f"empty; {own_fields()[1][name]}")
     return value
 
 
-def _refused(name: str, value: Any) -> str | None:
-    if name in WITHOUT_EFFECT and value not in (False, 0, None):
-        return f"it would have no effect: {WITHOUT_EFFECT[name]}"
-    if isinstance(value, str | bool) and (name, value) in REFUSED_VALUES:
-        return f"{value!r} is refused: {REFUSED_VALUES[name, value]}"
-    return None
+def _foreign(name: str, value: Any) -> Any:
+    """The value of an option of TRL or peft; raises Complaint."""
+    kind = _every_field()[name].kind
+    if name in WORDS:
+        kind = Kind(kind.names - {"any"}, kind.element, WORDS[name])
+    known = INNER_NAMES.get(name) or tuple(inner_fields(name))
+    if isinstance(value, str) and {"dict", "str"} <= kind.names:
+        value = _mapping(name, value)
+    value = settle(value, kind, RANGES.get(name))
+    if name == "loss_type" and value == []:
+        raise Complaint("empty; name at least one loss")
+    if (refusal := refused(name, value)) is not None:
+        raise Complaint(refusal)
+    if known and name not in FILES and not isinstance(value, dict | NoneType):
+        raise Complaint("a mapping expected")
+    for inner in value if known and isinstance(value, dict) else ():
+        if inner not in known:
+            raise Complaint(f"{inner!r} is unknown; known: {', '.join(known)}")
+    return value
 
 
-def _together(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault]:
-    """What is wrong between keys that are right one by one."""
-    lora = [name for name in given if name.startswith("lora.")]
-    if values.get("lora") is False:
-        for name in lora:
-            text = f"{given[name].key} has no effect under lora: false ({given['lora'].place})"
-            yield Fault(given[name].place, f"{text}; remove one")
-    if (
-        values.get("lora.lora_dropout")
-        and "disable_dropout" in values
-        and values["disable_dropout"]
-    ):
-        text = "disable_dropout: true would switch off lora_dropout too; remove one of them"
-        yield Fault(given["disable_dropout"].place, text)
-    if "adapter_path" in values and values["adapter_path"] and values.get("lora") is False:
-        yield Fault(given["adapter_path"].place, "adapter_path is refused beside lora: false")
-    yield from _best(values, given)
-    yield from _unread(values, given)
-    if "loss_type" in given and "loss_type" not in values:
-        return
-    losses = values["loss_type"] if "loss_type" in values else trl_fields()["loss_type"].default
-    losses = [losses] if isinstance(losses, str) else losses
-    for name in LOSS_OPTIONS:
-        readers = [loss for loss, read in loss_readers().items() if name in read]
-        default = trl_fields()[name].default
-        if values.get(name, default) != default and not set(losses) & set(readers):
-            text = f"{name} has no effect with loss_type {', '.join(losses)}"
-            yield Fault(given[name].place, f"{text}; only {', '.join(readers)} read it")
-    if "exo_pair" in losses and not values.get("label_smoothing"):
-        text = "loss_type exo_pair needs label_smoothing above 0; its paper recommends 1e-3"
-        yield Fault(given["loss_type"].place, text)
+def _mapping(name: str, text: str) -> Any:
+    """The mapping that a text stands for, where it is none itself: JSON, or the path of a file."""
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise Complaint("the text is not valid JSON; write a YAML mapping") from None
+    if name not in FILES:
+        raise Complaint(f"a mapping expected, found the text {text!r}")
+    if not Path(text).expanduser().is_file():
+        raise Complaint(f"{text!r} is no file; write a mapping, or the path of a JSON file")
+    return text
 
 
-def _best(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault]:
-    """A figure to choose the best checkpoint by that no evaluation of DPOTrainer has."""
-    name = values.get("metric_for_best_model")
-    if name is not None and (bare := name.removeprefix("eval_")) not in logged_figures():
-        like = nearest(bare, logged_figures()) or "rewards/accuracies"
-        text = f"metric_for_best_model: {name!r} is unknown; did you mean {f'eval_{like}'!r}?"
-        yield Fault(given["metric_for_best_model"].place, text)
+def _in_order(faults: list[Fault], overrides: Sequence[str]) -> list[Fault]:
+    """By line of the file, then those of the command line, then those of no line."""
+    said = {f"--set {text}": number for number, text in enumerate(overrides)}
 
-
-def _unread(values: dict[str, Any], given: dict[str, Entry]) -> Iterator[Fault]:
-    """Keys that another key's value keeps from being read."""
-    fields = trl_fields()
-    for name, (other, needed) in READ_WITH.items():
-        if values.get(name, fields[name].default) == fields[name].default:
-            continue
-        # A faulty value has its own fault.
-        if (other in values or other not in given) and (
-            values.get(other, fields[other].default) != needed
-        ):
-            word = str(needed).lower()
-            text = f"{given[name].key} has no effect without {other}: {word}"
-            yield Fault(given[name].place, f"{text}; set it, or remove the key")
-
-
-def _in_order(faults: list[Fault]) -> list[Fault]:
-    """By line of the file, then those of the command line."""
-
-    def line(fault: Fault) -> float:
+    def order(fault: Fault) -> tuple[int, int]:
+        if fault.place in said:
+            return 1, said[fault.place]
         number = fault.place.rpartition(":")[2]
-        return int(number) if number.isdecimal() else float("inf")
+        return (0, int(number)) if number.isdecimal() else (2, 0)
 
-    return sorted(faults, key=line)
+    return sorted(faults, key=order)
 
 
 def _settings(values: dict[str, Any], given: dict[str, Entry], path: str) -> Settings:

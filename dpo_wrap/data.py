@@ -11,23 +11,25 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import xxhash
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
 from data_tools.convert import Options, convert
-from data_tools.keys import prompt_key
-from data_tools.record import ConvertError
+from data_tools.keys import pair_key, prompt_key
+from data_tools.record import ConvertError, Pair
+from dpo_wrap import stored
 from dpo_wrap.columns import check_columns
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import DataError, one_line
-from dpo_wrap.hub import unreachable
+from dpo_wrap.overlap import told_apart
+from dpo_wrap.stored import FAILURES, Stored
 
 # What the trainer reads; `source` finds a row again in the raw file.
 TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
-FAILURES = (OSError, ValueError, LookupError, TypeError, RuntimeError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -50,36 +52,42 @@ def load_splits(settings: Settings, standing: Path, aside: Path) -> Splits:
     A raw file is converted into `aside`, unless `standing` (the run directory) holds its conversion
     already; `adopt` moves the former into the latter once the run is accepted.
     """
-    notes, parts = [], []
-    for position, path in enumerate(settings.dataset_path):
-        name = f"dataset-{position + 1}" if len(settings.dataset_path) > 1 else "dataset"
-        parts.append(_load(settings, path, standing / name, aside / name, notes))
+    paths, place = settings.dataset_path, settings.place("dataset_path")
+    _check_distinct(settings)
+    opened, notes = [], []
+    for position, path in enumerate(paths):
+        name = f"dataset-{position + 1}" if len(paths) > 1 else "dataset"
+        opened.append(_load(settings, path, standing / name, aside / name, notes))
+        notes += opened[-1].notes
+    parts = [one.splits for one in opened]
     kinds = [
         {split: check_columns(rows, path, split) for split, rows in part.items()}
-        for path, part in zip(settings.dataset_path, parts, strict=True)
+        for path, part in zip(paths, parts, strict=True)
     ]
-    parts = [{split: _columns(rows) for split, rows in part.items()} for part in parts]
     every = [kind for part in kinds for kind in part.values()]
     if len({kind.conversational for kind in every}) > 1:
         described = (
             f"{path} has {'messages' if part['train'].conversational else 'text'}"
-            for path, part in zip(settings.dataset_path, kinds, strict=True)
+            for path, part in zip(paths, kinds, strict=True)
         )
         raise DataError(
-            f"{settings.place('dataset_path')}: text and messages cannot be mixed "
+            f"{place}: text and messages cannot be mixed "
             f"({', '.join(described)}); convert them together"
         )
+    parts = [{split: _columns(rows) for split, rows in part.items()} for part in parts]
     if len(parts) > 1:
-        parts = _held_out(parts, notes)
+        parts = told_apart(parts, paths, prompt_key, _comparison_key, notes)
     train = _joined([part["train"] for part in parts], settings)
-    tests = [part["test"] for part in parts if "test" in part and len(part["test"])]
+    tests = [part["test"] for part in parts if "test" in part]
     test = _joined(tests, settings) if tests else None
     if not len(train):
-        raise DataError(f"{settings.place('dataset_path')}: no rows are left to train on")
+        raise DataError(f"{place}: no rows are left to train on")
     if test is None and settings.option("eval_strategy") != "no":
+        unread = sorted({name for one in opened for name in one.unread})
+        others = f" (not read: {', '.join(unread)})" if unread else ""
         raise DataError(
-            f"{settings.place('eval_strategy')}: the data have no test split to evaluate on; "
-            "convert with --test-size above 0, or remove it"
+            f"{settings.place('eval_strategy')}: the data have no test split to evaluate on"
+            f"{others}; convert with --test-size above 0, or remove it"
         )
     fingerprint = _fingerprint([train] + ([test] if test is not None else []))
     tools = any(kind.tools for kind in every)
@@ -107,60 +115,27 @@ def nothing_kept() -> Iterator[None]:
             datasets.enable_caching()
 
 
-def _load(
-    settings: Settings, path: str, standing: Path, aside: Path, notes: list[str]
-) -> dict[str, Dataset]:
-    """The `train` and, where there is one, `test` split of one dataset."""
+def _check_distinct(settings: Settings) -> None:
+    """Raise DataError for a dataset that is named twice: its every row would count double."""
+    seen: dict[str, str] = {}
+    for path in settings.dataset_path:
+        local = Path(path).expanduser()
+        one = str(local.resolve()) if local.exists() else path
+        if one in seen:
+            raise DataError(
+                f"{settings.place('dataset_path')}: {path!r} is the same dataset as {seen[one]!r}; "
+                "name it once"
+            )
+        seen[one] = path
+
+
+def _load(settings: Settings, path: str, standing: Path, aside: Path, notes: list[str]) -> Stored:
     local = Path(path).expanduser()
     if local.is_file():
-        return _opened(_converted(local, standing, aside, notes), path)
+        return stored.from_directory(_converted(local, standing, aside, notes), path)
     if local.is_dir():
-        return _opened(local, path)
-    try:
-        return _named_splits(datasets.load_dataset(path), path)
-    except DataError:
-        raise
-    except FAILURES as error:
-        text = one_line(error)
-        if datasets.config.HF_HUB_OFFLINE or "reach" in text or "onnect" in text:
-            text = unreachable(settings, "dataset_path", path, "a file or a converted directory")
-            raise DataError(text) from None
-        raise DataError(
-            f"{settings.place('dataset_path')} {path!r} could not be loaded from the Hub: {text}"
-        ) from None
-
-
-def _opened(directory: Path, path: str) -> dict[str, Dataset]:
-    """A directory that data_tools.convert or `save_to_disk` wrote."""
-    saved = any((directory / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    tables = [*directory.glob("train*.parquet"), *directory.glob("train*.jsonl")]
-    if not saved and not tables:
-        raise DataError(
-            f"{path}: a directory without a converted dataset (no dataset_dict.json, "
-            "train.parquet or train.jsonl); convert it: "
-            f"python -m data_tools.convert {path}"
-        )
-    try:
-        if saved:
-            return _named_splits(datasets.load_from_disk(str(directory)), path)
-        return _named_splits(datasets.load_dataset(str(directory)), path)
-    except DataError:
-        raise
-    except FAILURES as error:
-        raise DataError(
-            f"{path}: the dataset is damaged ({one_line(error)}); convert it again"
-        ) from None
-
-
-def _named_splits(loaded: Dataset | DatasetDict, path: str) -> dict[str, Dataset]:
-    if isinstance(loaded, Dataset):
-        return {"train": loaded}
-    if "train" not in loaded:
-        raise DataError(
-            f"{path}: no split is called train; there are {', '.join(loaded)}; save those that "
-            "you want as train and test, or convert the raw file"
-        )
-    return {split: loaded[split] for split in ("train", "test") if split in loaded}
+        return stored.from_directory(local, path)
+    return stored.from_hub(settings, path)
 
 
 def _converted(raw: Path, standing: Path, aside: Path, notes: list[str]) -> Path:
@@ -216,22 +191,9 @@ def _columns(rows: Dataset) -> Dataset:
     return rows.select_columns([n for n in (*TRAINED, "source") if n in rows.column_names])
 
 
-def _held_out(parts: list[dict[str, Dataset]], notes: list[str]) -> list[dict[str, Dataset]]:
-    """The parts without the training rows whose prompt any of them holds out for its test."""
-    held = {
-        prompt_key(prompt) for part in parts if "test" in part for prompt in part["test"]["prompt"]
-    }
-    kept, left_out = [], 0
-    for part in parts:
-        prompts = part["train"]["prompt"]
-        staying = [row for row, prompt in enumerate(prompts) if prompt_key(prompt) not in held]
-        left_out += len(part["train"]) - len(staying)
-        kept.append(part | {"train": part["train"].select(staying)})
-    if left_out:
-        notes.append(
-            f"train: {left_out} pairs left out, as another of the datasets tests on their prompts"
-        )
-    return kept
+def _comparison_key(row: dict[str, Any]) -> tuple[bytes, bool]:
+    pair = Pair(**{name: row[name] for name in TRAINED if name in row})
+    return pair_key(pair, prompt_key(pair.prompt))
 
 
 def _joined(parts: list[Dataset], settings: Settings) -> Dataset:

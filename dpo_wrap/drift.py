@@ -1,4 +1,4 @@
-"""How far the policy has gone from its reference: exact KL over the vocabulary, at given answers."""
+"""How far the policy has gone from its reference: exact KL over the vocabulary, token by token."""
 
 import contextlib
 from collections.abc import Iterator
@@ -29,11 +29,14 @@ class Drift:
     """Why it could not be measured."""
 
 
-def measure_drift(trainer: DPOTrainer, rows: Dataset, split: str) -> Drift:
+def measure_drift(trainer: DPOTrainer, held_out: Dataset | None) -> Drift:
     """Measure it on some chosen answers, evenly spread over the rows; changes no weight.
 
-    One answer at a time, so that no more than its logits are added to what training holds.
+    Held-out answers, unless there are few. One at a time, so that no more than its logits are added
+    to what training holds.
     """
+    enough = held_out is not None and len(held_out) >= ANSWERS // 2
+    rows, split = (held_out, "test") if enough else (trainer.train_dataset, "train")
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         return Drift(None, split, 0, "the model is sharded")
     policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -55,7 +58,8 @@ def measure_drift(trainer: DPOTrainer, rows: Dataset, split: str) -> Drift:
         return Drift(None, split, 0, "the logits of one answer do not fit the memory")
     finally:
         policy.train(training)
-    return Drift(total / max(1, tokens), split, count)
+    # Never negative but for rounding.
+    return Drift(max(0.0, total / max(1, tokens)), split, count)
 
 
 def _next_token_logps(model: nn.Module, ids: tuple[list[int], list[int]], trainer) -> Tensor:
@@ -63,7 +67,9 @@ def _next_token_logps(model: nn.Module, ids: tuple[list[int], list[int]], traine
     prompt, answer = ids
     whole = torch.tensor([prompt + answer], device=trainer.args.device)
     with torch.no_grad(), precision(trainer.args):
-        logits = model(input_ids=whole, use_cache=False).logits[0]
+        logits = model(
+            input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False
+        ).logits[0]
     # The first token of all has nothing before it.
     return logits[max(0, len(prompt) - 1) : -1].float().log_softmax(dim=-1)
 

@@ -34,7 +34,7 @@ class ModelError(DpoWrapError):
 
 
 class StoppedError(DpoWrapError):
-    """A signal stopped the run, in all its processes."""
+    """The run was stopped in all its processes, by a signal or by one of them that failed."""
 
 
 class RunError(DpoWrapError):

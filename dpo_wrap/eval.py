@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
 from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.signals import Stop
 from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or 
 were refused."""
 
 EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.yaml", "run.json"
+PAGE = "report.html"
 # What the figures do not hang on, so that the config of now decides it.
 SPEED = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
 SHOWN, CLIPPED = 2, 200
@@ -85,7 +87,7 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
 
     Raises ModelError where no finished run stands, ConfigError where the config says otherwise now.
     """
-    run = Path(settings.output_dir)
+    run = Path(settings.output_dir).expanduser()
     if not (run / RUN).is_file():
         raise ModelError(
             f"{settings.place('output_dir')}: {settings.output_dir} holds no finished run; "
@@ -108,7 +110,7 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
         paths, places = (dataset,), {**places, "dataset_path": "--dataset"}
     return dataclasses.replace(
         trained,
-        output_dir=settings.output_dir,
+        output_dir=str(run),
         dataset_path=paths,
         metrics=settings.metrics,
         places=places,
@@ -165,14 +167,25 @@ def summary(found: dict[str, Any], samples: list[dict[str, Any]], run: str) -> s
         )
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
+    lines += [f"of {path}: {_slice(figures)}" for path, figures in found["slices"].items()]
     for sample in samples[:SHOWN]:
         lines += ["", f"prompt     {_one_line(sample['prompt'])[-CLIPPED:]}"]
         lines += [
             f"{who:<9}  {_one_line(sample[who])[:CLIPPED]}" for who in ("reference", "policy")
         ]
     lines += ["", "intervals are of 95 %; a log-ratio is policy over reference, without beta"]
-    lines += [f"figures {run}/{EVAL}, samples {run}/{SAMPLES}, the run {run}/{RUN}"]
+    lines += [f"page {run}/{PAGE}, figures {run}/{EVAL}, samples {run}/{SAMPLES}"]
     return "\n".join(lines)
+
+
+def _slice(found: dict[str, Any]) -> str:
+    if not found["examples"]:
+        return "no pairs in this split"
+    low, high = found["reward_accuracy_interval"]
+    return (
+        f"{found['examples']:,} pairs, reward accuracy {found['reward_accuracy']:.3f} "
+        f"[{low:.3f}, {high:.3f}], margin {found['reward_margin']:.3f}"
+    )
 
 
 def _one_line(text: str) -> str:
@@ -181,37 +194,43 @@ def _one_line(text: str) -> str:
 
 
 def write(done: "Evaluation", run: Path) -> None:
-    """eval.json and samples.jsonl, each whole or not at all. Raises OSError."""
+    """eval.json, samples.jsonl and the page, each whole or not at all. Raises OSError."""
     from dpo_wrap.checkpoints import write_atomically
+    from dpo_wrap.pieces import read_object
+    from dpo_wrap.report import write_page
 
     lines = (json.dumps(sample, ensure_ascii=False) for sample in done.samples)
     write_atomically(run / SAMPLES, "".join(f"{line}\n" for line in lines))
-    write_atomically(run / EVAL, json.dumps(done.figures, ensure_ascii=False, indent=2) + "\n")
+    # Which weights these are figures of: a run may be gone on with.
+    figures = {**done.figures, "steps": read_object(run / RUN).get("steps")}
+    write_atomically(run / EVAL, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    write_page(run)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
-        settings = load_settings(config_path(arguments), arguments.overrides)
-        settings = trained_settings(settings, arguments.dataset)
-        check_paths(settings)
-        settle_environment(settings)
-        # Imports torch and trl, which takes seconds: not before the config is known to be right.
-        from dpo_wrap.evaluation import Request, evaluate_run
-        from dpo_wrap.faults import faults_named
+        with Stop():
+            settings = load_settings(config_path(arguments), arguments.overrides)
+            settings = trained_settings(settings, arguments.dataset)
+            check_paths(settings)
+            settle_environment(settings)
+            # Imports torch and trl, which takes seconds: not before the config is right.
+            from dpo_wrap.evaluation import Request, evaluate_run
+            from dpo_wrap.faults import faults_named
 
-        request = Request(
-            arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed
-        )
-        run = Path(settings.output_dir)
-        with faults_named(run, "run the same command again"):
-            done = evaluate_run(settings, request)
-            write(done, run)
+            request = Request(
+                arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed
+            )
+            run = Path(settings.output_dir)
+            with faults_named(run, "run the same command again"):
+                done = evaluate_run(settings, request)
+                write(done, run)
     except DpoWrapError as error:
         print(error, file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped; run the same command again", file=sys.stderr)
         return 1
     print(summary(done.figures, done.samples, settings.output_dir))
     return 0

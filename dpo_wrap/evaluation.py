@@ -20,9 +20,16 @@ from dpo_wrap.fit import spoken
 from dpo_wrap.intervals import mean, mean_interval, share_interval
 from dpo_wrap.judged_model import load_judged
 from dpo_wrap.model import context_length, load_adapter_config, load_config
+from dpo_wrap.overlap import ORIGIN
 from dpo_wrap.sampling import Sampled
 from dpo_wrap.tokenizer import check_data_fit, load_tokenizer, stop_ids
 from dpo_wrap.tokens import tokenize
+
+PREFERENCE = (
+    *("reward_accuracy", "reward_accuracy_interval", "ties"),
+    *("reward_margin", "chosen_log_ratio", "rejected_log_ratio"),
+)
+"""What `preference_figures` finds beside the count of examples."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         for line in spoken(request.split, fit, dpo.max_length, settings.overlength):
             print(line, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
+        origins = list(tokens[ORIGIN]) if ORIGIN in tokens.column_names else []
         room = _room(config, request)
         prompts = sampling.choose_prompts(tokens["prompt_ids"], request.samples, request.seed, room)
         if request.samples and (said := _too_long(tokens["prompt_ids"], room, request)):
@@ -74,6 +82,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         "dataset": list(settings.dataset_path),
         **preference_figures(scores.chosen_log_ratios, scores.rejected_log_ratios, dpo.beta),
         **sample_figures(sampled),
+        "slices": slice_figures(settings.dataset_path, origins, scores, dpo.beta),
         "samples": len(sampled),
         "max_new_tokens": request.max_new_tokens,
         "seed": request.seed,
@@ -118,8 +127,10 @@ def preference_figures(chosen: list[float], rejected: list[float], beta: float) 
     """Means over examples of the log-ratios (nats) of both answers, and what follows from them.
 
     The implicit reward is beta times the log-ratio (Rafailov et al. 2023, section 4); a win is a
-    strictly greater reward of the chosen answer, as TRL counts it.
+    strictly greater reward of the chosen answer, as TRL counts it. Of no examples all are None.
     """
+    if not chosen:
+        return {"examples": 0} | dict.fromkeys(PREFERENCE)
     wins = sum(c > r for c, r in zip(chosen, rejected, strict=True))
     ties = sum(c == r for c, r in zip(chosen, rejected, strict=True))
     margins = [beta * (c - r) for c, r in zip(chosen, rejected, strict=True)]
@@ -131,6 +142,26 @@ def preference_figures(chosen: list[float], rejected: list[float], beta: float) 
         "reward_margin": mean(margins),
         "chosen_log_ratio": mean(chosen),
         "rejected_log_ratio": mean(rejected),
+    }
+
+
+def slice_figures(
+    paths: Sequence[str], origins: list[int], scores: scoring.Scores, beta: float
+) -> dict[str, dict[str, Any]]:
+    """The figures of each of several datasets by its path; `origins` has each row's place in them.
+
+    Empty where there is one dataset, which the whole's figures are of.
+    """
+    if len(paths) < 2:
+        return {}
+    pairs = list(zip(origins, scores.chosen_log_ratios, scores.rejected_log_ratios, strict=True))
+    return {
+        path: preference_figures(
+            [chosen for origin, chosen, _ in pairs if origin == position],
+            [rejected for origin, _, rejected in pairs if origin == position],
+            beta,
+        )
+        for position, path in enumerate(paths)
     }
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
-import torch
 from safetensors import SafetensorError
+from torch.distributed import DistError
 from transformers.utils import logging as transformers_logging
 
-from dpo_wrap.errors import ConfigError, RunError, one_line
+from dpo_wrap.errors import ConfigError, RunError, StoppedError, one_line
+from dpo_wrap.memory import is_out_of_memory
 
 # What the libraries warn each other of, and no key of a config could change.
 LIBRARIES_AMONG_THEMSELVES = (
@@ -35,20 +36,24 @@ def faults_named(out: Path, then: str) -> Iterator[None]:
             for module, words in LIBRARIES_AMONG_THEMSELVES:
                 warnings.filterwarnings("ignore", words, module=module)
             yield
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"out of memory ({one_line(error)}); lower batch_size and raise "
-            "gradient_accumulation_steps by as much, then lower max_length, then load_in_4bit"
-        ) from None
     except (OSError, SafetensorError) as error:
         where = getattr(error, "filename", None) or out
         text = getattr(error, "strerror", None) or one_line(error)
         raise RunError(f"{where}: {text}; mend that, and {then}") from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise RunError(
+                f"out of memory ({one_line(error)}); lower per_device_eval_batch_size, then "
+                "max_length, then load_in_4bit"
+            ) from None
+        if isinstance(error, DistError) or "gloo" in str(error):
+            raise StoppedError(f"another process of this run has ended; {then}") from None
         # How torch.save says that the disk is full.
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
-        raise RunError(f"{out}: cannot be written ({one_line(error)}); free some space") from None
+        raise RunError(
+            f"{out}: a checkpoint could not be written whole; free some space, and {then}"
+        ) from None
 
 
 def _quiet() -> None:

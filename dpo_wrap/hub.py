@@ -62,6 +62,20 @@ def settle_environment(settings: Settings) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def check_push(settings: Settings) -> None:
+    """Raise ConfigError where push_to_hub cannot be done; called once the environment is settled.
+
+    Left to the trainer it would end a run in its first steps.
+    """
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if settings.option("push_to_hub") and offline:
+        raise ConfigError(
+            f"{settings.place('push_to_hub')}: the Hub cannot be reached, or HF_HUB_OFFLINE is "
+            "set; remove it, and push the finished run later: hf upload REPOSITORY "
+            f"{settings.output_dir}"
+        )
+
+
 def is_local(name: str) -> bool:
     """Whether the name is a path that exists."""
     return Path(name).expanduser().exists()

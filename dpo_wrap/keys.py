@@ -1,6 +1,7 @@
-"""What trl and peft do not say of their keys: short names, ranges, the removed, the unread.
+"""What trl and peft do not say of their keys one by one: short names, ranges, words, the removed.
 
-Data only: a short name, a range or a removed key is one line here.
+Data only: a short name, a range or a removed key is one line here. What holds between keys, and
+between a key and DPOTrainer, is in relations.py.
 """
 
 from dpo_wrap.values import Range
@@ -24,7 +25,8 @@ SHORT_NAMES = {
 AT_LEAST_1, AT_LEAST_0, POSITIVE = Range(least=1), Range(least=0), Range(above=0)
 SHARE = Range(least=0, most=1)
 
-# What the annotations cannot say. A key that is not here is held to its type alone.
+# What the annotations cannot say, of a number or of each number in a list or mapping. A key that
+# is not here is held to its type alone.
 RANGES = {
     "beta": POSITIVE,
     "learning_rate": POSITIVE,
@@ -44,6 +46,7 @@ RANGES = {
     "max_grad_norm": AT_LEAST_0,
     # Half of the labels flipped says nothing, more than half says the opposite.
     "label_smoothing": Range(least=0, below=0.5),
+    "loss_weights": POSITIVE,
     "ld_alpha": SHARE,
     "discopop_tau": POSITIVE,
     "ref_model_mixup_alpha": SHARE,
@@ -56,6 +59,8 @@ RANGES = {
     "save_steps": POSITIVE,
     "save_total_limit": AT_LEAST_1,
     "torch_empty_cache_steps": AT_LEAST_1,
+    "pad_to_multiple_of": AT_LEAST_1,
+    "ddp_bucket_cap_mb": AT_LEAST_1,
     "dataset_num_proc": AT_LEAST_1,
     "dataloader_num_workers": AT_LEAST_0,
     "dataloader_prefetch_factor": AT_LEAST_1,
@@ -66,6 +71,12 @@ RANGES = {
     "lora.r": AT_LEAST_1,
     "lora.lora_alpha": AT_LEAST_1,
     "lora.lora_dropout": Range(least=0, below=1),
+    "lora.rank_pattern": AT_LEAST_1,
+    "lora.alpha_pattern": POSITIVE,
+    "lora.layers_to_transform": AT_LEAST_0,
+    "lora.trainable_token_indices": AT_LEAST_0,
+    "lora.alora_invocation_tokens": AT_LEAST_0,
+    "lora.qalora_group_size": AT_LEAST_1,
 }
 
 # Keys of tutorials that no installed library knows (any more), and the way on.
@@ -112,47 +123,64 @@ REMOVED = {
     "push_to_hub_organization": "use hub_model_id: ORGANIZATION/NAME",
     "fsdp_min_num_params": "use fsdp_config",
     "fsdp_transformer_layer_cls_to_wrap": "use fsdp_config",
+    "tools": "remove it; a column tools of the data is read",
+    "adafactor": "use optim: adafactor",
+    "dispatch_batches": "use accelerator_config: {dispatch_batches: ...}",
+    "split_batches": "use accelerator_config: {split_batches: ...}",
+    "sharded_ddp": "use fsdp",
+    "tp_size": "use accelerate launch --config_file",
+    "tpu_metrics_debug": "remove it; no TPU is served here",
+    "xpu_backend": "use ddp_backend",
+    "mp_parameters": "remove it; transformers dropped it",
+    "ray_scope": "remove it; transformers dropped it",
+    "use_legacy_prediction_loop": "remove it; transformers dropped it",
+}
+
+# Keys of other programs that do the same, and how it is said here.
+ELSEWHERE = {
     "load_in_8bit": "use load_in_4bit, or model_init_kwargs",
     "use_peft": "remove it; LoRA is on unless lora: false",
+    "peft_config": "use lora:",
     "model_name_or_path": "use model_path",
     "model_name": "use model_path",
     "model": "use model_path",
+    "model_revision": "use model_init_kwargs: {revision: NAME}",
+    "torch_dtype": "use model_init_kwargs: {dtype: NAME}",
+    "dtype": "use model_init_kwargs: {dtype: NAME}",
+    "attn_implementation": "use model_init_kwargs: {attn_implementation: NAME}",
+    "tokenizer": "remove it; it is loaded from model_path",
+    "tokenizer_name": "remove it; it is loaded from model_path",
+    "processing_class": "remove it; the tokenizer is loaded from model_path",
+    "ref_model": "remove it; the reference is the model before training",
     "dataset_name": "use dataset_path",
     "dataset": "use dataset_path",
+    "train_dataset": "use dataset_path",
+    "eval_dataset": "use dataset_path, whose test split is evaluated on",
+    "lora_target_modules": "write target_modules under lora:",
+    "lora_modules_to_save": "write modules_to_save under lora:",
+    "epochs": "use num_epochs",
     "lr": "use learning_rate",
 }
 
-# Keys that the installed libraries accept and then do not read: said, not accepted in silence.
-WITHOUT_EFFECT = {
-    "padding_free": "TRL's DPOTrainer has switched it off; remove it",
-    "do_train": "training is what this command does; remove it",
-    "do_eval": "eval_strategy decides; use it",
-    "do_predict": "use python -m dpo_wrap.eval",
-    "resume_from_checkpoint": "use --resume PATH",
-    "lora.peft_type": "LoraConfig sets it by itself; remove it",
-    "lora.base_model_name_or_path": "model_path names the base model; remove it",
-    "label_smoothing_factor": "no DPO loss reads it; use label_smoothing with loss_type: robust",
+# Mappings whose wrong names fail after the first forward pass: torch's checkpoint(), and what
+# transformers takes out before.
+CHECKPOINT_NAMES = (
+    *("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"),
+    *("every_n_layers", "offload"),
+)
+INNER_NAMES = {
+    "gradient_checkpointing_kwargs": CHECKPOINT_NAMES,
+    "activation_checkpointing_kwargs": CHECKPOINT_NAMES,
 }
 
-BIAS = "trained biases stay when the adapter is off, so the reference would move with the policy"
-# Values that transformers and peft offer and DPOTrainer cannot serve.
-REFUSED_VALUES = {
-    ("train_sampling_strategy", "group_by_length"): "DPOTrainer's rows have no length",
-    ("train_sampling_strategy", "batch_rebalance"): "DPOTrainer's rows have no length",
-    ("lora.bias", "all"): BIAS,
-    ("lora.bias", "lora_only"): BIAS,
-    ("lora.inference_mode", True): "it freezes the adapter, so nothing would be trained",
+# Keys whose text is the path of a JSON file.
+FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+# Words of keys that are annotated as any text.
+WORDS = {
+    "pad_to_multiple_of": ("auto", "none"),
+    "torch_compile_mode": (
+        *("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+    ),
+    # DPO trains language models.
+    "lora.task_type": ("CAUSAL_LM",),
 }
-
-# Keys that are read only where another key has a certain value.
-READ_WITH = {
-    "eval_steps": ("eval_strategy", "steps"),
-    "save_steps": ("save_strategy", "steps"),
-    "logging_steps": ("logging_strategy", "steps"),
-    "ref_model_mixup_alpha": ("sync_ref_model", True),
-    "ref_model_sync_steps": ("sync_ref_model", True),
-    "f_alpha_divergence_coef": ("f_divergence_type", "alpha_divergence"),
-}
-
-# Options of the loss that only some losses read; which ones, schema.loss_readers() takes from TRL.
-LOSS_OPTIONS = ("label_smoothing", "discopop_tau")

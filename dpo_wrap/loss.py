@@ -3,7 +3,6 @@
 Log-probabilities are natural logs, summed over the tokens of one answer and never averaged; every
 figure is per pair, of shape (B,); the mean over a batch is the caller's. Three rules hold for every
 loss: the reference is a constant, rewards carry no gradient, and accuracy counts no ties.
-
 Not covered: TRL's `ld_alpha`, which weighs tokens, its `use_weighting`, which weighs pairs, and the
 balancing term that it adds to any loss of a mixture of experts.
 """
@@ -23,10 +22,9 @@ def token_logps(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -> T
     """Log-probability of each answer token given all before it: (B, T-1), 0 outside the answer.
 
     logits (B, T, V), input_ids (B, T), completion_mask (B, T) of 0 and 1. The shift is done here:
-    the logits at position t score the token at t + 1, which stands at [t] of the result. The token
-    at position 0 has nothing before it and is never scored, even where the mask claims it. Ids
-    outside the answer are not read, so that they may be padding or -100. Half precision is raised
-    to float32 before softmax and sum. ValueError when the shapes do not fit.
+    [t] of the result scores the token at t + 1. The token at 0 has nothing before it and is never
+    scored, even where the mask claims it. Ids outside the answer are not read and may be -100. Half
+    precision is raised to float32 before softmax and sum. ValueError when the shapes do not fit.
     """
     for name, given in {"input_ids": input_ids, "completion_mask": completion_mask}.items():
         if logits.dim() != 3 or logits.shape[:2] != given.shape:
@@ -45,16 +43,15 @@ def sequence_logps(logits: Tensor, input_ids: Tensor, completion_mask: Tensor) -
     return token_logps(logits, input_ids, completion_mask).sum(dim=-1)
 
 
-# The score s = f'(u) that a divergence gives an answer, where u = pi(y|x) / pi_ref(y|x), out of
-# log u and TRL's coefficient a; shifted where need be so that an answer with u = 1 scores 0.
-# Wang et al. 2023, f-DPO (arXiv 2309.16240), whose alpha is 1 - a. TRL caps the exponent at 80.
+# The score s = f'(u) that a divergence gives an answer, from v = log u = log pi(y|x) / pi_ref(y|x),
+# shifted so that s = 0 at u = 1; TRL's coefficient a is 1 less the paper's alpha.
+# Wang et al. 2023, f-DPO (arXiv 2309.16240); TRL caps the exponent of the last at 80
 DIVERGENCES = {
-    "reverse_kl": lambda log_u, a: log_u,
-    "forward_kl": lambda log_u, a: 1 - torch.exp(-log_u),  # 1 - 1/u
-    "js_divergence": lambda log_u, a: math.log(2) + log_sigma(log_u),  # log(2u / (1 + u))
-    "alpha_divergence": lambda log_u, a: (  # (u^(a - 1) - 1) / (a - 1)
-        log_u if a == 1 else torch.expm1((a - 1) * log_u) / (a - 1)
-    ),
+    "reverse_kl": lambda v, a: v,
+    "forward_kl": lambda v, a: 1 - torch.exp(-v),  # 1 - 1/u
+    "js_divergence": lambda v, a: math.log(2) + log_sigma(v),  # log(2u / (1 + u))
+    # (u^(a - 1) - 1) / (a - 1), whose limit is log u
+    "alpha_divergence": lambda v, a: v if a == 1 else torch.expm1((a - 1) * v) / (a - 1),
 }
 
 
@@ -80,7 +77,7 @@ class Terms:
 
     def reward(self, policy_logps: Tensor, reference_logps: Tensor) -> Tensor:
         score, a = DIVERGENCES[self.f_divergence_type], self.f_alpha_divergence_coef
-        return self.beta * score(policy_logps - reference_logps, a)
+        return self.beta * score(policy_logps - reference_logps.detach(), a)
 
     @property
     def r_w(self) -> Tensor:
@@ -98,6 +95,10 @@ class Terms:
     def m_per_token(self) -> Tensor:
         lengths = self.chosen_lengths.clamp(min=1), self.rejected_lengths.clamp(min=1)
         return self.r_w / lengths[0] - self.r_l / lengths[1]
+
+    @property
+    def e(self) -> float:
+        return self.label_smoothing
 
 
 def smoothed(m: Tensor, e: float) -> Tensor:
@@ -134,15 +135,15 @@ LOSSES: dict[str, Callable[[Terms], Tensor]] = {
     # (s_w - 1/(2 beta))^2 + (s_l + 1/(2 beta))^2: an answer's chance to win is taken as 1 or 0.
     # Wu et al. 2024, SPPO (arXiv 2405.00675), eq. 4.7, 1/beta being its eta
     "sppo_hard": lambda t: ((t.r_w - 1 / 2) ** 2 + (t.r_l + 1 / 2) ** 2) / t.beta**2,
-    # Over the batch, log pi(w)/pi(l) in order of size against the reference's. Smoothing is TRL's.
+    # Over the batch, log pi(w)/pi(l) in order of size against the reference's; smoothed by e.
     # Melnyk et al. 2024, AOT (arXiv 2406.05882), section 3, paired
     "aot": lambda t: smoothed(
         t.beta * (t.policy_chosen_logps - t.policy_rejected_logps).sort().values
-        - t.beta * (t.reference_chosen_logps - t.reference_rejected_logps).sort().values,
+        - t.beta * (t.reference_chosen_logps - t.reference_rejected_logps).detach().sort().values,
         t.e,
     ),
-    # Over the batch, rewards of chosen answers in order of size against those of rejected ones.
-    # Melnyk et al. 2024, AOT (arXiv 2406.05882), section 3, unpaired; smoothing is TRL's
+    # Over the batch, rewards of w in order of size against those of l; smoothed by e.
+    # Melnyk et al. 2024, AOT (arXiv 2406.05882), section 3, unpaired
     "aot_unpaired": lambda t: smoothed(t.r_w.sort().values - t.r_l.sort().values, t.e),
     # w up and l down, for chosen answers better than the model's. TRL adds 1.
     # D'Oosterlinck et al. 2024, APO (arXiv 2408.06266), eq. 7
@@ -150,11 +151,13 @@ LOSSES: dict[str, Callable[[Terms], Tensor]] = {
     # Both down, l further, for chosen answers worse than the model's. TRL adds 1.
     # D'Oosterlinck et al. 2024, APO (arXiv 2408.06266), eq. 8
     "apo_down": lambda t: sigma(t.r_w) + 1 - sigma(t.m),
-    # Of the logistic and the exponential loss, mixed by the margin over tau.
+    # (1 - g) times the logistic loss plus g times the exponential one, g = sigma(m / tau).
     # Lu et al. 2024, DiscoPOP (arXiv 2406.08414), eq. 5
-    "discopop": lambda t: -log_sigma(t.m) * sigma(-t.m / t.discopop_tau)
-    + torch.exp(-t.m) * sigma(t.m / t.discopop_tau),
-    # Mean over all chosen tokens of the batch, the same for every pair; without the reference.
+    "discopop": lambda t: (
+        -log_sigma(t.m) * sigma(-t.m / t.discopop_tau)
+        + torch.exp(-t.m) * sigma(t.m / t.discopop_tau)
+    ),
+    # Per scored token of the batch's chosen answers: one figure for all pairs, without a reference.
     # Pang et al. 2024, Iterative RPO (arXiv 2404.19733), its NLL term, which averages by answer
     "sft": lambda t: (-t.policy_chosen_logps.sum() / t.chosen_lengths.sum()).expand_as(t.r_w),
     # The length-normalized DPO of Lambert et al. 2024, Tulu 3 (arXiv 2411.15124)
@@ -165,9 +168,10 @@ READS_LENGTHS = frozenset({"ipo", "sft", "sigmoid_norm"})
 TAKES_DIVERGENCES = READS_LENGTHS | {"sigmoid", "hinge", "exo_pair", "robust", "discopop"}
 
 
-def covers(loss_types: Iterable[str], f_divergence_type: str = "reverse_kl") -> bool:
-    """Whether the loss is one defined here; a later TRL may know others."""
-    return set(loss_types) <= LOSSES.keys() and f_divergence_type in DIVERGENCES
+def covers(losses: Iterable[str], divergence: str, ld_alpha: Any, use_weighting: bool) -> bool:
+    """Whether the loss is defined here for which TRL is given these options."""
+    known = set(losses) <= LOSSES.keys() and divergence in DIVERGENCES
+    return known and ld_alpha in (None, 1) and not use_weighting
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +184,6 @@ class DPOLoss:
 
     @property
     def margins(self) -> Tensor:
-        """How much more the implicit reward gives the chosen answer: (B,)."""
         return self.chosen_rewards - self.rejected_rewards
 
     @property
@@ -205,49 +208,42 @@ def dpo_loss(
     weights = [1.0] * len(types) if loss_weights is None else loss_weights
     t = Terms(*logps, **options)
     _check(t, types)
-    t = replace(
-        t,
-        reference_chosen_logps=t.reference_chosen_logps.detach(),
-        reference_rejected_logps=t.reference_rejected_logps.detach(),
-    )
     kl = replace(t, f_divergence_type="reverse_kl")
     losses = sum(weight * LOSSES[name](t) for weight, name in zip(weights, types, strict=True))
-    return DPOLoss(losses, kl.r_w.detach(), kl.r_l.detach())
+    return DPOLoss(losses, chosen_rewards=kl.r_w.detach(), rejected_rewards=kl.r_l.detach())
 
 
 def _check(t: Terms, types: list[str]) -> None:
-    given = {name: tuple(v.shape) for name, v in vars(t).items() if isinstance(v, Tensor)}
-    listed = ", ".join(f"{name} {shape}" for name, shape in given.items())
-    smoothing, divergence, names = t.label_smoothing, t.f_divergence_type, ", ".join(types)
-    no_lengths = t.chosen_lengths is None or t.rejected_lengths is None
-    faults = {
-        # (B,) beside (B, 1) would broadcast to every chosen answer against every rejected one.
-        f"expected one shape (B,) for all, got {listed}: sum over tokens first": (
-            len(set(given.values())) > 1 or t.policy_chosen_logps.dim() != 1
-        ),
-        f"unknown loss_type in {names}: choose of {', '.join(LOSSES)}": not covers(types),
-        f"unknown f_divergence_type {divergence}: choose one of {', '.join(DIVERGENCES)}": (
-            not covers([], divergence)
-        ),
-        f"beta is {t.beta}: give a number above 0, such as 0.1": not 0 < t.beta < math.inf,
-        f"label_smoothing is {smoothing}: give at least 0 and less than 0.5": (
-            not 0 <= smoothing < 0.5
-        ),
-        f"label_smoothing has no effect on {names}: leave it at 0": smoothing
+    names, divergence = ", ".join(types), t.f_divergence_type
+    shapes = {name: tuple(v.shape) for name, v in vars(t).items() if isinstance(v, Tensor)}
+    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    # (B,) beside (B, 1) would broadcast to every chosen answer against every rejected one.
+    one_shape = len(set(shapes.values())) == 1 and t.policy_chosen_logps.dim() == 1
+    counted = READS_LENGTHS.isdisjoint(types) or {"chosen_lengths", "rejected_lengths"} <= {*shapes}
+    read = not t.e or READS_LABEL_SMOOTHING & {*types}
+    allowed = divergence == "reverse_kl" or {*types} <= TAKES_DIVERGENCES
+    known = f"choose of {', '.join(LOSSES)}, under {', '.join(DIVERGENCES)}"
+    needed = {
+        f"expected one shape (B,) for all, got {listed}: sum over tokens first": one_shape,
+        f"unknown loss {names} under {divergence}: {known}": covers(types, divergence, None, False),
+        f"beta is {t.beta}: give a number above 0, such as 0.1": 0 < t.beta < math.inf,
+        f"label_smoothing is {t.e}: give at least 0 and less than 0.5": 0 <= t.e < 0.5,
+        f"label_smoothing has no effect on {names}: leave it at 0, or add robust": read,
+        "exo_pair needs label_smoothing above 0, such as 1e-3": t.e or "exo_pair" not in types,
+        f"{names} needs the tokens of the answers: pass chosen_lengths, rejected_lengths": counted,
+        f"{divergence} is for {', '.join(sorted(TAKES_DIVERGENCES))} alone": allowed,
     }
-    for message, found in faults.items():
-        if found:
+    for message, holds in needed.items():
+        if not holds:
             raise ValueError(message)
 
 
-def sigmoid_loss_gradient(*logps: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+def sigmoid_loss_gradient(*logps: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """Derivatives of each pair's sigmoid loss by log pi(y_w|x) and by log pi(y_l|x): two (B,).
 
-    Their size is beta times how wrongly the implicit reward orders the pair. Arguments and errors
-    are those of `dpo_loss`.
-
+    Their size is beta times how wrongly the implicit reward orders the pair; called as `dpo_loss`.
     Rafailov et al. 2023, section 4, the unnumbered gradient under eq. 7:
     -beta * sigma(r_l - r_w) * [grad log pi(y_w|x) - grad log pi(y_l|x)]
     """
-    weight = options["beta"] * sigma(-dpo_loss(*logps, **options).margins)
+    weight = beta * sigma(-dpo_loss(*logps, beta=beta).margins)
     return -weight, weight

@@ -121,6 +121,7 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
         # As DPOTrainer does: each process holds the whole model.
         kwargs["device_map"] = None
     if settings.load_in_4bit:
+        place = f"{settings.place('load_in_4bit')}, {place}"
         kwargs["quantization_config"] = _four_bit(settings)
     try:
         model, loading = create_model_from_path(located(path), output_loading_info=True, **kwargs)
@@ -133,6 +134,11 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
             f"{place} {path!r} lacks {len(missing)} of its weights (first {missing[0]}), which "
             "would be random; fetch the model again"
         )
+    for module in model.modules():
+        # On CPUs that have it, bitsandbytes packs a layer for inference at its first pass in
+        # evaluation mode, such as step 0's; after that no gradient goes through, without an error.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -144,10 +150,10 @@ def init_kwargs(settings: Settings) -> dict[str, Any]:
 def _four_bit(settings: Settings) -> BitsAndBytesConfig:
     """NF4 with bfloat16 arithmetic: Dettmers et al. 2023 (QLoRA), section 3."""
     place = settings.place("load_in_4bit")
-    if not torch.cuda.is_available():
-        raise ModelError(f"{place} needs a CUDA GPU, and none is visible; remove it")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(f"{place} needs the package bitsandbytes; pip install bitsandbytes")
+        raise ModelError(
+            f"{place} needs the package bitsandbytes; pip install bitsandbytes, or remove the key"
+        )
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )

@@ -53,8 +53,9 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     config = load_config(settings)
     adapter = load_adapter_config(settings)
     tokenizer = load_tokenizer(settings)
-    arguments = build_arguments(settings, config, adapter)
     _check_devices(settings)
+    arguments = build_arguments(settings, config, adapter)
+    _check_connected(arguments.dpo)
     size = outline(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, standing, aside)
@@ -103,6 +104,9 @@ def distributed() -> bool:
 
 def _check_devices(settings: Settings) -> None:
     """TRL has no nn.DataParallel, which is what one process and several GPUs would mean."""
+    if distributed() and not torch.accelerator.is_available():
+        # Else accelerate connects no processes, and each would train by itself in one directory.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
     if settings.option("use_cpu") or "LOCAL_RANK" in os.environ:
         return
     devices = torch.cuda.device_count()
@@ -112,4 +116,14 @@ def _check_devices(settings: Settings) -> None:
             f"launch --config_file configs/accelerate/ddp.yaml --num_processes {devices} "
             f"-m dpo_wrap.train {settings.source}, or "
             "show it a single GPU: CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _check_connected(dpo: DPOConfig) -> None:
+    """Processes that do not know of each other would all write one run."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if dpo.world_size != launched:
+        raise ConfigError(
+            f"{launched} processes were launched and accelerate connects {dpo.world_size}; launch "
+            "with one of configs/accelerate, and use_cpu: true in the config to train on CPUs"
         )

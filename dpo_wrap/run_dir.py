@@ -23,6 +23,8 @@ RUN, CONFIG, METRICS = "run.json", "config.resolved.yaml", "metrics.jsonl"
 FREE = {"output_dir", "report_to", "logging_dir", "save_total_limit", "push_to_hub", "metrics"}
 # May grow.
 EXTENDABLE = ("max_steps", "num_train_epochs")
+# Schedules of the learning rate that do not hang on how long the run is.
+ENDLESS = {"constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy"}
 # Never written: a rerun would take it for a token of its own.
 SECRET = {"hub_token", "token", "use_auth_token"}
 VERSIONED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
@@ -81,7 +83,8 @@ def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> St
     Raises ConfigError where going on would mix two configs or two datasets.
     """
     if resume != "auto":
-        return Start(checkpoint=_named(Path(resume), directory, identity))
+        named = _named(Path(resume).expanduser(), directory, identity)
+        return Start(named, notes=tuple(_stretched(named.identity["config"], identity["config"])))
     finished, notes = _read_run(directory), []
     if finished is not None:
         _match(directory, finished, identity)
@@ -93,7 +96,9 @@ def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> St
         found = checkpoints.read(folder)
         if isinstance(found, Checkpoint):
             _match(directory, found.identity, identity)
-            return Start(checkpoint=found, notes=(*notes, f"going on from {folder}"))
+            notes += [f"going on from {folder}"]
+            notes += _stretched(found.identity["config"], identity["config"])
+            return Start(checkpoint=found, notes=tuple(notes))
         notes.append(f"{folder} {found}; skipped")
     if finished is not None or _has_weights(directory):
         raise ConfigError(
@@ -124,6 +129,11 @@ def versions() -> dict[str, str]:
 
 def _named(path: Path, directory: Path, identity: dict[str, Any]) -> Checkpoint:
     found = checkpoints.read(path) if path.is_dir() else "does not exist"
+    if path.resolve().parent != directory.resolve() and is_run(directory):
+        raise ConfigError(
+            f"--resume {path}: another run stands in output_dir {directory}; choose another "
+            "output_dir, or move that run away"
+        )
     if isinstance(found, str):
         others = [str(folder) for folder in checkpoints.find(directory) if folder != path]
         known = f"; there are {', '.join(others)}" if others else ""
@@ -159,6 +169,19 @@ def _extended(old: dict[str, Any], new: dict[str, Any]) -> bool:
     return any(_grows(before, after, name) for name in EXTENDABLE)
 
 
+def _stretched(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What a longer run means for the learning rate, in a line where it means something."""
+    before, after = _flat(old), _flat(new)
+    grown = [name for name in EXTENDABLE if _grows(before, after, name)]
+    if not grown or _value(after, "lr_scheduler_type") in ENDLESS:
+        return []
+    said = ", ".join(f"{n} {_value(before, n)} before, {_value(after, n)} now" for n in grown)
+    return [
+        f"{said}: learning_rate goes on by the schedule of the longer run, so the weights will not "
+        "be those of a run that had this length from the start"
+    ]
+
+
 def _grows(before: dict[str, Any], after: dict[str, Any], name: str) -> bool:
     # max_steps: -1 means that num_train_epochs counts, so leaving it is no growth.
     return name in EXTENDABLE and 0 < _value(before, name) < _value(after, name)
@@ -179,7 +202,7 @@ def _shown(flat: dict[str, Any], name: str) -> str:
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Keys of the lora group beside the others, as `lora.r`; `lora` itself says on or off."""
-    lora = config["lora"]
+    lora = config.get("lora")
     inner = lora if isinstance(lora, dict) else {}
     return {
         **config,
@@ -191,8 +214,9 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 def _read_run(directory: Path) -> dict[str, Any] | None:
     try:
         run = json.loads((directory / RUN).read_text("utf-8"))
-        return run if {"config", "data"} <= run.keys() else None
-    except (OSError, ValueError, AttributeError):
+        whole = "config" in run and {"fingerprint", "chat_template"} <= run["data"].keys()
+        return run if whole else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

@@ -6,6 +6,7 @@ once, and a field that a new release adds is known the day that release is insta
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ LORA_CLASSES = (
     ("peft", "config.py", "PeftConfig"),
     ("peft", "tuners/lora/config.py", "LoraConfig"),
 )
+ACCELERATOR = ("transformers", "trainer_pt_utils.py", "AcceleratorConfig")
 # Where the classes named in annotations are looked up: (package, file).
 ENUM_FILES = (("transformers", "training_args.py"), ("transformers", "trainer_utils.py"))
 TRAINER = ("trl", "trainer/dpo_trainer.py")
@@ -45,7 +47,7 @@ class Kind:
     element: "Kind | None" = None
     """What a list holds, where the annotation says so."""
     choices: tuple[str, ...] = ()
-    """The only words allowed; empty where any text is."""
+    """The only words allowed, as patterns; empty where any text is."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def trl_fields() -> dict[str, Field]:
     fields = _fields(TRL_CLASSES)
     # Not written in the annotations: the trainer itself lists the words that it compares with, and
     # DPOConfig turns a single loss into a list of one.
-    losses = Kind(frozenset({"str"}), choices=tuple(loss_readers()))
+    losses = Kind(frozenset({"str"}), choices=tuple(loss_branches()))
     divergences = tuple(dict.fromkeys(_compared_words("f_divergence_type")))
     return fields | {
         "loss_type": Field(
@@ -85,9 +87,20 @@ def lora_fields() -> dict[str, Field]:
     return _fields(LORA_CLASSES)
 
 
+@cache
+def inner_fields(name: str) -> dict[str, Field]:
+    """The fields of the dataclass that a key's mapping is made into; none where it is no such."""
+    where = [ACCELERATOR] if name == "accelerator_config" else []
+    if name.startswith("lora."):
+        line = next(n for n in _lines(LORA_CLASSES) if n.target.id == name.removeprefix("lora."))
+        words = [part.id for part in ast.walk(line.annotation) if isinstance(part, ast.Name)]
+        where = [(*LORA_CLASSES[-1][:2], word) for word in words if word.endswith("Config")]
+    return _fields(tuple(where))
+
+
 def class_fields(package: str, file: str, name: str) -> tuple[dict[str, Field], dict[str, str]]:
     """The fields of a dataclass by name, and the strings that stand under them."""
-    body = _class(_tree(package, file), name).body
+    body = _class(tree(package, file), name).body
     meanings = {
         above.target.id: " ".join(below.value.value.split())
         for above, below in zip(body, body[1:], strict=False)
@@ -99,31 +112,22 @@ def class_fields(package: str, file: str, name: str) -> tuple[dict[str, Field], 
 
 
 @cache
-def loss_readers() -> dict[str, frozenset[str]]:
-    """Each loss of DPOTrainer, in the trainer's order, with the options that its branch reads.
-
-    `{"sigmoid": {"beta", ...}, "robust": {"label_smoothing", "beta", ...}, ...}`: an option that no
-    chosen loss reads would have no effect.
-    """
-    readers = {}
-    for node in ast.walk(_tree(*TRAINER)):
-        if isinstance(node, ast.If) and (words := list(_words_compared(node.test, "loss_type"))):
-            read = {
-                part.attr
-                for line in node.body
-                for part in ast.walk(line)
-                if isinstance(part, ast.Attribute)
-            }
-            readers |= {word: frozenset(read) for word in words}
-    return readers
+def loss_branches() -> dict[str, list[ast.stmt]]:
+    """Each loss of DPOTrainer, in the trainer's order, with the lines that compute it."""
+    return {
+        word: node.body
+        for node in ast.walk(tree(*TRAINER))
+        if isinstance(node, ast.If)
+        for word in _words_compared(node.test, "loss_type")
+    }
 
 
 @cache
 def logged_figures() -> tuple[str, ...]:
     """The names that an evaluation logs its figures by, less their `eval_`."""
     stored = (
-        _literal(node.slice)
-        for node in ast.walk(_tree(*TRAINER))
+        literal(node.slice)
+        for node in ast.walk(tree(*TRAINER))
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Subscript)
     )
     speed = ("runtime", "samples_per_second", "steps_per_second")
@@ -131,9 +135,13 @@ def logged_figures() -> tuple[str, ...]:
 
 
 def _fields(classes: tuple[tuple[str, str, str], ...]) -> dict[str, Field]:
-    found = {}
+    return {line.target.id: _field(line) for line in _lines(classes)}
+
+
+def _lines(classes: tuple[tuple[str, str, str], ...]) -> Iterator[ast.AnnAssign]:
+    """The lines that declare the classes' fields."""
     for package, file, name in classes:
-        body = _class(_tree(package, file), name)
+        body = _class(tree(package, file), name)
         if body is None:
             raise DpoWrapError(
                 f"{package}/{file} has no class {name}: this version does not work with the "
@@ -141,12 +149,11 @@ def _fields(classes: tuple[tuple[str, str, str], ...]) -> dict[str, Field]:
             )
         for line in body.body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                found[line.target.id] = _field(line)
-    return found
+                yield line
 
 
 def _field(line: ast.AnnAssign) -> Field:
-    kind, default = _kind(line.annotation), _literal(line.value)
+    kind, default = _kind(line.annotation), literal(line.value)
     if isinstance(line.value, ast.Call):
         arguments = {word.arg: word.value for word in line.value.keywords}
         default = _default(arguments)
@@ -161,10 +168,10 @@ def _field(line: ast.AnnAssign) -> Field:
 
 def _default(arguments: dict[str, ast.expr]) -> Any:
     if "default" in arguments:
-        return _literal(arguments["default"])
+        return literal(arguments["default"])
     factory = arguments.get("default_factory")
     if isinstance(factory, ast.Lambda):
-        return _literal(factory.body)
+        return literal(factory.body)
     if isinstance(factory, ast.Name) and factory.id in ("list", "dict"):
         return [] if factory.id == "list" else {}
     return UNKNOWN_DEFAULT
@@ -174,7 +181,7 @@ def _metadata(node: ast.expr) -> dict[str, Any]:
     """The literal entries of a field's metadata; those that are code are left out."""
     if not isinstance(node, ast.Dict):
         return {}
-    pairs = zip(map(_literal, node.keys), map(_literal, node.values), strict=True)
+    pairs = zip(map(literal, node.keys), map(literal, node.values), strict=True)
     return {key: value for key, value in pairs if value is not UNKNOWN_DEFAULT}
 
 
@@ -189,7 +196,7 @@ def _kind(node: ast.expr) -> Kind:
             return Kind(frozenset({PLAIN[node.id]}))
         if node.id in HOLDERS:
             return Kind(frozenset({HOLDERS[node.id]}))
-        words = _enum_words(node.id)
+        words = tuple(enum_words(node.id).values())
         return Kind(frozenset({"str"}), choices=words) if words else Kind(frozenset({"any"}))
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
@@ -198,7 +205,7 @@ def _kind(node: ast.expr) -> Kind:
         if node.value.id == "Union":
             return _union([_kind(part) for part in inner])
         if node.value.id == "Literal":
-            return _literal_kind([_literal(part) for part in inner])
+            return _literal_kind([literal(part) for part in inner])
         if node.value.id in HOLDERS:
             element = _kind(inner[0]) if HOLDERS[node.value.id] == "list" else None
             return Kind(frozenset({HOLDERS[node.value.id]}), element)
@@ -208,9 +215,8 @@ def _kind(node: ast.expr) -> Kind:
 def _literal_kind(values: list[Any]) -> Kind:
     if not all(isinstance(value, str) for value in values):
         return Kind(frozenset({"bool"}))
-    # peft writes "pissa_niter_[number of iters]": a pattern, so the list is not a closed one.
-    closed = not any("[" in value for value in values)
-    return Kind(frozenset({"str"}), choices=tuple(values) if closed else ())
+    # peft writes "pissa_niter_[number of iters]".
+    return Kind(frozenset({"str"}), choices=tuple(re.sub(r"\[.*\]", "*", v) for v in values))
 
 
 def _union(kinds: list[Kind]) -> Kind:
@@ -221,16 +227,17 @@ def _union(kinds: list[Kind]) -> Kind:
 
 
 @cache
-def _enum_words(name: str) -> tuple[str, ...]:
+def enum_words(name: str) -> dict[str, str]:
+    """The words of one of transformers' enumerations by their members' names."""
     for package, file in ENUM_FILES:
-        if body := _class(_tree(package, file), name):
+        if body := _class(tree(package, file), name):
             lines = (line for line in body.body if isinstance(line, ast.Assign))
-            return tuple(word for line in lines if isinstance(word := _literal(line.value), str))
-    return ()
+            return {line.targets[0].id: literal(line.value) for line in lines}
+    return {}
 
 
 def _compared_words(name: str) -> Iterator[str]:
-    for node in ast.walk(_tree(*TRAINER)):
+    for node in ast.walk(tree(*TRAINER)):
         yield from _words_compared(node, name)
 
 
@@ -239,7 +246,7 @@ def _words_compared(node: ast.AST, name: str) -> Iterator[str]:
     if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq):
         left = node.left
         spelled = left.attr if isinstance(left, ast.Attribute) else getattr(left, "id", "")
-        if spelled == name and isinstance(word := _literal(node.comparators[0]), str):
+        if spelled == name and isinstance(word := literal(node.comparators[0]), str):
             yield word
 
 
@@ -247,7 +254,7 @@ def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
     return next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
 
 
-def _literal(node: ast.expr | None) -> Any:
+def literal(node: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError):
@@ -255,7 +262,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 @cache
-def _tree(package: str, file: str) -> ast.Module:
+def tree(package: str, file: str) -> ast.Module:
     spec = importlib.util.find_spec(package)
     path = Path(spec.submodule_search_locations[0], file) if spec else None
     if path is None or not path.is_file():

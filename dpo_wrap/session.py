@@ -11,19 +11,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from dpo_wrap import health, preflight, run_dir
+from dpo_wrap import health, memory, preflight, run_dir
+from dpo_wrap.alike import answer_tokens
 from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.callbacks import MetricsLog, Progress, StopAfterStep
 from dpo_wrap.config import Settings
 from dpo_wrap.data import adopt
+from dpo_wrap.drift import measure_drift
 from dpo_wrap.errors import StoppedError
 from dpo_wrap.faults import faults_named
 from dpo_wrap.fit import kept_ids, table
 from dpo_wrap.hub import check_moving
+from dpo_wrap.loss import covers
 from dpo_wrap.prepare import Prepared, prepare
+from dpo_wrap.report import REPORT, write_page
 from dpo_wrap.run_dir import Start
 from dpo_wrap.signals import Stop
 from dpo_wrap.trainer import PreparedTrainer, build_trainer, described, total_steps
+from dpo_wrap.watch import HealthWatch, warn_of_a_flat_end, warnings_of
 
 GOES_ON = "the same command goes on from the newest checkpoint"
 EXAMPLES = 3
@@ -48,7 +53,7 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
         trainer, notes = _trainer(prepared, stop)
         _say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
         if start.checkpoint is None:
-            identity |= {"step_0": _step_zero(trainer)}
+            identity |= {"step_0": _step_zero(trainer, prepared)}
         else:
             identity |= {"step_0": start.checkpoint.identity["step_0"]}
         trainer.identity = identity
@@ -57,7 +62,8 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
         if trainer.is_world_process_zero():
             _begin(out, aside, identity, fresh)
         trainer.accelerator.wait_for_everyone()
-        _run(trainer, start, settings, stop)
+        with memory.explained(prepared, trainer):
+            _run(trainer, start, settings, stop)
         step, steps = trainer.state.global_step, trainer.state.max_steps
         if stop.agreed and step < steps:
             folder = out / f"checkpoint-{step}"
@@ -93,10 +99,11 @@ def dry_run(settings: Settings, resume: str) -> int:
         steps = total_steps(trainer)
         done = start.checkpoint.step if start.checkpoint else 0
         _say(f"steps: {steps}" + (f", of which {done} are done" if done else ""))
-        zero = _step_zero(trainer)
+        zero = _step_zero(trainer, prepared)
         if zero is not None:
             # Only a sharded model has none; it cannot be run before training begins.
-            batch = preflight.longest_batch(trainer, prepared)
+            with memory.explained(prepared, trainer):
+                batch = preflight.longest_batch(trainer, prepared)
             fit = preflight.familiarity(trainer, prepared)
             _say(*preflight.spoken(batch, fit, prepared.arguments.dpo.device))
         if start.finished is not None:
@@ -118,11 +125,16 @@ def _trainer(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, li
     if stop is not None:
         metrics = MetricsLog(Path(prepared.arguments.dpo.output_dir) / run_dir.METRICS)
         callbacks += [StopAfterStep(stop), metrics]
-    return build_trainer(prepared, callbacks, notes), notes
+    with memory.explained(prepared):
+        trainer = build_trainer(prepared, callbacks, notes)
+    if stop is not None:
+        trainer.add_callback(HealthWatch(trainer))
+    return trainer, notes
 
 
-def _step_zero(trainer: PreparedTrainer) -> dict[str, Any] | None:
-    zero = health.step_zero(trainer)
+def _step_zero(trainer: PreparedTrainer, prepared: Prepared) -> dict[str, Any] | None:
+    with memory.explained(prepared, trainer):
+        zero = health.step_zero(trainer)
     if zero is None:
         return None
     at = " = ln 2" if math.isclose(zero.loss, math.log(2), abs_tol=1e-4) else ""
@@ -160,27 +172,43 @@ def _finish(
     """Save the weights, the card and at last run.json; returns what it says."""
     trainer.save_model(str(out))
     trainer.create_model_card(model_name=out.name)
-    history = trainer.state.log_history
-    found = health.figures(history, prepared.arguments.dpo.beta)
+    dpo, history = prepared.arguments.dpo, trainer.state.log_history
+    found = health.figures(history, dpo.beta, answer_tokens(trainer))
+    drift = measure_drift(trainer, prepared.test)
+    if found and trainer.args.load_best_model_at_end and trainer.state.best_global_step:
+        found["saved_step"] = trainer.state.best_global_step
+    warn_of_a_flat_end(trainer, found)
     runtime = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
     run = {
-        "verdict": health.verdict(found, identity["step_0"]),
-        "figures": found,
+        "verdict": health.verdict(found, identity["step_0"], drift, health.prefers(trainer)),
+        "figures": found | {"kl_per_token_on_chosen": drift.per_token} if found else found,
+        "warnings": warnings_of(trainer.state),
         "step_0": identity["step_0"],
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "seconds": runtime[-1] if runtime else None,
+        # A loss that a newer TRL knows trains like any other, though no test here has held it.
+        "loss_covered": covers(
+            dpo.loss_type, dpo.f_divergence_type, dpo.ld_alpha, dpo.use_weighting
+        ),
         "config": identity["config"],
         "data": identity["data"]
         | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
         | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},
+        "notes": shareable(prepared.notes),
         "versions": run_dir.versions(),
     }
     if trainer.is_world_process_zero():
         # A pickle of the arguments, tokens among them, that nothing here reads.
         (out / "training_args.bin").unlink(missing_ok=True)
+        write_page(out, run)
         run_dir.finish(out, run)
     return run
+
+
+def shareable(notes: list[str]) -> list[str]:
+    """The notes without those whose place is a --set that holds a token of the user's."""
+    return [note for note in notes if not (note.startswith("--set ") and "token" in note)]
 
 
 def _summary(run: dict[str, Any], settings: Settings) -> list[str]:
@@ -192,10 +220,14 @@ def _summary(run: dict[str, Any], settings: Settings) -> list[str]:
             f"loss {found['first_loss']:.4f} -> {found['loss']:.4f}, "
             f"reward accuracy {found['reward_accuracy']:.2f}, margin {found['reward_margin']:.4f}"
         )
+    if run.get("warnings"):
+        said = (f"{warning['what']} (step {warning['step']})" for warning in run["warnings"])
+        lines.append(f"warnings on the way: {', '.join(said)}")
     return [
         *lines,
         run["verdict"],
         f"{what} and tokenizer: {out}; figures: {out}/{run_dir.METRICS}, {out}/{run_dir.RUN}",
+        f"page: {out}/{REPORT}",
         f"next: python -m dpo_wrap.eval {_repeats(settings)}",
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -31,17 +32,25 @@ class PreparedTrainer(DPOTrainer):
     batch: dict[str, Any] | None = None
     """The newest batch, for those who have to name its rows."""
 
+    identity: dict[str, Any]
+    """Of the run, for the marks of its checkpoints; known once step 0 has been measured."""
+
     def __init__(self, *args, **kwargs):
         self.step_batches: list[dict[str, Any]] = []
         super().__init__(*args, **kwargs)
-
-    identity: dict[str, Any]
-    """Of the run, for the marks of its checkpoints; known once step 0 has been measured."""
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         if "prompt_ids" in dataset.column_names:
             return dataset
         return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+
+    def _precompute_ref_logps(self, dataset, name, batch_size):
+        # The main process writes a file and all read it, but where `datasets` keeps nothing each
+        # has a name and a folder of its own for it.
+        place = [dataset._get_cache_file_path("")]
+        broadcast_object_list(place)
+        dataset._get_cache_file_path = lambda fingerprint: place[0]
+        return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def _run_epoch(self, **kwargs):
         # transformers takes one step more where the checkpoint that it goes on from is the last.
@@ -117,12 +126,25 @@ def build_trainer(
     }
     with nothing_kept(), _tensorboard_folder(settings.logging_dir):
         trainer = judged(build, kwargs, settings, notes)
+    complete_reference(trainer.model)
     if arguments.lora_dropout and "disable_dropout" not in settings.trl:
         switch_off_dropout(trainer.model)
     # Both print every log as a dict; callbacks.py shows what matters of it.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def complete_reference(model: nn.Module) -> None:
+    """Copy what TRL's frozen copy ("ref") of an adapter to go on from leaves out.
+
+    It copies what has `.default.` in its name; an adapter's tensors on embeddings end in it.
+    """
+    tensors = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        copied = tensors.get(f"{name.removesuffix('.default')}.ref")
+        if name.endswith(".default") and copied is not None:
+            copied.data.copy_(tensor.data)
 
 
 def switch_off_dropout(model: nn.Module) -> None:
@@ -152,6 +174,8 @@ def described(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
             reference = f"{settings.model_path} with the adapter off"
     else:
         what, reference = "full weights", f"a frozen copy of {settings.model_path}"
+    if prepared.arguments.dpo.precompute_ref_log_probs:
+        reference += ", its log-probabilities computed before the first step"
     test = len(prepared.test) if prepared.test is not None else 0
     return [
         f"model: {settings.model_path}, {what}; {trained:,} of {every:,} parameters trained",

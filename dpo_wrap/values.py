@@ -4,6 +4,7 @@ import datetime
 import difflib
 import math
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from dpo_wrap.schema import Kind
@@ -17,6 +18,8 @@ SPOKEN = {
     "dict": "a mapping",
     "null": "null",
 }
+LONGEST = 80
+"""Letters of a value that a message shows."""
 # YAML 1.1 reads these words as booleans; where a key's values are words, the word was meant.
 WORDS_OF = {False: ("no", "off"), True: ("on", "yes")}
 
@@ -51,16 +54,43 @@ class Range:
             "at most": self.most,
             "below": self.below,
         }
-        text = " and ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
+        text = " and ".join(f"{word} {end:.12g}" for word, end in ends.items() if end is not None)
         return " or ".join([text, *(f"{value:g}" for value in self.apart)])
+
+
+@dataclass(frozen=True)
+class Reads:
+    """The words of a key whose code reads one of these names (readers.py)."""
+
+    names: tuple[str, ...]
+
+
+GIVEN = object()
+"""Stands for any value but null, false and empty text."""
+
+
+def matches(value: Any, wanted: Any) -> bool:
+    """Whether a value, or one of a list, is the one wanted; words are patterns, Ranges hold."""
+    if isinstance(value, list):
+        return wanted is GIVEN or any(
+            matches(item, wanted) for item in value if not isinstance(item, list)
+        )
+    if wanted is GIVEN:
+        return value is not None and value is not False and value != ""
+    if isinstance(wanted, Range):
+        return _is_count(value) and wanted.holds(value)
+    if isinstance(value, str) and isinstance(wanted, str):
+        return fnmatchcase(value, wanted)
+    return type(value) is type(wanted) and value == wanted
 
 
 def settle(value: Any, kind: Kind, limits: Range | None = None) -> Any:
     """The value as the key takes it; raises Complaint where it is none of the key's."""
     settled = _typed(value, kind)
-    number = isinstance(settled, int | float) and not isinstance(settled, bool)
-    if limits and number and not limits.holds(settled):
-        raise Complaint(f"{value!r} is out of range; it must be {limits}")
+    if limits:
+        for number in _numbers(settled):
+            if not limits.holds(number):
+                raise Complaint(f"{number!r} is out of range; it must be {limits}")
     return settled
 
 
@@ -68,6 +98,17 @@ def nearest(word: str, known: list[str] | tuple[str, ...]) -> str | None:
     """The known name most like the word, whatever its case, or None where none is."""
     lower = {name.lower(): name for name in known}
     return next((lower[n] for n in difflib.get_close_matches(word.lower(), lower, n=1)), None)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> list[int | float]:
+    """The value where it is a number, else the numbers in its list or mapping."""
+    inside = value.values() if isinstance(value, dict) else value
+    inside = inside if isinstance(value, dict | list) else [value]
+    return [item for item in inside if _is_count(item)]
 
 
 def _typed(value: Any, kind: Kind) -> Any:
@@ -86,7 +127,7 @@ def _typed(value: Any, kind: Kind) -> Any:
     if isinstance(value, dict) and "dict" in kind.names:
         return value
     if isinstance(value, str) and kind.names & {"int", "float"} and _is_number(value):
-        raise Complaint(f"{_expected(kind)} expected, found the text {value!r}; remove the quotes")
+        raise Complaint(f"{_expected(kind)} expected, found {_found(value)}; remove the quotes")
     raise Complaint(f"{_expected(kind)} expected, found {_found(value)}")
 
 
@@ -105,7 +146,7 @@ def _number(value: int | float, kind: Kind) -> Any:
         hint = "; put it in quotes" if "str" in kind.names and not kind.choices else ""
         raise Complaint(f"{_expected(kind)} expected, found {_found(value)}{hint}")
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise Complaint(f"{value} is out of range; it must be below 2**63")
+        raise Complaint(f"{_quoted(value)} is out of range; it must be below 2**63")
     if isinstance(value, float) and not math.isfinite(value):
         raise Complaint(f"a finite number expected, found {value}")
     if isinstance(value, float) and "float" not in kind.names:
@@ -114,16 +155,17 @@ def _number(value: int | float, kind: Kind) -> Any:
 
 
 def _word(value: str, kind: Kind) -> str:
-    if kind.choices and value not in kind.choices:
+    if kind.choices and not any(fnmatchcase(value, choice) for choice in kind.choices):
         like = nearest(value, kind.choices)
         hint = f"did you mean {like!r}? " if like else ""
-        raise Complaint(f"{value!r} is unknown; {hint}known: {', '.join(kind.choices)}")
+        raise Complaint(f"{_quoted(value)} is unknown; {hint}known: {', '.join(kind.choices)}")
     return value
 
 
 def _is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
+        # Python reads 1_000 as a number, YAML 1.2 does not.
+        return math.isfinite(float(text)) and "_" not in text
     except ValueError:
         return False
 
@@ -148,4 +190,9 @@ def _found(value: Any) -> str:
         return f"the date {value}; put it in quotes"
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "a mapping"
-    return f"the text {value!r}" if isinstance(value, str) else repr(value)
+    return f"the text {_quoted(value)}" if isinstance(value, str) else _quoted(value)
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -4,7 +4,9 @@ Each is said once. The trainer's state keeps it, so that a resumed run neither r
 """
 
 import functools
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -14,15 +16,13 @@ from trl import DPOTrainer
 from dpo_wrap import health
 from dpo_wrap.alike import ALIKE, answer_tokens, survey
 from dpo_wrap.causes import likely, measure
+from dpo_wrap.health import FALLEN
 
 # Not before this many steps after the warmup, or this share of the run if that is more.
 STEPS, SHARE = 20, 0.1
 FLAT = 0.01
 """A mean margin below this, from the end of the warmup on, is flat: field measurements are 0.0003
 to 0.006 after whole runs that taught nothing, and 0.02 after 20 steps of one that did."""
-FALLEN = 0.5
-"""Nats a token that the chosen answers may lose before it is said: each of their tokens has then
-0.61 of the probability that it had."""
 WINDOW = 20
 """Steps that the loss in likelihood is a mean over."""
 KEPT = "health_warnings"
@@ -42,26 +42,25 @@ class HealthWatch(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
-        if not health.prefers(self.trainer) or sharded(self.trainer):
+        if not health.prefers(self.trainer):
             return
-        history = [entry for entry in state.log_history if "loss" in entry]
-        self._look_at_margin(args, state, history)
-        self._look_at_chosen(state, history)
+        self._look_at_margin(args, state)
+        self._look_at_chosen(state)
 
-    def _look_at_margin(self, args, state: TrainerState, history: list[dict[str, Any]]) -> None:
+    def _look_at_margin(self, args, state: TrainerState) -> None:
         warmup = args.get_warmup_steps(state.max_steps)
         due = warmup + max(STEPS, int(SHARE * state.max_steps))
-        before = history[-2]["step"] if len(history) > 1 else 0
-        if not before < due <= state.global_step:
+        before = next(itertools.islice(_newest_first(state), 1, None), {"step": 0})
+        if not before["step"] < due <= state.global_step:
             return
-        since = [entry for entry in history if entry["step"] > warmup]
+        since = _after(state, warmup)
         margin = sum(entry["rewards/margins"] for entry in since) / len(since)
         if margin < FLAT:
-            said = f"the margin is {margin:.4f} in mean since the warmup, which is flat"
+            said = f"the margin is {margin:z.4f} in mean since the warmup, which is flat"
             warn(state, "flat", causes_lines(self.trainer, since, said))
 
-    def _look_at_chosen(self, state: TrainerState, history: list[dict[str, Any]]) -> None:
-        window = [entry for entry in history if entry["step"] > state.global_step - WINDOW]
+    def _look_at_chosen(self, state: TrainerState) -> None:
+        window = _after(state, state.global_step - WINDOW)
         beta = self.trainer.beta
         change = sum(entry["rewards/chosen"] for entry in window) / len(window) / beta
         # The first comparison spares counting tokens in most runs: an answer has at least one.
@@ -78,7 +77,7 @@ class HealthWatch(TrainerCallback):
             f"({change:.1f} an answer) in mean over the last {WINDOW} steps; more than {FALLEN} is "
             "a lot, as the model may come to prefer answers that nobody chose",
             "this is strongest where both answers are alike (Pal et al. 2024, arXiv 2402.13228; "
-            f"Razin et al. 2024, arXiv 2410.08847); {pairs.alike:.0%} of the pairs have a "
+            f"Razin et al. 2024, arXiv 2410.08847); {pairs.alike * 100:.1f} % of the pairs have a "
             f"similarity of {ALIKE} or more; the most alike: {names}",
         ]
         types, weights = self.trainer.loss_types, self.trainer.loss_weights
@@ -88,9 +87,9 @@ class HealthWatch(TrainerCallback):
         else:
             # Pang et al. 2024 (arXiv 2404.19733) weigh both terms alike.
             lines.append(
-                f"leave those out, or hold the chosen answers up with loss_type: "
-                f"[{', '.join([*types, 'sft'])}] and loss_weights: "
-                f"[{', '.join(f'{weight:.1f}' for weight in [*weights, 1.0])}] (once rpo_alpha)"
+                f"hold the chosen answers up with loss_type: [{', '.join([*types, 'sft'])}] and "
+                f"loss_weights: {[*map(float, weights), 1.0]} (once rpo_alpha), or leave the most "
+                "alike pairs out; a higher beta or a lower learning_rate slows the fall"
             )
         return lines
 
@@ -100,11 +99,9 @@ def warn_of_a_flat_end(trainer: DPOTrainer, found: dict[str, Any]) -> None:
     state = trainer.state
     if not found or abs(found["reward_margin"]) >= health.MOVED or given(state, "flat"):
         return
-    if state.is_world_process_zero and health.prefers(trainer) and not sharded(trainer):
-        history = [entry for entry in state.log_history if "loss" in entry]
-        last = history[-max(1, len(history) // 10) :]
-        said = f"the margin ended at {found['reward_margin']:.4f}"
-        warn(state, "flat", causes_lines(trainer, last, said))
+    if state.is_world_process_zero and health.prefers(trainer):
+        said = f"the margin ended at {found['reward_margin']:z.4f}"
+        warn(state, "flat", causes_lines(trainer, _after(state, 0), said))
 
 
 def causes_lines(trainer: DPOTrainer, logs: list[dict[str, Any]], said: str) -> list[str]:
@@ -136,9 +133,14 @@ def warnings_of(state: TrainerState) -> list[dict[str, Any]]:
 
 
 def given(state: TrainerState, what: str) -> bool:
+    """Whether it was said already."""
     return any(warning["what"] == what for warning in warnings_of(state))
 
 
-def sharded(trainer: DPOTrainer) -> bool:
-    """Whether one process alone cannot look at the weights."""
-    return trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+def _newest_first(state: TrainerState) -> Iterator[dict[str, Any]]:
+    return (entry for entry in reversed(state.log_history) if "loss" in entry)
+
+
+def _after(state: TrainerState, step: int) -> list[dict[str, Any]]:
+    """The logs of training after this step, without reading the older ones."""
+    return list(itertools.takewhile(lambda entry: entry["step"] > step, _newest_first(state)))

@@ -11,6 +11,7 @@ import yaml
 from dpo_wrap.errors import ConfigError
 
 INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+MAPPING = "tag:yaml.org,2002:map"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,17 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor(INT, lambda loader, node: int(loader.construct_scalar(node)))
 
 
+def _refuse_tag(loader: yaml.SafeLoader, node: yaml.Node) -> None:
+    tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+    problem = f"the tag {tag} is refused; text, numbers, lists and mappings alone are read"
+    raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+
+
+# Everything that SafeLoader has no constructor for, and of what it has those that are no JSON.
+for _tag in (None, *(f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs"))):
+    _Loader.add_constructor(_tag, _refuse_tag)
+
+
 def read_file(path: str, groups: Iterable[str]) -> tuple[list[Entry], list[Fault]]:
     """The entries of a config file, those of the named groups one by one, and faults of its form.
 
@@ -77,12 +89,12 @@ def read_file(path: str, groups: Iterable[str]) -> tuple[list[Entry], list[Fault
         raise ConfigError(f"{path}: nested too deeply to be read") from None
     if root is None:
         raise ConfigError(f"{path}: empty; write at least model_path, dataset_path and output_dir")
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(root, yaml.MappingNode) or root.tag != MAPPING:
         raise ConfigError(f"{path}: not a mapping; write lines of `key: value`")
     entries, faults = [], _duplicates(root, path)
     for key_node, node in root.value:
         key = _text(key_node)
-        if key in groups and isinstance(node, yaml.MappingNode) and node.value:
+        if key in groups and node.tag == MAPPING and node.value:
             found = [(f"{key}.{_text(inner)}", inner, below) for inner, below in node.value]
         else:
             found = [(key, key_node, node)]
@@ -99,11 +111,14 @@ def read_override(text: str) -> Entry:
     """`KEY=VALUE` as an entry, the value read as YAML; raises ConfigError where it is none."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text}: KEY=VALUE expected")
+        raise ConfigError("KEY=VALUE expected")
     try:
+        root = _Loader(value).get_single_node()
+        if root is not None and (faults := _duplicates(root, "")):
+            raise ConfigError(faults[0].text.partition(",")[0])
         return Entry(key.strip(), yaml.load(value, Loader=_Loader), f"--set {text}")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML: {_problem(error)}") from None
+        raise ConfigError(f"the value is not valid YAML: {_problem(error)}") from None
 
 
 def _duplicates(node: yaml.Node, path: str) -> list[Fault]:

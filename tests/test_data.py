@@ -231,8 +231,126 @@ def test_in_a_list_prompts_held_out_in_one_are_held_out_in_all(load, saved):
     assert len(splits.train) == 20 + 15 - 5
     assert len(splits.test) == 5
     assert splits.notes == [
-        "train: 5 pairs left out, as another of the datasets tests on their prompts"
+        f"{one}: 20 pairs to train on, 5 held out",
+        f"{two}: 10 pairs to train on, 0 held out",
+        "train: 5 pairs left out, as their prompts are held out for test",
+        "train: 5 pairs stand in another of the datasets too and count twice; convert the raw "
+        "files together, which keeps one of each",
     ]
+
+
+def test_a_conversation_held_out_in_one_is_held_out_in_all(load, saved):
+    one = saved([talk(i) for i in range(9)], [talk(9)], name="one")
+    named = [message | {"name": None} for message in turns("Q9")]
+    two = saved([talk(i) for i in range(8, 12)], name="two")
+    assert named[0].keys() > talk(9)["prompt"][0].keys()
+    splits = load(two, one)
+    assert [turns("Q9")] == list(splits.test["prompt"])
+    assert turns("Q9") not in list(splits.train["prompt"])
+    assert len(splits.train) == 3 + 9
+
+
+def test_rows_of_several_datasets_know_which_one_they_came_from(load, raw, saved):
+    prompts = [{"prompt": f"other {r['prompt']}"} for r in ROWS]
+    other = saved([r | p for r, p in zip(ROWS, prompts, strict=True)], name="other")
+    before = files_under(other)
+    splits = load(raw, other)
+    for row in splits.train:
+        assert row["dataset"] == row["prompt"].startswith("other")
+        # Only what was converted knows its line.
+        assert (row["source"] is None) == row["prompt"].startswith("other")
+    assert files_under(other) == before
+    assert "dataset" not in load(other).train.column_names
+
+
+def test_a_raw_file_and_its_conversion_by_another_seed_share_no_prompt(load, raw, tmp_path):
+    for seed in (1, 2):
+        output = str(tmp_path / f"made-{seed}")
+        convert(Options(inputs=(str(raw),), output=output, test_size=0.3, seed=seed))
+    splits = load(raw, tmp_path / "made-1", tmp_path / "made-2")
+    assert not set(splits.train["prompt"]) & set(splits.test["prompt"])
+    assert {row["dataset"] for row in splits.test} >= {1, 2}
+
+
+def test_a_dataset_that_is_named_twice_is_refused(refusal, saved):
+    path = saved(ROWS)
+    again = f"{path.parent}/./{path.name}/"
+    said = refusal(path, again)
+    assert f"{again!r} is the same dataset as '{path}'; name it once" in said
+
+
+def test_what_datasets_judge_differently_is_counted(load, saved):
+    turned = [r | {"chosen": r["rejected"], "rejected": r["chosen"]} for r in ROWS]
+    one = saved([*ROWS[:20], ROWS[3]], ROWS[30:], name="one")
+    two = saved(turned[15:22], turned[38:], name="two")
+    notes = load(one, two).notes
+    assert (
+        "train: 5 comparisons are judged both ways by the datasets, and nothing is learned from "
+        "such; convert the raw files together, which takes them out"
+    ) in notes
+    assert any(note.startswith("test: 2 comparisons are judged both ways") for note in notes)
+    # A pair that one dataset holds twice is not the matter of several.
+    assert not any("count twice" in note for note in notes)
+
+
+def test_a_dataset_may_be_held_out_whole(load, saved):
+    splits = load(saved(ROWS[:9], name="one"), saved(ROWS[9:], ROWS[:9], name="two"))
+    assert set(splits.train["prompt"]) == {row["prompt"] for row in ROWS[9:]}
+    assert f"{splits.notes[0]}".endswith("one: 0 pairs to train on, 0 held out")
+
+
+def test_nothing_left_to_train_on_is_refused(refusal, saved):
+    one, two = saved(ROWS[:5], ROWS[5:], name="one"), saved(ROWS[5:], ROWS[:5], name="two")
+    assert "no rows are left to train on" in refusal(one, two)
+
+
+def test_datasets_of_other_columns_are_not_joined(refusal, saved):
+    one = saved([talk(i) for i in range(9)], name="one")
+    named = [{"role": "user", "content": "Q", "name": "Ann"}]
+    two = saved([talk(i) | {"prompt": named} for i in range(9, 18)], name="two")
+    said = refusal(one, two)
+    assert "the datasets cannot be joined" in said and "convert them together" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("empty", [{}, {"prompt": [], "chosen": [], "rejected": []}])
+def test_a_test_split_without_rows_counts_as_none(load, refusal, tmp_path, empty):
+    path = tmp_path / "saved"
+    splits = {"train": Dataset.from_list(ROWS), "test": Dataset.from_dict(empty)}
+    DatasetDict(splits).save_to_disk(str(path))
+    loaded = load(path)
+    assert (len(loaded.train), loaded.test) == (40, None)
+    assert loaded.notes == [f"{path}: its test split has no rows"]
+    assert "no test split to evaluate on" in refusal(path, overrides=["eval_strategy=epoch"])
+
+
+def test_a_train_split_without_rows_is_refused(refusal, tmp_path):
+    rows = Dataset.from_list(ROWS)
+    DatasetDict({"train": rows.select([]), "test": rows}).save_to_disk(str(tmp_path / "d"))
+    rows.select([]).save_to_disk(str(tmp_path / "e"))
+    for name in ("d", "e"):
+        assert f"{name}: its train split has no rows; convert the raw" in refusal(tmp_path / name)
+
+
+def test_a_file_of_a_split_without_rows_is_named(refusal, tmp_path):
+    Dataset.from_list(ROWS).to_json(str(tmp_path / "d/train.jsonl"))
+    (tmp_path / "d/test.jsonl").touch()
+    assert "the file of its test split holds no rows; remove it" in refusal(tmp_path / "d")
+    (tmp_path / "d/train.jsonl").write_text("")
+    assert "its files hold no rows" in refusal(tmp_path / "d")
+
+
+def test_a_split_by_another_name_is_said_not_to_be_read(load, refusal, saved, tmp_path):
+    rows = Dataset.from_list(ROWS)
+    DatasetDict({"train": rows, "validation": rows}).save_to_disk(str(tmp_path / "d"))
+    splits = load(tmp_path / "d")
+    assert splits.test is None
+    assert splits.notes == [
+        f"{tmp_path}/d: only train and test are read, not validation; save one of them as test to "
+        "evaluate on it"
+    ]
+    said = refusal(tmp_path / "d", overrides=["eval_strategy=epoch"])
+    assert "no test split to evaluate on (not read: validation)" in said
 
 
 def test_text_and_conversations_are_not_mixed_in_a_list(refusal, saved):

@@ -1,8 +1,10 @@
 """The eval command on small finished runs: figures against plain torch and TRL, refusals."""
 
 import json
+import os
 import random
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,12 @@ import yaml
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
 from dpo_wrap.config import load_settings
+
+PREFERENCE = (
+    *("reward_accuracy", "reward_accuracy_interval", "ties"),
+    *("reward_margin", "chosen_log_ratio", "rejected_log_ratio"),
+)
+SAMPLED = ("kl_per_sequence", "kl_per_token", "length_ratio")
 
 METRIC = """
 import datasets
@@ -164,6 +172,105 @@ def test_the_figures_are_those_that_the_trainer_logs(tmp_path, tiny_model_dir):
     assert chosen == pytest.approx(logged["eval_rewards/chosen"], abs=1e-4)
 
 
+@pytest.mark.parametrize("lora", [True, False])
+def test_precomputed_reference_figures_change_nothing(tmp_path, tiny_model_dir, lora):
+    data = write_pairs(tmp_path / "pairs.jsonl", 60)
+    keys = {"eval_strategy": "epoch", "per_device_eval_batch_size": 64, "learning_rate": 2e-3}
+    keys |= {"precompute_ref_log_probs": True, "lora": {"r": 4} if lora else False}
+    config = write_config(tmp_path, tiny_model_dir, data, **keys)
+    given = yaml.safe_load(config.read_text(encoding="utf-8"))
+    del given["lora_r"]
+    config.write_text(yaml.safe_dump(given), encoding="utf-8")
+    assert train.main([str(config)]) == 0
+    lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = [line for line in map(json.loads, lines) if "eval_rewards/margins" in line][-1]
+    found = evaluated(config, "--samples", "1")
+    assert abs(found["reward_margin"]) > 0.003
+    assert found["reward_margin"] == pytest.approx(logged["eval_rewards/margins"], abs=1e-4)
+    assert found["reward_accuracy"] == pytest.approx(logged["eval_rewards/accuracies"], abs=1e-6)
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl", "config.yaml", "run"}
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory, tiny_model_dir):
+    """A finished run over two datasets: its config, and their paths."""
+    folder = tmp_path_factory.mktemp("two")
+    one, two = (
+        write_pairs(folder / name, count) for name, count in (("a.jsonl", 90), ("b.jsonl", 40))
+    )
+    # Other prompts than the first has, and the preferences the other way round.
+    rows = [json.loads(line) for line in two.read_text(encoding="utf-8").splitlines()]
+    turned = [
+        {"prompt": f"b{r['prompt']}", "chosen": r["rejected"], "rejected": r["chosen"]}
+        for r in rows
+    ]
+    two.write_text("\n".join(map(json.dumps, turned)), encoding="utf-8")
+    paths = [str(one), str(two)]
+    keys = {"dataset_path": paths, "eval_strategy": "epoch", "per_device_eval_batch_size": 64}
+    config = write_config(folder, tiny_model_dir, one, **keys)
+    assert train.main([str(config)]) == 0
+    return config, paths
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_each_of_several_datasets_is_a_slice_as_if_it_stood_alone(of_two, split, capsys):
+    config, paths = of_two
+    words = ("--samples", "0", "--split", split)
+    whole = evaluated(config, *words)
+    said = capsys.readouterr().out
+    assert list(whole["slices"]) == paths
+    assert whole["examples"] == sum(part["examples"] for part in whole["slices"].values())
+    for path, part in whole["slices"].items():
+        assert f"of {path}: {part['examples']} pairs, reward accuracy" in said
+        assert part["examples"] > 0
+        alone = evaluated(config, *words, "--dataset", path)
+        assert alone["slices"] == {}
+        for name, value in part.items():
+            assert alone[name] == pytest.approx(value, abs=1e-5), name
+    assert len({part["reward_margin"] for part in whole["slices"].values()}) == 2
+
+
+def test_the_trainer_evaluates_several_datasets_as_one(of_two):
+    run = of_two[0].parent / "run"
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    logged = [line for line in lines if "eval_rewards/accuracies" in line][-1]
+    found = evaluated(of_two[0], "--samples", "0")
+    assert found["reward_accuracy"] == pytest.approx(logged["eval_rewards/accuracies"], abs=1e-6)
+    assert found["reward_margin"] == pytest.approx(logged["eval_rewards/margins"], abs=1e-4)
+
+
+def test_a_dataset_that_holds_nothing_out_is_an_empty_slice(of_two, tmp_path, capsys):
+    config, paths = of_two
+    few = str(write_pairs(tmp_path / "few.jsonl", 2))
+    words = ("--samples", "0", "--set", f"dataset_path=[{paths[0]}, {few}]")
+    found = evaluated(config, *words)
+    assert found["slices"][few] == {"examples": 0} | dict.fromkeys(PREFERENCE)
+    assert found["slices"][paths[0]]["examples"] == found["examples"]
+    assert f"of {few}: no pairs in this split" in capsys.readouterr().out
+
+
+def test_every_promised_key_is_there_with_and_without_samples(trained):
+    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    for count in ("0", "2"):
+        found = evaluated(trained, "--samples", count)
+        assert found.keys() >= {"examples", *PREFERENCE, *SAMPLED}
+        assert {found[name] is None for name in SAMPLED} == {count == "0"}
+        assert found["steps"] == json.loads((run / "run.json").read_text("utf-8"))["steps"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_eval_with_a_line_and_status_1(trained, number, monkeypatch, capsys):
+    from dpo_wrap import evaluation
+
+    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    monkeypatch.setattr(evaluation, "evaluate_run", lambda *_: os.kill(os.getpid(), number))
+    capsys.readouterr()
+    assert eval_command.main([str(trained)]) == 1
+    assert capsys.readouterr().err == "stopped; run the same command again\n"
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_metric_modules_score_both_models_on_the_same_prompts(trained, tmp_path, capsys):
     module = tmp_path / "letters.py"
     module.write_text(METRIC, encoding="utf-8")
@@ -236,6 +343,13 @@ def test_the_batch_size_of_now_is_taken(trained):
     settings = load_settings(str(trained), ["per_device_eval_batch_size=1"])
     now = eval_command.trained_settings(settings, None)
     assert now.option("per_device_eval_batch_size") == 1
+
+
+def test_an_output_dir_in_the_home_directory_is_found(trained, monkeypatch):
+    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    monkeypatch.setenv("HOME", str(run.parent))
+    settings = load_settings(str(trained), ["output_dir=~/run"])
+    assert eval_command.trained_settings(settings, None).output_dir == str(run)
 
 
 def test_another_dataset_that_does_not_exist_is_named_as_it_was_given(trained, capsys):

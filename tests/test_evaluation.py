@@ -2,8 +2,9 @@
 
 import pytest
 
-from dpo_wrap.evaluation import preference_figures, sample_figures
+from dpo_wrap.evaluation import preference_figures, sample_figures, slice_figures
 from dpo_wrap.sampling import Sampled, choose_prompts
+from dpo_wrap.scoring import Scores
 
 
 def test_rewards_are_beta_times_the_log_ratios_averaged_per_example():
@@ -22,6 +23,17 @@ def test_swapping_the_answers_negates_the_margin_and_turns_the_wins():
     other = preference_figures(rejected, chosen, beta=0.1)
     assert other["reward_margin"] == pytest.approx(-one["reward_margin"])
     assert other["reward_accuracy"] == pytest.approx(1 - one["reward_accuracy"])
+
+
+def test_slices_are_of_their_own_examples_and_none_of_one_dataset():
+    scores = Scores([2.0, -1.0, 0.5], [0.0, 1.0, 0.5])
+    slices = slice_figures(["a", "b", "c"], [0, 2, 0], scores, beta=0.5)
+    assert slices["a"] == preference_figures([2.0, 0.5], [0.0, 0.5], beta=0.5)
+    assert slices["c"]["reward_margin"] == pytest.approx(-1.0)
+    assert slices["b"]["examples"] == 0
+    assert slices["b"].keys() == slices["a"].keys()
+    assert slices["b"]["reward_accuracy"] is None
+    assert slice_figures(["a"], [], scores, beta=0.5) == {}
 
 
 def test_kl_is_the_mean_of_the_policys_own_log_ratios():

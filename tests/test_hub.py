@@ -128,3 +128,15 @@ def test_a_home_folder_is_filled_in(monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
     assert hub.located("~/model") == str(tmp_path / "model")
     assert hub.located("gpt2") == "gpt2"
+
+
+def test_a_push_that_cannot_be_done_is_refused_before_training(settings, environment, monkeypatch):
+    pushing = settings(push_to_hub=True)
+    monkeypatch.setattr(hub, "_reachable", lambda: False)
+    hub.settle_environment(pushing)
+    with pytest.raises(ConfigError, match="push_to_hub: the Hub cannot be reached.*hf upload"):
+        hub.check_push(pushing)
+    monkeypatch.setattr(hub, "_reachable", lambda: True)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    hub.settle_environment(pushing)
+    hub.check_push(pushing)

@@ -4,18 +4,19 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import time
 
 import pytest
 import yaml
-from training import ROWS, adapter_weights, metrics, same
+from training import ROWS, adapter_weights, metrics, same, without_times
 
 from dpo_wrap.train import main
 
 pytestmark = pytest.mark.slow
-STEPS = 120
+STEPS = 60
 
 
 def attempt(config, log):
@@ -65,45 +66,73 @@ def steps_logged(out):
 
 
 def unfinished_checkpoints(out):
-    return [p for p in out.glob("checkpoint-*") if not (p / "dpo_wrap.json").exists()]
+    return {p for p in out.glob("checkpoint-*") if not (p / "dpo_wrap.json").exists()}
 
 
-def without_times(line):
-    return {k: v for k, v in line.items() if not k.endswith(("runtime", "per_second"))}
+def killed(child):
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+
+
+def finished(child, tmp_path):
+    """What all processes of the run have printed, once this one has ended well."""
+    child.join()
+    said = (tmp_path / "log").read_text("utf-8")
+    assert child.exitcode == 0, said
+    return said
 
 
 def test_ten_kills_at_random_moments_change_nothing(process, tmp_path):
     keys = {"logging_steps": 1, "save_steps": 5, "eval_strategy": "epoch"}
     whole, out = tmp_path / "whole", tmp_path / "out"
-    child = process(whole, **keys)
-    child.join()
-    assert child.exitcode == 0, (tmp_path / "log").read_text()
+    finished(process(whole, **keys), tmp_path)
     chance = random.Random(0)
     moments = ["starting"] * 2 + ["training"] * 5 + ["saving"] * 3
     chance.shuffle(moments)
     for moment in moments:
-        child, before = process(out, **keys), steps_logged(out)
-        stale = set(unfinished_checkpoints(out))
+        stale = unfinished_checkpoints(out)
+        child = process(out, **keys)
         if moment == "starting":
             time.sleep(chance.uniform(0, 1))
         elif moment == "training":
-            until(lambda: (out / "config.resolved.yaml").exists(), child)
-            target = before + chance.randint(1, 8)
+            target = steps_logged(out) + chance.randint(1, 8)
             until(lambda target=target: steps_logged(out) >= target, child)
             time.sleep(chance.uniform(0, 0.02))
         else:
-            until(lambda stale=stale: set(unfinished_checkpoints(out)) - stale, child)
+            until(lambda stale=stale: unfinished_checkpoints(out) - stale, child)
             time.sleep(chance.uniform(0, 0.005))
-        child.kill()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-        print(moment, steps_logged(out), [p.name for p in out.glob("checkpoint-*")], [p.name for p in unfinished_checkpoints(out)])
-    child = process(out, **keys)
-    child.join()
-    assert child.exitcode == 0, (tmp_path / "log").read_text()
-    print((tmp_path/"log").read_text().count("skipped"), (tmp_path/"log").read_text().count("going on from"))
+        killed(child)
+    said = finished(process(out, **keys), tmp_path)
+    assert said.count("going on from") > 5 and "is not complete; skipped" in said
     assert same(adapter_weights(whole), adapter_weights(out))
     lines, expected = metrics(out), metrics(whole)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     for line, other in zip(lines, expected, strict=True):
         assert without_times(line) == pytest.approx(without_times(other), abs=1e-6)
+
+
+def test_windows_that_a_kill_cuts_are_marked_and_the_others_equal(process, tmp_path):
+    keys = {"logging_steps": 4, "save_steps": 3, "max_steps": 24, "save_total_limit": None}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    finished(process(whole, **keys), tmp_path)
+    for step in (6, 9, 18):
+        child = process(out, **keys)
+        until(lambda step=step: (out / f"checkpoint-{step}/dpo_wrap.json").exists(), child)
+        killed(child)
+    # Between the last step and run.json.
+    child = process(out, **keys)
+    until(lambda: (out / "adapter_model.safetensors").exists(), child)
+    killed(child)
+    assert not (out / "run.json").exists()
+    said = finished(process(out, **keys), tmp_path)
+    starts = [int(step) for step in re.findall(r"going on from .*checkpoint-(\d+)", said)]
+    assert len(starts) == 4 and starts[-1] == 24
+    cut = {step // 4 * 4 + 4 for step in starts if step % 4}
+    lines, expected = metrics(out), metrics(whole)
+    assert [line["step"] for line in lines] == [line["step"] for line in expected]
+    assert {line["step"] for line in lines if "partial" in line} == cut != set()
+    for line, other in zip(lines, expected, strict=True):
+        if line["step"] not in cut:
+            assert without_times(line) == pytest.approx(without_times(other), abs=1e-6)
+    assert same(adapter_weights(whole), adapter_weights(out))

@@ -8,16 +8,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpo_wrap.loss import (
+    DIVERGENCES,
     LOSSES,
     READS_LABEL_SMOOTHING,
+    TAKES_DIVERGENCES,
+    Terms,
+    covers,
     dpo_loss,
     sequence_logps,
     sigmoid_loss_gradient,
     token_logps,
 )
+from dpo_wrap.readers import divergence_losses, readers
+from dpo_wrap.schema import trl_fields
 
 LN2 = math.log(2)
 LN3 = math.log(3)
+OF_THE_BATCH = {"aot", "aot_unpaired", "sft"}
+"""Losses in which a pair's figure hangs on the other pairs."""
+
+
+def options_of(loss_type):
+    return {"label_smoothing": 0.2} if loss_type in READS_LABEL_SMOOTHING else {}
 
 
 def tensor(*values):
@@ -90,7 +102,7 @@ def test_half_precision_logits_are_summed_in_float32():
     [
         ((2, 4), (2, 4), (2, 4), r"logits \(2, 4\) do not fit input_ids \(2, 4\)"),
         ((2, 3, 9), (2, 4), (2, 4), r"logits \(2, 3, 9\) do not fit .*\(2, 4\): .*unshifted"),
-        ((2, 4, 9), (2, 4), (2, 3), r"completion_mask \(2, 3\) does not fit input_ids \(2, 4\)"),
+        ((2, 4, 9), (2, 4), (2, 3), r"logits \(2, 4, 9\) do not fit completion_mask \(2, 3\)"),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(logits, ids, mask, message):
@@ -105,6 +117,16 @@ def test_a_policy_equal_to_its_reference_has_the_losses_of_a_coin_toss():
     close(of_log_ratios(**start, loss_type="robust", label_smoothing=0.2).losses, LN2, LN2)
     lengths = dict(chosen_lengths=torch.tensor([3, 5]), rejected_lengths=torch.tensor([1, 9]))
     close(of_log_ratios(**start, loss_type="ipo", **lengths).losses, 25, 25)
+    close(of_log_ratios(**start, loss_type="sigmoid_norm", **lengths).losses, LN2, LN2)
+    close(of_log_ratios(**start, loss_type="exo_pair", label_smoothing=0.5 - 1e-9).losses, 0, 0)
+    close(of_log_ratios(**start, loss_type="nca_pair").losses, 2 * LN2, 2 * LN2)
+    close(of_log_ratios(**start, loss_type="bco_pair").losses, 2 * LN2, 2 * LN2)
+    close(of_log_ratios(**start, loss_type="sppo_hard").losses, 50, 50)
+    close(of_log_ratios(**start, loss_type="aot", label_smoothing=0.2).losses, LN2, LN2)
+    close(of_log_ratios(**start, loss_type="aot_unpaired", label_smoothing=0.2).losses, LN2, LN2)
+    close(of_log_ratios(**start, loss_type="apo_zero").losses, 1, 1)
+    close(of_log_ratios(**start, loss_type="apo_down").losses, 1, 1)
+    close(of_log_ratios(**start, loss_type="discopop").losses, (LN2 + 1) / 2, (LN2 + 1) / 2)
     assert of_log_ratios(**start).margins.eq(0).all()
     assert of_log_ratios(**start).accuracies.eq(0).all(), "a tie is no win"
 
@@ -188,6 +210,121 @@ def test_robust_without_flips_is_sigmoid():
     assert of_log_ratios(*ratios, loss_type="robust").losses.equal(of_log_ratios(*ratios).losses)
 
 
+def test_exo_is_the_divergence_of_the_models_label_from_the_smoothed_one():
+    # q = 3/4 and 1/4 against 1 - e = 3/4: nothing, and 1/4 ln(1/3) + 3/4 ln 3.
+    loss = of_log_ratios([LN3, -LN3], [-LN3, LN3], loss_type="exo_pair", label_smoothing=0.25)
+    close(loss.losses, 0, LN3 / 2)
+
+
+def test_nca_weighs_the_two_rewards_apart():
+    # Rewards ln 3 and -ln 3, of probability 3/4 and 1/4; then the other way round.
+    loss = of_log_ratios([2 * LN3, -2 * LN3], [-2 * LN3, 2 * LN3], loss_type="nca_pair")
+    likely, unlikely = math.log(4 / 3), math.log(4)
+    close(loss.losses, likely + (unlikely + likely) / 2, unlikely + (likely + unlikely) / 2)
+
+
+def test_bco_classifies_each_answer_by_its_own_reward():
+    # Rewards (ln 3, -ln 3), (-ln 3, ln 3) and (0, ln 3).
+    loss = of_log_ratios([2 * LN3, -2 * LN3, 0], [-2 * LN3, 2 * LN3, 2 * LN3], loss_type="bco_pair")
+    close(loss.losses, 2 * math.log(4 / 3), 2 * math.log(4), LN2 + math.log(4))
+
+
+def test_sppo_draws_the_log_ratios_to_half_over_beta_and_its_negative():
+    loss = of_log_ratios([1, 3], [-1, 2], beta=0.5, loss_type="sppo_hard")
+    close(loss.losses, 0, 13)  # (3 - 1)^2 + (2 + 1)^2
+
+
+def test_aot_compares_the_batch_in_order_of_size():
+    # log pi(w)/pi(l) is 5 and 1, the reference's 2 and 3: in order 1 - 2 and 5 - 3, times ln 3.
+    arguments = tensor(5, 1), tensor(0, 0), tensor(2, 3), tensor(0, 0)
+    loss = dpo_loss(*arguments, beta=LN3, loss_type="aot")
+    close(loss.losses, math.log(4), math.log(10 / 9))
+    close(loss.margins, 3 * LN3, -2 * LN3)  # of the pairs as they stand
+    smoothed = dpo_loss(*arguments, beta=LN3, loss_type="aot", label_smoothing=0.25)
+    close(smoothed.losses[:1], 0.75 * math.log(4) + 0.25 * math.log(4 / 3))
+
+
+def test_aot_unpaired_sets_chosen_answers_against_rejected_ones_by_rank():
+    # In order of size 1 - 0, 3 - 2 and 5 - 4, times ln 3.
+    ratios = dict(chosen=[3, 1, 5], rejected=[4, 0, 2], beta=LN3, loss_type="aot_unpaired")
+    close(of_log_ratios(**ratios).losses, *[math.log(4 / 3)] * 3)
+    smoothed = of_log_ratios(**ratios, label_smoothing=0.25).losses
+    close(smoothed[:1], 0.75 * math.log(4 / 3) + 0.25 * math.log(4))
+
+
+def test_apo_zero_and_apo_down_are_sums_of_probabilities():
+    ratios = dict(chosen=[2 * LN3, -2 * LN3], rejected=[-2 * LN3, -4 * LN3])
+    # Rewards (ln 3, -ln 3) and (-ln 3, -2 ln 3), of probability 3/4, 1/4 and 1/4, 1/10.
+    close(of_log_ratios(**ratios, loss_type="apo_zero").losses, 1 / 4 + 1 / 4, 3 / 4 + 1 / 10)
+    # Margins 2 ln 3 and ln 3, of probability 9/10 and 3/4.
+    close(of_log_ratios(**ratios, loss_type="apo_down").losses, 3 / 4 + 1 / 10, 1 / 4 + 1 / 4)
+
+
+def test_discopop_goes_over_from_the_logistic_loss_to_the_exponential():
+    # At tau = 1 and m = ln 3 the exponential 1/3 counts 3/4; at -ln 3 it is 3 and counts 1/4.
+    loss = of_log_ratios([LN3, -LN3], [-LN3, LN3], loss_type="discopop", discopop_tau=1.0)
+    close(loss.losses, math.log(4 / 3) / 4 + 1 / 4, 3 / 4 * math.log(4) + 3 / 4)
+    # At the default tau = 1/20 a twentieth of that margin has the same shares.
+    near = of_log_ratios([LN3 / 20], [-LN3 / 20], loss_type="discopop").losses
+    exponential = 3 ** (-1 / 20)
+    close(near, math.log1p(exponential) / 4 + 3 / 4 * exponential)
+
+
+def test_sft_is_the_mean_over_all_tokens_and_the_same_for_every_pair():
+    chosen, other = tensor(-6, -2), tensor(-50, -70)
+    lengths = dict(chosen_lengths=torch.tensor([3, 5]), rejected_lengths=torch.tensor([1, 9]))
+    loss = dpo_loss(chosen, other, other, other, beta=0.5, loss_type="sft", **lengths)
+    close(loss.losses, 1, 1)  # 8 nats over 8 tokens, where the answers' own means are 2 and 0.4
+
+
+def test_sigmoid_norm_divides_each_reward_by_its_own_length():
+    loss = of_log_ratios(
+        [6 * LN3, -4 * LN3],
+        [0, 2 * LN3],
+        loss_type="sigmoid_norm",
+        chosen_lengths=torch.tensor([3, 4]),
+        rejected_lengths=torch.tensor([7, 2]),
+    )
+    # 3 ln 3 / 3 - 0, and -2 ln 3 / 4 - ln 3 / 2.
+    close(loss.losses, math.log(4 / 3), math.log(4))
+    close(loss.margins, 3 * LN3, -3 * LN3)
+
+
+@pytest.mark.parametrize(
+    "divergence, coefficient, twice, half",
+    [
+        ("reverse_kl", 0.5, LN2, -LN2),
+        ("forward_kl", 0.5, 1 / 2, -1),  # 1 - 1/u
+        ("js_divergence", 0.5, math.log(4 / 3), math.log(2 / 3)),  # log(2u / (1 + u))
+        ("alpha_divergence", 0.5, 2 - math.sqrt(2), 2 - 2 * math.sqrt(2)),  # 2 (1 - u^(-1/2))
+        ("alpha_divergence", 2.0, 1, -1 / 2),  # u - 1
+        ("alpha_divergence", 0.0, 1 / 2, -1),  # forward KL
+        ("alpha_divergence", 1.0, LN2, -LN2),  # reverse KL, in the limit
+    ],
+)
+def test_an_answer_twice_and_half_as_likely_scores_what_the_divergence_says(
+    divergence, coefficient, twice, half
+):
+    close(DIVERGENCES[divergence](tensor(LN2, -LN2, 0), coefficient), twice, half, 0)
+    options = dict(f_divergence_type=divergence, f_alpha_divergence_coef=coefficient)
+    loss = of_log_ratios([LN2], [-LN2], beta=0.5, **options)
+    close(loss.losses, math.log1p(math.exp(-(twice - half) / 2)))
+    close(loss.margins, LN2)  # rewards stay those of reverse KL, as TRL logs them
+
+
+def test_several_losses_are_added_by_their_weights():
+    ratios = dict(chosen=[1.5, -3], rejected=[-1, 2])
+    ratios |= dict(chosen_lengths=torch.tensor([3, 5]), rejected_lengths=torch.tensor([1, 9]))
+    one, two = (of_log_ratios(**ratios, loss_type=name) for name in ("sigmoid", "sft"))
+    both = of_log_ratios(**ratios, loss_type=["sigmoid", "sft"])
+    assert both.losses.equal(one.losses + two.losses)
+    assert both.margins.equal(one.margins)
+    weighted = of_log_ratios(**ratios, loss_type=["sigmoid", "sft"], loss_weights=[0.5, 3])
+    close(weighted.losses, *(0.5 * one.losses + 3 * two.losses).tolist())
+    with pytest.raises(ValueError, match="zip"):
+        of_log_ratios(**ratios, loss_type=["sigmoid", "sft"], loss_weights=[1.0])
+
+
 EXTREMES = [-50.0, -20.0, -1e-9, 0.0, 1e-9, 20.0, 50.0]
 
 
@@ -246,14 +383,12 @@ def test_the_closed_form_gradient_chains_through_a_model():
 
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_every_gradient_agrees_with_finite_differences(loss_type):
-    options = dict(label_smoothing=0.2) if loss_type in READS_LABEL_SMOOTHING else {}
+    options = options_of(loss_type) | dict(beta=0.3, loss_type=loss_type)
     lengths = dict(chosen_lengths=torch.tensor([2, 7]), rejected_lengths=torch.tensor([5, 3]))
     reference = (tensor(-1.0, -2.0), tensor(-1.5, -0.5))
 
     def losses(chosen, rejected):
-        return dpo_loss(
-            chosen, rejected, *reference, beta=0.3, loss_type=loss_type, **options, **lengths
-        ).losses
+        return dpo_loss(chosen, rejected, *reference, **options, **lengths).losses
 
     policy = tuple(t.requires_grad_() for t in (tensor(-3.0, -0.2), tensor(-1.0, -4.0)))
     assert torch.autograd.gradcheck(losses, policy)
@@ -261,13 +396,14 @@ def test_every_gradient_agrees_with_finite_differences(loss_type):
 
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_rewards_carry_no_gradient_and_none_reaches_the_reference(loss_type):
-    values = [tensor(-3.0, -2.0).requires_grad_() for _ in range(4)]
+    values = [tensor(-3.0 + i, -2.0 - i).requires_grad_() for i in range(4)]
     lengths = dict(chosen_lengths=torch.tensor([2, 7]), rejected_lengths=torch.tensor([5, 3]))
-    loss = dpo_loss(*values, beta=0.3, loss_type=loss_type, **lengths)
+    loss = dpo_loss(*values, beta=0.3, loss_type=loss_type, **options_of(loss_type), **lengths)
     assert not loss.chosen_rewards.requires_grad and not loss.rejected_rewards.requires_grad
     assert not loss.margins.requires_grad and not loss.accuracies.requires_grad
     loss.losses.sum().backward()
-    assert all(value.grad.abs().min() > 0 for value in values[:2])
+    assert values[0].grad.abs().min() > 0
+    assert loss_type == "sft" or values[1].grad.abs().min() > 0
     assert all(value.grad is None for value in values[2:])
 
 
@@ -275,6 +411,7 @@ figures = st.floats(-100, 100, allow_nan=False, width=32)
 pairs = st.lists(st.tuples(*[figures] * 4, st.integers(1, 40), st.integers(1, 40)), min_size=1)
 quick = settings(max_examples=50, deadline=None, derandomize=True)
 each_loss = st.sampled_from(sorted(LOSSES))
+shifts = st.floats(-100, 100)
 
 
 def losses_of(rows, loss_type, shift=0.0, swap=False):
@@ -290,7 +427,7 @@ def losses_of(rows, loss_type, shift=0.0, swap=False):
         loss_type=loss_type,
         chosen_lengths=lengths[0],
         rejected_lengths=lengths[1],
-        label_smoothing=0.1 if loss_type in READS_LABEL_SMOOTHING else 0.0,
+        **options_of(loss_type),
     )
 
 
@@ -304,7 +441,7 @@ def test_swapping_the_answers_negates_the_margins(rows, loss_type):
 
 
 @quick
-@given(rows=pairs, loss_type=each_loss, shift=st.floats(-100, 100))
+@given(rows=pairs, loss_type=each_loss.filter(lambda name: name != "sft"), shift=shifts)
 def test_shifting_policy_and_reference_alike_changes_nothing(rows, loss_type, shift):
     loss, shifted = losses_of(rows, loss_type), losses_of(rows, loss_type, shift=shift)
     torch.testing.assert_close(shifted.losses, loss.losses, rtol=1e-9, atol=1e-9)
@@ -313,14 +450,86 @@ def test_shifting_policy_and_reference_alike_changes_nothing(rows, loss_type, sh
 
 @quick
 @given(rows=pairs, loss_type=each_loss, seed=st.integers(0, 1000))
-def test_examples_do_not_know_of_each_other(rows, loss_type, seed):
+def test_pairs_do_not_know_of_each_other_but_where_the_loss_is_of_the_batch(rows, loss_type, seed):
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     loss, permuted = losses_of(rows, loss_type), losses_of([rows[i] for i in order], loss_type)
-    # Vectorised and scalar code may round apart in the last place.
-    torch.testing.assert_close(permuted.losses, loss.losses[order], rtol=1e-14, atol=1e-14)
     assert permuted.margins.equal(loss.margins[order])
-    alone = losses_of(rows[:1], loss_type)
-    torch.testing.assert_close(alone.losses, loss.losses[:1], rtol=1e-14, atol=1e-14)
+    # Vectorised and scalar code may round apart in the last places.
+    exact = dict(rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(permuted.losses.mean(), loss.losses.mean(), **exact)
+    if loss_type not in OF_THE_BATCH:
+        torch.testing.assert_close(permuted.losses, loss.losses[order], **exact)
+        alone = losses_of(rows[:1], loss_type)
+        torch.testing.assert_close(alone.losses, loss.losses[:1], **exact)
+
+
+small = st.floats(-5, 5)
+
+
+@quick
+@given(chosen=small, rejected=small, shift=small, loss_type=each_loss)
+def test_losses_of_the_margin_alone_ignore_a_common_rise_and_the_others_do_not(
+    chosen, rejected, shift, loss_type
+):
+    margin_alone = {"sigmoid", "hinge", "exo_pair", "robust", "discopop", "aot", "aot_unpaired"}
+    ratios = [(chosen, rejected), (chosen + shift, rejected + shift)]
+    one = dict(chosen_lengths=torch.tensor([1]), rejected_lengths=torch.tensor([3]))
+    here, there = (
+        of_log_ratios([first], [second], loss_type=loss_type, **options_of(loss_type), **one).losses
+        for first, second in ratios
+    )
+    if loss_type in margin_alone:
+        torch.testing.assert_close(here, there, rtol=1e-9, atol=1e-9)
+    elif loss_type in {"sft", "sigmoid_norm"} and abs(shift) > 1e-3:
+        assert (here - there).sign() == math.copysign(1, shift), "higher is better"
+
+
+@quick
+@given(chosen=small, rejected=small)
+def test_a_pair_and_the_same_pair_turned_round_add_up(chosen, rejected):
+    def both(loss_type):
+        return [
+            of_log_ratios([first], [second], loss_type=loss_type).losses.item()
+            for first, second in ((chosen, rejected), (rejected, chosen))
+        ]
+
+    margin = (chosen - rejected) / 2
+    for loss_type in ("sigmoid", "bco_pair", "aot", "aot_unpaired"):
+        right, wrong = both(loss_type)
+        assert wrong - right == pytest.approx(margin, abs=1e-9), loss_type
+    assert sum(both("apo_zero")) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    "loss_type, chosen, rejected, least",
+    [
+        # At beta = 1/2 and with a fifth of the labels wrong, which is a margin of ln 4.
+        ("exo_pair", math.log(16), 0, 0),
+        ("aot", math.log(16), 0, math.log(5) - 0.8 * math.log(4)),
+        ("aot_unpaired", math.log(16), 0, math.log(5) - 0.8 * math.log(4)),
+        ("ipo", 2, -1, 0),  # 2/4 + 1/2 per token
+        ("sppo_hard", 1, -1, 0),
+        ("nca_pair", math.log(4), -90, math.log(3 / 2) + math.log(3) / 2),  # sigma(r_w) = 2/3
+    ],
+)
+def test_the_least_loss_lies_where_the_paper_puts_it(loss_type, chosen, rejected, least):
+    lengths = dict(chosen_lengths=torch.tensor([4]), rejected_lengths=torch.tensor([2]))
+
+    def loss(chosen):
+        options = options_of(loss_type) | lengths
+        return of_log_ratios([chosen], [rejected], loss_type=loss_type, **options).losses
+
+    close(loss(chosen), least)
+    assert min(loss(chosen - 0.01), loss(chosen + 0.01)) > loss(chosen) + 1e-7
+
+
+@quick
+@given(divergence=st.sampled_from(sorted(DIVERGENCES)), one=small, other=small)
+def test_a_likelier_answer_scores_more_under_every_divergence(divergence, one, other):
+    low, high = sorted((one, other))
+    score = DIVERGENCES[divergence](tensor(low, high, 0), 0.5)
+    assert score[0] < score[1] or high - low < 1e-9
+    assert score[2] == 0
 
 
 @quick
@@ -339,13 +548,22 @@ def test_the_sigmoid_loss_falls_strictly_below_ln_2_exactly_for_a_positive_margi
         (dict(beta=-0.1), r"beta is -0\.1: give a number above 0"),
         (dict(beta=math.nan), r"beta is nan: give a number above 0"),
         (dict(beta=math.inf), r"beta is inf: give a number above 0"),
-        (dict(loss_type="sigmoyd"), r"unknown loss_type 'sigmoyd': .* sigmoid, hinge, ipo, robust"),
+        (
+            dict(loss_type="sigmoyd"),
+            r"unknown loss sigmoyd under reverse_kl: choose of sigmoid, hinge",
+        ),
+        (dict(f_divergence_type="kl"), r"unknown loss sigmoid under kl: .* under reverse_kl, forw"),
+        (
+            dict(loss_type=["sigmoid", "apo_zero"], f_divergence_type="forward_kl"),
+            r"forward_kl is for discopop, exo_pair, hinge, ipo, robust, sft, sigmoid, .* alone",
+        ),
+        (dict(loss_type="exo_pair"), r"exo_pair needs label_smoothing above 0, such as 1e-3"),
         (dict(loss_type="robust", label_smoothing=0.5), r"label_smoothing is 0\.5: .*less than 0"),
         (dict(loss_type="robust", label_smoothing=-0.1), r"label_smoothing is -0\.1: .*at least 0"),
-        (dict(label_smoothing=0.1), r"no effect on sigmoid: leave it at 0, or use .*robust"),
+        (dict(label_smoothing=0.1), r"no effect on sigmoid: leave it at 0, or add robust"),
         (dict(loss_type="hinge", label_smoothing=0.1), r"no effect on hinge"),
         (dict(loss_type="ipo", label_smoothing=0.1), r"no effect on ipo"),
-        (dict(loss_type="ipo"), r"ipo .*pass chosen_lengths and rejected_lengths"),
+        (dict(loss_type="ipo"), r"ipo .*pass chosen_lengths, rejected_lengths"),
         (dict(loss_type="ipo", chosen_lengths=torch.tensor([1, 2])), r"ipo .*pass chosen_lengths"),
     ],
 )
@@ -372,3 +590,39 @@ def test_log_probabilities_by_token_are_refused():
 def test_lengths_of_another_batch_are_refused():
     with pytest.raises(ValueError, match=r"\(B,\) for all.* chosen_lengths \(1,\)"):
         of_log_ratios([1, 2], [0, 1], chosen_lengths=torch.tensor([4]))
+
+
+def test_the_losses_and_what_they_read_are_those_of_the_installed_trl():
+    """Names what a newer TRL has that is not defined here, and the other way round."""
+    theirs = readers("loss_type")
+    assert sorted(theirs.keys() - LOSSES.keys()) == [], (
+        "TRL has losses that loss.py does not define"
+    )
+    assert sorted(LOSSES.keys() - theirs.keys()) == [], "loss.py has losses that TRL has no more"
+    assert len(LOSSES) == 15
+    smoothing = {name for name, read in theirs.items() if "label_smoothing" in read}
+    assert smoothing == READS_LABEL_SMOOTHING
+    assert divergence_losses() == TAKES_DIVERGENCES
+    assert trl_fields()["f_divergence_type"].kind.choices == tuple(DIVERGENCES)
+
+
+def test_options_have_the_defaults_of_the_installed_trl():
+    defaulted = {name: d for name, d in vars(Terms).items() if name in trl_fields()}
+    assert len(defaulted) == 4
+    for name, default in defaulted.items():
+        assert trl_fields()[name].default == default, name
+
+
+@pytest.mark.parametrize(
+    "losses, divergence, ld_alpha, use_weighting, covered",
+    [
+        (list(LOSSES), "reverse_kl", None, False, True),
+        (["sigmoid"], "alpha_divergence", 1.0, False, True),  # an alpha of 1 weighs nothing
+        (["sigmoid", "of_tomorrow"], "reverse_kl", None, False, False),
+        (["sigmoid"], "of_tomorrow", None, False, False),
+        (["sigmoid"], "reverse_kl", 0.0, False, False),
+        (["sigmoid"], "reverse_kl", None, True, False),
+    ],
+)
+def test_what_is_defined_here_is_said(losses, divergence, ld_alpha, use_weighting, covered):
+    assert covers(losses, divergence, ld_alpha, use_weighting) is covered

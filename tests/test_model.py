@@ -1,5 +1,7 @@
 """dpo_wrap.model, tokenizer, arguments: what a model must be, and the defaults that it sets."""
 
+import importlib.metadata
+import importlib.util
 import json
 import shutil
 
@@ -8,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from dpo_wrap import model
 from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError, ModelError
@@ -134,10 +137,26 @@ def test_the_pad_token_falls_back_to_the_end_of_text(settings):
     assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
 
 
-def test_four_bits_without_a_gpu_are_refused(settings, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_four_bits_without_bitsandbytes_are_refused(settings, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     said = refused(load_base, settings(load_in_4bit=True))
-    assert "load_in_4bit needs a CUDA GPU, and none is visible" in said
+    assert "load_in_4bit needs the package bitsandbytes; pip install bitsandbytes" in said
+
+
+def test_what_bitsandbytes_objects_to_is_shown_with_the_key_that_asked_for_it(
+    settings, monkeypatch
+):
+    def fail(*args, quantization_config, **kwargs):
+        assert quantization_config.bnb_4bit_quant_type == "nf4"
+        raise RuntimeError("None of the available devices are supported by bitsandbytes")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    # BitsAndBytesConfig asks for the version.
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.50.2")
+    monkeypatch.setattr(model, "create_model_from_path", fail)
+    said = refused(load_base, settings(load_in_4bit=True))
+    assert "c.yaml:5: load_in_4bit, " in said
+    assert "None of the available devices are supported by bitsandbytes" in said
 
 
 # Chat templates

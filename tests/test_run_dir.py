@@ -10,7 +10,8 @@ import pytest
 from safetensors.torch import load_file
 from training import ROWS, TALK, adapter_weights, metrics, runner, same
 
-from dpo_wrap import session
+from dpo_wrap import run_dir, session
+from dpo_wrap.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,9 +79,23 @@ def test_a_finished_run_says_so_and_does_nothing(run, capsys):
         capsys.readouterr().out
     )
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
-    assert run(report_to="none", save_total_limit=2)[0] == 0
     # A default that is written out is no other config.
     assert run(weight_decay=0.0)[0] == 0
+
+
+def test_where_figures_and_copies_go_is_no_other_run(run, capsys):
+    _, out = run()
+    capsys.readouterr()
+    assert run(report_to="tensorboard", logging_dir="logs", save_total_limit=2)[0] == 0
+    assert "nothing to do" in capsys.readouterr().out
+    # These want a network before anything else.
+    done = json.loads((out / "run.json").read_text())
+    hub = {"push_to_hub": True, "hub_model_id": "me/mine", "hub_strategy": "end"}
+    asked = {"config": done["config"] | hub, "data": done["data"]}
+    assert run_dir.where_to_start(out, "auto", asked).finished == done
+    asked = {"config": done["config"] | {"seed": 1}, "data": done["data"]}
+    with pytest.raises(ConfigError, match="seed [(]42 there, 1 here[)]"):
+        run_dir.where_to_start(out, "auto", asked)
 
 
 def test_another_config_or_other_data_are_refused_by_name(run, tmp_path, capsys):
@@ -112,11 +127,28 @@ def test_more_steps_go_on_from_a_finished_run(run, capsys):
     _, out = run()
     capsys.readouterr()
     assert run(max_steps=10)[0] == 0
-    assert f"going on from {out / 'checkpoint-6'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"going on from {out / 'checkpoint-6'}" in said
+    assert (
+        "max_steps 6 before, 10 now: learning_rate goes on by the schedule of the longer run"
+        in said
+    )
     assert [line["step"] for line in metrics(out)] == [2, 4, 6, 8, 10]
     assert json.loads((out / "run.json").read_text())["steps"] == 10
     assert run(max_steps=8)[0] == 2
     assert "max_steps (10 there, 8 here)" in capsys.readouterr().err
+
+
+def test_more_epochs_go_on_too_and_with_a_constant_rate_are_the_longer_run(run, tmp_path, capsys):
+    keys = {"max_steps": None, "lr_scheduler_type": "constant"}
+    _, whole = run(output_dir=str(tmp_path / "whole"), num_epochs=2, **keys)
+    _, out = run(num_epochs=1, **keys)
+    capsys.readouterr()
+    assert run(num_epochs=2, **keys)[0] == 0
+    said = capsys.readouterr().out
+    assert f"going on from {out / 'checkpoint-6'}" in said and "schedule" not in said
+    assert same(adapter_weights(whole), adapter_weights(out))
+    assert metrics(whole) == metrics(out)
 
 
 def test_a_damaged_checkpoint_is_skipped_with_a_line(run, stop_at, monkeypatch, capsys):
@@ -181,7 +213,15 @@ def test_resume_takes_the_path_of_a_checkpoint_and_holds_it_to_the_match(run, ca
     assert "the checkpoint does not exist; there are" in capsys.readouterr().err
     assert run("--resume", str(out / "checkpoint-2"), beta=0.3, save_steps=2)[0] == 2
     assert "beta (0.1 there, 0.3 here)" in capsys.readouterr().err
-    assert run("--resume", str(out / "checkpoint-2"), save_steps=2)[0] == 0
+    elsewhere = str(out.parent / "elsewhere")
+    path = str(out / "checkpoint-2")
+    assert run("--resume", path, save_steps=2, output_dir=elsewhere)[0] == 0
+    assert same(adapter_weights(out.parent / "elsewhere"), adapter_weights(out))
+    assert metrics(out.parent / "elsewhere") == metrics(out)
+    capsys.readouterr()
+    assert run("--resume", path, save_steps=2, output_dir=elsewhere)[0] == 2
+    assert f"another run stands in output_dir {elsewhere}" in capsys.readouterr().err
+    assert run("--resume", path, save_steps=2)[0] == 0
     assert [line["step"] for line in metrics(out)] == [2, 4, 6]
     assert not any("partial" in line for line in metrics(out))
 

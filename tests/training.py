@@ -50,6 +50,11 @@ def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def without_times(line):
+    """What must not differ between two logs of one step."""
+    return {k: v for k, v in line.items() if not k.endswith(("runtime", "per_second"))}
+
+
 def adapter_weights(out):
     return load_file(out / "adapter_model.safetensors")
 

@@ -1,0 +1,216 @@
+"""What the wrapper costs over a plain TRL script: python -m bench.overhead
+
+The same 50 steps, in turns, by a script that a TRL user would write and by dpo_wrap.train, in one
+process so that neither pays for imports. Printed are medians of the steps' wall and processor time
+and of everything up to the end, their ratios, and whether each logged loss is the same to the last
+digit. The model is a GPT-2 of random weights, the data those of data/raw.csv.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Threads that wait for each other would make the processor time hang on the machine's other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+BETA, RATE, BATCH, RANK, LENGTH = 0.1, 2e-4, 8, 8, 128
+AIM = 1.02
+"""What the wrapper's wall time past start-up may be, over plain TRL's."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run, timed from the call of `train`, where start-up ends."""
+
+    steps: float
+    """Seconds until the last step was done."""
+    processor: float
+    """Seconds of processor time until then, which other processes do not lengthen."""
+    whole: float
+    """Seconds until the model was saved and the command ended."""
+    losses: list[float]
+
+
+class Clock:
+    """Wall time and processor time since it was made."""
+
+    def __init__(self):
+        self.wall, self.processor = time.perf_counter(), time.process_time()
+
+    def passed(self) -> tuple[float, float]:
+        return time.perf_counter() - self.wall, time.process_time() - self.processor
+
+
+def prepare(folder: Path, width: int, layers: int) -> tuple[Path, Path]:
+    """A model of random weights and a converted dataset."""
+    import torch
+
+    from data_tools.convert import main as convert
+    from quickstart.build_model import Settings, new_model, train_tokenizer
+    from quickstart.grammar import sample_text
+
+    dice = random.Random(0)
+    texts = [sample_text(dice) for _ in range(2000)]
+    tokenizer = train_tokenizer(texts, 1152)
+    torch.manual_seed(0)
+    model = new_model(tokenizer, Settings(width=width, layers=layers, heads=max(1, width // 64)))
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    convert(["data/raw.csv", "-o", str(folder / "data")])
+    return folder / "model", folder / "data"
+
+
+def plain(model: Path, data: Path, out: Path, steps: int) -> Measured:
+    """The script of a TRL user."""
+    from datasets import load_from_disk
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    arguments = DPOConfig(
+        output_dir=str(out),
+        beta=BETA,
+        learning_rate=RATE,
+        per_device_train_batch_size=BATCH,
+        max_steps=steps,
+        max_length=LENGTH,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        bf16=False,
+        disable_tqdm=True,
+    )
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model),
+        args=arguments,
+        train_dataset=load_from_disk(str(data))["train"],
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", r=RANK),
+    )
+    started = Clock()
+    trainer.train()
+    steps = started.passed()
+    trainer.save_model()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Measured(*steps, started.passed()[0], losses)
+
+
+def wrapped(model: Path, data: Path, out: Path, steps: int) -> Measured:
+    """The same by this project's command."""
+    import yaml
+
+    from dpo_wrap import session
+    from dpo_wrap.train import main
+
+    config = {
+        "model_path": str(model),
+        "dataset_path": str(data),
+        "output_dir": str(out),
+        "beta": BETA,
+        "learning_rate": RATE,
+        "batch_size": BATCH,
+        "max_steps": steps,
+        "max_seq_length": LENGTH,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "prefix_sharing": "off",
+        "lora_r": RANK,
+    }
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    clocks, train = [], session.PreparedTrainer.train
+
+    def timed(self, *arguments, **keywords):
+        clocks.append(Clock())
+        train(self, *arguments, **keywords)
+        clocks.append(clocks[0].passed())
+
+    session.PreparedTrainer.train = timed
+    try:
+        if status := main([str(path)]):
+            raise SystemExit(status)
+    finally:
+        session.PreparedTrainer.train = train
+    started, steps = clocks
+    lines = (out / "metrics.jsonl").read_text("utf-8").splitlines()
+    return Measured(*steps, started.passed()[0], [json.loads(line)["loss"] for line in lines])
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.overhead",
+        description=__doc__.partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--steps", type=int, default=50, metavar="N", help="of each run (default 50)")
+    add("--runs", type=int, default=5, metavar="N", help="of each kind, in turns (default 5)")
+    add("--width", type=int, default=384, metavar="N", help="of the GPT-2 (default 384)")
+    add("--layers", type=int, default=6, metavar="N", help="of the GPT-2 (default 6)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 where the losses are the same, 1 where they are not."""
+    given = parser().parse_args(argv)
+    runs: dict[str, list[Measured]] = {"plain TRL": [], "dpo_wrap": []}
+    with tempfile.TemporaryDirectory() as spare:
+        folder = Path(spare)
+        with silence():
+            model, data = prepare(folder, given.width, given.layers)
+        for turn in range(given.runs + 1):
+            for name, run in (("plain TRL", plain), ("dpo_wrap", wrapped)):
+                out = folder / f"{name.split()[-1]}-{turn}"
+                with silence():
+                    measured = run(model, data, out, given.steps)
+                # The first turn warms caches up and does not count.
+                if turn:
+                    runs[name].append(measured)
+                    print(
+                        f"{name:<9}  steps {measured.steps:6.2f} s ({measured.processor:6.2f} s of "
+                        f"processor), to the end {measured.whole:6.2f} s",
+                        flush=True,
+                    )
+    return report(runs)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """What both kinds of run print is not what is measured."""
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        yield
+
+
+def report(runs: dict[str, list[Measured]]) -> int:
+    """Print medians, ratios and whether the losses agree; returns the exit status."""
+    trl, ours = runs["plain TRL"], runs["dpo_wrap"]
+    kinds = {"steps": "steps", "processor": "steps, processor time", "whole": "to the end"}
+    for what, name in kinds.items():
+        pairs = [(getattr(a, what), getattr(b, what)) for a, b in zip(trl, ours, strict=True)]
+        medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+        ratios = [b / a for a, b in pairs]
+        print(
+            f"{name}: plain TRL {medians[0]:.2f} s, dpo_wrap {medians[1]:.2f} s; median of the "
+            f"ratios {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
+            f"aim {AIM}"
+        )
+    same = all(run.losses == trl[0].losses for run in [*trl, *ours])
+    steps = len(trl[0].losses)
+    print(f"losses of {steps} steps: {'the same to the last digit' if same else 'DIFFERENT'}")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""dpo_wrap.arguments: what TRL and peft alone can judge, in a config's own form; the defaults."""
+
+import pytest
+import yaml
+from configuring import loader
+from transformers import GPT2Config, LlamaConfig
+
+from dpo_wrap import run_dir
+from dpo_wrap.arguments import build_arguments
+from dpo_wrap.errors import ConfigError
+
+GPT2 = GPT2Config(n_positions=128, vocab_size=257)
+UNTIED = LlamaConfig(vocab_size=257, max_position_embeddings=128, tie_word_embeddings=False)
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Settings and arguments of a config text, for a small GPT-2."""
+
+    def built(text, config=GPT2):
+        settings = loader(tmp_path)(text + "\n")
+        return settings, build_arguments(settings, config)
+
+    return built
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("logging_steps: 1.5", "4: logging_steps: DPOConfig refuses it: --logging_steps must be"),
+        ("tf32: true", "4: tf32: DPOConfig refuses it: --tf32 requires Ampere"),
+        ("bf16: true", "4: bf16: DPOConfig refuses it: Your setup doesn't support bf16/gpu"),
+        ("fsdp: full_shrd", "4: fsdp: DPOConfig refuses it: Unknown `fsdp` option: full_shrd"),
+        (
+            "deepspeed: {zero_optimization: {stage: 2}}",
+            "4: deepspeed: DPOConfig refuses it: ",
+        ),
+        (
+            "load_best_model_at_end: true\neval_strategy: epoch\nsave_strategy: steps",
+            "4: load_best_model_at_end: DPOConfig refuses it: --load_best_model_at_end requires",
+        ),
+        (
+            "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 3\nsave_steps: 5",
+            "a round multiple of the evaluation steps, but found 5, which is not a round multiple",
+        ),
+        (
+            "lora:\n  target_modules: all-linear\n  layers_to_transform: [0]",
+            "6: lora.layers_to_transform: LoraConfig refuses it: `layers_to_transform` cannot be",
+        ),
+        (
+            "lora:\n  use_dora: true\n  lora_bias: true",
+            "lora.lora_bias: LoraConfig refuses it: The argument lora_bias=True is not supported",
+        ),
+        ("report_to: neptune", "4: report_to: neptune is not installed; install it, or remove it"),
+        ("activation_offloading: true", "4: activation_offloading: there is no GPU to offload"),
+        (
+            "lora:\n  trainable_token_indices: [3]",
+            "5: lora.trainable_token_indices: this model's output layer is its embeddings",
+        ),
+        (
+            "lora:\n  use_qalora: true",
+            "5: lora.use_qalora has no effect on a model that is not GPTQ-quantised; remove it",
+        ),
+        ("max_length: 500", "4: max_length 500 is more than the model's context of 128 tokens"),
+    ],
+)
+def test_what_the_libraries_object_to_is_one_line_that_names_the_place(build, text, said):
+    with pytest.raises(ConfigError) as caught:
+        build(text)
+    assert len(str(caught.value).splitlines()) == 1
+    assert f"config.yaml:{said}" in str(caught.value) or said in str(caught.value)
+    assert "config.yaml:" in str(caught.value)
+
+
+def test_token_indices_must_be_of_the_vocabulary(build):
+    with pytest.raises(ConfigError, match="the embeddings end at 256; found 300"):
+        build("lora:\n  trainable_token_indices: [3, 300]", UNTIED)
+    _, arguments = build("lora:\n  trainable_token_indices: [3, 256]", UNTIED)
+    assert arguments.lora.trainable_token_indices == [3, 256]
+
+
+def test_what_the_libraries_warn_of_is_a_note_where_the_key_was_given(build):
+    _, arguments = build("truncation_mode: keep_end")
+    note = next(note for note in arguments.notes if "keep_end" in note)
+    assert "config.yaml:4: truncation_mode: DPOConfig warns: The `'keep_end'` truncation" in note
+    assert not any("warns" in note for note in build("")[1].notes)
+
+
+def test_max_steps_beside_num_epochs_is_said_to_be_what_counts(build):
+    _, arguments = build("num_epochs: 3\nmax_steps: 5")
+    assert "num_epochs: not counted, since max_steps: 5 says how long" in arguments.notes
+    for text in ("num_epochs: 3", "max_steps: 5", "num_epochs: 3\nmax_steps: -1"):
+        assert not any(note.startswith("num_epochs") for note in build(text)[1].notes)
+
+
+def test_the_adapter_is_one_of_a_causal_model_whatever_null_says(build):
+    assert build("lora:\n  task_type: null")[1].lora.task_type == "CAUSAL_LM"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "lora: false\noverlength: drop\ntruncation_mode: keep_start",
+        "batch_size: 2\nnum_epochs: 0.5\nmax_seq_length: 64\nbeta: 0.2\nlogging_dir: logs\n"
+        "loss_type: [sigmoid, sft]\nloss_weights: [1.0, 1e-3]\nlearning_rate: 1e-5\n"
+        "eval_strategy: steps\neval_steps: 0.25\nsave_steps: 0.5\nload_best_model_at_end: true\n"
+        "metric_for_best_model: eval_rewards/accuracies\nsave_total_limit: 2\nwarmup_steps: 0.1\n"
+        "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1e-6}\n"
+        "model_init_kwargs: {dtype: bfloat16, attn_implementation: eager}\nrun_name: null\n"
+        "gradient_checkpointing_kwargs: {use_reentrant: false}\nreport_to: [tensorboard]\n"
+        "lora_r: 4\nlora_dropout: 0.1\nmetrics: [m.py]\nchat_template: chatml\n"
+        "lora:\n  use_dora: true\n  target_modules: [c_attn]\n  rank_pattern: {c_attn: 2}\n"
+        "  modules_to_save: null\n  init_lora_weights: gaussian",
+        "push_to_hub: true\nhub_token: secret\nhub_model_id: me/mine\nhub_strategy: end\n"
+        "eval_strategy: no\nfp16: true\ndebug: ''\nmax_length: null",
+    ],
+)
+def test_the_resolved_config_repeats_the_run(build, text, tmp_path):
+    settings, arguments = build(text)
+    resolved = run_dir.resolved(settings, arguments)
+    written = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    again = loader(tmp_path)(written, whole=True)
+    rebuilt = build_arguments(again, GPT2)
+    chosen = {n: v for n, v in arguments.chosen.items() if not n.startswith("lora.")}
+    given = {**settings.trl, **chosen}
+    given.pop("hub_token", None)
+    assert again.trl == given
+    assert again.lora == settings.lora
+    assert again.own() == settings.own()
+    assert run_dir.resolved(again, rebuilt) == resolved
+    assert rebuilt.dpo.to_dict() == arguments.dpo.to_dict() | {
+        name: rebuilt.dpo.to_dict()[name] for name in ("hub_token",)
+    }
+    assert rebuilt.lora == arguments.lora

@@ -1,0 +1,195 @@
+"""peft's options reach the adapter: each trains from ln 2, against the reference that is meant."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.trainer.utils import use_adapter
+
+from dpo_wrap import session
+from tests.training import adapter_weights, runner
+
+LN_2 = pytest.approx(0.693147, abs=1e-5)
+IDS = torch.arange(60)[None]
+
+
+@pytest.fixture
+def trained(tiny_model_dir, tmp_path, monkeypatch):
+    """A function that trains for a few steps: (exit status, run.json or None, trained model)."""
+    start, built = runner(tiny_model_dir, tmp_path), []
+    build = session.build_trainer
+
+    def kept(*args):
+        built.append(build(*args))
+        return built[-1]
+
+    monkeypatch.setattr(session, "build_trainer", kept)
+
+    def train(**keys):
+        status, out = start(**{"max_steps": 3, "gradient_checkpointing": False} | keys)
+        run = json.loads((out / "run.json").read_text()) if status == 0 else None
+        return status, run, built[-1].model.eval() if built else None
+
+    return train
+
+
+def names(out):
+    return {name.removeprefix("base_model.model.transformer.") for name in adapter_weights(out)}
+
+
+@pytest.mark.parametrize(
+    ("lora", "found"),
+    [
+        ({"use_dora": True}, "h.0.attn.c_attn.lora_magnitude_vector"),
+        ({"use_rslora": True, "r": 4}, "h.0.attn.c_attn.lora_A.weight"),
+        ({"init_lora_weights": "gaussian"}, "h.1.attn.c_attn.lora_B.weight"),
+        ({"init_lora_weights": "orthogonal"}, "h.1.attn.c_attn.lora_B.weight"),
+        ({"init_lora_weights": "mica"}, "h.1.attn.c_attn.lora_B.weight"),
+        ({"target_modules": "all-linear"}, "h.0.mlp.c_proj.lora_B.weight"),
+        ({"target_modules": ["c_attn", "wte"]}, "wte.lora_embedding_A"),
+        ({"target_modules": [], "target_parameters": ["attn.c_attn.weight"]}, None),
+        ({"modules_to_save": ["ln_f"]}, "ln_f.weight"),
+        ({"modules_to_save": ["lm_head"]}, "base_model.model.lm_head.weight"),
+        ({"lora_bias": True}, "h.0.attn.c_attn.lora_B.bias"),
+    ],
+    ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
+)
+def test_an_option_trains_what_it_names_from_ln_2_against_the_base(
+    trained, tiny_model_dir, tmp_path, lora, found
+):
+    status, run, model = trained(lora=lora)
+    assert status == 0
+    assert run["step_0"] == {"loss": LN_2, "margin": 0.0, "fault": None}
+    saved = PeftConfig.from_pretrained(tmp_path / "out")
+    for name, value in lora.items():
+        kept = getattr(saved, name)
+        # peft writes down the modules that `all-linear` came to.
+        assert value == "all-linear" or (sorted(kept) if isinstance(kept, set) else kept) == value
+    assert found is None or found in names(tmp_path / "out")
+    with torch.no_grad():
+        policy = model(IDS).logits
+        with model.disable_adapter():
+            reference = model(IDS).logits
+        base = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()(IDS).logits
+    assert torch.equal(reference, base)
+    assert (policy - reference).abs().max() > 1e-3
+
+
+def test_patterns_and_layers_say_how_large_the_adapter_is_and_where(trained, tmp_path):
+    lora = {
+        "target_modules": ["c_attn", "c_fc"],
+        "r": 4,
+        "rank_pattern": {"c_fc": 2},
+        "alpha_pattern": {"c_fc": 6},
+        "layers_to_transform": [1],
+    }
+    status, run, model = trained(lora=lora)
+    assert status == 0
+    assert run["step_0"]["loss"] == LN_2
+    ranks = {
+        name.partition(".lora_A")[0]: weight.shape[0]
+        for name, weight in adapter_weights(tmp_path / "out").items()
+        if "lora_A" in name
+    }
+    block = "base_model.model.transformer.h.1"
+    assert ranks == {f"{block}.attn.c_attn": 4, f"{block}.mlp.c_fc": 2}
+    layers = model.base_model.model.transformer.h[1]
+    assert layers.mlp.c_fc.scaling == {"default": 3.0}
+    assert layers.attn.c_attn.scaling == {"default": 2.0}
+
+
+def test_rslora_scales_by_the_root_of_the_rank(trained):
+    _, _, model = trained(lora={"use_rslora": True, "r": 4, "lora_alpha": 6})
+    assert model.base_model.model.transformer.h[0].attn.c_attn.scaling == {"default": 3.0}
+
+
+def test_a_start_away_from_the_reference_is_said(trained, capsys):
+    status, run, _ = trained(lora={"init_lora_weights": False})
+    assert status == 0
+    assert "an adapter initialised away from zero?" in run["step_0"]["fault"]
+    assert "warning: step 0 has a margin of " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "loftq"])
+def test_an_initialisation_that_rewrites_the_base_is_refused(trained, capsys, start):
+    status, _, _ = trained(lora={"init_lora_weights": start})
+    assert status == 2
+    said = capsys.readouterr().err
+    assert f"'{start}' is refused: it rewrites the base weights, so with the adapter off" in said
+
+
+def test_trained_tokens_that_the_output_layer_shares_are_refused(trained, capsys):
+    status, _, _ = trained(lora={"trainable_token_indices": [3]})
+    assert status == 2
+    said = capsys.readouterr().err
+    assert "lora.trainable_token_indices: this model's output layer shares the embeddings" in said
+
+
+# Going on from an adapter
+
+
+@pytest.fixture
+def adapter(tiny_model_dir, tmp_path):
+    """A function that saves an adapter that differs from its base: (directory, its logits)."""
+
+    def make(**keys):
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+        model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **keys)).eval()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.05 * torch.randn_like(parameter)
+        model.save_pretrained(tmp_path / "adapter")
+        AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path / "adapter")
+        with torch.no_grad():
+            return tmp_path / "adapter", model(IDS).logits
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"lora_bias": True},
+        {"target_modules": [], "target_parameters": ["attn.c_attn.weight"]},
+        {"target_modules": ["c_attn", "wte"]},  # TRL's own copy leaves the tensors on wte at zero
+    ],
+    ids=lambda lora: next(iter(lora)),
+)
+def test_the_reference_of_a_run_that_goes_on_is_the_adapter_as_it_was(trained, adapter, lora):
+    directory, before = adapter(**lora)
+    status, run, model = trained(adapter_path=str(directory))
+    assert status == 0
+    assert run["step_0"] == {"loss": LN_2, "margin": 0.0, "fault": None}
+    with torch.no_grad():
+        policy = model(IDS).logits
+        with use_adapter(model, "ref"):
+            reference = model(IDS).logits
+    assert torch.allclose(reference, before, atol=1e-6)
+    assert (policy - before).abs().max() > 1e-3
+
+
+def test_an_adapter_that_rewrote_its_base_is_merged_before_it_is_gone_on_from(
+    trained, adapter, tiny_model_dir, tmp_path, capsys
+):
+    from dpo_wrap import merge
+
+    directory, before = adapter(init_lora_weights="pissa")
+    status, _, _ = trained(adapter_path=str(directory))
+    assert status == 2
+    said = capsys.readouterr().err
+    assert f"adapter_path '{directory}' was initialised with pissa, which rewrites the" in said
+    assert f"merge it, python -m dpo_wrap.merge {directory} DIR, and give DIR as model_path" in said
+    assert merge.main([str(directory), str(tmp_path / "merged")]) == 0
+    loaded = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_model_dir), directory
+    ).eval()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    with torch.no_grad():
+        assert torch.allclose(loaded(IDS).logits, before, atol=1e-5)
+        assert torch.allclose(merged(IDS).logits, before, atol=1e-5)

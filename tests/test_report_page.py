@@ -1,0 +1,246 @@
+"""report.html: complete, by itself, and safe whatever the data, the model and the config say."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from training import metrics, runner
+
+from dpo_wrap import eval as eval_command
+from dpo_wrap import session
+from dpo_wrap.pieces import read_pieces
+from dpo_wrap.report import page, write_page
+
+EVIL = "<script>alert(1)</script>"
+FETCHING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster", "background")
+
+
+class Parsed(HTMLParser):
+    """The elements of a page, the text by the element that it stands in, and what is left open."""
+
+    VOID = {"meta"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def said(self):
+        return "\n".join(data for place, data in self.texts if place != "style")
+
+    def names(self):
+        return {tag for tag, _ in self.elements}
+
+
+def checked(text):
+    """The parsed page, which is well-formed and fetches nothing."""
+    found = Parsed(text)
+    assert found.open == []
+    assert not found.names() & {"script", "link", "iframe", "img", "object", "embed", "base", "a"}
+    for _, attributes in found.elements:
+        assert not attributes.keys() & set(FETCHING)
+        assert not any(name.startswith("on") for name in attributes)
+    assert not re.search(r"url\(|@import|https?:|//\w", text)
+    policy = next(a["content"] for _, a in found.elements if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+    return found
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A function that makes a run directory of these files: text, or values to be JSON."""
+
+    def fill(**files):
+        for name, content in files.items():
+            path = tmp_path / name.replace("__", ".")
+            if isinstance(content, list):
+                content = "".join(json.dumps(line) + "\n" for line in content)
+            elif not isinstance(content, str):
+                content = json.dumps(content)
+            path.write_text(content, "utf-8")
+        return checked(page(read_pieces(tmp_path)))
+
+    return fill
+
+
+RUN = {
+    "verdict": "learned: the margin rose to 1.75",
+    "figures": {"first_loss": 0.6931, "loss": 0.3, "reward_accuracy": 0.9, "reward_margin": 1.75},
+    "steps": 3,
+    "data": {"train": 1200, "fit": {"train": {"pairs": 1200, "lengths": {"pair": [5, 6, 7, 9]}}}},
+    "versions": {"trl": "1.16.0"},
+}
+LINES = [
+    {"step": step, "loss": 0.7 - step / 10, "rewards/accuracies": 0.5, "rewards/margins": step}
+    | {"rewards/chosen": step / 2, "rewards/rejected": -step / 2}
+    for step in (1, 2, 3)
+]
+FOUND = {
+    "examples": 40,
+    "split": "test",
+    "steps": 3,
+    "reward_accuracy": 0.95,
+    "reward_accuracy_interval": [0.9, 0.98],
+    "reward_margin": 1.5,
+    "kl_per_sequence": None,
+    "slices": {"data/one": {"examples": 30}, "data/two": {"examples": 10}},
+}
+
+
+def test_the_page_holds_every_part_of_a_run(filled):
+    found = filled(
+        run__json=RUN,
+        metrics__jsonl=LINES,
+        eval__json=FOUND,
+        samples__jsonl=[{"prompt": "Q: why?", "reference": "no idea", "policy": "because"}],
+        config__resolved__yaml="beta: 0.1\n",
+    )
+    said = found.said()
+    for text in (
+        *("learned: the margin rose to 1.75", "0.6931 → 0.3000", "0.950 [0.900, 0.980]", "1,200"),
+        *("Q: why?", "no idea", "because", "beta: 0.1", "1.16.0", "data/one", "data/two"),
+        *("5, 6, 7, 9", "rewards", "reward margin", "held-out accuracy"),
+    ):
+        assert text in said
+    titles = [data for place, data in found.texts if place == "h2"]
+    assert titles == ["Training", "Evaluation", "Samples", "Data", "Versions", "Config"]
+
+
+def test_the_curves_have_a_point_for_each_logged_line(filled, tmp_path):
+    held_out = [{"step": 2, "eval_loss": 0.5, "eval_rewards/accuracies": 1.0}]
+    filled(run__json=RUN, metrics__jsonl=LINES + held_out)
+    text = page(read_pieces(tmp_path))
+    lines = re.findall(r'<polyline points="([^"]*)" class="(?:one|two)"', text)
+    # Loss, accuracy and margin of training, chosen and rejected rewards.
+    assert [len(line.split()) for line in lines] == [3] * 5
+    assert text.count("<circle") == 2
+
+
+@pytest.mark.parametrize(
+    "where", ["verdict", "config", "prompt", "policy", "path", "metric", "note"]
+)
+def test_markup_from_data_model_or_config_stays_text(filled, tmp_path, where):
+    given = {name: EVIL if name == where else "plain" for name in ("prompt", "policy")}
+    found = filled(
+        run__json=RUN
+        | ({"verdict": EVIL} if where == "verdict" else {})
+        | ({"notes": [EVIL], "warnings": [{"lines": [EVIL]}]} if where == "note" else {}),
+        eval__json=FOUND
+        | ({"slices": {EVIL: {"examples": 1}}} if where == "path" else {})
+        | ({"metrics": {EVIL: {"change": 1.0}}} if where == "metric" else {}),
+        samples__jsonl=[given | {"reference": "plain"}],
+        config__resolved__yaml=EVIL if where == "config" else "beta: 0.1",
+    )
+    assert EVIL in found.said()
+    assert EVIL not in page(read_pieces(tmp_path))
+
+
+def test_text_that_no_page_can_hold_does_not_stop_it(filled, tmp_path):
+    sample = {"prompt": "\x00\ud800\u202eabc", "policy": "\u2028"}
+    filled(run__json=RUN, eval__json=FOUND, samples__jsonl=[sample])
+    write_page(tmp_path)
+    assert "\ufffd\ufffd\u202eabc" in (tmp_path / "report.html").read_text("utf-8")
+    assert [path.name for path in tmp_path.glob("report*")] == ["report.html"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "text", True, [1], {}])
+def test_figures_that_are_no_numbers_are_shown_as_such_or_left_out(filled, value):
+    names = ("loss", "first_loss", "reward_margin", "reward_accuracy", "chosen_log_ratio")
+    run = RUN | {"figures": dict.fromkeys(names, value), "seconds": value, "steps": 3}
+    lines = [dict.fromkeys(LINES[0], value) | {"step": 1}, *LINES, {"step": value, "loss": value}]
+    figures = ("reward_accuracy", "reward_margin", "kl_per_sequence", "slices", "metrics")
+    found = filled(
+        run__json=run,
+        metrics__jsonl=lines,
+        eval__json=FOUND | dict.fromkeys(figures, value),
+        samples__jsonl=[{"prompt": value}],
+    )
+    assert "learned: the margin rose to 1.75" in found.said()
+
+
+def test_one_logged_line_is_a_dot_in_every_chart(filled, tmp_path):
+    found = filled(run__json=RUN, metrics__jsonl=LINES[:1])
+    assert sum(tag == "svg" for tag, _ in found.elements) == 4
+    assert page(read_pieces(tmp_path)).count("<circle") == 5
+
+
+def test_what_is_missing_or_broken_is_left_out(filled):
+    assert "no finished run stands here" in filled().said()
+    found = filled(
+        run__json="{",
+        eval__json="[1]",
+        metrics__jsonl='{"step": 1, "loss": 0.6}\n{"ste',
+        samples__jsonl="\n7\n",
+    )
+    titles = [data for place, data in found.texts if place == "h2"]
+    assert titles == ["Training"]
+
+
+def test_warnings_of_the_run_stand_above_the_curves(filled):
+    flat = {"step": 20, "what": "flat", "lines": ["the margin is flat", "raise learning_rate"]}
+    run = RUN | {"warnings": [flat], "step_0": {"fault": "step 0 has a margin of 0.2"}}
+    said = filled(run__json=run, metrics__jsonl=LINES).said()
+    assert said.index("step 0 has a margin of 0.2") < said.index("the margin is flat\nraise")
+    assert said.index("the margin is flat") < said.index("Training")
+
+
+def test_figures_of_trained_rows_are_not_called_held_out(filled):
+    said = filled(run__json=RUN, eval__json=FOUND | {"split": "train"}).said()
+    assert "held-out" not in said and "eval accuracy" in said
+
+
+def test_figures_of_weights_that_were_trained_further_are_not_shown(filled):
+    sample = {"prompt": "Q: why?", "reference": "no idea", "policy": "because"}
+    found = filled(run__json=RUN | {"steps": 9}, eval__json=FOUND, samples__jsonl=[sample])
+    assert "eval.json is of these weights after step 3; evaluate again" in found.said()
+    assert "Q: why?" not in found.said() and "0.950" not in found.said()
+
+
+def test_the_conversion_is_shown_of_a_converted_directory_and_of_a_raw_file(filled, tmp_path):
+    report = {"format": "preference", "pairs": {"made": 9, "kept": 7}, "reasons": {"tie": 2}}
+    for name in ("made", "dataset-2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report | {"evidence": name}))
+    paths = [str(tmp_path / "made"), "raw.csv", "someone/hub"]
+    said = filled(run__json=RUN | {"config": {"dataset_path": paths}}).said()
+    assert f"converted: {paths[0]}" in said and "converted: raw.csv" in said
+    assert "someone/hub" not in said
+    assert said.count("reasons tie") == 2 and "dataset-2" in said
+
+
+def test_a_token_given_by_set_is_in_no_note():
+    kept = ["max_length: 128 tokens by default", "--set beta=0.2: DPOConfig warns: so"]
+    assert session.shareable([*kept, "--set hub_token=abc: DPOConfig warns: so"]) == kept
+
+
+def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
+    status, out = runner(tiny_model_dir, tmp_path)()
+    assert status == 0
+    before = checked((out / "report.html").read_text("utf-8"))
+    said = before.said()
+    assert json.loads((out / "run.json").read_text())["verdict"] in said
+    assert "learning_rate: 0.01" in said and "24 of 24 pairs kept" in said
+    assert not [data for place, data in before.texts if data == "Samples"]
+    loss = re.search(r'<polyline points="([^"]*)" class="one"', (out / "report.html").read_text())
+    assert len(loss[1].split()) == len(metrics(out)) == 3
+    config = str(out / "config.resolved.yaml")
+    words = ("--split", "train", "--samples", "2", "--max-new-tokens", "4")
+    assert eval_command.main([config, *words]) == 0
+    after = checked((out / "report.html").read_text("utf-8")).said()
+    for line in (out / "samples.jsonl").read_text("utf-8").splitlines():
+        assert json.loads(line)["prompt"] in after
+    assert "reward accuracy interval" in after and "Evaluation" in after
