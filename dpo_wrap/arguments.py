@@ -58,7 +58,7 @@ def build_arguments(
     chosen, notes = _defaults(settings, config)
     lora, dropout = None, 0.0
     if adapter is not None:
-        _check_adapter(settings, adapter)
+        _check_adapter(settings, config, adapter)
         dropout = adapter.lora_dropout
     elif settings.lora is not None:
         lora = _lora(settings, config, chosen, notes)
@@ -161,14 +161,21 @@ def _check_lora(settings: Settings, config: PretrainedConfig) -> None:
         raise ConfigError(f"{place} has no effect on a model that is not GPTQ-quantised; remove it")
 
 
-def _check_adapter(settings: Settings, adapter: LoraConfig) -> None:
-    """Refuse to go on from an adapter whose frozen copy would not be the adapter."""
-    start, path = adapter.init_lora_weights, settings.adapter_path
+def _check_adapter(settings: Settings, config: PretrainedConfig, adapter: LoraConfig) -> None:
+    """Refuse to go on from an adapter that TRL cannot copy or cannot score; raises ModelError."""
+    start, why = adapter.init_lora_weights, None
     if isinstance(start, str) and start.startswith(REWRITING):
+        why = (
+            f"was initialised with {start}, which rewrites the base weights, and the frozen copy "
+            "that is the reference would rewrite them again"
+        )
+    elif adapter.trainable_token_indices and config.get_text_config().tie_word_embeddings:
+        why = "trains tokens of embeddings that are the output layer too, which TRL cannot read"
+    if why:
+        path = settings.adapter_path
         raise ModelError(
-            f"{settings.place('adapter_path')} {path!r} was initialised with {start}, which "
-            "rewrites the base weights, and the frozen copy that is the reference would rewrite "
-            f"them again; merge it, python -m dpo_wrap.merge {path} DIR, and give DIR as model_path"
+            f"{settings.place('adapter_path')} {path!r} {why}; merge it, python -m dpo_wrap.merge "
+            f"{path} DIR, and give DIR as model_path"
         )
 
 
@@ -186,7 +193,11 @@ def _place(settings: Settings, text: str) -> str:
     named = [given[word] for word in words if word in given]
     # peft writes "Target modules" for target_modules.
     spoken = [name for word, name in given.items() if "_" in word and _spoken(word) in text.lower()]
-    return settings.place(next(iter(named + spoken), ""))
+    # `'FOO' is not a valid DynamoBackend`, `to use bitsandbytes optimizers`: by value, by stem.
+    quoted = {word.lower() for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text)}
+    valued = [name for name, value in settings.trl.items() if str(value).lower() in quoted]
+    stems = [name for word, name in given.items() if len(word) > 4 and f" {word}" in text]
+    return settings.place(next(iter(named + spoken + valued + stems), ""))
 
 
 def _spoken(name: str) -> str:

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
 from transformers.trainer_utils import SaveStrategy
 
 from dpo_wrap.checkpoints import write_atomically
@@ -95,6 +100,17 @@ class MetricsLog(TrainerCallback):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(self.pending) + "\n")
             self.pending = {}
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' own, which after a resume goes on counting where the checkpoint stood."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        # Restored by transformers this would bring TrainerControl's wish to stop back with it.
+        stored = state.stateful_callbacks.get(type(self).__name__, {})
+        for name, value in stored.get("attributes", {}).items():
+            setattr(self, name, value)
 
 
 class StopAfterStep(TrainerCallback):

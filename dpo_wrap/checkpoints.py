@@ -13,8 +13,9 @@ MARK = "dpo_wrap.json"
 # Of the mark itself. A checkpoint with another one is skipped, not misread.
 FORMAT = 1
 FOLDER = re.compile(r"checkpoint-(\d+)\Z")
-# Files up to this size are read again before they are trusted; larger ones only measured.
-DIGESTED = 256 * 1024 * 1024
+# Files up to this size are read whole before they are trusted; of larger ones these many places.
+READ_WHOLE = 256 * 1024 * 1024
+PLACES, PLACE = 256, 4096
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,23 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def digest(path: Path) -> str:
+    """Hex digest of a file; of a large one it samples places over the whole of it."""
+    size = path.stat().st_size
+    if size <= READ_WHOLE:
+        return xxhash.xxh3_128(path.read_bytes()).hexdigest()
+    found = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        for number in range(PLACES):
+            file.seek((size - PLACE) * number // (PLACES - 1))
+            found.update(file.read(PLACE))
+    return found.hexdigest()
+
+
 def _files(folder: Path) -> dict[str, list[Any]]:
     """[size in bytes, digest] by path relative to the folder."""
     return {
-        str(path.relative_to(folder)): [path.stat().st_size, _digest(path)]
+        str(path.relative_to(folder)): [path.stat().st_size, digest(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MARK
     }
-
-
-def _digest(path: Path) -> str | None:
-    if path.stat().st_size > DIGESTED:
-        return None
-    return xxhash.xxh3_128(path.read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any, Literal
 
 from dpo_wrap.contradictions import Config, contradictions, refused
@@ -44,6 +44,8 @@ class Settings:
     """quantise the base model to 4 bits (QLoRA); needs a GPU and bitsandbytes"""
     metrics: tuple[str, ...] = ()
     """local metric modules that eval scores sampled answers with, before and after"""
+    early_stopping_patience: int | None = None
+    """evaluations in a row without a better metric_for_best_model after which training ends"""
     logging_dir: str | None = None
     """TensorBoard's folder, used with report_to: tensorboard"""
 
@@ -195,7 +197,7 @@ def _value(name: str, value: Any) -> Any:
         # A single text is a list of one.
         value = tuple(settle([value] if isinstance(value, str) else value, kind))
     else:
-        value = settle(value, kind)
+        value = settle(value, kind, RANGES.get(name))
     if name == "prefix_sharing" and value == "on":
         raise Complaint("on is not available in this version; write auto or off")
     texts = value if isinstance(value, tuple) else (value,)
@@ -211,7 +213,6 @@ def _foreign(name: str, value: Any) -> Any:
     kind = _every_field()[name].kind
     if name in WORDS:
         kind = Kind(kind.names - {"any"}, kind.element, WORDS[name])
-    known = INNER_NAMES.get(name) or tuple(inner_fields(name))
     if isinstance(value, str) and {"dict", "str"} <= kind.names:
         value = _mapping(name, value)
     value = settle(value, kind, RANGES.get(name))
@@ -219,12 +220,26 @@ def _foreign(name: str, value: Any) -> Any:
         raise Complaint("empty; name at least one loss")
     if (refusal := refused(name, value)) is not None:
         raise Complaint(refusal)
-    if known and name not in FILES and not isinstance(value, dict | NoneType):
+    _check_inside(name, value)
+    return value
+
+
+def _check_inside(name: str, value: Any) -> None:
+    """Raise Complaint for what a mapping of known names cannot hold; a file is not looked into."""
+    fields = inner_fields(name)
+    known = INNER_NAMES.get(name) or tuple(fields)
+    if not known or value is None or name in FILES and isinstance(value, str):
+        return
+    if not isinstance(value, dict):
         raise Complaint("a mapping expected")
-    for inner in value if known and isinstance(value, dict) else ():
+    for inner, held in value.items():
         if inner not in known:
             raise Complaint(f"{inner!r} is unknown; known: {', '.join(known)}")
-    return value
+        if inner in fields:
+            try:
+                settle(held, fields[inner].kind)
+            except Complaint as complaint:
+                raise Complaint(f"{inner}: {complaint}") from None
 
 
 def _mapping(name: str, text: str) -> Any:

@@ -130,7 +130,8 @@ def verdict(
     if "saved_step" in found:
         said.append(f"the saved weights are those of step {found['saved_step']}, the best")
     said += [_drift(drift), start["fault"] if start else None]
-    return ". ".join(sentence for sentence in said if sentence)
+    first, *others = (sentence for sentence in said if sentence)
+    return ". ".join([first, *(f"{other[0].upper()}{other[1:]}" for other in others)])
 
 
 def _outcome(found: dict[str, Any]) -> str:

@@ -53,6 +53,7 @@ RANGES = {
     "ref_model_sync_steps": AT_LEAST_1,
     "neftune_noise_alpha": POSITIVE,
     "router_aux_loss_coef": AT_LEAST_0,
+    "early_stopping_patience": AT_LEAST_1,
     "logging_steps": POSITIVE,
     "eval_steps": POSITIVE,
     "eval_delay": AT_LEAST_0,

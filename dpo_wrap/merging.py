@@ -62,6 +62,10 @@ def merge_adapter(
     adapter = load_adapter_config(settings)
     tokenizer = load_tokenizer(settings)
     dtype = dtype or _dtype_name(trained_in, config)
+    apart = (
+        "serve the two as they are: vllm serve "
+        f"{settings.model_path} --enable-lora --lora-modules tuned={settings.adapter_path}"
+    )
     if quantised:
         say(
             "load_in_4bit: the adapter is merged into the base as it is unquantised, so answers "
@@ -74,18 +78,23 @@ def merge_adapter(
         model = _adapted(settings, adapter)
         probes = probe_ids(tokenizer, model, config)
         adapted = log_probs(model, probes)
+        if adapted.isnan().any():
+            raise ModelError(
+                f"{settings.adapter_path}: with this adapter the model's probabilities are no "
+                "numbers (NaN); train it again, with a lower learning_rate"
+            )
         with model.disable_adapter():
             base = log_probs(model, probes)
         say(f"merging, and saving it as {dtype}")
         with _written_aside(out) as part:
-            _save(model, tokenizer, getattr(torch, dtype), part)
+            _save(model, tokenizer, getattr(torch, dtype), part, apart)
             del model  # one model at a time is in memory
             say("comparing what was saved with the adapter")
             agreement = compare(log_probs(_reloaded(settings, part), probes), adapted, base)
             tolerance = tolerated(agreement, dtype) if tolerance is None else tolerance
             say(_spoken(agreement))
             if not agreement.difference <= tolerance:  # NaN is no agreement either
-                raise RunError(_past(agreement, tolerance, dtype, settings))
+                raise RunError(_past(agreement, tolerance, dtype, apart))
     return Merged(dtype, tokenizer.chat_template is not None)
 
 
@@ -124,12 +133,16 @@ def _dtype_name(trained_in: str | None, config: PretrainedConfig) -> str:
 
 
 def _save(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, part: Path
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    part: Path,
+    apart: str,
 ) -> None:
     try:
         merged = model.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, AttributeError, TypeError) as error:
-        raise ModelError(f"peft cannot merge this adapter: {one_line(error)}") from None
+        raise ModelError(f"peft cannot merge this adapter: {one_line(error)}; {apart}") from None
     merged.to(dtype).save_pretrained(part)
     tokenizer.save_pretrained(part)
     _end_with_the_turn(part / "generation_config.json", tokenizer)
@@ -179,15 +192,13 @@ def _spoken(agreement: Agreement) -> str:
     )
 
 
-def _past(agreement: Agreement, tolerance: float, dtype: str, settings: Settings) -> str:
+def _past(agreement: Agreement, tolerance: float, dtype: str, apart: str) -> str:
     if dtype != "float32":
         mend = f"{dtype} rounds too much away: --dtype float32, or a larger --tolerance"
     else:
-        run, base = settings.adapter_path, settings.model_path
         mend = (
             "this adapter cannot be merged into this model (one on embeddings that the output "
-            "layer shares cannot); serve the two as they are: "
-            f"vllm serve {base} --enable-lora --lora-modules tuned={run}"
+            f"layer shares cannot); {apart}"
         )
     return (
         f"the merged model is not the adapter's: {agreement.difference:.2g} nats apart, and "

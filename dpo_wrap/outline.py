@@ -12,7 +12,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import TrainableTokensWrapper, get_pattern_key
+from peft.utils.other import get_pattern_key
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from dpo_wrap.arguments import judged
@@ -55,13 +55,7 @@ def outline(
         return Outline(every, every, ())
     adapted = _adapted(settings, model, lora)
     _check_names(settings, lora, adapted.targeted_module_names)
-    output = adapted.get_output_embeddings()
-    if isinstance(output, TrainableTokensWrapper):
-        raise ConfigError(
-            f"{settings.place('lora.trainable_token_indices')}: this model's output layer shares "
-            "the embeddings, and TRL reads its weight past the adapter; leave the key out"
-        )
-    if isinstance(output, BaseTunerLayer):
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise ConfigError(
             f"{settings.place('lora.target_modules')}: the output layer cannot be adapted, since "
             "TRL reads its weight past the adapter, which would never be trained; leave it out"

@@ -30,7 +30,7 @@ WITHOUT_EFFECT = {
     "fp16_full_eval": "evaluation while training has the training's precision; remove it",
     "logging_nan_inf_filter": "a loss that is no number stops the run; remove it",
     "length_column_name": "no train_sampling_strategy that reads it works here; remove it",
-    "restore_callback_states_from_checkpoint": "no callback here has a state; remove it",
+    "restore_callback_states_from_checkpoint": "early stopping counts on without it; remove it",
     "lora.peft_type": "LoraConfig sets it by itself; remove it",
     "lora.peft_version": "peft writes its own; remove it",
     "lora.auto_mapping": "peft writes its own; remove it",
@@ -95,6 +95,7 @@ READ_WITH = {
         },
     ),
     "load_best_model_at_end": (EVALUATED, SAVED),
+    "early_stopping_patience": ({"load_best_model_at_end": (True,)},),
     "save_total_limit": (SAVED,),
     "save_only_model": (SAVED,),
     "hub_model_id": (PUSHED,),
@@ -165,6 +166,10 @@ NEEDS = (
     ),
     ("load_in_4bit", True, {"lora": (True,)}, "quantised weights cannot be trained themselves"),
     ("adapter_path", GIVEN, {"lora": (True,)}, "it is the adapter that is trained"),
+    (
+        *("lora.alora_invocation_tokens", GIVEN, {"gradient_checkpointing": (False,)}),
+        "peft takes one pass before the backward one then, and the reference is a second",
+    ),
     ("fp16", True, {"bf16": (False, None)}, "one precision is trained in"),
     ("save_strategy", "best", EVALUATED, "which is best is known from evaluations alone"),
     (

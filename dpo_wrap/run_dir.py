@@ -27,6 +27,7 @@ EXTENDABLE = ("max_steps", "num_train_epochs")
 ENDLESS = {"constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy"}
 # Never written: a rerun would take it for a token of its own.
 SECRET = {"hub_token", "token", "use_auth_token"}
+WEIGHTS = ("adapter_model*.safetensors", "model*.safetensors", "pytorch_model*.bin")
 VERSIONED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
@@ -72,9 +73,13 @@ def move_aside(directory: Path) -> Path:
 
 
 def identity(config: dict[str, Any], fingerprint: str, template: str | None) -> dict[str, Any]:
-    """What makes a run this one: its resolved config, its data, how conversations are rendered."""
+    """What makes a run this one: its resolved config, its weights and data, the chat template."""
     digest = template and xxhash.xxh3_128(template.encode()).hexdigest()
-    return {"config": config, "data": {"fingerprint": fingerprint, "chat_template": digest}}
+    return {
+        "config": config,
+        "weights": _weights(config["model_path"], config.get("adapter_path")),
+        "data": {"fingerprint": fingerprint, "chat_template": digest},
+    }
 
 
 def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> Start:
@@ -157,6 +162,9 @@ def _match(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         differing.append("the data")
     if old["data"]["chat_template"] != new["data"]["chat_template"]:
         differing.append("the chat template")
+    # A run.json without them is an older version's; a name on the Hub stands for its weights.
+    if old.get("weights", new["weights"]) != new["weights"]:
+        differing.append("the weights that it starts from")
     if differing:
         raise ConfigError(
             f"{where}: the run there was made with others: {', '.join(differing)}; take "
@@ -221,8 +229,14 @@ def _read_run(directory: Path) -> dict[str, Any] | None:
 
 
 def _has_weights(directory: Path) -> bool:
-    names = ("adapter_model*.safetensors", "model*.safetensors")
-    return any(any(directory.glob(name)) for name in names)
+    return any(any(directory.glob(name)) for name in WEIGHTS)
+
+
+def _weights(*directories: str | None) -> dict[str, str]:
+    """Digests of the local weights, by file name."""
+    local = [Path(name).expanduser() for name in directories if name]
+    found = sorted(path for place in local for name in WEIGHTS for path in place.glob(name))
+    return {path.name: checkpoints.digest(path) for path in found}
 
 
 def _without_secrets(value: Any) -> Any:

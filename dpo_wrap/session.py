@@ -14,7 +14,7 @@ from typing import Any
 from dpo_wrap import health, memory, preflight, run_dir
 from dpo_wrap.alike import answer_tokens
 from dpo_wrap.arguments import REFUSALS, refusal
-from dpo_wrap.callbacks import MetricsLog, Progress, StopAfterStep
+from dpo_wrap.callbacks import EarlyStopping, MetricsLog, Progress, StopAfterStep
 from dpo_wrap.config import Settings
 from dpo_wrap.data import adopt
 from dpo_wrap.drift import measure_drift
@@ -121,7 +121,9 @@ def _identity(prepared: Prepared) -> dict[str, Any]:
 
 def _trainer(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, list[str]]:
     notes: list[str] = []
-    callbacks = [Progress()]
+    callbacks: list[TrainerCallback] = [Progress()]
+    if (patience := prepared.settings.early_stopping_patience) is not None:
+        callbacks.append(EarlyStopping(patience))
     if stop is not None:
         metrics = MetricsLog(Path(prepared.arguments.dpo.output_dir) / run_dir.METRICS)
         callbacks += [StopAfterStep(stop), metrics]
@@ -192,6 +194,7 @@ def _finish(
             dpo.loss_type, dpo.f_divergence_type, dpo.ld_alpha, dpo.use_weighting
         ),
         "config": identity["config"],
+        "weights": identity["weights"],
         "data": identity["data"]
         | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
         | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},

@@ -6,7 +6,7 @@ from configuring import loader
 from transformers import GPT2Config, LlamaConfig
 
 from dpo_wrap import run_dir
-from dpo_wrap.arguments import build_arguments
+from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.errors import ConfigError
 
 GPT2 = GPT2Config(n_positions=128, vocab_size=257)
@@ -70,6 +70,28 @@ def test_what_the_libraries_object_to_is_one_line_that_names_the_place(build, te
     assert len(str(caught.value).splitlines()) == 1
     assert f"config.yaml:{said}" in str(caught.value) or said in str(caught.value)
     assert "config.yaml:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "place"),
+    [
+        (
+            "torch_compile_backend: foo",
+            "'FOO' is not a valid DynamoBackend",
+            "torch_compile_backend",
+        ),
+        ("optim: adamw_8bit", "install it to use bitsandbytes optimizers", "optim"),
+        ("deepspeed: {}", "The 'deepspeed>=0.9.3' distribution was not found", "deepspeed"),
+        ("lora:\n  target_modules: [a]", "Target modules {'a'} not found", "lora.target_modules"),
+        ("eval_strategy: steps", "not a multiple of the steps", None),
+        ("optim: sgd", "not enough values to unpack", None),
+    ],
+)
+def test_an_objection_is_laid_at_the_key_that_it_speaks_of(tmp_path, text, said, place):
+    settings = loader(tmp_path)(text)
+    line = str(refusal("DPOConfig", ValueError(said), settings))
+    where = settings.place(place) if place else settings.source
+    assert line == f"{where}: DPOConfig refuses it: {said}"
 
 
 def test_token_indices_must_be_of_the_vocabulary(build):

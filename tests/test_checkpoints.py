@@ -67,6 +67,17 @@ def test_what_is_wrong_with_a_checkpoint_is_said(checkpoint, spoil, said):
     assert checkpoints.read(checkpoint) == said
 
 
+def test_a_large_file_is_sampled_from_its_first_to_its_last_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "READ_WHOLE", 1 << 20)
+    empty = bytes(3 << 20)
+    file, seen = tmp_path / "weights", set()
+    middle = empty[: 1 << 20] + b"w" * (1 << 20) + empty[2 << 20 :]
+    for content in (empty, b"w" + empty[1:], empty[1:] + b"w", middle):
+        file.write_bytes(content)
+        seen.add(checkpoints.digest(file))
+    assert len(seen) == 4
+
+
 def test_a_file_named_like_a_checkpoint_is_none(finished, tmp_path):
     (tmp_path / "checkpoint-9").write_text("")
     shutil.copytree(finished / "checkpoint-2", tmp_path / "checkpoint-2")

@@ -34,10 +34,10 @@ def test_the_last_evaluation_is_among_the_figures():
     ("entry", "said"),
     [
         (log(1, 1.5), "learned: the margin rose to 1.50, reward accuracy 1.00 (which counts who"),
-        (log(1, 1.5), "against the reference: chosen +10.0 nats; rejected -10.0 nats"),
+        (log(1, 1.5), "Against the reference: chosen +10.0 nats; rejected -10.0 nats"),
         (
             log(1, 1.5, chosen=-1.0),
-            "both answers became less likely than under the reference (chosen -10.0 nats; rejected "
+            "Both answers became less likely than under the reference (chosen -10.0 nats; rejected "
             "-10.0 nats), which is usual while the margin grows: falling rewards are no fault",
         ),
         (log(1, 0.003), "hardly moved: the margin ended at 0.0030"),
@@ -53,7 +53,7 @@ def test_the_verdict_goes_by_the_margin_not_by_the_accuracy(entry, said):
 def test_a_fault_of_step_zero_is_part_of_the_verdict():
     start = {"loss": 0.7, "margin": 0.3, "fault": "step 0 has a margin of 0.3000, not 0"}
     assert verdict(figures([log(1, 1.5)], 0.1), start).endswith(
-        "step 0 has a margin of 0.3000, not 0"
+        "Step 0 has a margin of 0.3000, not 0"
     )
 
 
@@ -93,7 +93,7 @@ def test_a_drift_that_was_not_measured_says_why():
     said = verdict(
         figures([log(1, 1.5)], 0.1), None, Drift(None, "test", 0, "the model is sharded")
     )
-    assert said.endswith("the KL from the reference was not measured: the model is sharded")
+    assert said.endswith("The KL from the reference was not measured: the model is sharded")
 
 
 def evaluated(step, loss, margin):
@@ -107,7 +107,7 @@ def evaluated(step, loss, margin):
 
 def test_held_out_figures_stand_beside_those_of_training():
     said = verdict(figures([log(1, 1.5), evaluated(1, 0.5, 1.25)], 0.1), None)
-    assert "held out: margin 1.25 against 1.50 in training, reward accuracy 0.75" in said
+    assert "Held out: margin 1.25 against 1.50 in training, reward accuracy 0.75" in said
     assert "by heart" not in said and "lowest" not in said
 
 
@@ -125,7 +125,7 @@ def test_a_held_out_loss_that_rose_names_its_lowest_step():
 
 def test_the_best_checkpoint_is_said_to_be_the_one_that_was_saved():
     found = figures([log(1, 1.5)], 0.1) | {"saved_step": 40}
-    assert "the saved weights are those of step 40, the best" in verdict(found, None)
+    assert "The saved weights are those of step 40, the best" in verdict(found, None)
 
 
 def test_sft_alone_is_judged_by_its_loss():

@@ -8,10 +8,14 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import use_adapter
 
-from dpo_wrap import session
+from dpo_wrap import merge, session
 from tests.training import adapter_weights, runner
 
-LN_2 = pytest.approx(0.693147, abs=1e-5)
+AT_THE_REFERENCE = {
+    "loss": pytest.approx(0.693147, abs=1e-5),
+    "margin": pytest.approx(0, abs=1e-6),
+    "fault": None,
+}
 IDS = torch.arange(60)[None]
 
 
@@ -54,14 +58,14 @@ def names(out):
         ({"modules_to_save": ["lm_head"]}, "base_model.model.lm_head.weight"),
         ({"lora_bias": True}, "h.0.attn.c_attn.lora_B.bias"),
     ],
-    ids=lambda value: str(next(iter(value.items()))) if isinstance(value, dict) else "",
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_an_option_trains_what_it_names_from_ln_2_against_the_base(
     trained, tiny_model_dir, tmp_path, lora, found
 ):
     status, run, model = trained(lora=lora)
     assert status == 0
-    assert run["step_0"] == {"loss": LN_2, "margin": 0.0, "fault": None}
+    assert run["step_0"] == AT_THE_REFERENCE
     saved = PeftConfig.from_pretrained(tmp_path / "out")
     for name, value in lora.items():
         kept = getattr(saved, name)
@@ -87,7 +91,7 @@ def test_patterns_and_layers_say_how_large_the_adapter_is_and_where(trained, tmp
     }
     status, run, model = trained(lora=lora)
     assert status == 0
-    assert run["step_0"]["loss"] == LN_2
+    assert run["step_0"] == AT_THE_REFERENCE
     ranks = {
         name.partition(".lora_A")[0]: weight.shape[0]
         for name, weight in adapter_weights(tmp_path / "out").items()
@@ -106,7 +110,7 @@ def test_rslora_scales_by_the_root_of_the_rank(trained):
 
 
 def test_a_start_away_from_the_reference_is_said(trained, capsys):
-    status, run, _ = trained(lora={"init_lora_weights": False})
+    status, run, _ = trained(lora={"init_lora_weights": False, "lora_alpha": 128})
     assert status == 0
     assert "an adapter initialised away from zero?" in run["step_0"]["fault"]
     assert "warning: step 0 has a margin of " in capsys.readouterr().out
@@ -117,14 +121,22 @@ def test_an_initialisation_that_rewrites_the_base_is_refused(trained, capsys, st
     status, _, _ = trained(lora={"init_lora_weights": start})
     assert status == 2
     said = capsys.readouterr().err
-    assert f"'{start}' is refused: it rewrites the base weights, so with the adapter off" in said
+    assert f"{start} is refused: it rewrites the base weights, so with the adapter off" in said
 
 
 def test_trained_tokens_that_the_output_layer_shares_are_refused(trained, capsys):
     status, _, _ = trained(lora={"trainable_token_indices": [3]})
     assert status == 2
     said = capsys.readouterr().err
-    assert "lora.trainable_token_indices: this model's output layer shares the embeddings" in said
+    assert "lora.trainable_token_indices: this model's output layer is its embeddings" in said
+
+
+def test_an_option_that_takes_one_pass_needs_gradient_checkpointing_off(trained, capsys):
+    lora = {"alora_invocation_tokens": [5]}
+    assert trained(lora=lora, gradient_checkpointing=True)[0] == 2
+    said = capsys.readouterr().err
+    assert "lora.alora_invocation_tokens needs gradient_checkpointing: false; peft takes" in said
+    assert trained(lora=lora)[0] == 0
 
 
 # Going on from an adapter
@@ -165,7 +177,7 @@ def test_the_reference_of_a_run_that_goes_on_is_the_adapter_as_it_was(trained, a
     directory, before = adapter(**lora)
     status, run, model = trained(adapter_path=str(directory))
     assert status == 0
-    assert run["step_0"] == {"loss": LN_2, "margin": 0.0, "fault": None}
+    assert run["step_0"] == AT_THE_REFERENCE
     with torch.no_grad():
         policy = model(IDS).logits
         with use_adapter(model, "ref"):
@@ -174,16 +186,22 @@ def test_the_reference_of_a_run_that_goes_on_is_the_adapter_as_it_was(trained, a
     assert (policy - before).abs().max() > 1e-3
 
 
-def test_an_adapter_that_rewrote_its_base_is_merged_before_it_is_gone_on_from(
-    trained, adapter, tiny_model_dir, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("lora", "why"),
+    [
+        ({"init_lora_weights": "pissa"}, "was initialised with pissa, which rewrites the base"),
+        ({"trainable_token_indices": [3]}, "trains tokens of embeddings that are the output layer"),
+    ],
+    ids=["pissa", "tokens"],
+)
+def test_an_adapter_that_cannot_be_gone_on_from_is_to_be_merged_first(
+    trained, adapter, tiny_model_dir, tmp_path, capsys, lora, why
 ):
-    from dpo_wrap import merge
-
-    directory, before = adapter(init_lora_weights="pissa")
+    directory, before = adapter(**lora)
     status, _, _ = trained(adapter_path=str(directory))
     assert status == 2
     said = capsys.readouterr().err
-    assert f"adapter_path '{directory}' was initialised with pissa, which rewrites the" in said
+    assert f"adapter_path '{directory}' {why}" in said
     assert f"merge it, python -m dpo_wrap.merge {directory} DIR, and give DIR as model_path" in said
     assert merge.main([str(directory), str(tmp_path / "merged")]) == 0
     loaded = PeftModel.from_pretrained(

@@ -106,6 +106,7 @@ def test_the_merged_model_is_the_adapter_on_its_base(trained, tiny_model_dir, tm
     assert "the likeliest token is the same at" in said
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_prompt_ids_and_greedy_answers(
     trained, tiny_model_dir, tmp_path
 ):
@@ -226,7 +227,7 @@ def test_weights_that_are_no_numbers_are_refused(adapter, tmp_path, capsys):
     next(iter(weights.values()))[0, 0] = float("nan")
     save_file(weights, made / merge.WEIGHTS, metadata={"format": "pt"})
     said = refused(capsys, made, tmp_path / "merged")
-    assert "peft cannot merge this adapter: NaNs detected in the merged weights" in said
+    assert "with this adapter the model's probabilities are no numbers (NaN); train it" in said
     assert nothing_left(tmp_path)
 
 
@@ -372,6 +373,14 @@ def test_nothing_is_written_over_or_into_what_stands(trained, tiny_model_dir, tm
     assert "name another" in refused(capsys, trained, trained)
     (tmp_path / "empty").mkdir()
     assert merge.main([str(trained), str(tmp_path / "empty")]) == 0
+
+
+def test_what_peft_cannot_merge_is_refused_with_the_way_to_serve_it(adapter, tmp_path, capsys):
+    made = adapter(alora_invocation_tokens=[5])
+    said = refused(capsys, made, tmp_path / "merged")
+    assert said.startswith("peft cannot merge this adapter: aLoRA does not support safe merging;")
+    assert "serve the two as they are: vllm serve " in said
+    assert nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "little"])

@@ -143,6 +143,19 @@ def test_four_bits_without_bitsandbytes_are_refused(settings, monkeypatch):
     assert "load_in_4bit needs the package bitsandbytes; pip install bitsandbytes" in said
 
 
+def test_layers_that_bitsandbytes_would_pack_for_inference_stay_trainable(settings, monkeypatch):
+    load = model.create_model_from_path
+
+    def quantised(*args, **kwargs):
+        made, loading = load(*args, **kwargs)
+        made.transformer.h[0].mlp.c_fc.support_avx512bf16_for_cpu = True
+        return made, loading
+
+    monkeypatch.setattr(model, "create_model_from_path", quantised)
+    layer = load_base(settings()).transformer.h[0].mlp.c_fc
+    assert layer.support_avx512bf16_for_cpu is False
+
+
 def test_what_bitsandbytes_objects_to_is_shown_with_the_key_that_asked_for_it(
     settings, monkeypatch
 ):
@@ -319,9 +332,9 @@ def test_dropout_of_the_adapter_keeps_trl_from_switching_it_off(arguments):
 
 
 def test_what_only_trl_can_judge_is_shown_in_the_same_form(arguments):
-    said = refused(lambda: arguments(loss_type=["sigmoid", "sft"], loss_weights=[1.0]))
-    assert ": loss_weights: DPOConfig refuses it: `loss_weights` must have the same length" in said
-    said = refused(lambda: arguments(load_best_model_at_end=True))
+    said = refused(lambda: arguments(logging_steps=1.5))
+    assert ": logging_steps: DPOConfig refuses it: --logging_steps must be an integer" in said
+    said = refused(lambda: arguments(load_best_model_at_end=True, eval_strategy="epoch"))
     assert "load_best_model_at_end: DPOConfig refuses it: --load_best_model_at_end requires" in said
 
 
@@ -346,7 +359,7 @@ def test_warnings_about_given_keys_are_notes(arguments):
 
 
 def test_a_tracker_that_is_unknown_or_absent_is_refused(arguments):
-    assert "'tensorbord' is unknown; known: none, all" in refused(
+    assert "'tensorbord' is unknown; did you mean 'tensorboard'? known: none, all" in refused(
         lambda: arguments(report_to="tensorbord")
     )
     assert "comet_ml is not installed" in refused(lambda: arguments(report_to=["comet_ml"]))

@@ -44,7 +44,7 @@ NOT_REACHED = {
     "label_names": {"__init__"},
     # Its collator takes the columns that it knows.
     "remove_unused_columns": {"_remove_unused_columns", "_get_collator_with_removed_columns"},
-    # Of the callbacks here none has a state.
+    # It would bring an older wish to stop back; EarlyStopping restores itself.
     "restore_callback_states_from_checkpoint": {"_load_callback_state"},
     "padding_free": {"dpo_trainer.__init__"},
     "do_eval": {"integration_utils.run_hp_search_ray"},

@@ -1,13 +1,14 @@
 """dpo_wrap.run_dir and checkpoints: what is gone on with, what is refused, what is not lost."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training import ROWS, TALK, adapter_weights, metrics, runner, same
 
 from dpo_wrap import run_dir, session
@@ -110,6 +111,15 @@ def test_another_config_or_other_data_are_refused_by_name(run, tmp_path, capsys)
     assert "made with others: the data" in capsys.readouterr().err
     assert (out / "dataset/report.json").read_bytes() == before
     assert run("--dry-run")[0] == 2
+
+
+def test_other_weights_under_the_same_path_are_refused(run, tiny_model_dir, tmp_path, capsys):
+    model = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    run(model_path=str(model))
+    weights = load_file(model / "model.safetensors")
+    save_file({n: w + 1 for n, w in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    assert run(model_path=str(model), max_steps=8)[0] == 2
+    assert "made with others: the weights that it starts from;" in capsys.readouterr().err
 
 
 def test_never_moves_the_older_run_aside(run, capsys):

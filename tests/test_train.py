@@ -3,9 +3,6 @@
 import errno
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -109,14 +106,14 @@ def test_the_losses_are_those_of_plain_trl_in_the_same_order(run, tiny_model_dir
 
 
 def test_the_resolved_config_repeats_the_run(run, tmp_path):
-    _, out = run(lora_dropout=0.1, hub_token="secret", learning_rate=None)
+    _, out = run(lora_dropout=0.1, model_init_kwargs={"token": "secret"}, learning_rate=None)
     text = (out / "config.resolved.yaml").read_text()
     resolved = yaml.safe_load(text)
     assert resolved["per_device_train_batch_size"] == 4
     assert resolved["learning_rate"] == 2e-4
     assert resolved["max_length"] == 128
     assert resolved["lora"] == {"lora_dropout": 0.1}
-    assert "secret" not in text and "hub_token" not in text
+    assert "secret" not in text and "token" not in text
     again = tmp_path / "again"
     assert main([str(out / "config.resolved.yaml"), "--set", f"output_dir={again}"]) == 0
     assert same(adapter_weights(out), adapter_weights(again))
@@ -208,26 +205,6 @@ def test_tensorboard_writes_to_logging_dir(run, tmp_path, capsys):
     assert "unused" not in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_local_run_calls_nobody(run, tmp_path):
-    assert run("--dry-run")[0] == 0
-    code = (
-        "import socket, sys\n"
-        "def refuse(*a, **k):\n"
-        "    print('a connection was asked for', file=sys.stderr)\n"
-        "    raise OSError('no')\n"
-        "socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse\n"
-        "from dpo_wrap.train import main\n"
-        f"sys.exit(main([{str(tmp_path / 'config.yaml')!r}]))\n"
-    )
-    online = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "CI"))}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=online, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "connection" not in done.stderr
-
-
 def test_a_loss_that_is_no_number_stops_the_run(run, monkeypatch, capsys):
     class Poison(TrainerCallback):
         def on_step_begin(self, args, state, control, model=None, **kwargs):
@@ -269,15 +246,14 @@ def test_several_gpus_in_one_process_are_refused_with_the_launch_line(run, monke
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert run()[0] == 2
     said = capsys.readouterr().err
-    assert "accelerate launch --num_processes 4 -m dpo_wrap.train" in said
+    line = "--config_file configs/accelerate/ddp.yaml --num_processes 4 -m dpo_wrap.train"
+    assert f"accelerate launch {line}" in said
 
 
 def test_what_only_the_trainer_of_trl_refuses_is_a_config_error(run, capsys):
-    status, _ = run(sync_ref_model=True)
+    status, _ = run(pad_token="nowhere")
     assert status == 2
-    assert "sync_ref_model: DPOTrainer refuses it: You passed `sync_ref_model=True`" in (
-        capsys.readouterr().err
-    )
+    assert "pad_token: DPOTrainer refuses it: The specified `pad_token`" in capsys.readouterr().err
 
 
 def test_a_batch_that_no_row_fills_is_refused_rather_than_trained_in_no_steps(run, capsys):
@@ -289,7 +265,7 @@ def test_an_optimizer_that_cannot_be_built_is_a_config_error(run, capsys):
     assert run(optim="adamw_bnb_8bit")[0] == 2
     assert "transformers refuses it" in capsys.readouterr().err
     assert run(lora={"target_modules": ["nope"]})[0] == 2
-    assert "lora.target_modules: DPOTrainer refuses it" in capsys.readouterr().err
+    assert "lora.target_modules: peft refuses it" in capsys.readouterr().err
 
 
 def test_weights_are_loaded_as_model_init_kwargs_say(run, capsys):
