@@ -111,6 +111,9 @@ class EarlyStopping(EarlyStoppingCallback):
         stored = state.stateful_callbacks.get(type(self).__name__, {})
         for name, value in stored.get("attributes", {}).items():
             setattr(self, name, value)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+        return control
 
 
 class StopAfterStep(TrainerCallback):

@@ -41,7 +41,7 @@ class Settings:
     prefix_sharing: Literal["auto", "on", "off"] = "auto"
     """one forward pass per prompt for both answers; auto and off are TRL's own two"""
     load_in_4bit: bool = False
-    """quantise the base model to 4 bits (QLoRA); needs a GPU and bitsandbytes"""
+    """quantise the base model to 4 bits (QLoRA); needs the package bitsandbytes"""
     metrics: tuple[str, ...] = ()
     """local metric modules that eval scores sampled answers with, before and after"""
     early_stopping_patience: int | None = None

@@ -121,7 +121,7 @@ def _identity(prepared: Prepared) -> dict[str, Any]:
 
 def _trainer(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, list[str]]:
     notes: list[str] = []
-    callbacks: list[TrainerCallback] = [Progress()]
+    callbacks = [Progress()]
     if (patience := prepared.settings.early_stopping_patience) is not None:
         callbacks.append(EarlyStopping(patience))
     if stop is not None:

@@ -53,8 +53,9 @@ class PreparedTrainer(DPOTrainer):
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def _run_epoch(self, **kwargs):
-        # transformers takes one step more where the checkpoint that it goes on from is the last.
-        if self.state.global_step >= self.state.max_steps:
+        # transformers takes one step more where the checkpoint that it goes on from is the last,
+        # be it of all steps or of a run that stopped early.
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(**kwargs)
@@ -164,9 +165,9 @@ def described(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
     every = sum(p.numel() for name, p in model.named_parameters() if ".ref." not in name)
     if isinstance(model, PeftModel):
         lora = model.peft_config["default"]
-        targets = lora.target_modules
-        where = targets if isinstance(targets, str) else ", ".join(sorted(targets or []))
-        what = f"LoRA of rank {lora.r} on {where}"
+        adapted = model.targeted_module_names
+        where = ", ".join(sorted({name.rpartition(".")[2] for name in adapted}))
+        what = f"LoRA of rank {lora.r} on {len(adapted)} modules ({where})"
         if settings.adapter_path:
             what += f", going on from {settings.adapter_path}"
             reference = f"{settings.model_path} with a frozen copy of that adapter"

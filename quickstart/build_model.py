@@ -117,7 +117,8 @@ def pretrain(model, tokenizer, texts: list[str], settings: Settings) -> float:
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.steps // 10, settings.steps)
     losses = []
     model.train()
-    for step in (bar := tqdm(range(settings.steps), desc="pre-training", unit="step", disable=None)):
+    bar = tqdm(range(settings.steps), desc="pre-training", unit="step", disable=None)
+    for step in bar:
         first = step * settings.batch_size
         batch = tokenizer(
             [text + END for text in texts[first : first + settings.batch_size]],

@@ -1,12 +1,13 @@
 """dpo_wrap.callbacks: the bar on a terminal, the lines elsewhere."""
 
 import io
+import json
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from dpo_wrap.callbacks import Progress
+from dpo_wrap.callbacks import MetricsLog, Progress
 
 LOGS = {"loss": 0.5, "rewards/accuracies": 0.75, "rewards/margins": 0.25, "grad_norm": 1.0}
 
@@ -45,3 +46,14 @@ def test_elsewhere_each_log_is_a_line(monkeypatch, held_out):
     text = shown(io.StringIO(), monkeypatch)
     line = f"step 1/2  loss 0.5000  accuracy 0.7500  margin 0.2500{held_out}"
     assert line in text.splitlines()
+
+
+def test_logs_that_carry_the_runtime_are_kept_and_the_runs_summary_is_not(tmp_path):
+    """include_num_input_tokens_seen adds train_runtime to every log."""
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    state = SimpleNamespace(is_world_process_zero=True, global_step=1)
+    log.on_log(None, state, None, {"loss": 0.5, "train_runtime": 1.0})
+    log.on_log(None, state, None, {"train_loss": 0.5, "train_runtime": 1.0})
+    log.flush()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1, "loss": 0.5, "train_runtime": 1.0}]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import overhead
 from data_tools import options
 from data_tools.formats import FORMATS
 from dpo_wrap import eval as eval_command
-from dpo_wrap import train
+from dpo_wrap import merge, train
 from dpo_wrap.config import key_table, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -18,12 +19,22 @@ PARSERS = {
     "data_tools.convert": options.parser,
     "dpo_wrap.train": train.parser,
     "dpo_wrap.eval": eval_command.parser,
+    "dpo_wrap.merge": merge.parser,
+    "bench.overhead": overhead.parser,
 }
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted(
+    (ROOT / "configs/recipes").rglob("*.yaml")
+)
+SHOWING = [
+    *(README, options.EXAMPLES, train.EXAMPLES, eval_command.EXAMPLES, merge.EXAMPLES),
+    *(path.read_text(encoding="utf-8") for path in CONFIGS),
+]
 COMMANDS = sorted(
-    set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", README))
-    | set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", options.EXAMPLES))
-    | set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", train.EXAMPLES))
-    | set(re.findall(r"python -m ((?:data_tools|dpo_wrap)\.\w+[^\n`#]*)", eval_command.EXAMPLES))
+    {
+        command
+        for text in SHOWING
+        for command in re.findall(r"-m ((?:data_tools|dpo_wrap|bench)\.\w+[^\n`#]*)", text)
+    }
 )
 
 
@@ -68,7 +79,7 @@ def test_every_folder_and_file_of_the_file_list_exists():
         assert (ROOT / name).exists(), name
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_config_loads(path):
     assert load_settings(str(path)).model_path
 

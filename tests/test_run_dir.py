@@ -92,9 +92,9 @@ def test_where_figures_and_copies_go_is_no_other_run(run, capsys):
     # These want a network before anything else.
     done = json.loads((out / "run.json").read_text())
     hub = {"push_to_hub": True, "hub_model_id": "me/mine", "hub_strategy": "end"}
-    asked = {"config": done["config"] | hub, "data": done["data"]}
+    asked = done | {"config": done["config"] | hub}
     assert run_dir.where_to_start(out, "auto", asked).finished == done
-    asked = {"config": done["config"] | {"seed": 1}, "data": done["data"]}
+    asked = done | {"config": done["config"] | {"seed": 1}}
     with pytest.raises(ConfigError, match="seed [(]42 there, 1 here[)]"):
         run_dir.where_to_start(out, "auto", asked)
 
@@ -189,6 +189,25 @@ def test_a_run_that_ended_before_its_last_file_takes_no_step_too_many(run, capsy
     assert same(adapter_weights(out), before)
     assert metrics(out) == lines
     assert json.loads((out / "run.json").read_text())["steps"] == 4
+
+
+def test_a_run_that_stopped_early_does_so_again_before_its_last_file(run, capsys):
+    keys = {
+        "max_steps": 12,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_rewards/accuracies",
+        "early_stopping_patience": 1,
+    }
+    _, out = run(**keys)
+    lines, before = metrics(out), adapter_weights(out)
+    assert lines[-1]["step"] < 12
+    (out / "run.json").unlink()
+    assert run(**keys)[0] == 0
+    assert metrics(out) == lines
+    assert same(adapter_weights(out), before)
 
 
 def test_a_finished_run_without_its_weights_gets_them_back(run, capsys):
