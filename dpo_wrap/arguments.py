@@ -76,6 +76,9 @@ def build_arguments(
         raise ConfigError(f"{place}: there is no GPU to offload from; remove it")
     if dpo.max_steps > 0 and "num_train_epochs" in settings.trl:
         notes.append(f"num_epochs: not counted, since max_steps: {dpo.max_steps} says how long")
+    if not dpo.push_to_hub and (waiting := [n for n in settings.trl if n.startswith("hub_")]):
+        # Where copies go is no part of a run, so an account's settings may stay in its config.
+        notes.append(f"{', '.join(waiting)}: unused without push_to_hub: true")
     return Arguments(dpo, lora, dropout, chosen, notes)
 
 

@@ -53,8 +53,9 @@ def outline(
     every = model.num_parameters()
     if lora is None:
         return Outline(every, every, ())
+    every_name = [name for name, _ in model.named_modules()]
     adapted = _adapted(settings, model, lora)
-    _check_names(settings, lora, adapted.targeted_module_names)
+    _check_names(settings, lora, adapted.targeted_module_names, every_name)
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise ConfigError(
             f"{settings.place('lora.target_modules')}: the output layer cannot be adapted, since "
@@ -89,12 +90,16 @@ def _get_peft_model(model: PreTrainedModel, peft_config: LoraConfig) -> PeftMode
 _get_peft_model.__name__ = "peft"
 
 
-def _check_names(settings: Settings, lora: LoraConfig, adapted: list[str]) -> None:
+def _check_names(
+    settings: Settings, lora: LoraConfig, adapted: list[str], every: list[str]
+) -> None:
     """Names that match nothing beside others that do; peft takes these without a word."""
-    targets = lora.target_modules
-    listed = targets if isinstance(targets, set | list | tuple) else ()
-    idle = sorted(n for n in listed if not any(m == n or m.endswith(f".{n}") for m in adapted))
-    if idle:
+    if idle := _idle(lora.modules_to_save, every):
+        raise ConfigError(
+            f"{settings.place('lora.modules_to_save')}: {', '.join(idle)} match no module of this "
+            "model; remove them"
+        )
+    if idle := _idle(lora.target_modules, adapted):
         last = sorted({name.rpartition(".")[2] for name in adapted})
         raise ConfigError(
             f"{settings.place('lora.target_modules')}: {', '.join(idle)} match no module of this "
@@ -106,3 +111,9 @@ def _check_names(settings: Settings, lora: LoraConfig, adapted: list[str]) -> No
                 raise ConfigError(
                     f"{settings.place(f'lora.{key}')}: {pattern!r} matches no adapted module"
                 )
+
+
+def _idle(names: object, modules: list[str]) -> list[str]:
+    """The names that are no module's, nor the end of one's after a dot."""
+    listed = names if isinstance(names, set | list | tuple) else ()
+    return sorted(n for n in listed if not any(m == n or m.endswith(f".{n}") for m in modules))

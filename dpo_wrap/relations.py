@@ -69,7 +69,6 @@ REFUSED_VALUES = {
 
 EVALUATED = {"eval_strategy": ("steps", "epoch")}
 SAVED = {"save_strategy": ("steps", "epoch", "best")}
-PUSHED = {"push_to_hub": (True,)}
 WORKERS = {"dataloader_num_workers": (AT_LEAST_1,)}
 SYNCED = {"sync_ref_model": (True,)}
 TRACKIO = {"report_to": ("trackio", "all")}
@@ -98,12 +97,7 @@ READ_WITH = {
     "early_stopping_patience": ({"load_best_model_at_end": (True,)},),
     "save_total_limit": (SAVED,),
     "save_only_model": (SAVED,),
-    "hub_model_id": (PUSHED,),
-    "hub_token": (PUSHED,),
-    "hub_revision": (PUSHED,),
-    "hub_strategy": (PUSHED,),
-    "hub_always_push": (PUSHED, {"hub_strategy": ("every_save", "checkpoint", "all_checkpoints")}),
-    "hub_private_repo": (PUSHED | {"report_to": Reads(("hub_private_repo",))},),
+    "hub_always_push": ({"hub_strategy": ("every_save", "checkpoint", "all_checkpoints")},),
     "run_name": ({"report_to": Reads(("run_name",))},),
     "project": (TRACKIO,),
     "trackio_space_id": (TRACKIO,),

@@ -120,6 +120,12 @@ def ended(process):
     return process.returncode, said
 
 
+def last_worker(process):
+    """The id of the process that the launcher started last."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return int(children.split()[-1])
+
+
 def read_until(process, start):
     """What was printed up to a line."""
     said = ""
@@ -137,8 +143,7 @@ def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(con
     # One of the two is killed; the other has nobody to go on with.
     process = launch(two)
     first = read_until(process, "step 4/12")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    os.kill(last_worker(process), signal.SIGKILL)
     status, said = ended(process)
     assert status == 1
     assert first.count("converted, 25 of 25 pairs kept") == 1
@@ -146,14 +151,14 @@ def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(con
     assert "another process of this run has ended; the same command goes on" in said
     # What torch warns of begins with [W; a traceback would not.
     assert not re.search(r"\[rank\d\]:(?!\[W)", first + said)
-    # Ctrl-C in a terminal reaches the launcher and both processes.
+    # One of the two is asked to stop; both do, after the same step.
     process = launch(two)
     first = read_until(process, "step 7/12")
     assert f"going on from {folder / 'two/checkpoint-3'}" in first
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(last_worker(process), signal.SIGTERM)
     status, said = ended(process)
     assert status == 1
-    assert said.count("stopped by SIGINT after step ") == 1
+    assert said.count("stopped by SIGTERM after step ") == 1
     status, said = ended(launch(two))
     assert status == 0, said
     assert "converted" not in said

@@ -43,6 +43,7 @@ def test_the_parameters_are_counted_without_the_weights(outlined):
         ({"target_modules": ["q_proj"]}, "peft refuses it: Target modules {'q_proj'} not found"),
         ({"target_modules": ["c_attn", "q_proj"]}, "q_proj match no module of this model; remove"),
         ({"layers_to_transform": [7]}, "peft refuses it: Target modules {'c_attn'} not found"),
+        ({"modules_to_save": ["wpe", "score"]}, "score match no module of this model; remove them"),
         ({"rank_pattern": {"c_fc": 2}}, "'c_fc' matches no adapted module"),
         ({"target_modules": ["c_attn", "lm_head"]}, "the output layer cannot be adapted"),
     ],

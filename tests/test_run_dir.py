@@ -287,8 +287,8 @@ def test_a_changed_template_is_not_gone_on_with(run, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_process_that_is_ended_leaves_a_run_to_go_on_with(run, tmp_path, capsys, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_stopped_leaves_a_run_to_go_on_with(run, tmp_path, capsys, number):
     keys = {"max_steps": 3000, "save_steps": 10, "save_total_limit": 2}
     assert run("--dry-run", **keys)[0] == 0
     command = [sys.executable, "-m", "dpo_wrap.train", str(tmp_path / "config.yaml")]
@@ -298,12 +298,9 @@ def test_a_process_that_is_ended_leaves_a_run_to_go_on_with(run, tmp_path, capsy
             process.send_signal(number)
             break
     rest = process.stderr.read()
-    if number == signal.SIGKILL:
-        assert process.wait() == -signal.SIGKILL
-    else:
-        assert process.wait() == 1
-        assert f"stopped by {number.name} after step" in rest
-        assert "Traceback" not in rest
+    assert process.wait() == 1
+    assert f"stopped by {number.name} after step" in rest
+    assert "Traceback" not in rest
     assert not (tmp_path / "out/run.json").exists()
     capsys.readouterr()
     assert run("--dry-run", **keys)[0] == 0
