@@ -14,7 +14,7 @@ from trl.trainer.utils import use_adapter
 from dpo_wrap.fit import kept_ids
 from dpo_wrap.scoring import precision
 
-ANSWERS = 32
+ANSWERS = 16
 
 
 @dataclass(frozen=True)

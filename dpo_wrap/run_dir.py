@@ -72,11 +72,14 @@ def move_aside(directory: Path) -> Path:
     return target
 
 
-def identity(config: dict[str, Any], fingerprint: str, template: str | None) -> dict[str, Any]:
-    """What makes a run this one: its resolved config, its weights and data, the chat template."""
+def identity(
+    config: dict[str, Any], fingerprint: str, template: str | None, processes: int
+) -> dict[str, Any]:
+    """What makes a run this one: its config, what it starts from, and in how many processes."""
     digest = template and xxhash.xxh3_128(template.encode()).hexdigest()
     return {
         "config": config,
+        "processes": processes,
         "weights": _weights(config["model_path"], config.get("adapter_path")),
         "data": {"fingerprint": fingerprint, "chat_template": digest},
     }
@@ -162,9 +165,11 @@ def _match(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         differing.append("the data")
     if old["data"]["chat_template"] != new["data"]["chat_template"]:
         differing.append("the chat template")
-    # A run.json without them is an older version's; a name on the Hub stands for its weights.
     if old.get("weights", new["weights"]) != new["weights"]:
         differing.append("the weights that it starts from")
+    # What has finished is finished, but a step of other processes is a step of another batch.
+    if (there := old.get("processes", new["processes"])) != new["processes"]:
+        differing.append(f"processes ({there} there, {new['processes']} here)")
     if differing:
         raise ConfigError(
             f"{where}: the run there was made with others: {', '.join(differing)}; take "
@@ -233,7 +238,7 @@ def _has_weights(directory: Path) -> bool:
 
 
 def _weights(*directories: str | None) -> dict[str, str]:
-    """Digests of the local weights, by file name."""
+    """Digests of the local weights, by file name; a name on the Hub stands for its own."""
     local = [Path(name).expanduser() for name in directories if name]
     found = sorted(path for place in local for name in WEIGHTS for path in place.glob(name))
     return {path.name: checkpoints.digest(path) for path in found}

@@ -116,7 +116,8 @@ def _identity(prepared: Prepared) -> dict[str, Any]:
     config = run_dir.resolved(prepared.settings, prepared.arguments)
     talks = prepared.splits.conversational
     template = prepared.tokenizer.chat_template if talks else None
-    return run_dir.identity(config, prepared.splits.fingerprint, template)
+    processes = prepared.arguments.dpo.world_size
+    return run_dir.identity(config, prepared.splits.fingerprint, template, processes)
 
 
 def _trainer(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, list[str]]:

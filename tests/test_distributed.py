@@ -137,7 +137,9 @@ def read_until(process, start):
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(config, folder):
+def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(
+    config, folder, capsys
+):
     assert main([str(config("one", batch_size=4))]) == 0
     two = config("two")
     # One of the two is killed; the other has nobody to go on with.
@@ -151,6 +153,8 @@ def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(con
     assert "another process of this run has ended; the same command goes on" in said
     # What torch warns of begins with [W; a traceback would not.
     assert not re.search(r"\[rank\d\]:(?!\[W)", first + said)
+    assert main([str(two)]) == 2
+    assert "made with others: processes (2 there, 1 here)" in capsys.readouterr().err
     # One of the two is asked to stop; both do, after the same step.
     process = launch(two)
     first = read_until(process, "step 7/12")

@@ -104,7 +104,7 @@ def test_ten_kills_at_random_moments_change_nothing(process, tmp_path):
             time.sleep(chance.uniform(0, 0.005))
         killed(child)
     said = finished(process(out, **keys), tmp_path)
-    assert said.count("going on from") > 5 and "is not complete; skipped" in said
+    assert said.count("going on from") > 3 and "is not complete; skipped" in said
     assert same(adapter_weights(whole), adapter_weights(out))
     lines, expected = metrics(out), metrics(whole)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))

@@ -92,9 +92,9 @@ def test_where_figures_and_copies_go_is_no_other_run(run, capsys):
     # These want a network before anything else.
     done = json.loads((out / "run.json").read_text())
     hub = {"push_to_hub": True, "hub_model_id": "me/mine", "hub_strategy": "end"}
-    asked = done | {"config": done["config"] | hub}
+    asked = done | {"config": done["config"] | hub, "processes": 2}
     assert run_dir.where_to_start(out, "auto", asked).finished == done
-    asked = done | {"config": done["config"] | {"seed": 1}}
+    asked = done | {"config": done["config"] | {"seed": 1}, "processes": 1}
     with pytest.raises(ConfigError, match="seed [(]42 there, 1 here[)]"):
         run_dir.where_to_start(out, "auto", asked)
 
@@ -203,9 +203,11 @@ def test_a_run_that_stopped_early_does_so_again_before_its_last_file(run, capsys
     }
     _, out = run(**keys)
     lines, before = metrics(out), adapter_weights(out)
-    assert lines[-1]["step"] < 12
+    steps = json.loads((out / "run.json").read_text())["steps"]
+    assert steps < 12
     (out / "run.json").unlink()
     assert run(**keys)[0] == 0
+    assert json.loads((out / "run.json").read_text())["steps"] == steps
     assert metrics(out) == lines
     assert same(adapter_weights(out), before)
 
