@@ -111,7 +111,7 @@ def wrapped(model: Path, data: Path, out: Path, steps: int) -> Measured:
     """The same by this project's command."""
     import yaml
 
-    from dpo_wrap import session
+    from dpo_wrap.running import session
     from dpo_wrap.train import main
 
     config = {

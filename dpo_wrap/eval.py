@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.loading.hub import check_paths, settle_environment
+from dpo_wrap.settings.config import Settings, load_settings
 from dpo_wrap.signals import Stop
 from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
-    from dpo_wrap.evaluation import Evaluation
+    from dpo_wrap.judging.evaluation import Evaluation
 
 EXAMPLES = """examples:
   python -m dpo_wrap.eval configs/dpo_config.yaml
@@ -195,9 +195,9 @@ def _one_line(text: str) -> str:
 
 def write(done: "Evaluation", run: Path) -> None:
     """eval.json, samples.jsonl and the page, each whole or not at all. Raises OSError."""
-    from dpo_wrap.checkpoints import write_atomically
-    from dpo_wrap.pieces import read_object
-    from dpo_wrap.report import write_page
+    from dpo_wrap.atomic import write_atomically
+    from dpo_wrap.page.pieces import read_object
+    from dpo_wrap.page.report import write_page
 
     lines = (json.dumps(sample, ensure_ascii=False) for sample in done.samples)
     write_atomically(run / SAMPLES, "".join(f"{line}\n" for line in lines))
@@ -216,8 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_paths(settings)
             settle_environment(settings)
             # Imports torch and trl, which takes seconds: not before the config is right.
-            from dpo_wrap.evaluation import Request, evaluate_run
             from dpo_wrap.faults import faults_named
+            from dpo_wrap.judging.evaluation import Request, evaluate_run
 
             request = Request(
                 arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed

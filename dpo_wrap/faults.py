@@ -13,7 +13,7 @@ from torch.distributed import DistError
 from transformers.utils import logging as transformers_logging
 
 from dpo_wrap.errors import ConfigError, RunError, StoppedError, one_line
-from dpo_wrap.memory import is_out_of_memory
+from dpo_wrap.health.memory import is_out_of_memory
 
 # What the libraries warn each other of, and no key of a config could change.
 LIBRARIES_AMONG_THEMSELVES = (

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpo_wrap import checkpoints
-from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.loading.hub import check_paths, settle_environment
+from dpo_wrap.running import checkpoints
+from dpo_wrap.settings.config import Settings, load_settings
 from dpo_wrap.signals import Stop
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any folder with a LoRA

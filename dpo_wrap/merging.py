@@ -16,11 +16,11 @@ from peft import LoraConfig, PeftModel
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
-from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, RunError, one_line
-from dpo_wrap.model import init_kwargs, load_adapter_config, load_config, load_policy
+from dpo_wrap.loading.model import init_kwargs, load_adapter_config, load_config, load_policy
+from dpo_wrap.loading.tokenizer import load_tokenizer, stop_ids
 from dpo_wrap.probes import TOLERANCES, Agreement, compare, log_probs, probe_ids, tolerated
-from dpo_wrap.tokenizer import load_tokenizer, stop_ids
+from dpo_wrap.settings.config import Settings
 
 # What of model_init_kwargs concerns the machine or the precision that a run was trained with.
 TRAINING_ONLY = {

@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dpo_wrap.config import documented_keys, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError
-from dpo_wrap.hub import check_paths, check_push, settle_environment
+from dpo_wrap.loading.hub import check_paths, check_push, settle_environment
+from dpo_wrap.settings.config import documented_keys, load_settings
 from dpo_wrap.signals import Stop
 
 EXAMPLES = """examples:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             settle_environment(settings)
             check_push(settings)
             # Imports torch and trl, which takes seconds: not before the config is right.
-            from dpo_wrap.session import dry_run, train
+            from dpo_wrap.running.session import dry_run, train
 
             if arguments.dry_run:
                 return dry_run(settings, arguments.resume)

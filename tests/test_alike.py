@@ -1,4 +1,4 @@
-"""dpo_wrap.alike: the similarity of two answers, and what a sample of the pairs shows."""
+"""alike: the similarity of two answers, and what a sample of the pairs shows."""
 
 import random
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset
 
-from dpo_wrap.alike import SAMPLE, answer_tokens, similarity, survey
+from dpo_wrap.health.alike import SAMPLE, answer_tokens, similarity, survey
 
 
 def by_table(one, other):

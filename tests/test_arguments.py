@@ -1,13 +1,13 @@
-"""dpo_wrap.arguments: what TRL and peft alone can judge, in a config's own form; the defaults."""
+"""arguments: what TRL and peft alone can judge, in a config's own form; the defaults."""
 
 import pytest
 import yaml
 from configuring import loader
 from transformers import GPT2Config, LlamaConfig
 
-from dpo_wrap import run_dir
-from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.loading.arguments import build_arguments, refusal
+from dpo_wrap.running import run_dir
 
 GPT2 = GPT2Config(n_positions=128, vocab_size=257)
 UNTIED = LlamaConfig(vocab_size=257, max_position_embeddings=128, tie_word_embeddings=False)

@@ -1,4 +1,4 @@
-"""dpo_wrap.callbacks: the bar on a terminal, the lines elsewhere."""
+"""callbacks: the bar on a terminal, the lines elsewhere."""
 
 import io
 import json
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dpo_wrap.callbacks import MetricsLog, Progress
+from dpo_wrap.running.callbacks import MetricsLog, Progress
 
 LOGS = {"loss": 0.5, "rewards/accuracies": 0.75, "rewards/margins": 0.25, "grad_norm": 1.0}
 

@@ -1,11 +1,11 @@
-"""dpo_wrap.causes: which measurements of a flat run are suspicious, in which order."""
+"""causes: which measurements of a flat run are suspicious, in which order."""
 
 from dataclasses import replace
 
 import pytest
 
-from dpo_wrap.alike import Survey
-from dpo_wrap.causes import Measured, likely
+from dpo_wrap.health.alike import Survey
+from dpo_wrap.health.causes import Measured, likely
 
 FINE = Measured(
     step=200,

@@ -1,4 +1,4 @@
-"""dpo_wrap.checkpoints: only what is whole is gone on from, whatever happened to the others."""
+"""checkpoints: only what is whole is gone on from, whatever happened to the others."""
 
 import json
 import resource
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from training import adapter_weights, metrics, runner, same
 
-from dpo_wrap import checkpoints, session, trainer
+from dpo_wrap.running import checkpoints, session, trainer
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
-"""dpo_wrap.config: what a config means, and --set over it."""
+"""config: what a config means, and --set over it."""
 
 from pathlib import Path
 
 import pytest
 from configuring import loader, refuser
 
-from dpo_wrap.config import documented_keys, key_table, load_settings, own_fields
-from dpo_wrap.readers import readers
-from dpo_wrap.schema import UNKNOWN_DEFAULT, lora_fields, trl_fields
+from dpo_wrap.settings.config import documented_keys, key_table, load_settings, own_fields
+from dpo_wrap.settings.readers import readers
+from dpo_wrap.settings.schema import UNKNOWN_DEFAULT, lora_fields, trl_fields
 
 ROOT = Path(__file__).parent.parent
 

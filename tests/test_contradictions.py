@@ -1,4 +1,4 @@
-"""dpo_wrap.contradictions: keys that are right one by one and wrong, or unread, together."""
+"""contradictions: keys that are right one by one and wrong, or unread, together."""
 
 import pytest
 from configuring import loader, refuser

@@ -3,7 +3,7 @@
 import math
 import re
 
-from dpo_wrap.curves import Curve, chart
+from dpo_wrap.page.curves import Curve, chart
 
 
 def drawn(markup, style):

@@ -1,4 +1,4 @@
-"""dpo_wrap.data and columns: what may be trained on, where from, and what stays untouched."""
+"""data and columns: what may be trained on, where from, and what stays untouched."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from data_tools.convert import Options, convert
-from dpo_wrap.config import load_settings
-from dpo_wrap.data import adopt, load_splits
 from dpo_wrap.errors import DataError
+from dpo_wrap.loading.data import adopt, load_splits
+from dpo_wrap.settings.config import load_settings
 
 ROWS = [{"prompt": f"Q{i}", "chosen": f" yes {i}", "rejected": f" no {i}"} for i in range(40)]
 

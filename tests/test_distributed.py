@@ -16,8 +16,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from training import ROWS, adapter_weights, metrics, without_times
 
-from dpo_wrap import prepare
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.loading import prepare
 from dpo_wrap.train import main
 
 ROOT = Path(__file__).parent.parent

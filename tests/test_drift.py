@@ -1,4 +1,4 @@
-"""dpo_wrap.drift: the KL at the end of a run is that of torch, token by token."""
+"""drift: the KL at the end of a run is that of torch, token by token."""
 
 import copy
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from dpo_wrap.drift import ANSWERS, measure_drift
+from dpo_wrap.health.drift import ANSWERS, measure_drift
 
 ROWS = Dataset.from_list(
     [

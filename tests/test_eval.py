@@ -12,7 +12,7 @@ import yaml
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
-from dpo_wrap.config import load_settings
+from dpo_wrap.settings.config import load_settings
 
 PREFERENCE = (
     *("reward_accuracy", "reward_accuracy_interval", "ties"),
@@ -260,7 +260,7 @@ def test_every_promised_key_is_there_with_and_without_samples(trained):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_eval_with_a_line_and_status_1(trained, number, monkeypatch, capsys):
-    from dpo_wrap import evaluation
+    from dpo_wrap.judging import evaluation
 
     run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dpo_wrap.evaluation import preference_figures, sample_figures, slice_figures
-from dpo_wrap.sampling import Sampled, choose_prompts
-from dpo_wrap.scoring import Scores
+from dpo_wrap.judging.evaluation import preference_figures, sample_figures, slice_figures
+from dpo_wrap.judging.sampling import Sampled, choose_prompts
+from dpo_wrap.judging.scoring import Scores
 
 
 def test_rewards_are_beta_times_the_log_ratios_averaged_per_example():

@@ -1,4 +1,4 @@
-"""dpo_wrap.fit: what the tokens of a split say of its texts: ends, starts, lengths, boundaries."""
+"""fit: what the tokens of a split say of its texts: ends, starts, lengths, boundaries."""
 
 import random
 import shutil
@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from dpo_wrap.fit import SHARES, Marks, fitted, kept_ids, spoken, table
-from dpo_wrap.tokenizer import end_of_turn
-from dpo_wrap.tokens import moved_boundaries
+from dpo_wrap.loading.fit import SHARES, Marks, fitted, kept_ids, spoken, table
+from dpo_wrap.loading.tokenizer import end_of_turn
+from dpo_wrap.loading.tokens import moved_boundaries
 
 ENDS, STARTS = "<|endoftext|>", "<|start|>"
 

@@ -1,4 +1,4 @@
-"""dpo_wrap.hub: what is a path, what can be a name, and when the Hub is left alone."""
+"""hub: what is a path, what can be a name, and when the Hub is left alone."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from dpo_wrap import hub
-from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.loading import hub
+from dpo_wrap.settings.config import load_settings
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import use_adapter
 
-from dpo_wrap import merge, session
+from dpo_wrap import merge
+from dpo_wrap.running import session
 from tests.training import adapter_weights, runner
 
 AT_THE_REFERENCE = {

@@ -19,8 +19,8 @@ from dpo_wrap.loss import (
     sigmoid_loss_gradient,
     token_logps,
 )
-from dpo_wrap.readers import divergence_losses, readers
-from dpo_wrap.schema import trl_fields
+from dpo_wrap.settings.readers import divergence_losses, readers
+from dpo_wrap.settings.schema import trl_fields
 
 LN2 = math.log(2)
 LN3 = math.log(3)

@@ -1,4 +1,4 @@
-"""dpo_wrap.memory: out of memory names the peak, the longest rows and what this config can do."""
+"""memory: out of memory names the peak, the longest rows and what this config can do."""
 
 import json
 from types import SimpleNamespace
@@ -8,9 +8,10 @@ import torch
 from training import ROWS, runner
 from trl import DPOTrainer
 
-from dpo_wrap import memory, session
 from dpo_wrap.errors import RunError
-from dpo_wrap.memory import explained, is_out_of_memory, readable, resident_peak
+from dpo_wrap.health import memory
+from dpo_wrap.health.memory import explained, is_out_of_memory, readable, resident_peak
+from dpo_wrap.running import session
 
 ON_CPU = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
 

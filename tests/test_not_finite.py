@@ -1,4 +1,4 @@
-"""dpo_wrap.not_finite: a loss or gradient that is no number stops the run and names its rows."""
+"""not_finite: a loss or gradient that is no number stops the run and names its rows."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from training import ROWS, runner
 from transformers import Trainer
 from trl import DPOTrainer
 
-from dpo_wrap import session
+from dpo_wrap.running import session
 
 ODD = "Z"  # stands in no row of training.py
 

@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from dpo_wrap.overlap import told_apart
+from dpo_wrap.loading.overlap import told_apart
 
 
 def prompt_key(prompt):

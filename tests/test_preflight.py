@@ -1,11 +1,11 @@
-"""dpo_wrap.preflight: what a dry run measures: the longest batch, and the reference's own words."""
+"""preflight: what a dry run measures: the longest batch, and the reference's own words."""
 
 import math
 
 import pytest
 
-from dpo_wrap import preflight
-from dpo_wrap.preflight import Familiarity, LongestBatch, spoken
+from dpo_wrap.running import preflight
+from dpo_wrap.running.preflight import Familiarity, LongestBatch, spoken
 from tests.training import ROWS, TALK, runner
 
 

@@ -1,4 +1,4 @@
-"""dpo_wrap.relations held against the installed libraries: every field is read, or is named."""
+"""relations held against the installed libraries: every field is read, or is named."""
 
 import ast
 import importlib.util
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dpo_wrap.config import own_fields
-from dpo_wrap.contradictions import refused
-from dpo_wrap.readers import divergence_losses, readers, schedule_arguments
-from dpo_wrap.relations import (
+from dpo_wrap.settings.config import own_fields
+from dpo_wrap.settings.contradictions import refused
+from dpo_wrap.settings.readers import divergence_losses, readers, schedule_arguments
+from dpo_wrap.settings.relations import (
     MORE_IS_BETTER,
     NEEDS,
     READ_WITH,
@@ -17,8 +17,8 @@ from dpo_wrap.relations import (
     SAME,
     WITHOUT_EFFECT,
 )
-from dpo_wrap.schema import logged_figures, lora_fields, trl_fields
-from dpo_wrap.values import Reads, matches
+from dpo_wrap.settings.schema import logged_figures, lora_fields, trl_fields
+from dpo_wrap.settings.values import Reads, matches
 
 LORA = {f"lora.{name}": field for name, field in lora_fields().items()}
 FIELDS = {**trl_fields(), **LORA, **own_fields()[0]}

@@ -9,9 +9,9 @@ import pytest
 from training import metrics, runner
 
 from dpo_wrap import eval as eval_command
-from dpo_wrap import session
-from dpo_wrap.pieces import read_pieces
-from dpo_wrap.report import page, write_page
+from dpo_wrap.page.pieces import read_pieces
+from dpo_wrap.page.report import page, write_page
+from dpo_wrap.running import session
 
 EVIL = "<script>alert(1)</script>"
 FETCHING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster", "background")

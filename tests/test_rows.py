@@ -1,4 +1,4 @@
-"""dpo_wrap.rows: the pairs of a batch are found again in the splits, by their ids."""
+"""rows: the pairs of a batch are found again in the splits, by their ids."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from dpo_wrap.rows import Row, listed, rows_in
+from dpo_wrap.health.rows import Row, listed, rows_in
 
 
 def row(number, **more):

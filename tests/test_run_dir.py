@@ -1,4 +1,4 @@
-"""dpo_wrap.run_dir and checkpoints: what is gone on with, what is refused, what is not lost."""
+"""run_dir and checkpoints: what is gone on with, what is refused, what is not lost."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from training import ROWS, TALK, adapter_weights, metrics, runner, same
 
-from dpo_wrap import run_dir, session
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.running import run_dir, session
 
 ROOT = Path(__file__).parent.parent
 

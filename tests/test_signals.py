@@ -6,7 +6,7 @@ import pytest
 from training import adapter_weights, metrics, runner, same, without_times
 from trl import DPOTrainer
 
-from dpo_wrap import session
+from dpo_wrap.running import session
 from dpo_wrap.signals import Stop
 
 

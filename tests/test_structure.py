@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.glob("data_tools/**/*.py"))
+WRAPPER = sorted(ROOT.glob("dpo_wrap/**/*.py"))
 
 # A room of data_tools, and the other rooms that it may import; `convert` may import them all.
 MAY_KNOW = {
@@ -44,6 +45,28 @@ OUTSIDE = {
 }
 
 
+# The same for dpo_wrap; its commands may import all of it, and eval and merge train's options.
+WRAPPER_MAY_KNOW = {
+    "errors": set(),
+    "atomic": set(),
+    "signals": set(),
+    "loss": set(),
+    "settings": {"errors"},
+    "loading": {"errors", "settings"},
+    "judging": {"errors", "settings", "loading", "loss"},
+    "health": {"errors", "loading", "judging"},
+    "faults": {"errors", "health"},
+    "page": {"atomic"},
+    "running": {
+        *("errors", "atomic", "signals", "faults", "loss"),
+        *("settings", "loading", "judging", "health", "page"),
+    },
+    "probes": {"loading"},
+    "merging": {"errors", "settings", "loading", "probes"},
+}
+COMMANDS = {"train", "eval", "merge"}
+
+
 def imported(path):
     """Every module that a source file imports, wherever in it, as dotted names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -56,7 +79,7 @@ def imported(path):
 
 def room(path):
     """`data_tools/readers/text.py` stands in the room `readers`."""
-    return path.relative_to(ROOT / "data_tools").with_suffix("").parts[0]
+    return path.relative_to(ROOT).with_suffix("").parts[1]
 
 
 def test_every_room_of_data_tools_has_its_line():
@@ -68,6 +91,18 @@ def test_a_room_of_data_tools_knows_only_the_rooms_below_it(path):
     here = room(path)
     known = {name.split(".")[1] for name in imported(path) if name.startswith("data_tools.")}
     assert known <= (MAY_KNOW.get(here, set()) | {here} if here != "convert" else {*MAY_KNOW})
+
+
+def test_every_room_of_dpo_wrap_has_its_line():
+    assert {room(path) for path in WRAPPER} == {*WRAPPER_MAY_KNOW, *COMMANDS, "__init__"}
+
+
+@pytest.mark.parametrize("path", WRAPPER, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_of_dpo_wrap_knows_only_the_rooms_below_it(path):
+    here = room(path)
+    known = {name.split(".")[1] for name in imported(path) if name.startswith("dpo_wrap.")}
+    allowed = {*WRAPPER_MAY_KNOW, "train"} if here in COMMANDS else WRAPPER_MAY_KNOW.get(here, ())
+    assert known <= {*allowed, here}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -115,4 +150,4 @@ def test_one_file_of_dpo_wrap_is_the_bridge_to_data_tools():
         for path in sorted(ROOT.glob("dpo_wrap/**/*.py"))
         if any(name.split(".")[0] == "data_tools" for name in imported(path))
     ]
-    assert bridges == ["dpo_wrap/data.py"]
+    assert bridges == ["dpo_wrap/loading/data.py"]

@@ -1,4 +1,4 @@
-"""dpo_wrap.tokens: the ids are TRL's own, and whatever max_length does to a pair is counted."""
+"""tokens: the ids are TRL's own, and whatever max_length does to a pair is counted."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ import pytest
 from datasets import Dataset
 from transformers import AutoConfig
 
-from dpo_wrap.arguments import build_arguments
-from dpo_wrap.config import load_settings
 from dpo_wrap.errors import DataError
-from dpo_wrap.fit import kept_ids, lengths_line, spoken
-from dpo_wrap.tokenizer import load_tokenizer
-from dpo_wrap.tokens import tokenize
+from dpo_wrap.loading.arguments import build_arguments
+from dpo_wrap.loading.fit import kept_ids, lengths_line, spoken
+from dpo_wrap.loading.tokenizer import load_tokenizer
+from dpo_wrap.loading.tokens import tokenize
+from dpo_wrap.settings.config import load_settings
 
 # The tiny model's tokens are bytes, so lengths can be read off; an answer gains its end of text.
 ROWS = [

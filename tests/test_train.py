@@ -21,8 +21,8 @@ from transformers import (
     TrainerCallback,
 )
 
-from dpo_wrap import session
-from dpo_wrap.config import documented_keys
+from dpo_wrap.running import session
+from dpo_wrap.settings.config import documented_keys
 from dpo_wrap.train import main
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""dpo_wrap.watch: what is said on the way, once, and kept with the run."""
+"""watch: what is said on the way, once, and kept with the run."""
 
 import json
 from types import SimpleNamespace
@@ -8,8 +8,8 @@ from datasets import Dataset
 from training import runner
 from transformers import TrainerState
 
-from dpo_wrap.health import FALLEN
-from dpo_wrap.watch import HealthWatch, warnings_of
+from dpo_wrap.health.verdict import FALLEN
+from dpo_wrap.health.watch import HealthWatch, warnings_of
 
 
 @pytest.fixture

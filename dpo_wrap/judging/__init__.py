@@ -1,0 +1,1 @@
+"""A finished run beside its reference: pairs scored, answers sampled, figures with intervals."""

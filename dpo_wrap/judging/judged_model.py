@@ -1,0 +1,64 @@
+"""A finished run's model beside its reference, loaded from the run directory alone."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from trl.trainer.utils import create_model_from_path, use_adapter
+
+from dpo_wrap.errors import ModelError, one_line
+from dpo_wrap.loading.model import init_kwargs, load_base
+from dpo_wrap.settings.config import Settings
+
+REFERENCE = "ref"
+"""The name under which the adapter that a run went on from is loaded."""
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """Policy and reference, in evaluation mode on one device; with LoRA they share weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    policy: nn.Module
+    separate_reference: nn.Module | None
+    reference_adapter: str | None
+    """Under LoRA: the adapter that is the reference, None for the base model alone."""
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[nn.Module]:
+        """The reference, for as long as the context lasts."""
+        if self.separate_reference is not None:
+            yield self.separate_reference
+            return
+        with use_adapter(self.policy, adapter_name=self.reference_adapter):
+            yield self.policy
+
+
+def load_judged(settings: Settings, device: torch.device) -> JudgedModel:
+    """The model in output_dir and what it was trained against. Raises ModelError."""
+    run = settings.output_dir
+    if not any(Path(run).glob("*.safetensors")):
+        raise ModelError(f"{run}: its weights (*.safetensors) are gone; train it again")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(run)
+        if settings.lora is None:
+            policy = create_model_from_path(run, **init_kwargs(settings))
+            reference = load_base(settings).to(device).eval()
+            return JudgedModel(tokenizer, policy.to(device).eval(), reference, None)
+        policy = PeftModel.from_pretrained(load_base(settings), run)
+        name = None
+        if settings.adapter_path is not None:
+            policy.load_adapter(settings.adapter_path, adapter_name=REFERENCE)
+            policy.set_adapter("default")
+            name = REFERENCE
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"{run}: the trained model could not be loaded ({one_line(error)}); train it again"
+        ) from None
+    return JudgedModel(tokenizer, policy.to(device).eval(), None, name)

@@ -1,0 +1,119 @@
+"""Answers of both models to the same prompts, and how far the policy moved from its reference."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from tqdm import tqdm
+from trl import DPOConfig
+from trl.trainer.utils import pad
+
+from dpo_wrap.judging.judged_model import JudgedModel
+from dpo_wrap.judging.scoring import log_ratios, precision
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One prompt with both answers, each as token ids with their end where one was drawn."""
+
+    row: int
+    prompt_ids: list[int]
+    policy_ids: list[int]
+    reference_ids: list[int]
+    policy_log_ratio: float
+    """log pi(y|x) - log pi_ref(y|x) of the policy's answer, in nats: a draw of the sequence KL."""
+
+
+def choose_prompts(
+    prompts: Sequence[list[int]], count: int, seed: int, room: int | None
+) -> dict[int, list[int]]:
+    """At most `count` distinct prompts of at most `room` ids, by row, drawn without replacement."""
+    first: dict[tuple[int, ...], int] = {}
+    for row, prompt in enumerate(prompts):
+        if room is None or len(prompt) <= room:
+            first.setdefault(tuple(prompt), row)
+    rows = list(first.values())
+    drawn = random.Random(seed).sample(rows, min(count, len(rows)))
+    return {row: prompts[row] for row in sorted(drawn)}
+
+
+def sample_answers(
+    judged: JudgedModel,
+    prompts: dict[int, list[int]],
+    dpo: DPOConfig,
+    stops: list[int],
+    max_new_tokens: int,
+    seed: int,
+) -> list[Sampled]:
+    """Draw one answer of each model to each prompt at temperature 1, from the whole distribution.
+
+    `prompts` maps a row to its prompt's ids. The mean of `policy_log_ratio` estimates
+    KL(pi || pi_ref) per sequence without bias only at that temperature.
+    """
+    rows, ids = list(prompts), list(prompts.values())
+    size, pad_id = dpo.per_device_eval_batch_size, judged.tokenizer.pad_token_id
+    policy, reference, ratios = [], [], []
+    torch.manual_seed(seed)
+    for batch in _split(ids, size, "sampling from the policy"):
+        answers = draw_answers(judged.policy, batch, dpo, stops, max_new_tokens, pad_id)
+        policy += answers
+        ratios += log_ratios(judged, answer_batch(batch, answers, pad_id), dpo)
+    torch.manual_seed(seed)
+    with judged.as_reference() as model:
+        for batch in _split(ids, size, "sampling from the reference"):
+            reference += draw_answers(model, batch, dpo, stops, max_new_tokens, pad_id)
+    return [Sampled(*parts) for parts in zip(rows, ids, policy, reference, ratios, strict=True)]
+
+
+def _split(ids: list[list[int]], size: int, what: str) -> list[list[list[int]]]:
+    return tqdm([ids[i : i + size] for i in range(0, len(ids), size)], desc=what, disable=None)
+
+
+def draw_answers(
+    model: nn.Module,
+    prompts: list[list[int]],
+    dpo: DPOConfig,
+    stops: list[int],
+    max_new_tokens: int,
+    pad_id: int,
+) -> list[list[int]]:
+    """One answer to each prompt at temperature 1: token ids, with the stop where one was drawn."""
+    tensors = [torch.tensor(prompt) for prompt in prompts]
+    ones = [torch.ones(len(prompt), dtype=torch.long) for prompt in prompts]
+    with torch.no_grad(), precision(dpo):
+        drawn = model.generate(
+            input_ids=pad(tensors, padding_value=pad_id, padding_side="left").to(dpo.device),
+            attention_mask=pad(ones, padding_value=0, padding_side="left").to(dpo.device),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=stops,
+            pad_token_id=pad_id,
+        )
+    width = max(map(len, prompts))
+    return [_ended(row, stops) for row in drawn[:, width:].tolist()]
+
+
+def _ended(ids: list[int], stops: list[int]) -> list[int]:
+    """The answer up to and with its end; what follows is padding."""
+    end = next((i + 1 for i, token in enumerate(ids) if token in stops), len(ids))
+    return ids[:end]
+
+
+def answer_batch(
+    prompts: list[list[int]], answers: list[list[int]], pad_id: int
+) -> dict[str, torch.Tensor]:
+    """Prompts with their answers as a right-padded batch of which the answers are scored."""
+    whole = [torch.tensor(p + a) for p, a in zip(prompts, answers, strict=True)]
+    masks = [
+        torch.tensor([0] * len(p) + [1] * len(a)) for p, a in zip(prompts, answers, strict=True)
+    ]
+    return {
+        "input_ids": pad(whole, padding_value=pad_id),
+        "attention_mask": pad([torch.ones_like(ids) for ids in whole], padding_value=0),
+        "completion_mask": pad(masks, padding_value=0),
+    }

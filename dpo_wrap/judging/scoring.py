@@ -1,0 +1,70 @@
+"""Sequence log-probabilities of policy and reference, by a plain forward pass and loss.py.
+
+Nothing of the trainer takes part, so that these figures check its own; rows are cut and padded by
+TRL's collator, as in training.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from tqdm import tqdm
+from trl import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from dpo_wrap.judging.judged_model import JudgedModel
+from dpo_wrap.loss import sequence_logps
+
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-ratios of every row's answers, policy over reference, in nats and without beta."""
+
+    chosen_log_ratios: list[float]
+    rejected_log_ratios: list[float]
+
+
+def score_rows(judged: JudgedModel, rows: Dataset, dpo: DPOConfig) -> Scores:
+    """Score rows that carry prompt_ids, chosen_ids and rejected_ids, in their order."""
+    collate = DataCollatorForPreference(
+        pad_token_id=judged.tokenizer.pad_token_id,
+        max_length=dpo.max_length,
+        truncation_mode=dpo.truncation_mode,
+    )
+    rows = rows.select_columns(list(IDS))
+    size = dpo.per_device_eval_batch_size
+    chosen, rejected = [], []
+    for start in tqdm(range(0, len(rows), size), desc="scoring", disable=None):
+        pairs = [rows[i] for i in range(start, min(start + size, len(rows)))]
+        ratios = log_ratios(judged, collate(pairs), dpo)
+        # A batch holds its chosen rows first, then its rejected ones.
+        chosen += ratios[: len(pairs)]
+        rejected += ratios[len(pairs) :]
+    return Scores(chosen, rejected)
+
+
+def log_ratios(judged: JudgedModel, batch: dict[str, Tensor], dpo: DPOConfig) -> list[float]:
+    """log pi(y|x) - log pi_ref(y|x) of each row of input_ids, attention_mask, completion_mask."""
+    policy = answer_logps(judged.policy, batch, dpo)
+    with judged.as_reference() as reference:
+        return (policy - answer_logps(reference, batch, dpo)).tolist()
+
+
+def answer_logps(model: nn.Module, batch: dict[str, Tensor], dpo: DPOConfig) -> Tensor:
+    """log pi(y|x) of each row of a batch as for `log_ratios`: (B,), in nats, without a gradient."""
+    batch = {name: value.to(dpo.device) for name, value in batch.items()}
+    with torch.no_grad(), precision(dpo):
+        logits = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).logits
+    return sequence_logps(logits, batch["input_ids"], batch["completion_mask"])
+
+
+def precision(dpo: DPOConfig) -> AbstractContextManager:
+    """The mixed precision that the run was trained in."""
+    kind = torch.bfloat16 if dpo.bf16 else torch.float16
+    return torch.autocast(dpo.device.type, dtype=kind, enabled=bool(dpo.bf16 or dpo.fp16))

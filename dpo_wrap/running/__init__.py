@@ -1,0 +1,1 @@
+"""A training session: rehearsed, begun, gone on with, logged, saved."""

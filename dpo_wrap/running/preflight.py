@@ -1,0 +1,201 @@
+"""What a dry run measures once the weights are there: the longest batch, and the reference's fit.
+
+Neither changes a weight. Both run on the model as it starts, which is its own reference.
+"""
+
+import contextlib
+import math
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from trl import DPOTrainer
+
+from dpo_wrap.judging.sampling import answer_batch, draw_answers
+from dpo_wrap.judging.scoring import answer_logps
+from dpo_wrap.loading.fit import kept_ids, rows_of
+from dpo_wrap.loading.model import context_length
+from dpo_wrap.loading.prepare import Prepared
+from dpo_wrap.loading.tokenizer import stop_ids
+
+PAIRS, NEW_TOKENS = 16, 64
+"""How many chosen answers are compared with as many samples, and the tokens of a sample."""
+FAR = 1.0
+"""Nats per token by which chosen answers may be less likely than samples before it is said: each
+of their tokens is then e times as surprising to the reference as a token of its own."""
+IGNORANT = 0.8
+"""The share of a guess's nats above which the reference knows next to nothing of the answers."""
+# AdamW keeps two fp32 moments of every trained parameter.
+OPTIMIZER_BYTES = 8
+
+
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class LongestBatch:
+    """Forward and backward of the batch that takes most memory."""
+
+    rows: int
+    """Answers, two a pair."""
+    tokens: int
+    """Positions of a row, padding included."""
+    peak: int
+    """Bytes: allocated on the GPU, or resident in this process where there is none."""
+    grown: int
+    """Bytes of the peak that were not in use before."""
+    optimizer: int
+    """Bytes that AdamW's state will add at the first step."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """How likely the reference finds the chosen answers, beside what it writes itself."""
+
+    chosen: float
+    """Nats per token of chosen answers, mean over tokens."""
+    own: float
+    """Nats per token of its own samples to the same prompts, at temperature 1."""
+    pairs: int
+    guess: float
+    """Nats per token of a guess among all tokens: ln of the vocabulary's size."""
+
+    @property
+    def far(self) -> bool:
+        return self.chosen - self.own > FAR
+
+    @property
+    def ignorant(self) -> bool:
+        return self.chosen > IGNORANT * self.guess
+
+
+def longest_batch(trainer: DPOTrainer, prepared: Prepared) -> LongestBatch:
+    """Run the longest pairs of the training split through loss and gradient, and measure."""
+    dpo = prepared.arguments.dpo
+    lengths = [
+        max(sum(map(len, kept_ids(r, side, dpo.max_length, dpo.truncation_mode))) for side in SIDES)
+        for r in rows_of(prepared.train)
+    ]
+    longest = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    rows = [trainer.train_dataset[row] for row in longest[: dpo.per_device_train_batch_size]]
+    batch = trainer.data_collator(rows)
+    model = trainer.model
+    if dpo.activation_checkpointing:
+        model.activation_checkpointing_enable(dpo.activation_checkpointing_kwargs)
+    model.train()
+    with _peak(dpo.device) as peak:
+        started = time.perf_counter()
+        with trainer.accelerator.autocast():
+            trainer.compute_loss(model, trainer._prepare_inputs(batch)).backward()
+        seconds = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    count, tokens = batch["input_ids"].shape
+    before, top = peak
+    return LongestBatch(count, tokens, top, top - before, trained * OPTIMIZER_BYTES, seconds)
+
+
+def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:
+    """Compare chosen answers with the reference's own; None where no prompt leaves room for one."""
+    dpo, tokenizer = prepared.arguments.dpo, prepared.tokenizer
+    room = (context_length(prepared.config) or dpo.max_length) - NEW_TOKENS
+    pad_id, model = tokenizer.pad_token_id, trainer.model
+    rows = [
+        kept_ids(row, "chosen", dpo.max_length, dpo.truncation_mode)
+        for row in _drawn(prepared, room)
+    ]
+    if not rows:
+        return None
+    model.eval()
+    size, stops = dpo.per_device_train_batch_size, stop_ids(tokenizer)
+    chosen, own = _Rate(), _Rate()
+    torch.manual_seed(dpo.seed)
+    for start in range(0, len(rows), size):
+        prompts, answers = map(list, zip(*rows[start : start + size], strict=True))
+        drawn = draw_answers(model, prompts, dpo, stops, NEW_TOKENS, pad_id)
+        for rate, texts in ((chosen, answers), (own, drawn)):
+            logps = answer_logps(model, answer_batch(prompts, texts, pad_id), dpo)
+            rate.add(-logps.sum().item(), sum(map(len, texts)))
+    guess = math.log(prepared.config.get_text_config().vocab_size)
+    return Familiarity(chosen.mean(), own.mean(), len(rows), guess)
+
+
+def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -> list[str]:
+    """Both measurements in lines."""
+    where = "on the GPU" if device.type == "cuda" else "in this process"
+    lines = [
+        f"longest batch: {batch.rows} rows of {batch.tokens:,} tokens; forward and backward took "
+        f"{batch.seconds:.2g} s and {_size(batch.grown)}, at peak {_size(batch.peak)} {where}; "
+        f"AdamW adds {_size(batch.optimizer)}"
+    ]
+    if fit is None:
+        return [*lines, "reference: no prompt leaves room for a sample, so its fit is unknown"]
+    text = (
+        f"reference: chosen answers cost it {fit.chosen:.2f} nats a token, its own samples "
+        f"{fit.own:.2f} ({fit.pairs} prompts)"
+    )
+    if fit.ignorant:
+        text += f"; a guess costs {fit.guess:.2f}, so it knows next to nothing of such text"
+    if fit.far or fit.ignorant:
+        text += "; run SFT on the chosen answers first (configs/recipes/sft-then-dpo)"
+    return [*lines, text]
+
+
+class _Rate:
+    """A mean over tokens."""
+
+    def __init__(self):
+        self.total, self.tokens = 0.0, 0
+
+    def add(self, total: float, tokens: int) -> None:
+        self.total += total
+        self.tokens += tokens
+
+    def mean(self) -> float:
+        return self.total / max(1, self.tokens)
+
+
+def _drawn(prepared: Prepared, room: int) -> list[dict[str, list[int]]]:
+    fitting = [n for n, ids in enumerate(prepared.train["prompt_ids"]) if 0 < len(ids) <= room]
+    rows = random.Random(prepared.arguments.dpo.seed).sample(fitting, min(PAIRS, len(fitting)))
+    return [prepared.train[row] for row in rows]
+
+
+@contextlib.contextmanager
+def _peak(device: torch.device) -> Iterator[list[int]]:
+    """Yield a list that holds, once the context has ended, memory before and at its peak."""
+    peak: list[int] = []
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        peak.append(torch.cuda.memory_allocated(device))
+        yield peak
+        torch.cuda.synchronize(device)
+        peak.append(torch.cuda.max_memory_allocated(device))
+        return
+    with contextlib.suppress(OSError):
+        # Linux forgets its high-water mark at this word; elsewhere the process's whole life counts.
+        Path("/proc/self/clear_refs").write_text("5")
+    peak.append(_resident("VmRSS:"))
+    yield peak
+    peak.append(_resident("VmHWM:"))
+
+
+def _resident(name: str) -> int:
+    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text("ascii").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    # In KiB, but for macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

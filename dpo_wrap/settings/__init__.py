@@ -1,0 +1,1 @@
+"""YAML to Settings: keys, ranges, relations, and what the installed sources say of them."""
