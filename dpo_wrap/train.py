@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             settle_environment(settings)
             check_push(settings)
             # Imports torch and trl, which takes seconds: not before the config is right.
-            from dpo_wrap.running.session import dry_run, train
+            from dpo_wrap.running.rehearsal import dry_run
+            from dpo_wrap.running.session import train
 
             if arguments.dry_run:
                 return dry_run(settings, arguments.resume)
