@@ -203,8 +203,9 @@ def report(runs: dict[str, list[Measured]]) -> int:
         ratios = [b / a for a, b in pairs]
         print(
             f"{name}: plain TRL {medians[0]:.2f} s, dpo_wrap {medians[1]:.2f} s; median of the "
-            f"ratios {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
-            f"aim {AIM}"
+            f"ratios {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            + f", aim {AIM}"
+            * (what == "steps")
         )
     same = all(run.losses == trl[0].losses for run in [*trl, *ours])
     steps = len(trl[0].losses)

@@ -33,6 +33,7 @@ EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.ya
 PAGE = "report.html"
 # What the figures do not hang on, so that the config of now decides it.
 SPEED = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
+AGAIN, LESS = "run the same command again", "--set per_device_eval_batch_size=1"
 SHOWN, CLIPPED = 2, 200
 """Samples on the screen, and characters of each; samples.jsonl holds all."""
 
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed
             )
             run = Path(settings.output_dir)
-            with faults_named(run, "run the same command again"):
+            with faults_named(run, AGAIN, LESS):
                 done = evaluate_run(settings, request)
                 write(done, run)
     except DpoWrapError as error:

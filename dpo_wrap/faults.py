@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch.distributed import DistError
 from transformers.utils import logging as transformers_logging
 
-from dpo_wrap.errors import ConfigError, RunError, StoppedError, one_line
+from dpo_wrap.errors import RunError, StoppedError, one_line
 from dpo_wrap.health.memory import is_out_of_memory
 
 # What the libraries warn each other of, and no key of a config could change.
@@ -23,13 +23,12 @@ LIBRARIES_AMONG_THEMSELVES = (
 
 
 @contextlib.contextmanager
-def faults_named(out: Path, then: str) -> Iterator[None]:
+def faults_named(out: Path, then: str, less: str = "a smaller batch") -> Iterator[None]:
     """Turn what the machine lacks (memory, space, rights) into one line with its mend.
 
-    `out` is the directory that is read and written, `then` what the same command does afterwards.
+    `out` is the directory that is read and written, `then` what the same command does afterwards,
+    `less` what takes less memory.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"output_dir {out} is a file; name a directory")
     _quiet()
     try:
         with warnings.catch_warnings():
@@ -42,10 +41,7 @@ def faults_named(out: Path, then: str) -> Iterator[None]:
         raise RunError(f"{where}: {text}; mend that, and {then}") from None
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise RunError(
-                f"out of memory ({one_line(error)}); lower per_device_eval_batch_size, then "
-                "max_length, then load_in_4bit"
-            ) from None
+            raise RunError(f"out of memory ({one_line(error)}); take {less}") from None
         if isinstance(error, DistError) or "gloo" in str(error):
             raise StoppedError(f"another process of this run has ended; {then}") from None
         # How torch.save says that the disk is full.

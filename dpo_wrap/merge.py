@@ -18,6 +18,7 @@ from dpo_wrap.running import checkpoints
 from dpo_wrap.settings.config import Settings, load_settings
 from dpo_wrap.signals import Stop
 
+AGAIN, LESS = "run the same command again", "a machine with more memory"
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any folder with a LoRA
 adapter. The base model is the one that RUN_DIR/config.resolved.yaml names, else
 adapter_config.json. Merging takes place on the CPU in float32, four bytes of memory a parameter.
@@ -175,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from dpo_wrap.faults import faults_named
             from dpo_wrap.merging import merge_adapter
 
-            with faults_named(Path(settings.output_dir), "run the same command again"):
+            with faults_named(Path(settings.output_dir), AGAIN, LESS):
                 merged = merge_adapter(settings, arguments.dtype, arguments.tolerance, _say)
     except DpoWrapError as error:
         print(error, file=sys.stderr)

@@ -173,3 +173,9 @@ def test_every_own_key_is_documented_with_its_meaning():
         assert f"| `{name}` |" in table
     assert "| `lora_r` | `lora.r` | 8 |" in table
     assert "| `overlength` | | truncate |" in table
+
+
+@pytest.mark.parametrize("text", ["hub_token=hf_secret", "model_init_kwargs={token: hf_secret}"])
+def test_a_token_on_the_command_line_is_in_no_place(load, text):
+    settings = load("", text)
+    assert "hf_secret" not in str(dict(settings.places))

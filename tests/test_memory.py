@@ -10,7 +10,7 @@ from trl import DPOTrainer
 
 from dpo_wrap.errors import RunError
 from dpo_wrap.health import memory
-from dpo_wrap.health.memory import explained, is_out_of_memory, readable, resident_peak
+from dpo_wrap.health.memory import explained, is_out_of_memory, readable, resident
 from dpo_wrap.running import session
 
 ON_CPU = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
@@ -116,7 +116,7 @@ def test_other_errors_pass():
 def test_memory_is_shown_in_units_that_read():
     assert readable(3 * 2**29) == "1.5 GiB"
     assert readable(300 * 2**20) == "300.0 MiB"
-    assert 2**26 < resident_peak() < 2**36
+    assert 2**26 < resident() < 2**36
 
 
 def test_on_a_gpu_the_peak_is_its_own_and_4_bits_are_offered(monkeypatch):

@@ -11,7 +11,6 @@ from training import metrics, runner
 from dpo_wrap import eval as eval_command
 from dpo_wrap.page.pieces import read_pieces
 from dpo_wrap.page.report import page, write_page
-from dpo_wrap.running import closing
 
 EVIL = "<script>alert(1)</script>"
 FETCHING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster", "background")
@@ -220,11 +219,6 @@ def test_the_conversion_is_shown_of_a_converted_directory_and_of_a_raw_file(fill
     assert f"converted: {paths[0]}" in said and "converted: raw.csv" in said
     assert "someone/hub" not in said
     assert said.count("reasons tie") == 2 and "dataset-2" in said
-
-
-def test_a_token_given_by_set_is_in_no_note():
-    kept = ["max_length: 128 tokens by default", "--set beta=0.2: DPOConfig warns: so"]
-    assert closing.shareable([*kept, "--set hub_token=abc: DPOConfig warns: so"]) == kept
 
 
 def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):

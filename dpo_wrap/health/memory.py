@@ -37,11 +37,11 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def resident_peak() -> int:
-    """The most memory that this process has held, in bytes."""
+def resident(name: str = "VmHWM:") -> int:
+    """Bytes of this process in memory: at most so far (VmHWM) or now (VmRSS)."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text("ascii").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     # In KiB, but for macOS.
     unit = 1 if sys.platform == "darwin" else 1024
@@ -84,7 +84,7 @@ def _moment(trainer: DPOTrainer | None) -> str:
 
 def _peak(device: torch.device) -> str:
     if device.type != "cuda":
-        return f"{readable(resident_peak())} in this process"
+        return f"{readable(resident())} in this process"
     whole = torch.cuda.get_device_properties(device).total_memory
     return f"{readable(torch.cuda.max_memory_allocated(device))} of the GPU's {readable(whole)}"
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path, use_adapter
 
 from dpo_wrap.errors import ModelError, one_line
+from dpo_wrap.loading.hub import located
 from dpo_wrap.loading.model import init_kwargs, load_base
 from dpo_wrap.settings.config import Settings
 
@@ -46,15 +47,18 @@ def load_judged(settings: Settings, device: torch.device) -> JudgedModel:
     if not any(Path(run).glob("*.safetensors")):
         raise ModelError(f"{run}: its weights (*.safetensors) are gone; train it again")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(run)
+        trusted = {"trust_remote_code": settings.option("trust_remote_code")}
+        tokenizer = AutoTokenizer.from_pretrained(run, **trusted)
+        # Both models stand whole on one device, on a machine with several GPUs too.
         if settings.lora is None:
-            policy = create_model_from_path(run, **init_kwargs(settings))
-            reference = load_base(settings).to(device).eval()
+            whole = {**trusted, **init_kwargs(settings), "device_map": None}
+            policy = create_model_from_path(run, **whole)
+            reference = load_base(settings, distributed=True).to(device).eval()
             return JudgedModel(tokenizer, policy.to(device).eval(), reference, None)
-        policy = PeftModel.from_pretrained(load_base(settings), run)
+        policy = PeftModel.from_pretrained(load_base(settings, distributed=True), run)
         name = None
         if settings.adapter_path is not None:
-            policy.load_adapter(settings.adapter_path, adapter_name=REFERENCE)
+            policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE)
             policy.set_adapter("default")
             name = REFERENCE
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

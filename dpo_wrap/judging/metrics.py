@@ -6,13 +6,13 @@ return NAME_per_example, one number a prediction; then the change has a paired i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import evaluate
 
 from dpo_wrap.errors import ConfigError, one_line
 from dpo_wrap.judging.intervals import mean_interval
+from dpo_wrap.loading.hub import located
 from dpo_wrap.settings.config import Settings
 
 PER_EXAMPLE = "_per_example"
@@ -38,11 +38,10 @@ def load_metrics(settings: Settings) -> list[Any]:
     place = settings.place("metrics")
     loaded = []
     for path in settings.metrics:
-        if not Path(path).exists():
-            raise ConfigError(f"{place}: {path!r} does not exist; give the path of a metric module")
         try:
             # A name of its own for each run, or two at once would share one file of intermediates.
-            loaded.append(evaluate.load(path, experiment_id=f"eval-{id(settings)}-{len(loaded)}"))
+            name = f"eval-{id(settings)}-{len(loaded)}"
+            loaded.append(evaluate.load(located(path), experiment_id=name))
         except Exception as error:  # a module is code and may raise anything
             raise ConfigError(f"{place}: {path!r} could not be loaded: {one_line(error)}") from None
     return loaded

@@ -159,7 +159,7 @@ def _converted(raw: Path, standing: Path, aside: Path, notes: list[str]) -> Path
         )
     said = f"{raw}: converted, {pairs['kept']} of {pairs['made']} pairs kept"
     if report.figures["records"]["rejected"]:
-        said += f"; {standing}/rejects.jsonl says why the others were not"
+        said += f"; python -m data_tools.convert --check {raw} says why the others were not"
     notes.append(said)
     (aside.parent / f"{aside.name}.stamp.json").write_text(
         json.dumps({"raw": str(raw), "xxh3_128": digest}) + "\n", "utf-8"

@@ -1,4 +1,4 @@
-"""The model without its weights: what an adapter would match, and how many parameters it has.
+"""The model without its weights, to see what an adapter would match.
 
 Built on torch's meta device, where a tensor is a shape alone, so that a wrong target is refused
 before gigabytes are read.
@@ -6,7 +6,6 @@ before gigabytes are read.
 
 import copy
 import warnings
-from dataclasses import dataclass
 
 import torch
 import transformers
@@ -22,24 +21,15 @@ from dpo_wrap.settings.config import Settings
 PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
-@dataclass(frozen=True)
-class Outline:
-    """How large a model is, in parameters."""
-
-    every: int
-    trained: int
-    adapted: tuple[str, ...]
-    """The modules that the adapter sits on; empty for full weights."""
-
-
-def outline(
+def check_targets(
     settings: Settings, config: PretrainedConfig, lora: LoraConfig | None, notes: list[str]
-) -> Outline | None:
-    """The model's outline with an adapter of this config on it, where there is one.
+) -> None:
+    """Raise ConfigError for an adapter that matches nothing in this model or cannot be trained.
 
-    Raises ConfigError for an adapter that matches nothing or cannot be trained. None, with a note,
-    where the model cannot be built from its config alone; then its weights have to show it.
+    A model that cannot be built from its config alone is a note; then its weights have to show it.
     """
+    if lora is None:
+        return
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -49,20 +39,15 @@ def outline(
             f"{settings.place('model_path')}: no outline without its weights ({one_line(error)}), "
             "so LoRA's targets are checked when they are loaded"
         )
-        return None
-    every = model.num_parameters()
-    if lora is None:
-        return Outline(every, every, ())
-    every_name = [name for name, _ in model.named_modules()]
+        return
+    every = [name for name, _ in model.named_modules()]
     adapted = _adapted(settings, model, lora)
-    _check_names(settings, lora, adapted.targeted_module_names, every_name)
+    _check_names(settings, lora, adapted.targeted_module_names, every)
     if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
         raise ConfigError(
             f"{settings.place('lora.target_modules')}: the output layer cannot be adapted, since "
             "TRL reads its weight past the adapter, which would never be trained; leave it out"
         )
-    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    return Outline(every, trained, tuple(adapted.targeted_module_names))
 
 
 def _empty(settings: Settings, config: PretrainedConfig) -> PreTrainedModel:

@@ -19,7 +19,7 @@ from dpo_wrap.loading.arguments import Arguments, build_arguments
 from dpo_wrap.loading.data import Splits, load_splits
 from dpo_wrap.loading.fit import Fit, lengths_line, spoken
 from dpo_wrap.loading.model import init_kwargs, load_adapter_config, load_config
-from dpo_wrap.loading.outline import Outline, outline
+from dpo_wrap.loading.outline import check_targets
 from dpo_wrap.loading.tokenizer import check_data_fit, load_tokenizer
 from dpo_wrap.loading.tokens import tokenize
 from dpo_wrap.settings.config import Settings
@@ -35,8 +35,6 @@ class Prepared:
     """The config of the adapter to go on from."""
     tokenizer: PreTrainedTokenizerBase
     arguments: Arguments
-    outline: Outline | None
-    """None where the model cannot be built from its config alone."""
     splits: Splits
     train: Dataset
     """With prompt_ids, chosen_ids and rejected_ids, as every split that follows."""
@@ -56,7 +54,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     _check_devices(settings)
     arguments = build_arguments(settings, config, adapter)
     _check_connected(arguments.dpo)
-    size = outline(settings, config, arguments.lora or adapter, arguments.notes)
+    check_targets(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, standing, aside)
     check_data_fit(settings, tokenizer, splits.conversational, splits.tools)
@@ -78,7 +76,6 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         adapter=adapter,
         tokenizer=tokenizer,
         arguments=arguments,
-        outline=size,
         splits=splits,
         train=tokens["train"],
         test=tokens.get("test") or None,

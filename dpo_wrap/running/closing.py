@@ -46,7 +46,7 @@ def finish(
         "data": identity["data"]
         | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
         | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},
-        "notes": shareable(prepared.notes),
+        "notes": prepared.notes,
         "versions": run_dir.versions(),
     }
     if trainer.is_world_process_zero():
@@ -55,11 +55,6 @@ def finish(
         write_page(out, run)
         run_dir.finish(out, run)
     return run
-
-
-def shareable(notes: list[str]) -> list[str]:
-    """The notes without those whose place is a --set that holds a token of the user's."""
-    return [note for note in notes if not (note.startswith("--set ") and "token" in note)]
 
 
 def summary(run: dict[str, Any], settings: Settings) -> list[str]:

@@ -6,9 +6,8 @@ Neither changes a weight. Both run on the model as it starts, which is its own r
 import contextlib
 import math
 import random
-import resource
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from trl import DPOTrainer
 
+from dpo_wrap.health.memory import readable, resident
 from dpo_wrap.judging.sampling import answer_batch, draw_answers
 from dpo_wrap.judging.scoring import answer_logps
 from dpo_wrap.loading.fit import kept_ids, rows_of
@@ -30,10 +30,6 @@ FAR = 1.0
 of their tokens is then e times as surprising to the reference as a token of its own."""
 IGNORANT = 0.8
 """The share of a guess's nats above which the reference knows next to nothing of the answers."""
-# AdamW keeps two fp32 moments of every trained parameter.
-OPTIMIZER_BYTES = 8
-
-
 SIDES = ("chosen", "rejected")
 
 
@@ -49,8 +45,8 @@ class LongestBatch:
     """Bytes: allocated on the GPU, or resident in this process where there is none."""
     grown: int
     """Bytes of the peak that were not in use before."""
-    optimizer: int
-    """Bytes that AdamW's state will add at the first step."""
+    optimizer: int | None
+    """Bytes that AdamW's two moments will add at the first step; None for another optimizer."""
     seconds: float
 
 
@@ -95,16 +91,18 @@ def longest_batch(trainer: DPOTrainer, prepared: Prepared) -> LongestBatch:
             trainer.compute_loss(model, trainer._prepare_inputs(batch)).backward()
         seconds = time.perf_counter() - started
     model.zero_grad(set_to_none=True)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     count, tokens = batch["input_ids"].shape
     before, top = peak
-    return LongestBatch(count, tokens, top, top - before, trained * OPTIMIZER_BYTES, seconds)
+    optimizer = moments if dpo.optim.startswith("adamw_torch") else None
+    return LongestBatch(count, tokens, top, top - before, optimizer, seconds)
 
 
 def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:
     """Compare chosen answers with the reference's own; None where no prompt leaves room for one."""
     dpo, tokenizer = prepared.arguments.dpo, prepared.tokenizer
-    room = (context_length(prepared.config) or dpo.max_length) - NEW_TOKENS
+    context = context_length(prepared.config) or dpo.max_length
+    room = context - NEW_TOKENS if context else None
     pad_id, model = tokenizer.pad_token_id, trainer.model
     rows = [
         kept_ids(row, "chosen", dpo.max_length, dpo.truncation_mode)
@@ -114,16 +112,18 @@ def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:
         return None
     model.eval()
     size, stops = dpo.per_device_train_batch_size, stop_ids(tokenizer)
-    chosen, own = _Rate(), _Rate()
+    nats, tokens = Counter(), Counter()
     torch.manual_seed(dpo.seed)
     for start in range(0, len(rows), size):
         prompts, answers = map(list, zip(*rows[start : start + size], strict=True))
         drawn = draw_answers(model, prompts, dpo, stops, NEW_TOKENS, pad_id)
-        for rate, texts in ((chosen, answers), (own, drawn)):
+        for whose, texts in (("chosen", answers), ("own", drawn)):
             logps = answer_logps(model, answer_batch(prompts, texts, pad_id), dpo)
-            rate.add(-logps.sum().item(), sum(map(len, texts)))
+            nats[whose] -= logps.sum().item()
+            tokens[whose] += sum(map(len, texts))
+    chosen, own = (nats[whose] / max(1, tokens[whose]) for whose in ("chosen", "own"))
     guess = math.log(prepared.config.get_text_config().vocab_size)
-    return Familiarity(chosen.mean(), own.mean(), len(rows), guess)
+    return Familiarity(chosen, own, len(rows), guess)
 
 
 def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -> list[str]:
@@ -131,9 +131,10 @@ def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -
     where = "on the GPU" if device.type == "cuda" else "in this process"
     lines = [
         f"longest batch: {batch.rows} rows of {batch.tokens:,} tokens; forward and backward took "
-        f"{batch.seconds:.2g} s and {_size(batch.grown)}, at peak {_size(batch.peak)} {where}; "
-        f"AdamW adds {_size(batch.optimizer)}"
+        f"{batch.seconds:.2g} s and {readable(batch.grown)}, at peak {readable(batch.peak)} {where}"
     ]
+    if batch.optimizer is not None:
+        lines[0] += f"; AdamW adds {readable(batch.optimizer)}"
     if fit is None:
         return [*lines, "reference: no prompt leaves room for a sample, so its fit is unknown"]
     text = (
@@ -147,22 +148,9 @@ def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -
     return [*lines, text]
 
 
-class _Rate:
-    """A mean over tokens."""
-
-    def __init__(self):
-        self.total, self.tokens = 0.0, 0
-
-    def add(self, total: float, tokens: int) -> None:
-        self.total += total
-        self.tokens += tokens
-
-    def mean(self) -> float:
-        return self.total / max(1, self.tokens)
-
-
-def _drawn(prepared: Prepared, room: int) -> list[dict[str, list[int]]]:
-    fitting = [n for n, ids in enumerate(prepared.train["prompt_ids"]) if 0 < len(ids) <= room]
+def _drawn(prepared: Prepared, room: int | None) -> list[dict[str, list[int]]]:
+    lengths = map(len, prepared.train["prompt_ids"])
+    fitting = [n for n, length in enumerate(lengths) if 0 < length <= (room or length)]
     rows = random.Random(prepared.arguments.dpo.seed).sample(fitting, min(PAIRS, len(fitting)))
     return [prepared.train[row] for row in rows]
 
@@ -181,21 +169,6 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
     with contextlib.suppress(OSError):
         # Linux forgets its high-water mark at this word; elsewhere the process's whole life counts.
         Path("/proc/self/clear_refs").write_text("5")
-    peak.append(_resident("VmRSS:"))
+    peak.append(resident("VmRSS:"))
     yield peak
-    peak.append(_resident("VmHWM:"))
-
-
-def _resident(name: str) -> int:
-    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM)."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text("ascii").splitlines():
-            if line.startswith(name):
-                return int(line.split()[1]) * 1024
-    # In KiB, but for macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+    peak.append(resident("VmHWM:"))

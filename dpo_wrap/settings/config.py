@@ -34,7 +34,7 @@ from dpo_wrap.settings.schema import (
     trl_fields,
 )
 from dpo_wrap.settings.values import Complaint, nearest, settle
-from dpo_wrap.settings.yaml_lines import Entry, Fault, read_file, read_override
+from dpo_wrap.settings.yaml_lines import Entry, Fault, override_place, read_file, read_override
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
         try:
             entries += _opened(read_override(text))
         except ConfigError as error:
-            faults.append(Fault(f"--set {text}", str(error)))
+            faults.append(Fault(override_place(text), str(error)))
     # Of one key set twice the last counts, as on any command line.
     replaced, more = _resolve(entries[::-1])
     faults += more
@@ -273,7 +273,7 @@ def _mapping(name: str, text: str) -> Any:
 
 def _in_order(faults: list[Fault], overrides: Sequence[str]) -> list[Fault]:
     """By line of the file, then those of the command line, then those of no line."""
-    said = {f"--set {text}": number for number, text in enumerate(overrides)}
+    said = {override_place(text): number for number, text in enumerate(overrides)}
 
     def order(fault: Fault) -> tuple[int, int]:
         if fault.place in said:
