@@ -33,6 +33,11 @@ EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.ya
 PAGE = "report.html"
 # What the figures do not hang on, so that the config of now decides it.
 SPEED = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
+# What the figures hang on, beside every key under lora:.
+FIXED = {
+    *("model_path", "adapter_path", "chat_template", "overlength", "load_in_4bit", "lora"),
+    *("beta", "max_length", "truncation_mode"),
+}
 AGAIN, LESS = "run the same command again", "--set per_device_eval_batch_size=1"
 SHOWN, CLIPPED = 2, 200
 """Samples on the screen, and characters of each; samples.jsonl holds all."""
@@ -122,13 +127,14 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
 
 def _given(settings: Settings) -> list[str]:
     """The keys that the model's figures hang on, of those that the config gives."""
-    names = ("model_path", "adapter_path", "beta", "max_length", "lora")
-    return [name for name in names if name in settings.places]
+    return [name for name in settings.places if name in FIXED or name.startswith("lora.")]
 
 
 def _value(settings: Settings, name: str) -> Any:
     if name == "lora":
         return settings.lora is not None
+    if name.startswith("lora."):
+        return (settings.lora or {}).get(name.removeprefix("lora."))
     return getattr(settings, name) if hasattr(settings, name) else settings.option(name)
 
 

@@ -135,7 +135,7 @@ def test_the_adapter_is_one_of_a_causal_model_whatever_null_says(build):
         "lora:\n  use_dora: true\n  target_modules: [c_attn]\n  rank_pattern: {c_attn: 2}\n"
         "  modules_to_save: null\n  init_lora_weights: gaussian",
         "push_to_hub: true\nhub_token: secret\nhub_model_id: me/mine\nhub_strategy: end\n"
-        "eval_strategy: no\nfp16: true\ndebug: ''\nmax_length: null",
+        "eval_strategy: no\nfp16: false\ndebug: ''\nmax_length: null",
     ],
 )
 def test_the_resolved_config_repeats_the_run(build, text, tmp_path):

@@ -311,6 +311,8 @@ def test_without_a_finished_run_the_train_command_is_named(trained, tmp_path, ca
 def test_a_config_that_is_not_the_runs_is_refused_by_its_keys(trained, capsys):
     error = refused(capsys, str(trained), "--set", "beta=0.5")
     assert "beta 0.5, trained with 0.1; train it anew" in error
+    error = refused(capsys, str(trained), "--set", "lora.r=3", "--set", "overlength=drop")
+    assert "lora.r 3, trained with" in error and "overlength 'drop', trained with" in error
 
 
 def test_without_a_test_split_the_ways_on_are_named(trained, tmp_path, capsys):

@@ -118,7 +118,7 @@ def test_the_lengths_are_percentiles_by_nearest_rank():
     )
 
     class Nothing:
-        start = None
+        start, closes = None, False
         ends = ends_twice = staticmethod(lambda answer: True)
 
     fit = fitted(made, Nothing, (0, ""), None, "keep_start", "truncate")[1]
@@ -187,3 +187,28 @@ def test_what_is_kept_never_exceeds_the_limit(mode):
         whole = row["prompt_ids"] + row["chosen_ids"]
         expected = whole[:limit] if mode == "keep_start" else whole[max(0, len(whole) - limit) :]
         assert prompt + answer == expected
+
+
+def test_a_cut_at_the_beginning_says_what_becomes_of_the_prompts(tokenizer):
+    triples = [("pppp", "aaaaa" + ENDS, f"b{ENDS}"), ("pp", f"a{ENDS}", f"b{ENDS}")]
+    fit = fit_of(tokenizer, *triples, limit=6, mode="keep_end")
+    assert (fit.too_long, fit.prompt_cut, fit.prompt_gone, fit.end_cut) == (1, 1, 1, 0)
+    assert spoken("train", fit, 6, "truncate") == [
+        "train: 1 of 2 pairs have more than 6 tokens (longest 10): their beginnings cut, 1 of them "
+        "without any prompt on a side (truncation_mode: keep_end; keep_start keeps both sides' "
+        "prompt alike)"
+    ]
+
+
+def test_a_tokenizer_that_closes_every_text_is_named_as_the_cause(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    end = tokenizer.eos_token_id
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {ENDS}", special_tokens=[(ENDS, end)]
+    )
+    fit = fit_of(tokenizer, ("p", f"a{ENDS}{ENDS}", f"b{ENDS}{ENDS}"))
+    assert spoken("train", fit, None, "truncate") == [
+        "train: the tokenizer puts an end of text after every text, also after prompts and twice "
+        "after answers; set add_eos_token: false in its tokenizer_config.json"
+    ]

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,6 +50,11 @@ def adapter(tiny_model_dir, tmp_path):
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model_dir), lora)
     model.save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
+
+
+def data(conversational, tools=False, calls=False):
+    """As much of Splits as the tokenizer is held to."""
+    return SimpleNamespace(conversational=conversational, tools=tools, calls=calls)
 
 
 def refused(call, *args):
@@ -183,14 +189,14 @@ def test_what_bitsandbytes_objects_to_is_shown_with_the_key_that_asked_for_it(
 
 def test_conversations_without_a_template_are_refused_with_the_ways_on(settings):
     tokenizer = load_tokenizer(settings())
-    said = refused(check_data_fit, settings(), tokenizer, True, False)
+    said = refused(check_data_fit, settings(), tokenizer, data(True))
     assert "has no chat template; set chat_template: chatml, or the path of one" in said
 
 
 def test_a_template_for_plain_text_has_no_effect_and_is_refused(settings):
     with_template = settings(chat_template="chatml")
     tokenizer = load_tokenizer(with_template)
-    said = refused(check_data_fit, with_template, tokenizer, False, False)
+    said = refused(check_data_fit, with_template, tokenizer, data(False))
     assert "chat_template: no effect, since the data are plain text" in said
 
 
@@ -217,8 +223,20 @@ def test_chatml_uses_its_own_end_of_turn_where_the_tokenizer_has_it(settings, mo
 
 def test_chatml_has_no_words_for_tools(settings):
     chatml = settings(chat_template="chatml")
-    said = refused(check_data_fit, chatml, load_tokenizer(chatml), True, True)
-    assert "tool calls, which chatml has no words for" in said
+    said = refused(check_data_fit, chatml, load_tokenizer(chatml), data(True, tools=True))
+    assert "the data have tools, which this chat template has no words for" in said
+    said = refused(check_data_fit, chatml, load_tokenizer(chatml), data(True, calls=True))
+    assert "the data have tool calls, which this chat template has no words for" in said
+
+
+def test_a_template_that_renders_tools_takes_them(settings, tmp_path):
+    file = tmp_path / "tools.jinja"
+    file.write_text(
+        "{{ (tools or []) | tojson }}{% for m in messages %}{{ m['content'] }}"
+        "{{ (m['tool_calls'] or []) | tojson }}{% endfor %}"
+    )
+    given = settings(chat_template=str(file))
+    check_data_fit(given, load_tokenizer(given), data(True, tools=True, calls=True))
 
 
 def test_a_template_of_ones_own_is_read_from_its_file(settings, tmp_path):

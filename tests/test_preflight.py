@@ -94,7 +94,7 @@ def test_sft_is_advised_where_the_answers_are_far_from_the_reference(chosen, own
     import torch
 
     batch = LongestBatch(8, 1024, 3 * 2**30, 2**30, 2**20, 1.5)
-    lines = spoken(batch, Familiarity(chosen, own, 16, 10.8), torch.device("cpu"))
+    lines = spoken(batch, Familiarity(chosen, own, 16, 10.8), torch.device("cpu"), ["sigmoid"])
     assert lines[0] == (
         "longest batch: 8 rows of 1,024 tokens; forward and backward took 1.5 s and 1.0 GiB, at "
         "peak 3.0 GiB in this process; AdamW adds 1.0 MiB"
@@ -106,4 +106,4 @@ def test_where_no_prompt_leaves_room_it_is_said():
     import torch
 
     batch = LongestBatch(8, 1024, 1, 1, 1, 1.0)
-    assert spoken(batch, None, torch.device("cpu"))[1].endswith("so its fit is unknown")
+    assert spoken(batch, None, torch.device("cpu"), ["sft"])[1].endswith("so its fit is unknown")

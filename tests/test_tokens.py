@@ -129,3 +129,30 @@ def test_a_tokenizer_of_another_model_is_refused(tokens, tiny_model_dir, tmp_pat
     (other / "config.json").write_text(json.dumps(config | {"vocab_size": 50}))
     with pytest.raises(DataError, match="its embeddings end at 49"):
         tokens(ROWS, model_path=str(other))
+
+
+def test_a_row_that_the_chat_template_refuses_is_named(tokens, tmp_path):
+    """As Gemma's and Mistral's do a system turn."""
+    template = tmp_path / "strict.jinja"
+    template.write_text(
+        "{% for m in messages %}{% if m['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{{ m['content'] }}"
+        "{% endfor %}"
+    )
+    sides = {n: [{"role": "assistant", "content": n}] for n in ("chosen", "rejected")}
+    ask = {"role": "user", "content": "ask"}
+    rows = [
+        {"prompt": [ask], "source": "raw.jsonl:1"} | sides,
+        {"prompt": [{"role": "system", "content": "be"}, ask], "source": "raw.jsonl:2"} | sides,
+    ]
+    with pytest.raises(DataError) as refused:
+        tokens(rows, chat_template=str(template))
+    assert str(refused.value) == (
+        "raw.jsonl:2: the chat template refuses its turns (system user assistant): System role not "
+        "supported; mend or leave out such rows, or give a chat_template that takes them"
+    )
+
+
+def test_answers_that_render_alike_are_not_blamed_on_their_length(tokens):
+    with pytest.raises(DataError, match="have the same tokens twice; the template may have no"):
+        tokens([ROWS[0] | {"chosen": "x", "rejected": "x"}])

@@ -24,6 +24,10 @@ MANY = 0.25
 """The share of pairs from which a property of theirs may be why."""
 TOSS = (0.4, 0.6)
 """Between these an accuracy is that of a coin."""
+WRONG_WAY = -0.01
+"""A mean margin up to this is no rounding: the rejected answers gain on the chosen ones."""
+LOW_BETA = 1e-3
+"""At this beta 10 nats between the answers' changes make a margin of 0.01."""
 PARTED = 1.0
 """Nats between the changes of both answers, from which they do part whatever beta makes of it."""
 
@@ -120,9 +124,9 @@ def likely(found: Measured) -> tuple[list[str], list[str]]:
             "" if found.moved is None else f"{what} moved by {found.moved:.2g}",
         ),
         (
-            abs(nats) >= PARTED,
+            abs(nats) >= PARTED or found.beta < LOW_BETA,
             f"beta {found.beta:g} makes this margin of {nats:.2f} nats between the answers, so "
-            "they do part; raise beta for a margin that pulls harder",
+            "they may part far and the margin stay small; 0.1 is usual",
             f"beta {found.beta:g}",
         ),
         (
@@ -138,9 +142,10 @@ def likely(found: Measured) -> tuple[list[str], list[str]]:
             f"{pairs.cut * 100:.0f} % cut",
         ),
         (
-            TOSS[0] <= found.accuracy <= TOSS[1],
-            f"reward accuracy {found.accuracy:.2f} is a coin's: labels may contradict each other; "
-            "read a dozen pairs",
+            TOSS[0] <= found.accuracy <= TOSS[1]
+            or (found.accuracy < TOSS[0] and found.margin <= WRONG_WAY),
+            f"reward accuracy {found.accuracy:.2f} is a coin's or worse: labels may contradict "
+            "each other, or stand the wrong way round; read a dozen pairs",
             f"reward accuracy {found.accuracy:.2f}",
         ),
         (

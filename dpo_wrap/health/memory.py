@@ -97,7 +97,7 @@ def _remedies(
     batch = trainer.batch if trainer else None
     size, steps = dpo.per_device_train_batch_size, dpo.gradient_accumulation_steps
     if batch is not None and not trainer.model.training and trainer.state.global_step:
-        held_out = dpo.per_device_eval_batch_size
+        held_out = batch["input_ids"].shape[0] // 2
         if held_out > 1:
             yield f"per_device_eval_batch_size: {held_out // 2} (now {held_out})"
     elif trainer is not None:

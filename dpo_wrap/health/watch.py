@@ -56,7 +56,8 @@ class HealthWatch(TrainerCallback):
         margin = sum(entry["rewards/margins"] for entry in since) / len(since)
         if margin < FLAT:
             start = "the warmup" if warmup else "the start"
-            said = f"the margin is {margin:z.4f} in mean since {start}, which is flat"
+            way = "the wrong way" if margin <= -FLAT else "flat"
+            said = f"the margin is {margin:z.4f} in mean since {start}, which is {way}"
             warn(state, "flat", causes_lines(self.trainer, since, said))
 
     def _look_at_chosen(self, state: TrainerState) -> None:

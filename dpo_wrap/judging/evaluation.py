@@ -102,7 +102,7 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
                 f"{settings.place('dataset_path')}: there is no test split to evaluate on; convert "
                 "with --test-size above 0, or name another: --split train, --dataset PATH"
             )
-        check_data_fit(settings, load_tokenizer(settings), splits.conversational, splits.tools)
+        check_data_fit(settings, load_tokenizer(settings), splits)
         yield rows
 
 

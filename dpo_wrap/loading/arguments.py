@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
@@ -71,6 +72,14 @@ def build_arguments(
         notes.append(_dropout_note(settings, dropout))
     dpo = judged(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
     _check_trackers(settings, dpo, notes)
+    base = adapter and adapter.base_model_name_or_path
+    if base and Path(base).name != Path(settings.model_path).name:
+        notes.append(
+            f"{settings.place('adapter_path')}: made on {base}, and model_path is "
+            f"{settings.model_path}; right only where both are the same weights"
+        )
+    if dpo.fp16 and dpo.device.type == "cpu":
+        raise ConfigError(f"{settings.place('fp16')}: no device here has it; remove it")
     if dpo.activation_offloading and dpo.device.type == "cpu":
         place = settings.place("activation_offloading")
         raise ConfigError(f"{place}: there is no GPU to offload from; remove it")

@@ -20,6 +20,9 @@ class Kind:
 
     conversational: bool
     tools: bool
+    """Whether any row brings definitions of tools."""
+    calls: bool
+    """Whether any message may call one."""
 
 
 def check_columns(rows: Dataset, path: str, split: str) -> Kind:
@@ -50,7 +53,7 @@ def check_columns(rows: Dataset, path: str, split: str) -> Kind:
             f"{path}: every answer begins with its prompt, which would be trained on twice; "
             "convert the raw data: python -m data_tools.convert"
         )
-    return Kind(conversational, _has_tools(rows))
+    return Kind(conversational, _has_tools(rows), _has_calls(rows))
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -126,8 +129,10 @@ def _some(column: pa.ChunkedArray) -> bool:
 
 
 def _has_tools(rows: Dataset) -> bool:
-    if "tools" in rows.column_names and _some(rows.data.column("tools")):
-        return True
+    return "tools" in rows.column_names and _some(rows.data.column("tools"))
+
+
+def _has_calls(rows: Dataset) -> bool:
     types = (rows.with_format("arrow").features.arrow_schema.field(name).type for name in SIDES)
     return any(
         "tool_calls" in {part.name for part in kind.value_type}

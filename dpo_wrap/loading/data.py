@@ -40,7 +40,8 @@ class Splits:
     test: Dataset | None
     conversational: bool
     tools: bool
-    """Whether any row brings tools or tool calls, which a chat template must have words for."""
+    calls: bool
+    """Whether any row brings tools, or calls them, which a chat template must have words for."""
     fingerprint: str
     """Hex digest of what is trained and tested on: the rows, in their order."""
     notes: list[str]
@@ -91,7 +92,8 @@ def load_splits(settings: Settings, standing: Path, aside: Path) -> Splits:
         )
     fingerprint = _fingerprint([train] + ([test] if test is not None else []))
     tools = any(kind.tools for kind in every)
-    return Splits(train, test, every[0].conversational, tools, fingerprint, notes)
+    calls = any(kind.calls for kind in every)
+    return Splits(train, test, every[0].conversational, tools, calls, fingerprint, notes)
 
 
 def adopt(standing: Path, aside: Path) -> None:

@@ -34,6 +34,10 @@ class Fit:
     """Both answers are the same tokens, for most because what told them apart was cut."""
     end_cut: int
     """Kept, but an answer's end is cut off, so that stopping is not learned from it."""
+    prompt_cut: int
+    """Kept, but with truncation_mode: keep_end a side's prompt has lost its beginning."""
+    prompt_gone: int
+    """Of these, pairs of which a side is left without any prompt."""
     endless: int
     """An answer ends in no token that generation stops at, cut or not."""
     two_ends: int
@@ -46,6 +50,8 @@ class Fit:
     """The prompt's own tokens are no prefix of those of prompt and answer."""
     moved_text: str
     """The end of the first such prompt, which is trained without it."""
+    closes: bool
+    """The tokenizer itself puts an end of text after every text, also after a prompt."""
     kept: int
     lengths: dict[str, tuple[int, ...]]
     """Tokens of the prompt, the chosen, the rejected answer and of the whole, at SHARES."""
@@ -64,12 +70,15 @@ class Marks:
     stops: frozenset[int]
     start: int | None
     """The begin-of-text id, where the tokenizer puts one before plain text."""
+    closes: bool
+    """Whether the tokenizer itself puts an end after every text."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Marks":
         bos = tokenizer.bos_token_id
-        begins = bos is not None and tokenizer("")["input_ids"][:1] == [bos]
-        return cls(tokenizer, frozenset(stop_ids(tokenizer)), bos if begins else None)
+        ids = tokenizer("a")["input_ids"]
+        begins, closes = bos is not None and ids[:1] == [bos], ids[-1:] == [tokenizer.eos_token_id]
+        return cls(tokenizer, frozenset(stop_ids(tokenizer)), bos if begins else None, closes)
 
     def ends(self, answer: list[int]) -> bool:
         """Whether nothing but white space follows the answer's last stop."""
@@ -77,7 +86,7 @@ class Marks:
         return place is not None and self._blank(tuple(answer[place:]))
 
     def ends_twice(self, answer: list[int]) -> bool:
-        return len(answer) > 1 and answer[-1] == answer[-2] and answer[-1] in self.stops
+        return len(answer) > 1 and answer[-1] in self.stops and answer[-2] in self.stops
 
     @lru_cache(maxsize=1024)  # noqa: B019 - few tails exist, and the marks live as long as a run
     def _blank(self, ids: tuple[int, ...]) -> bool:
@@ -110,7 +119,7 @@ def fitted(
     `moved` is what tokens.moved_boundaries found.
     """
     keep: list[int] = []
-    names = ("too_long", "prompt_fills", "identical", "end_cut")
+    names = ("too_long", "prompt_fills", "identical", "end_cut", "prompt_cut", "prompt_gone")
     count = dict.fromkeys((*names, "endless", "two_ends", "two_starts", "no_start"), 0)
     lengths = {name: array("I") for name in ("prompt", "chosen", "rejected", "pair")}
     for number, row in enumerate(rows_of(tokens)):
@@ -135,8 +144,12 @@ def fitted(
         else:
             keep.append(number)
             count["end_cut"] += long and mode == "keep_start"
+            if long and mode == "keep_end":
+                left = [len(kept_ids(row, side, limit, mode)[0]) for side in ("chosen", "rejected")]
+                count["prompt_cut"] += min(left) < len(prompt)
+                count["prompt_gone"] += min(left) == 0
     shown = {name: _percentiles(values) for name, values in lengths.items()}
-    both = {"moved": moved[0], "moved_text": moved[1]}
+    both = {"moved": moved[0], "moved_text": moved[1], "closes": marks.closes}
     return keep, Fit(pairs=len(tokens), kept=len(keep), lengths=shown, **count, **both)
 
 
@@ -154,7 +167,12 @@ def spoken(split: str, fit: Fit, limit: int | None, overlength: str) -> list[str
     lines = []
     if fit.too_long or fit.identical:
         lines.append(f"{split}: {'; '.join(_cut(fit, limit, overlength))}")
-    if fit.moved:
+    if fit.closes:
+        lines.append(
+            f"{split}: the tokenizer puts an end of text after every text, also after prompts and "
+            "twice after answers; set add_eos_token: false in its tokenizer_config.json"
+        )
+    elif fit.moved:
         lines.append(
             f"{split}: in {fit.moved:,} of {fit.pairs:,} pairs the prompt's tokens are no prefix "
             f"of prompt and answer's, so its end is left out, such as {fit.moved_text[:40]!r}; "
@@ -166,10 +184,10 @@ def spoken(split: str, fit: Fit, limit: int | None, overlength: str) -> list[str
             "generation stops at, so the model is not taught to stop there; give a chat_template "
             "that ends a turn in one"
         )
-    if fit.two_ends:
+    if fit.two_ends and not fit.closes:
         lines.append(
             f"{split}: in {fit.two_ends:,} of {fit.pairs:,} pairs an answer ends in two ends of "
-            "text; remove the one from the data, or from the template"
+            "text or turn; remove the one from the data, or from the template"
         )
     if fit.two_starts:
         lines.append(
@@ -206,7 +224,12 @@ def _cut(fit: Fit, limit: int | None, overlength: str) -> Iterator[str]:
         if overlength == "drop":
             done = "dropped"
         else:
-            done = "their answers cut"
+            done = "their beginnings cut" if fit.prompt_cut else "their answers cut"
+            if fit.prompt_gone:
+                done += (
+                    f", {fit.prompt_gone} of them without any prompt on a side (truncation_mode: "
+                    "keep_end; keep_start keeps both sides' prompt alike)"
+                )
             if fit.prompt_fills:
                 done += f", {fit.prompt_fills} of them dropped (the prompt alone fills it)"
             if fit.end_cut:

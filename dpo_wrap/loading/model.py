@@ -127,7 +127,12 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
         model, loading = create_model_from_path(located(path), output_loading_info=True, **kwargs)
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
+    except (TypeError, ValueError, ImportError) as error:
+        if "model_init_kwargs" in settings.places:
+            given = settings.place("model_init_kwargs")
+            raise ConfigError(f"{given}: {path!r} cannot be loaded so: {one_line(error)}") from None
+        raise ModelError(f"{place} {path!r}: its weights failed: {one_line(error)}") from None
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{place} {path!r}: its weights failed: {one_line(error)}") from None
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(

@@ -50,14 +50,15 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     """
     config = load_config(settings)
     adapter = load_adapter_config(settings)
-    tokenizer = load_tokenizer(settings)
+    replaced: list[str] = []
+    tokenizer = load_tokenizer(settings, replaced)
     _check_devices(settings)
     arguments = build_arguments(settings, config, adapter)
     _check_connected(arguments.dpo)
     check_targets(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, standing, aside)
-    check_data_fit(settings, tokenizer, splits.conversational, splits.tools)
+    check_data_fit(settings, tokenizer, splits)
     tokens, fits = {}, {}
     for name, rows in (("train", splits.train), ("test", splits.test)):
         if rows is not None:
@@ -80,7 +81,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         train=tokens["train"],
         test=tokens.get("test") or None,
         fits=fits,
-        notes=[*arguments.notes, *splits.notes, *said],
+        notes=[*replaced, *arguments.notes, *splits.notes, *said],
     )
 
 

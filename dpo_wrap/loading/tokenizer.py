@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dpo_wrap.errors import ModelError, one_line
+from dpo_wrap.loading.data import Splits
 from dpo_wrap.loading.hub import located
 from dpo_wrap.settings.config import Settings
 
@@ -18,13 +19,23 @@ CHATML = (
     "{{% if add_generation_prompt %}}{{{{ '\\n<|im_start|>assistant\\n' }}}}{{% endif %}}"
 )
 CHATML_END = "<|im_end|>"
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "probe_tool",
+        "description": "A probe.",
+        "parameters": {"type": "object", "properties": {"x": {"type": "string"}}},
+    },
+}
+CALL = {"type": "function", "function": {"name": "probe_call", "arguments": {"x": "1"}}}
 PROBE = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
 
 
-def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
+def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of the adapter to go on from, where it has one, else of the base model.
 
-    With `chat_template` given it carries that template. Raises ModelError.
+    With `chat_template` given it carries that template; one that it replaces is a note. Raises
+    ModelError.
     """
     source = located(settings.model_path)
     if settings.adapter_path is not None:
@@ -58,29 +69,48 @@ def load_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     # It warns of the first text beyond its context; tokens.py counts all of them and says so.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     if settings.chat_template is not None:
-        tokenizer.chat_template = _template(settings, tokenizer)
+        before, tokenizer.chat_template = tokenizer.chat_template, _template(settings, tokenizer)
+        if notes is not None and before not in (None, tokenizer.chat_template):
+            notes.append(
+                f"{settings.place('chat_template')}: takes the place of the template in {source}, "
+                "with other prompts than that model was trained on"
+            )
         _check_template(settings, tokenizer)
     return tokenizer
 
 
-def check_data_fit(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, conversational: bool, tools: bool
-) -> None:
-    """Raise ModelError where conversations meet no template, or a template no conversations."""
+def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
+    """Raise ModelError where conversations meet no template, or a template no words for them."""
     place = settings.place("chat_template")
-    if not conversational and settings.chat_template is not None:
-        raise ModelError(f"{place}: no effect, since the data are plain text; remove it")
-    if conversational and tokenizer.chat_template is None:
+    if not splits.conversational:
+        if settings.chat_template is not None:
+            raise ModelError(f"{place}: no effect, since the data are plain text; remove it")
+        return
+    if tokenizer.chat_template is None:
         raise ModelError(
             f"{settings.place('model_path')}: the data are conversations, and this tokenizer has "
             "no chat template; set chat_template: chatml, or the path of one, or convert the "
             "data to plain text"
         )
-    if settings.chat_template == "chatml" and tools:
-        raise ModelError(
-            f"{place}: the data have tool calls, which chatml has no words for; give the path of a "
-            "template that renders them"
-        )
+    said = _rendered_tools(tokenizer)
+    for there, what, name in (
+        (splits.calls, "tool calls", CALL["function"]["name"]),
+        (splits.tools, "tools", TOOL["function"]["name"]),
+    ):
+        if there and said is not None and name not in said:
+            raise ModelError(
+                f"{place}: the data have {what}, which this chat template has no words for, so "
+                "they would be left out in silence; give the path of a template that renders them"
+            )
+
+
+def _rendered_tools(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A tool and a call of it in the template's words; None where it refuses them aloud."""
+    calling = [PROBE[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}]
+    try:
+        return tokenizer.apply_chat_template(calling, tools=[TOOL], tokenize=False)
+    except Exception:  # a template is code and may raise anything; rows that it refuses are named
+        return None
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -110,7 +140,7 @@ def _template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> str:
         known = CHATML_END in tokenizer.get_vocab()
         # A mark that is no token of its own is spelled out in letters, and nothing stops there.
         end = CHATML_END if known else tokenizer.eos_token
-        begins = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
         start = tokenizer.bos_token if begins else ""
         return CHATML.format(start=json.dumps(start), end=json.dumps(end))
     try:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
-from dpo_wrap.errors import DataError
+from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.loading.data import nothing_kept
 from dpo_wrap.loading.fit import BATCH, IDS, Fit, Marks, fitted
 from dpo_wrap.loading.model import context_length
@@ -38,9 +38,12 @@ def tokenize(
     with nothing_kept():
         # TRL's own method, which needs of its trainer the tokenizer alone. With a max_length it
         # would drop rows uncounted.
-        tokens = DPOTrainer._prepare_dataset(
-            SimpleNamespace(_tokenizer=tokenizer), rows, tokenizer, plain, split
-        )
+        try:
+            tokens = DPOTrainer._prepare_dataset(
+                SimpleNamespace(_tokenizer=tokenizer), rows, tokenizer, plain, split
+            )
+        except Exception as error:  # a template is code and may raise anything
+            raise _unrendered(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)
     limit = dpo.max_length or context_length(config)
     marks = Marks.of(tokenizer)
@@ -64,6 +67,25 @@ def moved_boundaries(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> tup
                 example = example or tokenizer.decode(whole[len(kept) :])
                 moved += 1
     return moved, example
+
+
+def _unrendered(
+    rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, error: Exception
+) -> Exception:
+    """The first row that the chat template refuses, as a DataError; else the error itself."""
+    for number, row in enumerate(rows if tokenizer.chat_template else ()):
+        keywords = row.get("chat_template_kwargs") or {}
+        for side in ("chosen", "rejected"):
+            try:
+                tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=False, **keywords)
+            except Exception as refusal:
+                name = row.get("source") or f"row {number} of {split}"
+                roles = " ".join(message["role"] for message in row["prompt"] + row[side])
+                return DataError(
+                    f"{name}: the chat template refuses its turns ({roles}): {one_line(refusal)}; "
+                    "mend or leave out such rows, or give a chat_template that takes them"
+                )
+    return error
 
 
 def _prompt_ids(batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
@@ -97,6 +119,7 @@ def _refuse(
     found = (
         f"{fit.too_long} of {fit.pairs} pairs have more than {limit} tokens (longest {fit.longest})"
     )
+    mend = "raise max_length" if fit.too_long else "the template may have no words for them"
     if fit.too_long and max_length is None:
         raise DataError(
             f"{settings.place('max_length')}: nothing is cut without it, but in {split} {found}, "
@@ -111,7 +134,7 @@ def _refuse(
         raise DataError(
             f"{settings.place('dataset_path')}: nothing is left of {split}: {found}, "
             f"{fit.prompt_fills} prompts fill it alone, {fit.identical} pairs have the same tokens "
-            "twice; raise max_length"
+            f"twice; {mend}"
         )
 
 

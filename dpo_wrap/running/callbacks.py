@@ -73,6 +73,13 @@ class MetricsLog(TrainerCallback):
             trained = [line["step"] for line in lines if "loss" in line]
             self.cut = state.global_step > (trained[-1] if trained else 0)
 
+    def on_step_end(self, args, state, control, **kwargs):
+        # A run shorter than logging_steps would end without a figure.
+        last, logs = state.global_step >= state.max_steps, state.log_history
+        if last and args.logging_strategy != "no" and not any("loss" in log for log in logs):
+            control.should_log = True
+        return control
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or not logs or "train_loss" in logs:
             return

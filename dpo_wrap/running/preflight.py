@@ -104,10 +104,9 @@ def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:
     context = context_length(prepared.config) or dpo.max_length
     room = context - NEW_TOKENS if context else None
     pad_id, model = tokenizer.pad_token_id, trainer.model
-    rows = [
-        kept_ids(row, "chosen", dpo.max_length, dpo.truncation_mode)
-        for row in _drawn(prepared, room)
-    ]
+    drawn_rows = _drawn(prepared, room)
+    rows = [kept_ids(row, "chosen", dpo.max_length, dpo.truncation_mode) for row in drawn_rows]
+    rows = [(prompt, answer) for prompt, answer in rows if prompt and answer]
     if not rows:
         return None
     model.eval()
@@ -116,18 +115,24 @@ def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:
     torch.manual_seed(dpo.seed)
     for start in range(0, len(rows), size):
         prompts, answers = map(list, zip(*rows[start : start + size], strict=True))
-        drawn = draw_answers(model, prompts, dpo, stops, NEW_TOKENS, pad_id)
-        for whose, texts in (("chosen", answers), ("own", drawn)):
-            logps = answer_logps(model, answer_batch(prompts, texts, pad_id), dpo)
+        for whose in ("chosen", "own"):
+            if whose == "own":
+                answers = draw_answers(model, prompts, dpo, stops, NEW_TOKENS, pad_id)
+            logps = answer_logps(model, answer_batch(prompts, answers, pad_id), dpo)
+            if not logps.isfinite().all():
+                # Nothing can be drawn from such probabilities either.
+                return Familiarity(math.nan, math.nan, len(rows), math.nan)
             nats[whose] -= logps.sum().item()
-            tokens[whose] += sum(map(len, texts))
+            tokens[whose] += sum(map(len, answers))
     chosen, own = (nats[whose] / max(1, tokens[whose]) for whose in ("chosen", "own"))
     guess = math.log(prepared.config.get_text_config().vocab_size)
     return Familiarity(chosen, own, len(rows), guess)
 
 
-def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -> list[str]:
-    """Both measurements in lines."""
+def spoken(
+    batch: LongestBatch, fit: Familiarity | None, device: torch.device, losses: list[str]
+) -> list[str]:
+    """Both measurements in lines; of a run on sft alone none advises what it does itself."""
     where = "on the GPU" if device.type == "cuda" else "in this process"
     lines = [
         f"longest batch: {batch.rows} rows of {batch.tokens:,} tokens; forward and backward took "
@@ -135,6 +140,9 @@ def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -
     ]
     if batch.optimizer is not None:
         lines[0] += f"; AdamW adds {readable(batch.optimizer)}"
+    if fit is not None and math.isnan(fit.chosen):
+        text = "reference: the log-probability of some chosen answers is no number"
+        return [*lines, f"{text}; a run would stop there and name the row: look at the weights"]
     if fit is None:
         return [*lines, "reference: no prompt leaves room for a sample, so its fit is unknown"]
     text = (
@@ -143,7 +151,7 @@ def spoken(batch: LongestBatch, fit: Familiarity | None, device: torch.device) -
     )
     if fit.ignorant:
         text += f"; a guess costs {fit.guess:.2f}, so it knows next to nothing of such text"
-    if fit.far or fit.ignorant:
+    if (fit.far or fit.ignorant) and losses != ["sft"]:
         text += "; run SFT on the chosen answers first (configs/recipes/sft-then-dpo)"
     return [*lines, text]
 

@@ -49,7 +49,8 @@ def dry_run(settings: Settings, resume: str) -> int:
             with memory.explained(prepared, trainer):
                 batch = preflight.longest_batch(trainer, prepared)
                 fit = preflight.familiarity(trainer, prepared)
-            say(*preflight.spoken(batch, fit, prepared.arguments.dpo.device))
+            dpo = prepared.arguments.dpo
+            say(*preflight.spoken(batch, fit, dpo.device, dpo.loss_type))
         if start.finished is not None:
             say(f"{out} holds this very run, finished; training would do nothing")
         say("dry run: nothing was written")

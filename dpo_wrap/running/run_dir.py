@@ -138,6 +138,11 @@ def versions() -> dict[str, str]:
 
 def _named(path: Path, directory: Path, identity: dict[str, Any]) -> Checkpoint:
     found = checkpoints.read(path) if path.is_dir() else "does not exist"
+    if inside := checkpoints.find(path):
+        raise ConfigError(
+            f"--resume {path}: a run, not one of its checkpoints; there are "
+            f"{', '.join(map(str, inside))}, and --resume auto takes the newest that is whole"
+        )
     if path.resolve().parent != directory.resolve() and is_run(directory):
         raise ConfigError(
             f"--resume {path}: another run stands in output_dir {directory}; choose another "

@@ -75,6 +75,8 @@ class PreparedTrainer(DPOTrainer):
         # Each process adds its own random state.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            # A pickle of the arguments, tokens among them, that no resume reads.
+            (folder / "training_args.bin").unlink(missing_ok=True)
             resumable = not self.args.save_only_model
             write_mark(folder, self.identity, resumable, self._total_train_tokens)
             rotate_checkpoints(

@@ -25,6 +25,7 @@ from dpo_wrap.settings.keys import (
     SHORT_NAMES,
     WORDS,
 )
+from dpo_wrap.settings.relations import WITHOUT_EFFECT
 from dpo_wrap.settings.schema import (
     Field,
     Kind,
@@ -225,12 +226,20 @@ def _value(name: str, value: Any) -> Any:
 
 def _foreign(name: str, value: Any) -> Any:
     """The value of an option of TRL or peft; raises Complaint."""
+    if name == "report_to" and value is None:
+        return "none"
     kind = _every_field()[name].kind
     if name in WORDS:
         kind = Kind(kind.names - {"any"}, kind.element, WORDS[name])
     if isinstance(value, str) and {"dict", "str"} <= kind.names:
         value = _mapping(name, value)
-    value = settle(value, kind, RANGES.get(name))
+    try:
+        value = settle(value, kind, RANGES.get(name))
+    except Complaint:
+        if name in WITHOUT_EFFECT:
+            # Mending the type would only lead to this.
+            raise Complaint(f"it would have no effect: {WITHOUT_EFFECT[name]}") from None
+        raise
     if name == "loss_type" and value == []:
         raise Complaint("empty; name at least one loss")
     if (refusal := refused(name, value)) is not None:
