@@ -265,3 +265,15 @@ def test_a_refusal_comes_within_two_seconds_and_before_torch_is_imported(tmp_pat
     assert time.perf_counter() - started < 2
     assert done.stdout == "2 []\n"
     assert len(done.stderr.splitlines()) == 5
+
+
+def test_a_key_without_effect_is_refused_for_that_whatever_its_value(faults):
+    assert faults("resume_from_checkpoint: true\nremove_unused_columns: maybe\n") == [
+        "config.yaml:4: resume_from_checkpoint: it would have no effect: use --resume PATH",
+        "config.yaml:5: remove_unused_columns: it would have no effect: DPOTrainer picks the "
+        "columns that it needs; remove it",
+    ]
+
+
+def test_no_tracker_may_be_spelled_as_null(load):
+    assert load("report_to: null").option("report_to") == "none"

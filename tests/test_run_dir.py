@@ -308,3 +308,10 @@ def test_a_process_that_is_stopped_leaves_a_run_to_go_on_with(run, tmp_path, cap
     assert run("--dry-run", **keys)[0] == 0
     said = capsys.readouterr().out
     assert "going on from" in said and "steps: 3000, of which" in said
+
+
+def test_the_run_named_in_place_of_its_checkpoint_is_refused_with_those_inside(run, capsys):
+    _, out = run(save_steps=3, save_strategy="steps")
+    assert run("--resume", str(out), save_steps=3, save_strategy="steps")[0] == 2
+    said = capsys.readouterr().err
+    assert f"--resume {out}: a run, not one of its checkpoints; there are {out}/checkpoint-" in said

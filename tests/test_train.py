@@ -318,3 +318,39 @@ def test_a_test_split_that_is_all_too_long_stops_a_run_only_where_it_is_evaluate
     )
     assert status == 2
     assert "nothing is left of test" in capsys.readouterr().err
+
+
+def test_a_run_shorter_than_logging_steps_still_ends_with_figures(run):
+    status, out = run(max_steps=2, logging_steps=10)
+    assert status == 0
+    assert [line["step"] for line in metrics(out)] == [2]
+    assert "reward_margin" in json.loads((out / "run.json").read_text())["figures"]
+
+
+def test_without_logging_nothing_is_logged(run):
+    status, out = run(max_steps=2, logging_steps=None, logging_strategy="no")
+    assert status == 0 and metrics(out) == []
+
+
+def test_a_policy_that_does_not_start_at_its_reference_is_said(run, capsys):
+    status, _ = run("--dry-run", lora={"init_lora_weights": False}, beta=0.01)
+    assert status == 1
+    assert "the policy does not start at its reference" in capsys.readouterr().out
+
+
+def test_no_token_is_left_in_a_checkpoint(run):
+    _, out = run(hub_token="hf_secret", save_strategy="steps", save_steps=3)
+    assert (out / "checkpoint-3" / "optimizer.pt").is_file()
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"hf_secret" in path.read_bytes()]
+
+
+def test_half_precision_that_no_device_has_is_refused(run, capsys):
+    assert run(fp16=True)[0] == 2
+    assert "fp16: no device here has it; remove it" in capsys.readouterr().err
+
+
+def test_what_the_model_cannot_be_loaded_with_is_named_by_its_key(run, capsys):
+    assert run(model_init_kwargs={"dtype": "float8"})[0] == 2
+    said = capsys.readouterr().err
+    assert "model_init_kwargs: " in said and "cannot be loaded so: Invalid `dtype`" in said
