@@ -1,14 +1,38 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders aside that are known as this program's."""
 
 import os
+import shutil
 from pathlib import Path
+
+from dpo_wrap.errors import ConfigError
+
+OWN = ".dpo_wrap"
+"""A file that tells a folder of this program's from anybody else's of that name."""
 
 
 def write_atomically(path: Path, text: str) -> None:
     """The file is there whole or not at all, also after a power cut."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def make_own(folder: Path) -> None:
+    """Make the folder, marked as this program's; `clear_own` removes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OWN).touch()
+
+
+def clear_own(folder: Path) -> None:
+    """Remove what an earlier run left aside. Raises ConfigError for a folder of somebody else's."""
+    if (folder / OWN).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists() or folder.is_symlink():
+        raise ConfigError(f"{folder}: stands where this command works aside; move it away")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
 from dpo_wrap.loading.hub import check_paths, settle_environment
 from dpo_wrap.settings.config import Settings, load_settings
-from dpo_wrap.signals import Stop
+from dpo_wrap.signals import Stop, leave
 from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ were refused."""
 EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.yaml", "run.json"
 PAGE = "report.html"
 # What the figures do not hang on, so that the config of now decides it.
+READ = {
+    *("beta", "max_length", "truncation_mode", "bf16", "fp16", "tf32", "use_cpu", "seed"),
+    *("per_device_eval_batch_size", "dataset_num_proc", "model_init_kwargs", "trust_remote_code"),
+}
+NOT_JUDGED = {
+    "sync_ref_model": "the reference that moved is not kept, and eval takes the one of the start",
+    "ld_alpha": "eval scores whole answers alike",
+}
 SPEED = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
 # What the figures hang on, beside every key under lora:.
 FIXED = {
@@ -110,6 +118,13 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
             for name in differing
         )
         raise ConfigError(f"the config is not the one of the run in {run}: {said}; train it anew")
+    if dataset is not None and not dataset.strip():
+        raise ConfigError("--dataset: empty; give the path of a dataset")
+    # Schedules, savings and the choice of a best checkpoint are done with.
+    for name, why in NOT_JUDGED.items():
+        if trained.trl.get(name):
+            print(f"{name}: {why}, so the trainer's own figures differ", file=sys.stderr)
+    kept = {name: value for name, value in trained.trl.items() if name in READ}
     speed = {name: settings.trl[name] for name in SPEED if name in settings.trl}
     paths, places = settings.dataset_path, settings.places
     if dataset:
@@ -121,7 +136,9 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
         metrics=settings.metrics,
         places=places,
         source=settings.source,
-        trl=dict(trained.trl) | speed | {"report_to": "none", "eval_strategy": "no"},
+        trl=kept | speed,
+        chat_template=None,  # the run's tokenizer has it already
+        early_stopping_patience=None,
     )
 
 
@@ -244,4 +261,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -16,7 +16,7 @@ from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
 from dpo_wrap.loading.hub import check_paths, settle_environment
 from dpo_wrap.running import checkpoints
 from dpo_wrap.settings.config import Settings, load_settings
-from dpo_wrap.signals import Stop
+from dpo_wrap.signals import Stop, leave
 
 AGAIN, LESS = "run the same command again", "a machine with more memory"
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any folder with a LoRA
@@ -79,7 +79,7 @@ def merge_settings(run_dir: str, out_dir: str) -> Settings:
 
     Raises ModelError where RUN_DIR has no adapter, ConfigError where OUT_DIR cannot be written.
     """
-    run, out = Path(run_dir).expanduser(), Path(out_dir).expanduser()
+    run, out = Path(run_dir).expanduser(), Path(out_dir).expanduser().resolve()
     _check_run(run)
     of_checkpoint = checkpoints.FOLDER.match(run.name) is not None
     homes = [run, run.parent] if of_checkpoint else [run]
@@ -194,4 +194,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

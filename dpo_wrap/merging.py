@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
+from dpo_wrap.atomic import OWN, clear_own, make_own
 from dpo_wrap.errors import ModelError, RunError, one_line
 from dpo_wrap.loading.model import init_kwargs, load_adapter_config, load_config, load_policy
 from dpo_wrap.loading.tokenizer import load_tokenizer, stop_ids
@@ -175,13 +176,18 @@ def _reloaded(settings: Settings, part: Path) -> PreTrainedModel:
 def _written_aside(out: Path) -> Iterator[Path]:
     """OUT.part, which becomes OUT when all went well, and else is removed."""
     part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    clear_own(part)
+    new = [folder for folder in part.parents if not folder.exists()]
     try:
-        part.mkdir(parents=True)
+        make_own(part)
         yield part
+        (part / OWN).unlink()
         os.rename(part, out)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            for folder in new:
+                folder.rmdir()
 
 
 def _spoken(agreement: Agreement) -> str:

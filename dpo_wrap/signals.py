@@ -2,9 +2,23 @@
 
 import os
 import signal
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with this status, whatever was caught on the way.
+
+    CPython ends with 130 where a KeyboardInterrupt has passed through exec, as dataclasses use it
+    while modules are imported, though it was caught.
+    """
+    if status == 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 class Stop:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dpo_wrap.errors import ConfigError, DpoWrapError
 from dpo_wrap.loading.hub import check_paths, check_push, settle_environment
 from dpo_wrap.settings.config import documented_keys, load_settings
-from dpo_wrap.signals import Stop
+from dpo_wrap.signals import Stop, leave
 
 EXAMPLES = """examples:
   python -m dpo_wrap.train configs/dpo_config.yaml
@@ -70,7 +70,9 @@ def config_path(arguments: argparse.Namespace) -> str:
         raise ConfigError("two configs were named; name one, as CONFIG or with --config")
     path = arguments.config or arguments.config_option
     if path is None:
-        raise ConfigError("no config was named; python -m dpo_wrap.train configs/dpo_config.yaml")
+        raise ConfigError(
+            "no config was named; give one as CONFIG, such as configs/dpo_config.yaml"
+        )
     return path
 
 
@@ -117,4 +119,4 @@ def _keys_help() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -399,3 +400,92 @@ def test_a_continued_adapter_is_judged_against_the_one_that_it_went_on_from(trai
     found = evaluated(config, "--samples", "2")
     assert found["reward_margin"] == pytest.approx(0, abs=1e-3)
     assert figures_of(trained)["reward_margin"] > 0.05  # against the base it is far from it
+
+
+def test_a_run_that_kept_its_best_checkpoint_is_judged(tmp_path, tiny_model_dir):
+    data = write_pairs(tmp_path / "pairs.jsonl", 60)
+    steps = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    best = {"load_best_model_at_end": True, "early_stopping_patience": 9}
+    figure = {"metric_for_best_model": "eval_rewards/accuracies", "push_to_hub": False}
+    config = write_config(tmp_path, tiny_model_dir, data, **steps, **best, **figure)
+    assert train.main([str(config)]) == 0
+    assert evaluated(config, "--samples", "2")["examples"] > 0
+
+
+SHORT = ("--samples", "2", "--max-new-tokens", "6")
+
+
+def spoiled(tmp_path, trained, change):
+    """A copy of the trained run whose adapter's tensors were changed, and its config."""
+    from safetensors.torch import load_file, save_file
+
+    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
+    shutil.copytree(keys["output_dir"], tmp_path / "run")
+    file = tmp_path / "run/adapter_model.safetensors"
+    save_file(change(load_file(file)), file)
+    (tmp_path / "c.yaml").write_text(
+        yaml.safe_dump(keys | {"output_dir": str(tmp_path / "run")}), encoding="utf-8"
+    )
+    return str(tmp_path / "c.yaml")
+
+
+def test_weights_that_are_not_all_there_are_refused(trained, tmp_path, capsys):
+    half = spoiled(tmp_path, trained, lambda tensors: dict(list(tensors.items())[1:]))
+    assert "could not be loaded" in refused(capsys, half, "--samples", "0")
+
+
+def test_weights_that_are_no_numbers_are_one_line(trained, tmp_path, capsys):
+    bad = spoiled(
+        tmp_path, trained, lambda tensors: {n: t * float("nan") for n, t in tensors.items()}
+    )
+    assert eval_command.main([bad, "--samples", "0"]) == 1
+    said = capsys.readouterr().err
+    assert "their log-probabilities are no numbers (NaN)" in said and "Traceback" not in said
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_samples_are_of_the_whole_distribution_whatever_the_model_is_configured_to(trained):
+    """A generation_config.json of penalties, beams and forbidden tokens changes no draw."""
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from dpo_wrap.judging.sampling import draw_answers
+
+    model = AutoModelForCausalLM.from_pretrained(
+        yaml.safe_load(trained.read_text(encoding="utf-8"))["model_path"]
+    )
+    dpo = SimpleNamespace(bf16=False, fp16=False, device=torch.device("cpu"))
+    drawn = []
+    for odd in ({}, {"suppress_tokens": list(range(1, 200)), "num_return_sequences": 2}):
+        model.generation_config = GenerationConfig()
+        vars(model.generation_config).update(odd)
+        torch.manual_seed(0)
+        drawn.append(draw_answers(model, [[5, 6], [7]], dpo, [0], 12, 0))
+        assert model.generation_config.suppress_tokens == odd.get("suppress_tokens")
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 2
+
+
+def test_an_empty_dataset_is_a_fault_of_usage(trained, capsys):
+    assert "--dataset: empty" in refused(capsys, str(trained), "--dataset", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "failed on the samples"),
+        ("return {'x': float('nan')}", "x is nan and nan, which are no figures"),
+        ("return {'x': 1.0, 'x_per_example': [1.0] * self.n()}", "failed on the samples"),
+    ],
+)
+def test_a_metric_that_gives_no_figures_is_refused(trained, tmp_path, capsys, body, said):
+    module = tmp_path / "odd.py"
+    module.write_text(
+        "import datasets\nimport evaluate\n\n\nclass Odd(evaluate.Metric):\n"
+        "    count = 0\n\n    def n(self):\n        Odd.count += 1\n        return Odd.count\n\n"
+        "    def _info(self):\n        features = datasets.Features("
+        "{'predictions': datasets.Value('string')})\n"
+        "        return evaluate.MetricInfo(description='', citation='', features=features)\n\n"
+        f"    def _compute(self, predictions):\n        {body}\n"
+    )
+    error = refused(capsys, str(trained), "--set", f"metrics={module}", *SHORT)
+    assert said in error and "metrics" in error

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_wrap import merge, merging, probes
+from dpo_wrap.atomic import make_own
 from tests.training import TALK, runner
 
 QUESTION = [{"role": "user", "content": "Day 3: it was"}]
@@ -414,11 +415,29 @@ def test_a_signal_leaves_nothing(trained, tmp_path, monkeypatch, capsys):
 
 
 def test_what_a_killed_merge_left_is_replaced(trained, tmp_path):
-    (tmp_path / "merged.part").mkdir()
+    make_own(tmp_path / "merged.part")
     (tmp_path / "merged.part/model-00001-of-00009.safetensors").write_text("half")
     assert merge.main([str(trained), str(tmp_path / "merged")]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"]
     assert len(list((tmp_path / "merged").glob("*.safetensors"))) == 1
+
+
+def test_a_folder_of_somebody_elses_is_not_cleared_away(trained, tmp_path, capsys):
+    (tmp_path / "merged.part").mkdir()
+    (tmp_path / "merged.part/thesis.txt").write_text("mine")
+    assert merge.main([str(trained), str(tmp_path / "merged")]) == 2
+    assert "merged.part: stands where this command works aside" in capsys.readouterr().err
+    assert (tmp_path / "merged.part/thesis.txt").read_text() == "mine"
+
+
+def test_past_tolerance_no_new_folder_stays_and_a_link_is_followed(trained, tmp_path):
+    deep = tmp_path / "new" / "deep" / "merged"
+    assert merge.main([str(trained), str(deep), "--tolerance", "0"]) == 1
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    assert merge.main([str(trained), str(tmp_path / "link")]) == 0
+    assert (tmp_path / "there/model.safetensors").is_file()
 
 
 def test_help_imports_no_library():

@@ -48,11 +48,11 @@ OUTSIDE = {
 # The same for dpo_wrap; its commands may import all of it, and eval and merge train's options.
 WRAPPER_MAY_KNOW = {
     "errors": set(),
-    "atomic": set(),
+    "atomic": {"errors"},
     "signals": set(),
     "loss": set(),
     "settings": {"errors"},
-    "loading": {"errors", "settings"},
+    "loading": {"errors", "atomic", "settings"},
     "judging": {"errors", "settings", "loading", "loss"},
     "health": {"errors", "loading", "judging"},
     "faults": {"errors", "health"},
@@ -62,7 +62,7 @@ WRAPPER_MAY_KNOW = {
         *("settings", "loading", "judging", "health", "page"),
     },
     "probes": {"loading"},
-    "merging": {"errors", "settings", "loading", "probes"},
+    "merging": {"errors", "atomic", "settings", "loading", "probes"},
 }
 COMMANDS = {"train", "eval", "merge"}
 

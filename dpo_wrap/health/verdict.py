@@ -126,7 +126,8 @@ def verdict(
 ) -> str:
     """How the run went, in a few sentences; `preference` is whether the loss asks for a margin."""
     if not found:
-        return "nothing was logged, so nothing can be said; lower logging_steps"
+        said = ["nothing was logged, so little can be said; lower logging_steps"]
+        return _joined([*said, _drift(drift), start["fault"] if start else None])
     said = [_outcome(found) if preference else _outcome_of_sft(found), _changes(found)]
     if preference:
         said.append(_held_out(found))
@@ -135,6 +136,10 @@ def verdict(
     if "saved_step" in found:
         said.append(f"the saved weights are those of step {found['saved_step']}, the best")
     said += [_drift(drift), start["fault"] if start else None]
+    return _joined(said)
+
+
+def _joined(said: list[str | None]) -> str:
     first, *others = (sentence for sentence in said if sentence)
     return ". ".join([first, *(f"{other[0].upper()}{other[1:]}" for other in others)])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dpo_wrap.errors import DataError
 from dpo_wrap.judging import metrics, sampling, scoring
@@ -21,7 +21,7 @@ from dpo_wrap.loading.data import load_splits
 from dpo_wrap.loading.fit import spoken
 from dpo_wrap.loading.model import context_length, load_adapter_config, load_config
 from dpo_wrap.loading.overlap import ORIGIN
-from dpo_wrap.loading.tokenizer import check_data_fit, load_tokenizer, stop_ids
+from dpo_wrap.loading.tokenizer import check_data_fit, stop_ids
 from dpo_wrap.loading.tokens import tokenize
 from dpo_wrap.settings.config import Settings
 
@@ -102,7 +102,8 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
                 f"{settings.place('dataset_path')}: there is no test split to evaluate on; convert "
                 "with --test-size above 0, or name another: --split train, --dataset PATH"
             )
-        check_data_fit(settings, load_tokenizer(settings), splits)
+        run = AutoTokenizer.from_pretrained(settings.output_dir)
+        check_data_fit(settings, run, splits)
         yield rows
 
 

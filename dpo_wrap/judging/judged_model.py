@@ -1,6 +1,7 @@
 """A finished run's model beside its reference, loaded from the run directory alone."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +53,21 @@ def load_judged(settings: Settings, device: torch.device) -> JudgedModel:
         # Both models stand whole on one device, on a machine with several GPUs too.
         if settings.lora is None:
             whole = {**trusted, **init_kwargs(settings), "device_map": None}
-            policy = create_model_from_path(run, **whole)
+            policy, loading = create_model_from_path(run, output_loading_info=True, **whole)
+            if missing := sorted(loading["missing_keys"]):
+                raise ValueError(f"it lacks {len(missing)} of its weights, first {missing[0]}")
             reference = load_base(settings, distributed=True).to(device).eval()
             return JudgedModel(tokenizer, policy.to(device).eval(), reference, None)
-        policy = PeftModel.from_pretrained(load_base(settings, distributed=True), run)
+        with warnings.catch_warnings():
+            # peft leaves what the file lacks at its initial value, and only warns.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            policy = PeftModel.from_pretrained(load_base(settings, distributed=True), run)
         name = None
         if settings.adapter_path is not None:
             policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE)
             policy.set_adapter("default")
             name = REFERENCE
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
         raise ModelError(
             f"{run}: the trained model could not be loaded ({one_line(error)}); train it again"
         ) from None

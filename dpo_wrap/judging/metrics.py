@@ -4,8 +4,10 @@ A module's compute(predictions=[text, ...]) returns figures by name. Beside a fi
 return NAME_per_example, one number a prediction; then the change has a paired interval.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import evaluate
@@ -56,22 +58,25 @@ def score_samples(
         try:
             before = module.compute(predictions=reference)
             after = module.compute(predictions=policy)
+            changes += _changes(before, after)
         except Exception as error:
             raise ConfigError(
                 f"{settings.place('metrics')}: {path!r} failed on the samples: {one_line(error)}"
             ) from None
-        changes += _changes(before, after)
     return changes
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     changes = []
     for name, value in before.items():
-        if name.endswith(PER_EXAMPLE) or not isinstance(value, int | float):
+        if name.endswith(PER_EXAMPLE) or not isinstance(value, Real):
             continue
         pairs = zip(
             before.get(name + PER_EXAMPLE, ()), after.get(name + PER_EXAMPLE, ()), strict=True
         )
         interval = mean_interval([later - earlier for earlier, later in pairs])
-        changes.append(Change(name, float(value), float(after[name]), interval))
+        earlier, later = float(value), float(after[name])
+        if not math.isfinite(earlier + later):
+            raise ValueError(f"{name} is {earlier} and {later}, which are no figures")
+        changes.append(Change(name, earlier, later, interval))
     return changes

@@ -1,12 +1,15 @@
 """Answers of both models to the same prompts, and how far the policy moved from its reference."""
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from torch import nn
 from tqdm import tqdm
+from transformers import GenerationConfig
 from trl import DPOConfig
 from trl.trainer.utils import pad
 
@@ -82,20 +85,33 @@ def draw_answers(
     """One answer to each prompt at temperature 1: token ids, with the stop where one was drawn."""
     tensors = [torch.tensor(prompt) for prompt in prompts]
     ones = [torch.ones(len(prompt), dtype=torch.long) for prompt in prompts]
-    with torch.no_grad(), precision(dpo):
+    plain = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=pad_id,
+    )
+    with torch.no_grad(), precision(dpo), _configured(model, plain):
         drawn = model.generate(
             input_ids=pad(tensors, padding_value=pad_id, padding_side="left").to(dpo.device),
             attention_mask=pad(ones, padding_value=0, padding_side="left").to(dpo.device),
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=stops,
-            pad_token_id=pad_id,
         )
     width = max(map(len, prompts))
     return [_ended(row, stops) for row in drawn[:, width:].tolist()]
+
+
+@contextlib.contextmanager
+def _configured(model: nn.Module, config: GenerationConfig) -> Iterator[None]:
+    """In place of the model's own config, whose penalties and beams would fill what is not said."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    before, base.generation_config = base.generation_config, config
+    try:
+        yield
+    finally:
+        base.generation_config = before
 
 
 def _ended(ids: list[int], stops: list[int]) -> list[int]:

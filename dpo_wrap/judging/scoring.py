@@ -4,6 +4,7 @@ Nothing of the trainer takes part, so that these figures check its own; rows are
 TRL's collator, as in training.
 """
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from trl import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from dpo_wrap.errors import RunError
 from dpo_wrap.judging.judged_model import JudgedModel
 from dpo_wrap.loss import sequence_logps
 
@@ -41,6 +43,11 @@ def score_rows(judged: JudgedModel, rows: Dataset, dpo: DPOConfig) -> Scores:
     for start in tqdm(range(0, len(rows), size), desc="scoring", disable=None):
         pairs = [rows[i] for i in range(start, min(start + size, len(rows)))]
         ratios = log_ratios(judged, collate(pairs), dpo)
+        if not all(map(math.isfinite, ratios)):
+            raise RunError(
+                f"pair {start + 1} and those scored beside it: their log-probabilities are no "
+                "numbers (NaN); look at the weights of the run and of its base"
+            )
         # A batch holds its chosen rows first, then its rejected ones.
         chosen += ratios[: len(pairs)]
         rejected += ratios[len(pairs) :]

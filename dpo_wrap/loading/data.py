@@ -21,6 +21,7 @@ from datasets import Dataset, concatenate_datasets
 from data_tools.convert import Options, convert
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import ConvertError, Pair
+from dpo_wrap.atomic import make_own
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.loading import stored
 from dpo_wrap.loading.columns import check_columns
@@ -147,7 +148,7 @@ def _converted(raw: Path, standing: Path, aside: Path, notes: list[str]) -> Path
         # Aside: another process of this run has just made it.
         if _stamp(place) == digest:
             return place
-    aside.parent.mkdir(parents=True, exist_ok=True)
+    make_own(aside.parent)
     try:
         report = convert(Options(inputs=(str(raw),), output=str(aside), workers=1))
     except ConvertError as error:

@@ -102,7 +102,7 @@ def load_policy(
         return PeftModel.from_pretrained(
             model, located(settings.adapter_path), config=adapter, is_trainable=True
         )
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
         raise ModelError(
             f"{settings.place('adapter_path')} {settings.adapter_path!r} does not fit "
             f"{settings.model_path!r}: {one_line(error)}"

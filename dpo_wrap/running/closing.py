@@ -31,7 +31,7 @@ def finish(
     runtime = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
     run = {
         "verdict": verdict(found, identity["step_0"], drift, prefers(trainer)),
-        "figures": found | {"kl_per_token_on_chosen": drift.per_token} if found else found,
+        "figures": found | {"kl_per_token_on_chosen": drift.per_token},
         "warnings": warnings_of(trainer.state),
         "step_0": identity["step_0"],
         "steps": trainer.state.global_step,
@@ -62,7 +62,7 @@ def summary(run: dict[str, Any], settings: Settings) -> list[str]:
     out, found = settings.output_dir, run["figures"]
     what = "the full weights" if settings.lora is None else "the adapter"
     lines = [f"trained {run['steps']} steps on {run['data']['train']:,} pairs"]
-    if found:
+    if "first_loss" in found:
         lines.append(
             f"loss {found['first_loss']:.4f} -> {found['loss']:.4f}, "
             f"reward accuracy {found['reward_accuracy']:.2f}, margin {found['reward_margin']:.4f}"

@@ -4,11 +4,11 @@ import contextlib
 import dataclasses
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dpo_wrap.atomic import clear_own
 from dpo_wrap.errors import StoppedError
 from dpo_wrap.faults import faults_named
 from dpo_wrap.health import memory
@@ -136,12 +136,12 @@ def _aside(out: Path) -> Iterator[Path]:
     folder = out.with_name(f"{out.name}.part-data")
     main = os.environ.get("RANK", "0") == "0"
     if main:
-        shutil.rmtree(folder, ignore_errors=True)
+        clear_own(folder)
     try:
         yield folder
     finally:
         if main:
-            shutil.rmtree(folder, ignore_errors=True)
+            clear_own(folder)
 
 
 def say(*lines: str) -> None:

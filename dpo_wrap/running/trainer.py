@@ -17,13 +17,14 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOTrainer
 
-from dpo_wrap.errors import RunError
+from dpo_wrap.errors import RunError, one_line
 from dpo_wrap.health.not_finite import gradient_fault, loss_fault
 from dpo_wrap.loading.arguments import judged
 from dpo_wrap.loading.data import nothing_kept
 from dpo_wrap.loading.model import load_base, load_policy
 from dpo_wrap.loading.prepare import Prepared, distributed
 from dpo_wrap.running.checkpoints import write_mark
+from dpo_wrap.settings.config import Settings
 
 
 class PreparedTrainer(DPOTrainer):
@@ -116,6 +117,8 @@ def build_trainer(
     if settings.lora is None and not arguments.dpo.precompute_ref_log_probs:
         # With an adapter the reference is the same model with the adapter off.
         reference = load_base(settings, distributed())
+    if settings.lora is None:
+        _make_savable(policy, settings, notes)
     build = functools.partial(PreparedTrainer, callbacks=list(callbacks))
     functools.update_wrapper(build, DPOTrainer, updated=())
     kwargs = {
@@ -148,6 +151,19 @@ def complete_reference(model: nn.Module) -> None:
         copied = tensors.get(f"{name.removesuffix('.default')}.ref")
         if name.endswith(".default") and copied is not None:
             copied.data.copy_(tensor.data)
+
+
+def _make_savable(model: nn.Module, settings: Settings, notes: list[str]) -> None:
+    """transformers refuses to save a temperature without sampling, after all the training."""
+    config = model.generation_config
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        config.do_sample = True
+        notes.append(
+            f"{settings.place('model_path')}: its generation_config.json would not be saved "
+            f"({one_line(error)}), so the new one says do_sample: true"
+        )
 
 
 def switch_off_dropout(model: nn.Module) -> None:
