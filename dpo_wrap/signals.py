@@ -14,7 +14,7 @@ def leave(status: int) -> NoReturn:
     CPython ends with 130 where a KeyboardInterrupt has passed through exec, as dataclasses use it
     while modules are imported, though it was caught.
     """
-    if status == 1:
+    if status:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

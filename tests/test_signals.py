@@ -1,6 +1,10 @@
-"""dpo_wrap.signals: whenever a signal comes, what is left is whole and nothing is done twice."""
+"""signals: whenever a signal comes, what is left is whole and nothing is done twice."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from training import adapter_weights, metrics, runner, same, without_times
@@ -8,6 +12,8 @@ from trl import DPOTrainer
 
 from dpo_wrap.running import session
 from dpo_wrap.signals import Stop
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -113,3 +119,21 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
         assert len(seen) == 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_stop_that_passes_through_exec_still_ends_with_the_status_promised(tmp_path):
+    """As a signal does that comes while modules are imported; CPython would end with 130."""
+    (tmp_path / "stopped.py").write_text(
+        "from dpo_wrap.signals import leave\n"
+        "try:\n    exec('raise KeyboardInterrupt')\n"
+        "except KeyboardInterrupt:\n    print('stopped')\n"
+        "leave(1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "stopped"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "stopped\n")
