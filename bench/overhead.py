@@ -171,7 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with silence():
             model, data = prepare(folder, given.width, given.layers)
         for turn in range(given.runs + 1):
-            for name, run in (("plain TRL", plain), ("dpo_wrap", wrapped)):
+            # Each goes first in every other turn, so that a machine that slows down favours none.
+            order = [("plain TRL", plain), ("dpo_wrap", wrapped)]
+            for name, run in order if turn % 2 else reversed(order):
                 out = folder / f"{name.split()[-1]}-{turn}"
                 with silence():
                     measured = run(model, data, out, given.steps)
