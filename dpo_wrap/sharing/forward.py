@@ -1,0 +1,116 @@
+"""TRL's fused forward over shared prompts: its batch of 2 B padded rows in, its figures out.
+
+TRL's loss is not touched: it asks the model for the log-probabilities of a padded batch and gets
+them, laid out as ever.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from dpo_wrap.sharing.attention import laid_out, registered
+from dpo_wrap.sharing.layout import Layout, layout_of
+
+PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask")
+"""What TRL's output has for each position; the rest of it is None or a scalar."""
+READ = {"input_ids", "attention_mask", "labels", "fused_lm_head", "use_cache"}
+"""What TRL asks the model with; a call with anything else goes through as it is."""
+
+
+@dataclass
+class Sharing:
+    """A model whose fused forward shares prompts, until `undo`."""
+
+    model: PreTrainedModel
+    undo: Callable[[], None]
+    enabled: bool = True
+    calls: int = 0
+    """Forward passes that shared."""
+    tokens: int = 0
+    """Tokens that these passes ran over."""
+    padded: int = 0
+    """Tokens, padding included, that they would have run over without."""
+    newest: tuple[tuple[Tensor, ...], tuple[int, ...], Layout | None] | None = field(
+        default=None, repr=False
+    )
+
+    def layout(self, *batch: Tensor) -> Layout | None:
+        """The layout of a batch, computed once for the policy and its reference."""
+        versions = tuple(tensor._version for tensor in batch)
+        if self.newest is None or not (
+            all(a is b for a, b in zip(self.newest[0], batch, strict=True))
+            and self.newest[1] == versions
+        ):
+            self.newest = batch, versions, layout_of(*batch)
+        return self.newest[2]
+
+
+def share(model: PreTrainedModel) -> Sharing:
+    """Let the fused forward that TRL has given this model share prompts."""
+    kind = model.config._attn_implementation
+    fused, backbone = model.forward, model.base_model
+    model.set_attn_implementation(registered(kind))
+    places: list[Tensor] = []
+
+    @functools.wraps(fused)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = {name for name, value in kwargs.items() if value is not None}
+        layout = None
+        if sharing.enabled and kwargs.get("fused_lm_head") and not args and given <= READ:
+            layout = sharing.layout(*(kwargs[n] for n in ("input_ids", "attention_mask", "labels")))
+        if layout is None:
+            return fused(*args, **kwargs)
+        sharing.calls += 1
+        sharing.tokens += layout.input_ids.numel()
+        sharing.padded += layout.places.numel()
+        with laid_out(layout), _chosen(places, layout.scored_places):
+            output = fused(
+                input_ids=layout.input_ids,
+                attention_mask=torch.ones_like(layout.input_ids),
+                position_ids=layout.position_ids,
+                shift_labels=layout.labels,
+                fused_lm_head=True,
+                use_cache=False,
+            )
+        for name in PER_TOKEN:
+            if (value := getattr(output, name)) is not None:
+                setattr(output, name, _padded(value, layout))
+        return output
+
+    def keep_scored(module: Any, args: Any, output: Any) -> Any:
+        """Hand the head the hidden states that are scored and no others."""
+        if places:
+            output.last_hidden_state = output.last_hidden_state.index_select(1, places[-1])
+        return output
+
+    model.forward = forward
+    hook = backbone.register_forward_hook(keep_scored)
+
+    def undo() -> None:
+        hook.remove()
+        model.forward = fused
+        model.set_attn_implementation(kind)
+
+    sharing = Sharing(model, undo)
+    return sharing
+
+
+@contextmanager
+def _chosen(places: list[Tensor], scored: Tensor) -> Iterator[None]:
+    places.append(scored)
+    try:
+        yield
+    finally:
+        places.pop()
+
+
+def _padded(values: Tensor, layout: Layout) -> Tensor:
+    """(1, M) as TRL has it: (R, W - 1), zero where nothing is scored."""
+    # Unlike an indexed assignment this stays connected to the model where nothing is scored.
+    return values.new_zeros(layout.scored.shape).masked_scatter(layout.scored, values)
