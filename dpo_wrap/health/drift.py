@@ -1,7 +1,7 @@
 """How far the policy has gone from its reference: exact KL over the vocabulary, token by token."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,33 +29,37 @@ class Drift:
     """Why it could not be measured."""
 
 
-def measure_drift(trainer: DPOTrainer, held_out: Dataset | None) -> Drift:
+def measure_drift(
+    trainer: DPOTrainer, held_out: Dataset | None, load: Callable[[], nn.Module]
+) -> Drift:
     """Measure it on some chosen answers, evenly spread over the rows; changes no weight.
 
     Held-out answers, unless there are few. One at a time, so that no more than its logits are added
-    to what training holds.
+    to what training holds; but full weights that train against log-probabilities computed
+    beforehand keep no reference, and `load` has to give it again.
     """
     enough = held_out is not None and len(held_out) >= ANSWERS // 2
     rows, split = (held_out, "test") if enough else (trainer.train_dataset, "train")
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         return Drift(None, split, 0, "the model is sharded")
     policy = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer.ref_model is None and not isinstance(policy, PeftModel):
-        return Drift(None, split, 0, "precompute_ref_log_probs keeps no reference")
+    separate = trainer.ref_model
     count = min(ANSWERS, len(rows))
     args, total, tokens, training = trainer.args, 0.0, 0, policy.training
     policy.eval()
     try:
+        if separate is None and not isinstance(policy, PeftModel):
+            separate = load().to(args.device).eval()
         for place in range(count):
             row = rows[place * len(rows) // count]
             ids = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
             logps = _next_token_logps(policy, ids, trainer)
-            with _as_reference(trainer, policy) as reference:
+            with _as_reference(separate, policy) as reference:
                 other = _next_token_logps(reference, ids, trainer)
             total += (logps.exp() * (logps - other)).sum().item()
             tokens += len(logps)
     except torch.OutOfMemoryError:
-        return Drift(None, split, 0, "the logits of one answer do not fit the memory")
+        return Drift(None, split, 0, "the reference or an answer's logits do not fit the memory")
     finally:
         policy.train(training)
     # Never negative but for rounding.
@@ -75,9 +79,9 @@ def _next_token_logps(model: nn.Module, ids: tuple[list[int], list[int]], traine
 
 
 @contextlib.contextmanager
-def _as_reference(trainer: DPOTrainer, policy: nn.Module) -> Iterator[nn.Module]:
-    if trainer.ref_model is not None:
-        yield trainer.ref_model
+def _as_reference(separate: nn.Module | None, policy: nn.Module) -> Iterator[nn.Module]:
+    if separate is not None:
+        yield separate
         return
     with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
         yield policy

@@ -21,7 +21,7 @@ from datasets import Dataset, concatenate_datasets
 from data_tools.convert import Options, convert
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import ConvertError, Pair
-from dpo_wrap.atomic import make_own
+from dpo_wrap.atomic import OWN, make_own
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.loading import stored
 from dpo_wrap.loading.columns import check_columns
@@ -98,8 +98,10 @@ def load_splits(settings: Settings, standing: Path, aside: Path) -> Splits:
 
 
 def adopt(standing: Path, aside: Path) -> None:
-    """Move what was converted aside into the run directory, in place of an older conversion."""
-    for part in sorted(aside.glob("dataset*")) if aside.is_dir() else []:
+    """Move what was made aside into the run directory, in place of what stands there."""
+    for part in sorted(aside.iterdir()) if aside.is_dir() else []:
+        if part.name == OWN:
+            continue
         target = standing / part.name
         if target.is_dir():
             shutil.rmtree(target)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -217,6 +218,15 @@ def rows_of(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
     for batch in tokens.select_columns(list(IDS)).iter(batch_size=BATCH):
         for values in zip(*(batch[name] for name in IDS), strict=True):
             yield dict(zip(IDS, values, strict=True))
+
+
+def pair_lengths(tokens: Dataset) -> np.ndarray:
+    """Tokens of each row's prompt and longer answer, before any cut: (rows,)."""
+    found = []
+    for table in tokens.select_columns(list(IDS)).with_format("arrow").iter(batch_size=BATCH):
+        prompt, chosen, rejected = (pc.list_value_length(table[name]) for name in IDS)
+        found.append(pc.add(prompt, pc.max_element_wise(chosen, rejected)).to_numpy())
+    return np.concatenate(found) if found else np.zeros(0, dtype=int)
 
 
 def _cut(fit: Fit, limit: int | None, overlength: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -17,12 +18,16 @@ from trl import DPOConfig
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.loading.arguments import Arguments, build_arguments
 from dpo_wrap.loading.data import Splits, load_splits
-from dpo_wrap.loading.fit import Fit, lengths_line, spoken
+from dpo_wrap.loading.fit import Fit, lengths_line, pair_lengths, spoken
 from dpo_wrap.loading.model import init_kwargs, load_adapter_config, load_config
 from dpo_wrap.loading.outline import check_targets
+from dpo_wrap.loading.reference import choose_precomputed, sharing_obstacle
 from dpo_wrap.loading.tokenizer import check_data_fit, load_tokenizer
 from dpo_wrap.loading.tokens import tokenize
 from dpo_wrap.settings.config import Settings
+
+BY_LENGTH = ("group_by_length", "batch_rebalance")
+"""Values of train_sampling_strategy that look at how long the rows are."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Prepared:
     """With prompt_ids, chosen_ids and rejected_ids, as every split that follows."""
     test: Dataset | None
     fits: dict[str, Fit]
+    obstacle: str | None
+    """Why prompts cannot be shared, as far as it is known without the weights."""
     notes: list[str]
 
 
@@ -67,6 +74,11 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
                 settings, rows, name, tokenizer, arguments.dpo, config, needed
             )
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
+    if arguments.dpo.train_sampling_strategy in BY_LENGTH:
+        tokens = {name: _with_lengths(rows, arguments.dpo) for name, rows in tokens.items()}
+    obstacle = sharing_obstacle(settings, arguments.dpo, config)
+    if settings.prefix_sharing != "off" and obstacle is None:
+        choose_precomputed(settings, arguments, len(tokens["train"]))
     limit = arguments.dpo.max_length
     said = []
     for name, fit in fits.items():
@@ -81,8 +93,15 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         train=tokens["train"],
         test=tokens.get("test") or None,
         fits=fits,
+        obstacle=obstacle,
         notes=[*replaced, *arguments.notes, *splits.notes, *said],
     )
+
+
+def _with_lengths(tokens: Dataset, dpo: DPOConfig) -> Dataset:
+    """The rows with what transformers groups them by: tokens of prompt and longer answer, cut."""
+    lengths = np.minimum(pair_lengths(tokens), dpo.max_length or np.inf).astype(int)
+    return tokens.add_column(dpo.length_column_name, lengths)
 
 
 def _check_batch(settings: Settings, dpo: DPOConfig, pairs: int) -> None:

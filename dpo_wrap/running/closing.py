@@ -1,6 +1,7 @@
 """The end of a run: weights saved, figures taken, the verdict found, run.json written last."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from dpo_wrap.health.alike import answer_tokens
 from dpo_wrap.health.drift import measure_drift
 from dpo_wrap.health.verdict import figures, prefers, verdict
 from dpo_wrap.health.watch import warn_of_a_flat_end, warnings_of
-from dpo_wrap.loading.prepare import Prepared
+from dpo_wrap.loading.model import load_base
+from dpo_wrap.loading.prepare import Prepared, distributed
 from dpo_wrap.loss import covers
 from dpo_wrap.page.report import REPORT, write_page
 from dpo_wrap.running import run_dir
@@ -24,7 +26,8 @@ def finish(
     trainer.create_model_card(model_name=out.name)
     dpo, history = prepared.arguments.dpo, trainer.state.log_history
     found = figures(history, dpo.beta, answer_tokens(trainer))
-    drift = measure_drift(trainer, prepared.test)
+    load = functools.partial(load_base, prepared.settings, distributed())
+    drift = measure_drift(trainer, prepared.test, load)
     if found and trainer.args.load_best_model_at_end and trainer.state.best_global_step:
         found["saved_step"] = trainer.state.best_global_step
     warn_of_a_flat_end(trainer, found)
@@ -46,6 +49,7 @@ def finish(
         "data": identity["data"]
         | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
         | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},
+        "prefix_sharing": trainer.shared.figures(),
         "notes": prepared.notes,
         "versions": run_dir.versions(),
     }

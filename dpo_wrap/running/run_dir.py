@@ -10,7 +10,7 @@ from typing import Any
 import xxhash
 import yaml
 
-from dpo_wrap.atomic import write_atomically
+from dpo_wrap.atomic import make_own, write_atomically
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.loading.arguments import Arguments
 from dpo_wrap.running import checkpoints
@@ -19,9 +19,14 @@ from dpo_wrap.settings.config import Settings
 from dpo_wrap.settings.schema import lora_fields, trl_fields
 
 RUN, CONFIG, METRICS = "run.json", "config.resolved.yaml", "metrics.jsonl"
-# May differ between a run and its continuation: where figures and copies go changes no weight, and
-# metrics are eval's.
-FREE = {"output_dir", "report_to", "logging_dir", "save_total_limit", "push_to_hub", "metrics"}
+REFERENCE = "reference-"
+"""How the files begin that hold log-probabilities of the reference until a run is finished."""
+# May differ between a run and its continuation: where figures and copies go changes no weight, when
+# the reference is asked changes no figure, and metrics are eval's.
+FREE = {
+    *("output_dir", "report_to", "logging_dir", "save_total_limit", "push_to_hub", "metrics"),
+    "precompute_ref_log_probs",
+}
 # May grow.
 EXTENDABLE = ("max_steps", "num_train_epochs")
 # Schedules of the learning rate that do not hang on how long the run is.
@@ -119,6 +124,22 @@ def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> St
     return Start(notes=tuple(notes))
 
 
+def reference_file(standing: Path, aside: Path, identity: dict[str, Any], split: str) -> Path:
+    """Where this run keeps a split's reference log-probabilities: where they stand, else `aside`.
+
+    They hang on all that makes the run this one, and on the libraries.
+    """
+    config = identity["config"].items()
+    fixed = {name: v for name, v in config if not _free(name) and name not in EXTENDABLE}
+    kept = {**identity, "config": fixed, "versions": versions()}
+    digest = xxhash.xxh3_128(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    name = f"{REFERENCE}{split}-{digest}.arrow"
+    if (standing / name).is_file():
+        return standing / name
+    make_own(aside)
+    return aside / name
+
+
 def begin(directory: Path, config: dict[str, Any]) -> None:
     """Write the config, and take back the claim of an older run to be finished."""
     (directory / RUN).unlink(missing_ok=True)
@@ -128,6 +149,8 @@ def begin(directory: Path, config: dict[str, Any]) -> None:
 
 def finish(directory: Path, run: dict[str, Any]) -> None:
     """Write run.json, the last file of a run: without it a run is not finished."""
+    for kept in directory.glob(f"{REFERENCE}*.arrow"):
+        kept.unlink()
     write_atomically(directory / RUN, json.dumps(run, indent=2) + "\n")
 
 
@@ -163,8 +186,7 @@ def _match(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         f"{name} ({_shown(before, name)} there, {_shown(after, name)} here)"
         for name in sorted(before.keys() | after.keys())
         if _value(before, name) != _value(after, name)
-        and name not in FREE
-        and not name.startswith("hub_")
+        and not _free(name)
         and not _grows(before, after, name)
     ]
     if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
@@ -181,6 +203,10 @@ def _match(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             f"{where}: the run there was made with others: {', '.join(differing)}; take "
             "those back, choose another output_dir, or --resume never, which moves that run aside"
         )
+
+
+def _free(name: str) -> bool:
+    return name in FREE or name.startswith("hub_")
 
 
 def _extended(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
             say(f"{out}: finished before, with this config and these data; nothing to do")
             say(*summary(start.finished, settings))
             return 0
-        trainer, notes = trainer_of(prepared, stop)
+        keep = functools.partial(run_dir.reference_file, aside if fresh else out, aside, identity)
+        trainer, notes = trainer_of(prepared, stop, keep)
         say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
         if start.checkpoint is None:
             identity |= {"step_0": measured_step_zero(trainer, prepared)}
@@ -79,7 +81,11 @@ def identity_of(prepared: Prepared) -> dict[str, Any]:
     return run_dir.identity(config, prepared.splits.fingerprint, template, processes)
 
 
-def trainer_of(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, list[str]]:
+def trainer_of(
+    prepared: Prepared,
+    stop: Stop | None,
+    reference_file: Callable[[str], Path] | None = None,
+) -> tuple[PreparedTrainer, list[str]]:
     """The trainer and what it notes; without a `stop` it is one that will not train."""
     notes: list[str] = []
     callbacks = [Progress()]
@@ -89,7 +95,7 @@ def trainer_of(prepared: Prepared, stop: Stop | None) -> tuple[PreparedTrainer, 
         metrics = MetricsLog(Path(prepared.arguments.dpo.output_dir) / run_dir.METRICS)
         callbacks += [StopAfterStep(stop), metrics]
     with memory.explained(prepared):
-        trainer = build_trainer(prepared, callbacks, notes)
+        trainer = build_trainer(prepared, callbacks, notes, reference_file)
     if stop is not None:
         trainer.add_callback(HealthWatch(trainer))
     return trainer, notes

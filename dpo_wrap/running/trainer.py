@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dpo_wrap.loading.data import nothing_kept
 from dpo_wrap.loading.model import load_base, load_policy
 from dpo_wrap.loading.prepare import Prepared, distributed
 from dpo_wrap.running.checkpoints import write_mark
+from dpo_wrap.running.shared import Shared, switched_on
 from dpo_wrap.settings.config import Settings
 
 
@@ -36,9 +37,30 @@ class PreparedTrainer(DPOTrainer):
     identity: dict[str, Any]
     """Of the run, for the marks of its checkpoints; known once step 0 has been measured."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(
+        self,
+        *args,
+        switch_on: Callable[[DPOTrainer], Shared],
+        reference_file: Callable[[str], Path] | None,
+        **kwargs,
+    ):
+        """`reference_file` says where log-probabilities of the reference are kept, by split."""
         self.step_batches: list[dict[str, Any]] = []
+        self.shared: Shared | None = None
+        self.switch_on, self.reference_file = switch_on, reference_file
         super().__init__(*args, **kwargs)
+        self._share()
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        # What a sampler groups rows by must reach it; the collator takes no notice of it.
+        self._signature_columns = list(
+            dict.fromkeys([*self._signature_columns, self.args.length_column_name])
+        )
+
+    def _share(self) -> None:
+        if self.shared is None:
+            self.shared = self.switch_on(self)
 
     def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
         if "prompt_ids" in dataset.column_names:
@@ -46,12 +68,22 @@ class PreparedTrainer(DPOTrainer):
         return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
+        # TRL's constructor calls this, when all that sharing needs is there.
+        self._share()
         # The main process writes a file and all read it, but where `datasets` keeps nothing each
         # has a name and a folder of its own for it.
         place = [dataset._get_cache_file_path("")]
+        if self.reference_file is not None:
+            place = [str(self.reference_file(name))]
         broadcast_object_list(place)
         dataset._get_cache_file_path = lambda fingerprint: place[0]
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        # A frozen copy of an adapter is made ready to train, dropout and all.
+        training = self.model.training
+        self.model.eval()
+        try:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        finally:
+            self.model.train(training)
 
     def _run_epoch(self, **kwargs):
         # transformers takes one step more where the checkpoint that it goes on from is the last,
@@ -108,9 +140,15 @@ class PreparedTrainer(DPOTrainer):
 
 
 def build_trainer(
-    prepared: Prepared, callbacks: Sequence[TrainerCallback], notes: list[str]
+    prepared: Prepared,
+    callbacks: Sequence[TrainerCallback],
+    notes: list[str],
+    reference_file: Callable[[str], Path] | None = None,
 ) -> PreparedTrainer:
-    """Load the weights and build the trainer. Raises ModelError, or ConfigError where TRL does."""
+    """Load the weights and build the trainer. Raises ModelError, or ConfigError where TRL does.
+
+    `reference_file` as for PreparedTrainer; without it nothing is kept.
+    """
     settings, arguments = prepared.settings, prepared.arguments
     policy = load_policy(settings, prepared.adapter, distributed())
     reference = None
@@ -119,7 +157,12 @@ def build_trainer(
         reference = load_base(settings, distributed())
     if settings.lora is None:
         _make_savable(policy, settings, notes)
-    build = functools.partial(PreparedTrainer, callbacks=list(callbacks))
+    build = functools.partial(
+        PreparedTrainer,
+        callbacks=list(callbacks),
+        switch_on=functools.partial(switched_on, settings=settings, obstacle=prepared.obstacle),
+        reference_file=reference_file,
+    )
     functools.update_wrapper(build, DPOTrainer, updated=())
     kwargs = {
         "model": policy,
@@ -200,6 +243,7 @@ def described(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
         f"model: {settings.model_path}, {what}; {trained:,} of {every:,} parameters trained",
         f"reference: {reference}",
         f"data: {len(prepared.train):,} pairs to train on, {test:,} held out",
+        trainer.shared.line(),
     ]
 
 

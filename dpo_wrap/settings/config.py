@@ -55,7 +55,7 @@ class Settings:
     overlength: Literal["truncate", "drop", "error"] = "truncate"
     """pairs of more than max_length tokens: cut, leave out, or refuse the run"""
     prefix_sharing: Literal["auto", "on", "off"] = "auto"
-    """one forward pass per prompt for both answers; auto and off are TRL's own two"""
+    """one forward pass per prompt for both answers: auto where it is proven, on or refuse, off"""
     load_in_4bit: bool = False
     """quantise the base model to 4 bits (QLoRA); needs the package bitsandbytes"""
     metrics: tuple[str, ...] = ()
@@ -214,8 +214,6 @@ def _value(name: str, value: Any) -> Any:
         value = tuple(settle([value] if isinstance(value, str) else value, kind))
     else:
         value = settle(value, kind, RANGES.get(name))
-    if name == "prefix_sharing" and value == "on":
-        raise Complaint("on is not available in this version; write auto or off")
     texts = value if isinstance(value, tuple) else (value,)
     if any(isinstance(text, str) and not text.strip() for text in texts) or (
         value == () and name in REQUIRED

@@ -29,7 +29,7 @@ WITHOUT_EFFECT = {
     "bf16_full_eval": "evaluation while training has the training's precision; remove it",
     "fp16_full_eval": "evaluation while training has the training's precision; remove it",
     "logging_nan_inf_filter": "a loss that is no number stops the run; remove it",
-    "length_column_name": "no train_sampling_strategy that reads it works here; remove it",
+    "length_column_name": "the rows' lengths are counted here, whatever the name; remove it",
     "restore_callback_states_from_checkpoint": "early stopping counts on without it; remove it",
     "lora.peft_type": "LoraConfig sets it by itself; remove it",
     "lora.peft_version": "peft writes its own; remove it",
@@ -42,15 +42,12 @@ WITHOUT_EFFECT = {
     "lora.lora_ga_config": NOT_COLLECTED,
 }
 
-NO_LENGTH = "DPOTrainer's rows have no length"
 BIAS = "trained biases stay when the adapter is off, so the reference would move with the policy"
 BASE_MOVED = "it rewrites the base weights, so with the adapter off the reference is another model"
 ONE_MORE_PASS = "it needs a pass over the data before training, which is not made here"
 NO_YAML = "it takes an object that no YAML value makes"
 # Values that transformers and peft offer and a run of DPOTrainer cannot serve; words are patterns.
 REFUSED_VALUES = {
-    ("train_sampling_strategy", "group_by_length"): NO_LENGTH,
-    ("train_sampling_strategy", "batch_rebalance"): NO_LENGTH,
     ("enable_jit_checkpoint", True): "a signal leaves a checkpoint without it; remove it",
     ("debug", "*underflow_overflow*"): "it fails on the boolean figures of DPOTrainer's forward",
     ("debug", "*tpu_metrics_debug*"): "no TPU is served here",

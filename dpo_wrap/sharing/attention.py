@@ -60,11 +60,11 @@ class SharedMask:
 
     layout: Layout
     make: Callable[..., Tensor | None]
-    """The kind's own function, with the model's pattern: (q_length, kv_length, q_offset) -> mask."""
+    """The kind's own function with the model's pattern: (q_length, kv_length, q_offset) -> mask."""
 
     @cached_property
     def sides(self) -> list[tuple[Tensor | None, Tensor | None]]:
-        """For each pair the masks of its chosen side and of what the rejected side has by itself."""
+        """For each pair the masks of its chosen side and of what is the rejected side's own."""
         return [
             (
                 self.make(span.chosen, span.chosen, 0),
@@ -132,7 +132,7 @@ def _eager(module: nn.Module) -> Callable[..., Any]:
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""(query, key, value, mask) -> output; (B, heads, length, dim) each, the output (B, length, ...)."""
+"""(query, key, value, mask) -> output; (B, heads, length, dim) in, (B, length, heads, dim) out."""
 
 
 def by_side(attend: Attend, query: Tensor, key: Tensor, value: Tensor, mask: SharedMask) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dpo_wrap.sharing.attention import laid_out, registered
+from dpo_wrap.sharing.head import answer_head
 from dpo_wrap.sharing.layout import Layout, layout_of
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask")
@@ -69,7 +70,7 @@ def share(model: PreTrainedModel) -> Sharing:
         sharing.calls += 1
         sharing.tokens += layout.input_ids.numel()
         sharing.padded += layout.places.numel()
-        with laid_out(layout), _chosen(places, layout.scored_places):
+        with laid_out(layout), answer_head(), _chosen(places, layout.scored_places):
             output = fused(
                 input_ids=layout.input_ids,
                 attention_mask=torch.ones_like(layout.input_ids),

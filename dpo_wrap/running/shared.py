@@ -1,0 +1,115 @@
+"""Prefix sharing for a trainer: switched on where it is proven on a batch, else why not."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+from trl import DPOTrainer
+
+from dpo_wrap.loading.fit import pair_lengths
+from dpo_wrap.loading.reference import unshareable
+from dpo_wrap.settings.config import Settings
+from dpo_wrap.sharing.agreement import Agreement, agreement
+from dpo_wrap.sharing.attention import CannotShareError
+from dpo_wrap.sharing.forward import Sharing, share
+from dpo_wrap.sharing.obstacles import obstacles_of_attention, obstacles_of_class
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What came of `prefix_sharing`."""
+
+    models: tuple[Sharing, ...]
+    """The policy's and, where it is a model by itself, the reference's; none where it is off."""
+    reason: str | None
+    """Why it is off."""
+    proof: Agreement | None
+
+    def line(self) -> str:
+        """It in a line."""
+        if self.reason is not None:
+            return f"prefix sharing: off, since {self.reason}; every prompt is computed twice"
+        proof = self.proof
+        return (
+            "prefix sharing: on, a prompt is computed once for both answers; on two pairs "
+            f"{proof.tokens:,} tokens stand for {proof.padded:,}, and a token's log-probability "
+            f"changes by {proof.apart:.1g} nats at most"
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """For run.json: tokens that the models ran over, and would have with prompts twice."""
+        return {
+            "on": self.reason is None,
+            "reason": self.reason,
+            "tokens": sum(model.tokens for model in self.models),
+            "padded_tokens": sum(model.padded for model in self.models),
+        }
+
+
+OFF = Shared((), "prefix_sharing: off", None)
+
+
+def switched_on(trainer: DPOTrainer, settings: Settings, obstacle: str | None) -> Shared:
+    """Share prompts in the trainer's models. Raises ConfigError under `prefix_sharing: on`.
+
+    `obstacle` is what the config is already known to forbid it by.
+    """
+    if settings.prefix_sharing == "off":
+        return OFF
+    models, proofs = [], []
+    for model in _models(trainer):
+        obstacle = obstacle or next(_obstacles(model), None)
+        if obstacle is not None:
+            break
+        try:
+            models.append(share(model))
+        except CannotShareError as error:
+            obstacle = str(error)
+            break
+        proofs.append(_proof(trainer, models[-1]))
+        obstacle = proofs[-1].fault
+    if obstacle is None:
+        return Shared(tuple(models), None, proofs[0])
+    for sharing in models:
+        sharing.undo()
+    if settings.prefix_sharing == "on":
+        raise unshareable(settings, obstacle)
+    return Shared((), obstacle, None)
+
+
+def _models(trainer: DPOTrainer) -> list[PreTrainedModel]:
+    policy = trainer.model
+    whole = [policy.get_base_model() if isinstance(policy, PeftModel) else policy]
+    if trainer.ref_model is not None:
+        whole.append(trainer.accelerator.unwrap_model(trainer.ref_model))
+    return whole
+
+
+def _obstacles(model: PreTrainedModel):
+    yield from obstacles_of_class(type(model))
+    yield from obstacles_of_attention(model.config._attn_implementation)
+
+
+def _proof(trainer: DPOTrainer, sharing: Sharing) -> Agreement:
+    """The model with and without, on the first pair and the longest, in the run's precision.
+
+    The longest reaches as far as any window of the model's would on these data.
+    """
+    longest = int(pair_lengths(trainer.train_dataset).argmax())
+    rows = [trainer.train_dataset[row] for row in (0, longest)]
+    batch = trainer._prepare_inputs(trainer.data_collator(rows))
+    names = ("input_ids", "attention_mask")
+    given = {name: batch[name] for name in names}
+    given["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    model, training = sharing.model, sharing.model.training
+    exact = not (trainer.args.bf16 or trainer.args.fp16) and model.dtype == torch.float32
+    model.eval()
+    try:
+        with trainer.accelerator.autocast():
+            return agreement(
+                sharing, lambda: model(**given, fused_lm_head=True, use_cache=False), exact
+            )
+    finally:
+        model.train(training)

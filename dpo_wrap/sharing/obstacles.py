@@ -1,0 +1,67 @@
+"""Why a run cannot share prompts, as far as its config and its model's class tell.
+
+What these do not tell is found by agreement.py, on a batch.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
+from trl import DPOConfig
+
+from dpo_wrap.sharing.attention import KINDS
+
+SERVED = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers in which a token sees others by their positions in its own text alone."""
+
+
+def obstacles_of_run(
+    dpo: DPOConfig, config: PretrainedConfig, adapter: dict[str, Any] | None
+) -> Iterator[str]:
+    """What in the run itself forbids it; `adapter` holds the keys under lora:."""
+    if dpo.torch_compile:
+        yield "torch_compile wants the same shapes in every step"
+    if dpo.neftune_noise_alpha:
+        yield "neftune_noise_alpha draws noise by the length of a padded row"
+    if (adapter or {}).get("alora_invocation_tokens"):
+        yield "alora_invocation_tokens are looked for row by row"
+    if dpo.deepspeed or dpo.fsdp or _sharded_by_launcher():
+        yield "the model is sharded (FSDP, DeepSpeed), where it has not been proven"
+    text = config.get_text_config()
+    if text is not config:
+        yield f"{config.model_type} takes more than text"
+    coefficient = dpo.router_aux_loss_coef
+    if coefficient is None:
+        coefficient = getattr(text, "router_aux_loss_coef", 0)
+    if coefficient and hasattr(text, "output_router_logits"):
+        yield (
+            "the experts' auxiliary loss counts a prompt once for each answer (router_aux_loss_coef"
+            " 0 leaves it out)"
+        )
+    if kinds := sorted(set(getattr(text, "layer_types", None) or ()) - SERVED):
+        yield f"its layers are of another kind than attention by position ({', '.join(kinds)})"
+    if getattr(text, "alibi", False):
+        yield "ALiBi biases attention by places in the padded batch"
+
+
+def obstacles_of_class(model: type[PreTrainedModel]) -> Iterator[str]:
+    """What in a model's code forbids it."""
+    if getattr(model, "_is_stateful", False):
+        yield f"{model.__name__} keeps a state from token to token"
+    elif not model._can_set_attn_implementation():
+        yield f"{model.__name__} has its attention built in"
+    elif "position_ids" not in inspect.signature(model.forward).parameters:
+        yield f"{model.__name__} takes no position_ids"
+
+
+def obstacles_of_attention(kind: str) -> Iterator[str]:
+    """What in an implementation of attention forbids it."""
+    if kind not in KINDS:
+        yield f"attn_implementation {kind} takes no mask; {' and '.join(KINDS)} do"
+
+
+def _sharded_by_launcher() -> bool:
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(name, "false").lower() in ("true", "1") for name in names)
