@@ -9,11 +9,13 @@ distinct tokens a second, the memory that training adds, the tokens that a model
 distinct one, ratios within each turn, and how far the losses are apart.
 
 The bare loop is forward and backward of the policy, LoRA and all, over as many distinct tokens in
-rows without padding, its head over as many answers: no reference, no optimizer, no trainer.
+rows without padding, its head over as many answers: no reference, no optimizer, no trainer. Once it
+is also run with the reference's forward pass, which a trainer needs in every step of a first epoch.
 """
 
 import argparse
 import ctypes
+import functools
 import gc
 import gzip
 import json
@@ -65,6 +67,7 @@ STOCK, GROUPED, SHARED, AHEAD, BARE = (
     f"shared, {EPOCHS} epochs",
     "bare loop",
 )
+BARE_TOO = "bare, reference too"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Task:
             "learning_rate": RATE,
             "per_device_train_batch_size": self.batch,
             "num_train_epochs": 1,
+            "lr_scheduler_type": "constant",
             "max_length": CONTEXT,
             "logging_steps": 1,
             "save_strategy": "no",
@@ -170,8 +174,8 @@ def _counted(trainer: Any) -> list[int]:
     return sizes
 
 
-def wrapped(**keys: Any) -> Callable[[Task], Measured]:
-    """A run of this project's command with these keys."""
+def wrapped(epochs: int = 1, **keys: Any) -> Callable[[Task], Measured]:
+    """A run of this project's command with these keys; what is measured is one of its epochs."""
 
     def run(task: Task) -> Measured:
         import yaml
@@ -179,7 +183,7 @@ def wrapped(**keys: Any) -> Callable[[Task], Measured]:
         from dpo_wrap.running import session
         from dpo_wrap.train import main
 
-        config = task.options() | keys
+        config = task.options() | keys | {"num_train_epochs": epochs}
         config |= {"model_path": str(task.model), "dataset_path": str(task.data)}
         del config["disable_tqdm"]
         path = task.out.with_suffix(".yaml")
@@ -194,7 +198,7 @@ def wrapped(**keys: Any) -> Callable[[Task], Measured]:
             shared = self.shared.figures()["tokens"] - before["tokens"]
             # The policy's passes, and the reference's where it is asked in every step.
             passes = 1 if self.precompute_ref_logps else 2
-            read.append((*meter.read(), shared // passes or sum(padded)))
+            read.append((*meter.read(), (shared // passes or sum(padded)) // epochs))
 
         def timed_ask(self: Any, *given: Any) -> Any:
             meter = Meter()
@@ -211,14 +215,15 @@ def wrapped(**keys: Any) -> Callable[[Task], Measured]:
         ((seconds, memory, tokens),) = read
         lines = (task.out / "metrics.jsonl").read_text("utf-8").splitlines()
         losses = [json.loads(line)["loss"] for line in lines]
-        # Of the reference's pass beforehand each of several epochs bears its share.
-        return Measured(seconds + sum(ahead) / EPOCHS, memory, losses, tokens)
+        # Of the reference's pass beforehand each epoch bears its share.
+        seconds = (seconds + sum(ahead)) / epochs
+        return Measured(seconds, memory, losses[: len(losses) // epochs], tokens)
 
     return run
 
 
-def bare(task: Task) -> Measured:
-    """Forward and backward over as many distinct tokens, and nothing else."""
+def bare(task: Task, reference: bool = False) -> Measured:
+    """Forward and backward over as many distinct tokens, and nothing else but the reference."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -235,12 +240,19 @@ def bare(task: Task) -> Measured:
     steps = list(_bare_steps(task))
     tokens, losses = 0, []
     meter = Meter()
-    for rows, answers in steps:
-        rows = rows.to(device)
+
+    def loss_of(rows: Any, answers: int) -> Any:
         with torch.autocast(device.type, torch.bfloat16, enabled=_gpu()):
             hidden = base.base_model(input_ids=rows, use_cache=False).last_hidden_state
             logits = base.get_output_embeddings()(hidden.flatten(0, 1)[:answers])
-        loss = torch.nn.functional.cross_entropy(logits.float(), rows.flatten()[:answers])
+        return torch.nn.functional.cross_entropy(logits.float(), rows.flatten()[:answers])
+
+    for rows, answers in steps:
+        rows = rows.to(device)
+        if reference:
+            with torch.no_grad(), model.disable_adapter():
+                loss_of(rows, answers)
+        loss = loss_of(rows, answers)
         loss.backward()
         losses.append(loss.item())
         model.zero_grad(set_to_none=True)
@@ -280,8 +292,9 @@ KINDS: dict[str, Callable[[Task], Measured]] = {
     STOCK: stock,
     GROUPED: wrapped(prefix_sharing="off", train_sampling_strategy="group_by_length"),
     SHARED: wrapped(prefix_sharing="on", precompute_ref_log_probs=False),
-    AHEAD: wrapped(prefix_sharing="on", precompute_ref_log_probs=True),
+    AHEAD: wrapped(EPOCHS, prefix_sharing="on", precompute_ref_log_probs=True),
     BARE: bare,
+    BARE_TOO: functools.partial(bare, reference=True),
 }
 
 
@@ -408,14 +421,14 @@ def report(batch: int, pairs: int, distinct: int, measured: dict[str, list[Measu
     """Print a table; returns whether the losses agree."""
     print(f"\nbatch {batch}: {pairs} pairs, {distinct / pairs:.0f} distinct tokens a pair")
     heads = ("pairs/s", "tokens/s", "over TRL", "of bare", "tokens", "memory")
-    print(f"{'':<18}{''.join(f'{head:>10}' for head in heads)}")
+    print(f"{'':<20}{''.join(f'{head:>10}' for head in heads)}")
     for kind, runs in measured.items():
         seconds = statistics.median(run.seconds for run in runs)
         over = _ratio(measured.get(STOCK), runs)
         of_bare = _ratio(measured.get(BARE), runs)
         memory = statistics.median(run.memory for run in runs) / 2**20
         print(
-            f"{kind:<18}{pairs / seconds:>10.2f}{distinct / seconds:>10.0f}{over:>10}{of_bare:>10}"
+            f"{kind:<20}{pairs / seconds:>10.2f}{distinct / seconds:>10.0f}{over:>10}{of_bare:>10}"
             f"{runs[0].tokens / distinct:>10.2f}{memory:>6.0f} MiB",
             flush=True,
         )

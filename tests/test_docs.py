@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import overhead
+from bench import overhead, train_throughput
 from data_tools import options
 from data_tools.formats import FORMATS
 from dpo_wrap import eval as eval_command
@@ -21,6 +21,7 @@ PARSERS = {
     "dpo_wrap.eval": eval_command.parser,
     "dpo_wrap.merge": merge.parser,
     "bench.overhead": overhead.parser,
+    "bench.train_throughput": train_throughput.parser,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted(
     (ROOT / "configs/recipes").rglob("*.yaml")

@@ -39,6 +39,10 @@ def trainer(policy, reference=None, **more):
     )
 
 
+def needless():
+    raise AssertionError("the reference is there")
+
+
 @pytest.fixture
 def model(tiny_model_dir):
     return AutoModelForCausalLM.from_pretrained(tiny_model_dir)
@@ -70,20 +74,21 @@ def by_torch(policy, reference):
 
 def test_the_drift_is_the_mean_kl_over_the_tokens_of_chosen_answers(model):
     policy = moved(model).train()
-    found = measure_drift(trainer(policy, model), ROWS)
+    found = measure_drift(trainer(policy, model), ROWS, needless)
     assert found.per_token == pytest.approx(by_torch(policy.eval(), model.eval()), rel=1e-4)
     assert (found.split, found.answers) == ("test", ANSWERS)
 
 
 def test_a_policy_that_is_its_reference_has_not_drifted(model):
-    assert measure_drift(trainer(model, copy.deepcopy(model)), ROWS).per_token == 0
+    found = measure_drift(trainer(model, copy.deepcopy(model)), ROWS, needless)
+    assert found.per_token == 0
 
 
 def test_under_lora_the_reference_is_the_model_with_its_adapter_off(model):
     plain = copy.deepcopy(model).eval()
     policy = get_peft_model(model, LoraConfig(fan_in_fan_out=True, init_lora_weights=False))
     policy.train()
-    found = measure_drift(trainer(policy), None)
+    found = measure_drift(trainer(policy), None, needless)
     assert policy.training and found.split == "train"
     assert found.per_token > 1e-3
     assert found.per_token == pytest.approx(by_torch(policy.eval(), plain), rel=1e-4)
@@ -91,16 +96,33 @@ def test_under_lora_the_reference_is_the_model_with_its_adapter_off(model):
 
 def test_few_held_out_answers_give_way_to_those_of_training(model):
     few = ROWS.select(range(ANSWERS // 2 - 1))
-    assert measure_drift(trainer(moved(model), model), few).split == "train"
+    assert measure_drift(trainer(moved(model), model), few, needless).split == "train"
+
+
+def test_a_reference_that_training_did_not_keep_is_loaded_again(model):
+    """Full weights that train against log-probabilities computed beforehand have none."""
+    policy, loaded = moved(model), []
+
+    def load():
+        loaded.append(copy.deepcopy(model).train())
+        return loaded[0]
+
+    found = measure_drift(trainer(policy), ROWS, load)
+    assert len(loaded) == 1 and not loaded[0].training
+    assert found.per_token == pytest.approx(by_torch(policy.eval(), model.eval()), rel=1e-4)
+
+
+def no_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({}, "precompute_ref_log_probs keeps no reference"),
+        ({}, "the reference or an answer's logits do not fit the memory"),
         ({"is_fsdp_enabled": True}, "the model is sharded"),
     ],
 )
 def test_where_it_cannot_be_measured_the_reason_is_given(model, more, why):
-    found = measure_drift(trainer(model, **more), ROWS)
+    found = measure_drift(trainer(model, **more), ROWS, no_memory)
     assert (found.per_token, found.missing) == (None, why)

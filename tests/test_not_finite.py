@@ -30,8 +30,8 @@ def after_building(monkeypatch, change):
     """Do `change(trainer, prepared)` once a trainer is built; gives the trainers."""
     build, trainers = session.build_trainer, []
 
-    def built(prepared, callbacks, notes):
-        trainers.append(build(prepared, callbacks, notes))
+    def built(prepared, *others):
+        trainers.append(build(prepared, *others))
         change(trainers[0], prepared)
         return trainers[0]
 
@@ -43,7 +43,7 @@ def break_odd_texts(trainer, prepared):
     odd = prepared.tokenizer.convert_tokens_to_ids(ODD)
 
     def spoil(module, inputs, output):
-        return output.masked_fill((inputs[0] == odd).any(dim=1)[:, None, None], math.nan)
+        return output.masked_fill((inputs[0] == odd)[..., None], math.nan)
 
     trainer.model.get_input_embeddings().register_forward_hook(spoil)
 
@@ -81,7 +81,8 @@ def test_a_held_out_row_that_breaks_the_loss_is_named(run, poisoned, tmp_path, c
     rows = with_odd(20, "chosen")
     splits = {"train": Dataset.from_list(rows[:12]), "test": Dataset.from_list(rows[12:])}
     DatasetDict(splits).save_to_disk(str(tmp_path / "pairs"))
-    status, _ = run(dataset_path=str(tmp_path / "pairs"), eval_strategy="steps", eval_steps=2)
+    often = {"eval_strategy": "steps", "eval_steps": 2, "precompute_ref_log_probs": False}
+    status, _ = run(dataset_path=str(tmp_path / "pairs"), **often)
     assert status == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("evaluation after step 2: the loss is nan")

@@ -1,5 +1,6 @@
 """Prefix sharing for a trainer: switched on where it is proven on a batch, else why not."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,8 @@ from trl import DPOTrainer
 from dpo_wrap.loading.fit import pair_lengths
 from dpo_wrap.loading.reference import unshareable
 from dpo_wrap.settings.config import Settings
-from dpo_wrap.sharing.agreement import Agreement, agreement
-from dpo_wrap.sharing.attention import CannotShareError
-from dpo_wrap.sharing.forward import Sharing, share
+from dpo_wrap.sharing.agreement import Agreement, share_if_proven
+from dpo_wrap.sharing.forward import Sharing
 from dpo_wrap.sharing.obstacles import obstacles_of_attention, obstacles_of_class
 
 
@@ -58,21 +58,16 @@ def switched_on(trainer: DPOTrainer, settings: Settings, obstacle: str | None) -
     """
     if settings.prefix_sharing == "off":
         return OFF
-    models, proofs = [], []
+    models, proof = [], None
     for model in _models(trainer):
         obstacle = obstacle or next(_obstacles(model), None)
-        if obstacle is not None:
-            break
-        try:
-            models.append(share(model))
-        except CannotShareError as error:
-            obstacle = str(error)
-            break
-        proofs.append(_proof(trainer, models[-1]))
-        obstacle = proofs[-1].fault
+        if obstacle is None:
+            sharing, proof = _proven(trainer, model)
+            models.append(sharing)
+            obstacle = proof.fault
     if obstacle is None:
-        return Shared(tuple(models), None, proofs[0])
-    for sharing in models:
+        return Shared(tuple(models), None, proof)
+    for sharing in filter(None, models):
         sharing.undo()
     if settings.prefix_sharing == "on":
         raise unshareable(settings, obstacle)
@@ -87,29 +82,28 @@ def _models(trainer: DPOTrainer) -> list[PreTrainedModel]:
     return whole
 
 
-def _obstacles(model: PreTrainedModel):
+def _obstacles(model: PreTrainedModel) -> Iterator[str]:
     yield from obstacles_of_class(type(model))
     yield from obstacles_of_attention(model.config._attn_implementation)
 
 
-def _proof(trainer: DPOTrainer, sharing: Sharing) -> Agreement:
-    """The model with and without, on the first pair and the longest, in the run's precision.
+def _proven(trainer: DPOTrainer, model: PreTrainedModel) -> tuple[Sharing | None, Agreement]:
+    """Try it on the first pair and the longest, in the run's precision.
 
     The longest reaches as far as any window of the model's would on these data.
     """
     longest = int(pair_lengths(trainer.train_dataset).argmax())
     rows = [trainer.train_dataset[row] for row in (0, longest)]
     batch = trainer._prepare_inputs(trainer.data_collator(rows))
-    names = ("input_ids", "attention_mask")
-    given = {name: batch[name] for name in names}
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
     given["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    model, training = sharing.model, sharing.model.training
     exact = not (trainer.args.bf16 or trainer.args.fp16) and model.dtype == torch.float32
+    training = model.training
     model.eval()
     try:
         with trainer.accelerator.autocast():
-            return agreement(
-                sharing, lambda: model(**given, fused_lm_head=True, use_cache=False), exact
+            return share_if_proven(
+                model, lambda: model(**given, fused_lm_head=True, use_cache=False), exact
             )
     finally:
         model.train(training)

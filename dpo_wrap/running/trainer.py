@@ -81,7 +81,9 @@ class PreparedTrainer(DPOTrainer):
         training = self.model.training
         self.model.eval()
         try:
-            return super()._precompute_ref_logps(dataset, name, batch_size)
+            # Whether the pass is made or taken up must not shift what the run draws after it.
+            with torch.random.fork_rng(devices=[]):
+                return super()._precompute_ref_logps(dataset, name, batch_size)
         finally:
             self.model.train(training)
 

@@ -4,6 +4,7 @@ Stands in for TRL's own function, which defines it, where that has no kernel: ev
 enough for the cache, and the logits are computed once for both directions.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,36 +83,41 @@ class _Applied:
     def __init__(self, theirs: Any):
         self.theirs = theirs
 
-    def apply(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        temperature: float,
-        chunk_size: int,
-        softcap: float | None,
-        scale: float,
-        outputs: tuple[str, ...],
-    ) -> tuple[Tensor | None, ...]:
-        plain = temperature == 1 and softcap is None and scale == 1 and set(outputs) <= OUTPUTS
-        if not plain or weight.requires_grad or not _in_full(hidden, weight):
-            given = (temperature, chunk_size, softcap, scale, outputs)
-            return self.theirs.apply(hidden, weight, bias, targets, *given)
-        logps, entropy, mean, top = AnswerHead.apply(hidden, weight, bias, targets)
+    def apply(self, *given: Any, **named: Any) -> Any:
+        if named or len(given) != len(GIVEN) or not _serves(**dict(zip(GIVEN, given, strict=True))):
+            return self.theirs.apply(*given, **named)
+        logps, entropy, mean, top = AnswerHead.apply(*given[:4])
         return logps, entropy, None, mean, top
 
 
-def _in_full(hidden: Tensor, weight: Tensor) -> bool:
-    """Whether all is fp32 on a CPU."""
+def _serves(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    temperature: float,
+    chunk_size: int,
+    softcap: float | None,
+    scale: float,
+    outputs: tuple[str, ...],
+) -> bool:
+    """Whether all is in fp32 on a CPU, and nothing is asked for that is not done here."""
+    plain = temperature == 1 and softcap is None and scale == 1 and set(outputs) <= OUTPUTS
     fp32 = hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return fp32 and hidden.device.type == "cpu"
+    return plain and fp32 and hidden.device.type == "cpu" and not weight.requires_grad
+
+
+GIVEN = tuple(inspect.signature(_serves).parameters)
+"""What TRL applies its function to, in its order."""
 
 
 @contextmanager
 def answer_head() -> Iterator[None]:
     """Within the context TRL's fused head applies `AnswerHead` wherever that serves."""
-    theirs = getattr(trl_utils, FUNCTION)
+    theirs = getattr(trl_utils, FUNCTION, None)
+    if theirs is None:
+        yield
+        return
     setattr(trl_utils, FUNCTION, _Applied(theirs))
     try:
         yield
