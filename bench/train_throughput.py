@@ -192,13 +192,13 @@ def wrapped(epochs: int = 1, **keys: Any) -> Callable[[Task], Measured]:
         train, ask = kind.train, kind._precompute_ref_logps
 
         def timed_train(self: Any, *given: Any, **named: Any) -> None:
-            padded, before = _counted(self), self.shared.figures()
+            padded, before = _counted(self), self.shared.figures()["tokens"]
             meter = Meter()
             train(self, *given, **named)
-            shared = self.shared.figures()["tokens"] - before["tokens"]
-            # The policy's passes, and the reference's where it is asked in every step.
+            # With an adapter the reference's passes run over the policy's model too.
             passes = 1 if self.precompute_ref_logps else 2
-            read.append((*meter.read(), (shared // passes or sum(padded)) // epochs))
+            shared = (self.shared.figures()["tokens"] - before) // passes
+            read.append((*meter.read(), (shared or sum(padded)) // epochs))
 
         def timed_ask(self: Any, *given: Any) -> Any:
             meter = Meter()

@@ -136,7 +136,9 @@ def test_on_a_gpu_the_peak_is_its_own_and_4_bits_are_offered(monkeypatch):
         precompute_ref_log_probs=False,
     )
     prepared = SimpleNamespace(
-        settings=SimpleNamespace(lora={}, load_in_4bit=False, option=lambda name: None),
+        settings=SimpleNamespace(
+            lora={}, load_in_4bit=False, option=lambda name: None, prefix_sharing="off"
+        ),
         arguments=SimpleNamespace(dpo=dpo),
         fits={"train": SimpleNamespace(lengths={"pair": (10, 20, 30, 40)})},
     )
@@ -145,6 +147,7 @@ def test_on_a_gpu_the_peak_is_its_own_and_4_bits_are_offered(monkeypatch):
     said = str(raised.value).splitlines()
     assert said[0].endswith("out of memory, at peak 23.0 GiB of the GPU's 24.0 GiB")
     assert [line.split(". ", 1)[1] for line in said[3:]] == [
+        "prefix_sharing: auto, which computes a prompt once and no padding, the same result",
         "bf16: true, which halves the activations",
         "model_init_kwargs: {dtype: bfloat16}, half of the base model's weights",
         "load_in_4bit: true, a quarter or less of the base model's weights",

@@ -19,7 +19,7 @@ def test_a_dry_run_measures_the_longest_batch_and_the_reference(run, capsys):
     said = capsys.readouterr().out
     assert status == 0
     longest = max(len(r["prompt"]) + max(len(r["chosen"]), len(r["rejected"])) + 1 for r in ROWS)
-    assert f"longest batch: 4 rows of {longest} tokens; forward and backward took" in said
+    assert f"longest batch: 4 rows of {longest} tokens, run as " in said
     # Random weights guess: every byte costs about ln 257.
     assert "a guess costs 5.55, so it knows next to nothing of such text; run SFT" in said
     assert "  pair  " in said and "train: tokens of prompt and longer answer: median" in said
@@ -93,11 +93,11 @@ def test_the_nats_are_those_of_a_plain_forward_pass(run, monkeypatch):
 def test_sft_is_advised_where_the_answers_are_far_from_the_reference(chosen, own, said):
     import torch
 
-    batch = LongestBatch(8, 1024, 3 * 2**30, 2**30, 2**20, 1.5)
+    batch = LongestBatch(8, 1024, 2500, 3 * 2**30, 2**30, 2**20, 1.5)
     lines = spoken(batch, Familiarity(chosen, own, 16, 10.8), torch.device("cpu"), ["sigmoid"])
     assert lines[0] == (
-        "longest batch: 8 rows of 1,024 tokens; forward and backward took 1.5 s and 1.0 GiB, at "
-        "peak 3.0 GiB in this process; AdamW adds 1.0 MiB"
+        "longest batch: 8 rows of 1,024 tokens, run as 2,500 tokens; forward and backward took "
+        "1.5 s and 1.0 GiB, at peak 3.0 GiB in this process; AdamW adds 1.0 MiB"
     )
     assert said in lines[1] and ("SFT" in said) == ("SFT" in lines[1])
 
@@ -105,5 +105,7 @@ def test_sft_is_advised_where_the_answers_are_far_from_the_reference(chosen, own
 def test_where_no_prompt_leaves_room_it_is_said():
     import torch
 
-    batch = LongestBatch(8, 1024, 1, 1, 1, 1.0)
-    assert spoken(batch, None, torch.device("cpu"), ["sft"])[1].endswith("so its fit is unknown")
+    batch = LongestBatch(8, 1024, 0, 1, 1, 1, 1.0)
+    first, second = spoken(batch, None, torch.device("cpu"), ["sft"])
+    assert "8 rows of 1,024 tokens; forward" in first
+    assert second.endswith("so its fit is unknown")

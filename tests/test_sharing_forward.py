@@ -9,7 +9,7 @@ from sharing_models import SHAPES, asked, assert_same_step, padded, pairs, step,
 
 from dpo_wrap.sharing import attention, forward
 from dpo_wrap.sharing.attention import registered
-from dpo_wrap.sharing.forward import share
+from dpo_wrap.sharing.forward import Layouts, share
 
 
 @pytest.fixture(params=["by_side", "by_row"])
@@ -70,7 +70,7 @@ def test_it_holds_for_an_adapter_and_its_base():
     with adapted.disable_adapter(), torch.no_grad():
         base = adapted(**asked(batch))
     assert sharing.calls == 2
-    sharing.enabled = False
+    sharing.undo()
     assert_same_step(step(adapted, batch), shared)
     torch.testing.assert_close(base.log_probs, model(**asked(batch)).log_probs)
 
@@ -101,14 +101,16 @@ def test_half_precision_is_no_further_from_fp32_than_without_sharing(lane):
 
 
 def test_a_batch_is_laid_out_once_for_the_policy_and_its_reference(monkeypatch):
-    model = tiny("gpt2")
-    sharing, laid_out, layout_of = share(model), [], forward.layout_of
+    model, other, layouts = tiny("gpt2"), tiny("gpt2", seed=1), Layouts()
+    sharing, laid_out, layout_of = share(model, layouts), [], forward.layout_of
+    share(other, layouts)
     monkeypatch.setattr(
         forward, "layout_of", lambda *batch: laid_out.append(batch) or layout_of(*batch)
     )
     question = asked(padded(pairs(8)))
     first, second = model(**question).log_probs, model(**question).log_probs
     assert torch.equal(first, second)
+    assert not torch.equal(first, other(**question).log_probs)
     assert (len(laid_out), sharing.calls) == (1, 2)
     # A batch that was written into is another batch.
     question["labels"][0, -1] = -100
@@ -117,12 +119,12 @@ def test_a_batch_is_laid_out_once_for_the_policy_and_its_reference(monkeypatch):
 
 
 def test_tokens_are_counted():
-    model, batch = tiny("gpt2"), padded(pairs(9))
-    sharing = share(model)
+    model, batch, layouts = tiny("gpt2"), padded(pairs(9)), Layouts()
+    sharing = share(model, layouts)
     model(**asked(batch))
     assert sharing.padded == batch["input_ids"].numel()
     real = batch["attention_mask"].sum().item()
-    shared = sum(span.shared for span in sharing.newest[2].spans)
+    shared = sum(span.shared for span in layouts.newest.spans)
     assert sharing.tokens == real - shared < real
 
 

@@ -12,6 +12,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from dpo_wrap.sharing import agreement, attention
 from dpo_wrap.sharing.agreement import EXACT, share_if_proven
+from dpo_wrap.sharing.forward import Layouts
 from dpo_wrap.sharing.obstacles import (
     obstacles_of_attention,
     obstacles_of_class,
@@ -116,7 +117,7 @@ def test_attention_that_takes_no_mask_is_told():
 
 
 def tried(model, batch):
-    return share_if_proven(model, lambda: model(**asked(batch)), exact=True)[1]
+    return share_if_proven(model, Layouts(), lambda: model(**asked(batch)), exact=True)[1]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -207,7 +208,7 @@ def test_a_question_that_is_not_trls_is_a_fault():
     def ask():
         return model(**question, position_ids=positions)
 
-    sharing, found = share_if_proven(model, ask, exact=True)
+    sharing, found = share_if_proven(model, Layouts(), ask, exact=True)
     assert sharing is None
     assert found.fault == "TRL asks the model otherwise than is known here"
 

@@ -109,6 +109,8 @@ def _remedies(
                 f"batch_size: {part} with gradient_accumulation_steps: {size // part * steps} (now "
                 f"{size} and {steps}), as many pairs a step"
             )
+    if settings.prefix_sharing == "off":
+        yield "prefix_sharing: auto, which computes a prompt once and no padding, the same result"
     limit = dpo.max_length or longest
     if trainer is not None and nearly < min(limit, longest):
         share = 100 - NEARLY

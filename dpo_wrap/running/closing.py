@@ -50,7 +50,7 @@ def finish(
         | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
         | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},
         "prefix_sharing": trainer.shared.figures(),
-        "notes": prepared.notes,
+        "notes": [*prepared.notes, trainer.shared.line()],
         "versions": run_dir.versions(),
     }
     if trainer.is_world_process_zero():

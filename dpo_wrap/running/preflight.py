@@ -22,6 +22,7 @@ from dpo_wrap.loading.fit import kept_ids, rows_of
 from dpo_wrap.loading.model import context_length
 from dpo_wrap.loading.prepare import Prepared
 from dpo_wrap.loading.tokenizer import stop_ids
+from dpo_wrap.running.trainer import PreparedTrainer
 
 PAIRS, NEW_TOKENS = 16, 64
 """How many chosen answers are compared with as many samples, and the tokens of a sample."""
@@ -41,6 +42,8 @@ class LongestBatch:
     """Answers, two a pair."""
     tokens: int
     """Positions of a row, padding included."""
+    distinct: int
+    """Tokens that the policy runs over in their place, where prompts are shared; else 0."""
     peak: int
     """Bytes: allocated on the GPU, or resident in this process where there is none."""
     grown: int
@@ -71,7 +74,7 @@ class Familiarity:
         return self.chosen > IGNORANT * self.guess
 
 
-def longest_batch(trainer: DPOTrainer, prepared: Prepared) -> LongestBatch:
+def longest_batch(trainer: PreparedTrainer, prepared: Prepared) -> LongestBatch:
     """Run the longest pairs of the training split through loss and gradient, and measure."""
     dpo = prepared.arguments.dpo
     lengths = [
@@ -93,9 +96,10 @@ def longest_batch(trainer: DPOTrainer, prepared: Prepared) -> LongestBatch:
     model.zero_grad(set_to_none=True)
     moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     count, tokens = batch["input_ids"].shape
-    before, top = peak
+    in_use, top = peak
     optimizer = moments if dpo.optim.startswith("adamw_torch") else None
-    return LongestBatch(count, tokens, top, top - before, optimizer, seconds)
+    distinct = trainer.shared.newest
+    return LongestBatch(count, tokens, distinct, top, top - in_use, optimizer, seconds)
 
 
 def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:
@@ -134,9 +138,11 @@ def spoken(
 ) -> list[str]:
     """Both measurements in lines; of a run on sft alone none advises what it does itself."""
     where = "on the GPU" if device.type == "cuda" else "in this process"
+    instead = f", run as {batch.distinct:,} tokens" if batch.distinct else ""
     lines = [
-        f"longest batch: {batch.rows} rows of {batch.tokens:,} tokens; forward and backward took "
-        f"{batch.seconds:.2g} s and {readable(batch.grown)}, at peak {readable(batch.peak)} {where}"
+        f"longest batch: {batch.rows} rows of {batch.tokens:,} tokens{instead}; forward and "
+        f"backward took {batch.seconds:.2g} s and {readable(batch.grown)}, at peak "
+        f"{readable(batch.peak)} {where}"
     ]
     if batch.optimizer is not None:
         lines[0] += f"; AdamW adds {readable(batch.optimizer)}"

@@ -13,7 +13,7 @@ from dpo_wrap.loading.fit import pair_lengths
 from dpo_wrap.loading.reference import unshareable
 from dpo_wrap.settings.config import Settings
 from dpo_wrap.sharing.agreement import Agreement, share_if_proven
-from dpo_wrap.sharing.forward import Sharing
+from dpo_wrap.sharing.forward import Layouts, Sharing
 from dpo_wrap.sharing.obstacles import obstacles_of_attention, obstacles_of_class
 
 
@@ -23,9 +23,10 @@ class Shared:
 
     models: tuple[Sharing, ...]
     """The policy's and, where it is a model by itself, the reference's; none where it is off."""
+    layouts: Layouts
     reason: str | None
     """Why it is off."""
-    proof: Agreement | None
+    proof: Agreement | None = None
 
     def line(self) -> str:
         """It in a line."""
@@ -35,8 +36,14 @@ class Shared:
         return (
             "prefix sharing: on, a prompt is computed once for both answers; on two pairs "
             f"{proof.tokens:,} tokens stand for {proof.padded:,}, and a token's log-probability "
-            f"changes by {proof.apart:.1g} nats at most"
+            f"changes by {proof.apart:.1g} nats {'at most' if proof.exact else 'in mean'}"
         )
+
+    @property
+    def newest(self) -> int:
+        """Tokens that the newest batch was run as; 0 where prompts are not shared."""
+        layout = self.layouts.newest
+        return layout.input_ids.numel() if layout else 0
 
     def figures(self) -> dict[str, Any]:
         """For run.json: tokens that the models ran over, and would have with prompts twice."""
@@ -48,30 +55,27 @@ class Shared:
         }
 
 
-OFF = Shared((), "prefix_sharing: off", None)
-
-
 def switched_on(trainer: DPOTrainer, settings: Settings, obstacle: str | None) -> Shared:
     """Share prompts in the trainer's models. Raises ConfigError under `prefix_sharing: on`.
 
     `obstacle` is what the config is already known to forbid it by.
     """
     if settings.prefix_sharing == "off":
-        return OFF
-    models, proof = [], None
+        return Shared((), Layouts(), "the config says so")
+    models, proof, layouts = [], None, Layouts()
     for model in _models(trainer):
         obstacle = obstacle or next(_obstacles(model), None)
         if obstacle is None:
-            sharing, proof = _proven(trainer, model)
+            sharing, proof = _proven(trainer, model, layouts)
             models.append(sharing)
             obstacle = proof.fault
     if obstacle is None:
-        return Shared(tuple(models), None, proof)
+        return Shared(tuple(models), layouts, None, proof)
     for sharing in filter(None, models):
         sharing.undo()
     if settings.prefix_sharing == "on":
         raise unshareable(settings, obstacle)
-    return Shared((), obstacle, None)
+    return Shared((), Layouts(), obstacle)
 
 
 def _models(trainer: DPOTrainer) -> list[PreTrainedModel]:
@@ -87,7 +91,9 @@ def _obstacles(model: PreTrainedModel) -> Iterator[str]:
     yield from obstacles_of_attention(model.config._attn_implementation)
 
 
-def _proven(trainer: DPOTrainer, model: PreTrainedModel) -> tuple[Sharing | None, Agreement]:
+def _proven(
+    trainer: DPOTrainer, model: PreTrainedModel, layouts: Layouts
+) -> tuple[Sharing | None, Agreement]:
     """Try it on the first pair and the longest, in the run's precision.
 
     The longest reaches as far as any window of the model's would on these data.
@@ -97,13 +103,13 @@ def _proven(trainer: DPOTrainer, model: PreTrainedModel) -> tuple[Sharing | None
     batch = trainer._prepare_inputs(trainer.data_collator(rows))
     given = {name: batch[name] for name in ("input_ids", "attention_mask")}
     given["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    exact = not (trainer.args.bf16 or trainer.args.fp16) and model.dtype == torch.float32
-    training = model.training
+    half = trainer.args.bf16 or trainer.args.fp16 or getattr(model, "is_quantized", False)
+    exact, training = not half and model.dtype == torch.float32, model.training
     model.eval()
     try:
         with trainer.accelerator.autocast():
             return share_if_proven(
-                model, lambda: model(**given, fused_lm_head=True, use_cache=False), exact
+                model, layouts, lambda: model(**given, fused_lm_head=True, use_cache=False), exact
             )
     finally:
         model.train(training)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from dpo_wrap.errors import one_line
 from dpo_wrap.sharing.attention import CannotShareError
-from dpo_wrap.sharing.forward import Sharing, share
+from dpo_wrap.sharing.forward import Layouts, Sharing, share
 
 EXACT = 1e-3
 """Nats a token by which two orders of the same fp32 arithmetic may differ, at most."""
@@ -27,6 +27,8 @@ class Agreement:
 
     apart: float
     """Nats a token: the largest difference in fp32, the mean one in half precision."""
+    exact: bool
+    """Whether the model calculates in fp32."""
     tokens: int
     """Tokens of the shared row."""
     padded: int
@@ -36,7 +38,7 @@ class Agreement:
 
 
 def share_if_proven(
-    model: PreTrainedModel, ask: Callable[[], Any], exact: bool
+    model: PreTrainedModel, layouts: Layouts, ask: Callable[[], Any], exact: bool
 ) -> tuple[Sharing | None, Agreement]:
     """Let the model share prompts if it then says what it says now; else it stays as it is.
 
@@ -46,16 +48,17 @@ def share_if_proven(
         plain = ask().log_probs
     sharing, found = None, None
     try:
-        sharing = share(model)
+        sharing = share(model, layouts)
         with torch.no_grad():
             shared = ask().log_probs
         found = _compared(sharing, shared, plain, exact)
     except CannotShareError as error:
-        found = Agreement(math.nan, 0, 0, str(error))
+        found = Agreement(math.nan, exact, 0, 0, str(error))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a model's own code may raise anything
-        found = Agreement(math.nan, 0, 0, f"its code fails on a shared row ({one_line(error)})")
+        fault = f"its code fails on a shared row ({one_line(error)})"
+        found = Agreement(math.nan, exact, 0, 0, fault)
     if found.fault is None:
         sharing.calls = sharing.tokens = sharing.padded = 0
         return sharing, found
@@ -74,7 +77,7 @@ def _compared(sharing: Sharing, shared: Tensor, plain: Tensor, exact: bool) -> A
             f"its log-probabilities come out {apart:.2g} nats a token apart on a real batch, where "
             f"{limit:g} is rounding"
         )
-    return Agreement(apart, sharing.tokens, sharing.padded, fault)
+    return Agreement(apart, exact, sharing.tokens, sharing.padded, fault)
 
 
 def _apart(shared: Tensor, plain: Tensor, exact: bool) -> float:

@@ -7,7 +7,7 @@ them, laid out as ever.
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,40 +20,47 @@ from dpo_wrap.sharing.layout import Layout, layout_of
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask")
 """What TRL's output has for each position; the rest of it is None or a scalar."""
-READ = {"input_ids", "attention_mask", "labels", "fused_lm_head", "use_cache"}
+BATCH = ("input_ids", "attention_mask", "labels")
+READ = {*BATCH, "fused_lm_head", "use_cache"}
 """What TRL asks the model with; a call with anything else goes through as it is."""
+
+
+class Layouts:
+    """The layout of the newest batch, worked out once for the policy and its reference."""
+
+    def __init__(self):
+        self.batch: tuple[Tensor, ...] = ()
+        self.versions: list[int] = []
+        self.newest: Layout | None = None
+
+    def of(self, *batch: Tensor) -> Layout | None:
+        """Of input_ids, attention_mask and labels, as for `layout_of`."""
+        versions = [tensor._version for tensor in batch]
+        known = len(self.batch) == len(batch) and versions == self.versions
+        if not known or any(a is not b for a, b in zip(self.batch, batch, strict=True)):
+            self.batch, self.versions, self.newest = batch, versions, layout_of(*batch)
+        return self.newest
 
 
 @dataclass
 class Sharing:
     """A model whose fused forward shares prompts, until `undo`."""
 
-    model: PreTrainedModel
     undo: Callable[[], None]
-    enabled: bool = True
     calls: int = 0
     """Forward passes that shared."""
     tokens: int = 0
     """Tokens that these passes ran over."""
     padded: int = 0
     """Tokens, padding included, that they would have run over without."""
-    newest: tuple[tuple[Tensor, ...], tuple[int, ...], Layout | None] | None = field(
-        default=None, repr=False
-    )
-
-    def layout(self, *batch: Tensor) -> Layout | None:
-        """The layout of a batch, computed once for the policy and its reference."""
-        versions = tuple(tensor._version for tensor in batch)
-        if self.newest is None or not (
-            all(a is b for a, b in zip(self.newest[0], batch, strict=True))
-            and self.newest[1] == versions
-        ):
-            self.newest = batch, versions, layout_of(*batch)
-        return self.newest[2]
 
 
-def share(model: PreTrainedModel) -> Sharing:
-    """Let the fused forward that TRL has given this model share prompts."""
+def share(model: PreTrainedModel, layouts: Layouts | None = None) -> Sharing:
+    """Let the fused forward that TRL has given this model share prompts.
+
+    Models that are asked about the same batches take the same `layouts`.
+    """
+    layouts = layouts or Layouts()
     kind = model.config._attn_implementation
     fused, backbone = model.forward, model.base_model
     model.set_attn_implementation(registered(kind))
@@ -63,8 +70,8 @@ def share(model: PreTrainedModel) -> Sharing:
     def forward(*args: Any, **kwargs: Any) -> Any:
         given = {name for name, value in kwargs.items() if value is not None}
         layout = None
-        if sharing.enabled and kwargs.get("fused_lm_head") and not args and given <= READ:
-            layout = sharing.layout(*(kwargs[n] for n in ("input_ids", "attention_mask", "labels")))
+        if kwargs.get("fused_lm_head") and not args and {*BATCH} <= given <= READ:
+            layout = layouts.of(*(kwargs[name] for name in BATCH))
         if layout is None:
             return fused(*args, **kwargs)
         sharing.calls += 1
@@ -98,7 +105,7 @@ def share(model: PreTrainedModel) -> Sharing:
         model.forward = fused
         model.set_attn_implementation(kind)
 
-    sharing = Sharing(model, undo)
+    sharing = Sharing(undo)
     return sharing
 
 
