@@ -6,9 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from sharing_models import SHAPES, asked, assert_same_step, padded, pairs, step, tiny
+from trl.trainer import utils as trl_utils
 
 from dpo_wrap.sharing import attention, forward
-from dpo_wrap.sharing.attention import registered
+from dpo_wrap.sharing.attention import CannotShareError, registered
 from dpo_wrap.sharing.forward import Layouts, share
 
 
@@ -171,3 +172,51 @@ def test_undone_nothing_of_it_is_left(tmp_path):
     assert model.forward is before
     assert model.config._attn_implementation == kind
     assert not model.base_model._forward_hooks
+
+
+def test_a_copy_of_the_model_runs_its_own_weights():
+    model, batch = tiny("gpt2"), padded(pairs(12))
+    share(model)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+    expected = tiny("gpt2")
+    expected.load_state_dict(other.state_dict())
+    found = other(**asked(batch)).log_probs
+    torch.testing.assert_close(found, expected(**asked(batch)).log_probs)
+    assert (found - model(**asked(batch)).log_probs).abs().max() > 0.1
+
+
+def test_it_serves_in_inference_mode_too():
+    model, plain = tiny("gpt2"), tiny("gpt2")
+    sharing = share(model)
+    with torch.inference_mode():
+        question = {
+            name: value.clone() if isinstance(value, torch.Tensor) else value
+            for name, value in asked(padded(pairs(13))).items()
+        }
+        found = [model(**question).log_probs for _ in range(2)]
+        expected = plain(**question).log_probs
+    assert sharing.calls == 2
+    torch.testing.assert_close(found, [expected] * 2)
+
+
+def test_a_failure_in_the_middle_leaves_nothing_behind():
+    model = tiny("gpt2")
+    sharing, theirs = share(model), trl_utils._ChunkedLogProbFunction
+    hook = model.transformer.h[1].register_forward_pre_hook(lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**asked(padded(pairs(14))))
+    hook.remove()
+    assert trl_utils._ChunkedLogProbFunction is theirs
+    sharing.undo()
+    batch = padded(pairs(14))
+    assert_same_step(*both(model, batch))
+
+
+def test_a_model_shares_once():
+    model = tiny("gpt2")
+    share(model)
+    with pytest.raises(CannotShareError, match="it shares prompts already"):
+        share(model)

@@ -104,6 +104,12 @@ def test_what_it_does_not_do_is_left_to_trl(monkeypatch, place, value):
     assert applied(monkeypatch, *states(9), *given) == ["theirs"]
 
 
+def test_a_bias_that_is_trained_by_itself_is_left_to_trl(monkeypatch):
+    hidden, weight, bias, targets = states(12)
+    question = (hidden, weight, bias.requires_grad_(), targets)
+    assert applied(monkeypatch, *question, *GIVEN) == ["theirs"]
+
+
 def test_a_head_that_is_trained_or_in_half_precision_is_left_to_trl(monkeypatch):
     hidden, weight, bias, targets = states(10)
     trained = weight.clone().requires_grad_()

@@ -25,6 +25,7 @@ RUN = {
     "deepspeed": None,
     "fsdp": None,
     "router_aux_loss_coef": None,
+    "pad_to_multiple_of": None,
 }
 LAYERS = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 2}
 HEADS = LAYERS | {"num_attention_heads": 4}
@@ -110,10 +111,40 @@ def test_experts_without_an_auxiliary_loss_share():
     assert obstacles(*made("MixtralConfig", EXPERTS), router_aux_loss_coef=0.0) == []
 
 
+def rope(kind, **more):
+    return {"rope_parameters": {"rope_theta": 1e4, "rope_type": kind, "factor": 4.0} | more}
+
+
+LONG = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 24}
+
+
+def test_positions_that_hang_on_other_texts_are_told():
+    config = transformers.LlamaConfig(**SMALL | rope("dynamic"))
+    (found,) = obstacles(config, transformers.LlamaForCausalLM)
+    assert found == "its positions are scaled by the longest text before (rope_type dynamic)"
+    nested = {"full_attention": rope("dynamic")["rope_parameters"]}
+    config = transformers.Gemma3TextConfig(**SMALL | {"rope_parameters": nested})
+    assert "rope_type dynamic" in obstacles(config, transformers.Gemma3ForCausalLM)[0]
+
+
+def test_positions_that_hang_on_padding_are_told_where_there_is_more_of_it():
+    """Without, a batch is as wide as its longest text, which the shared row has too."""
+    config = transformers.LlamaConfig(**SMALL | rope("longrope", **LONG))
+    kind = transformers.LlamaForCausalLM
+    assert obstacles(config, kind) == []
+    (found,) = obstacles(config, kind, pad_to_multiple_of=32)
+    assert "longrope with pad_to_multiple_of" in found
+
+
 def test_attention_that_takes_no_mask_is_told():
-    assert [*obstacles_of_attention("sdpa"), *obstacles_of_attention("eager")] == []
-    (found,) = obstacles_of_attention("flash_attention_2")
+    config = made(*SHAPES["gpt2"])[0]
+    assert not [*obstacles_of_attention("sdpa", config), *obstacles_of_attention("eager", config)]
+    (found,) = obstacles_of_attention("flash_attention_2", config)
     assert found == "attn_implementation flash_attention_2 takes no mask; sdpa and eager do"
+    config.reorder_and_upcast_attn = True
+    assert not [*obstacles_of_attention("sdpa", config)]
+    (found,) = obstacles_of_attention("eager", config)
+    assert found == "reorder_and_upcast_attn is done by eager attention alone"
 
 
 def tried(model, batch):

@@ -28,7 +28,7 @@ def sharing_obstacle(settings: Settings, dpo: DPOConfig, config: PretrainedConfi
     if architecture is not None:
         found = itertools.chain(found, obstacles_of_class(architecture))
     if kind := init_kwargs(settings).get("attn_implementation"):
-        found = itertools.chain(found, obstacles_of_attention(kind))
+        found = itertools.chain(found, obstacles_of_attention(kind, config))
     obstacle = next(found, None)
     if obstacle is not None and settings.prefix_sharing == "on":
         raise unshareable(settings, obstacle)

@@ -88,7 +88,7 @@ def _models(trainer: DPOTrainer) -> list[PreTrainedModel]:
 
 def _obstacles(model: PreTrainedModel) -> Iterator[str]:
     yield from obstacles_of_class(type(model))
-    yield from obstacles_of_attention(model.config._attn_implementation)
+    yield from obstacles_of_attention(model.config._attn_implementation, model.config)
 
 
 def _proven(

@@ -5,6 +5,7 @@ them, laid out as ever.
 """
 
 import functools
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dpo_wrap.sharing.attention import laid_out, registered
+from dpo_wrap.sharing.attention import PREFIX, CannotShareError, laid_out, registered
 from dpo_wrap.sharing.head import answer_head
 from dpo_wrap.sharing.layout import Layout, layout_of
 
@@ -35,8 +36,10 @@ class Layouts:
 
     def of(self, *batch: Tensor) -> Layout | None:
         """Of input_ids, attention_mask and labels, as for `layout_of`."""
-        versions = [tensor._version for tensor in batch]
-        known = len(self.batch) == len(batch) and versions == self.versions
+        # Tensors of inference mode have no version, so nothing is known of them.
+        tracked = not any(tensor.is_inference() for tensor in batch)
+        versions = [tensor._version for tensor in batch] if tracked else []
+        known = tracked and len(self.batch) == len(batch) and versions == self.versions
         if not known or any(a is not b for a, b in zip(self.batch, batch, strict=True)):
             self.batch, self.versions, self.newest = batch, versions, layout_of(*batch)
         return self.newest
@@ -60,25 +63,28 @@ def share(model: PreTrainedModel, layouts: Layouts | None = None) -> Sharing:
 
     Models that are asked about the same batches take the same `layouts`.
     """
-    layouts = layouts or Layouts()
-    kind = model.config._attn_implementation
-    fused, backbone = model.forward, model.base_model
+    layouts, kind = layouts or Layouts(), model.config._attn_implementation
+    if kind.startswith(PREFIX):
+        raise CannotShareError("it shares prompts already")
+    plain, keep = model.forward, KeepScored()
+    fused = getattr(plain, "__func__", None)
     model.set_attn_implementation(registered(kind))
-    places: list[Tensor] = []
 
-    @functools.wraps(fused)
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    # Bound like TRL's own forward, so that a copy of the model runs its own weights.
+    @functools.wraps(plain)
+    def forward(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+        ask = fused.__get__(self) if fused else plain
         given = {name for name, value in kwargs.items() if value is not None}
         layout = None
         if kwargs.get("fused_lm_head") and not args and {*BATCH} <= given <= READ:
             layout = layouts.of(*(kwargs[name] for name in BATCH))
         if layout is None:
-            return fused(*args, **kwargs)
+            return ask(*args, **kwargs)
         sharing.calls += 1
         sharing.tokens += layout.input_ids.numel()
         sharing.padded += layout.places.numel()
-        with laid_out(layout), answer_head(), _chosen(places, layout.scored_places):
-            output = fused(
+        with laid_out(layout), answer_head(), keep.at(layout.scored_places):
+            output = ask(
                 input_ids=layout.input_ids,
                 attention_mask=torch.ones_like(layout.input_ids),
                 position_ids=layout.position_ids,
@@ -91,31 +97,40 @@ def share(model: PreTrainedModel, layouts: Layouts | None = None) -> Sharing:
                 setattr(output, name, _padded(value, layout))
         return output
 
-    def keep_scored(module: Any, args: Any, output: Any) -> Any:
-        """Hand the head the hidden states that are scored and no others."""
-        if places:
-            output.last_hidden_state = output.last_hidden_state.index_select(1, places[-1])
-        return output
-
-    model.forward = forward
-    hook = backbone.register_forward_hook(keep_scored)
+    model.forward = types.MethodType(forward, model)
+    hook = model.base_model.register_forward_hook(keep)
 
     def undo() -> None:
         hook.remove()
-        model.forward = fused
+        model.forward = plain
         model.set_attn_implementation(kind)
 
     sharing = Sharing(undo)
     return sharing
 
 
-@contextmanager
-def _chosen(places: list[Tensor], scored: Tensor) -> Iterator[None]:
-    places.append(scored)
-    try:
-        yield
-    finally:
-        places.pop()
+class KeepScored:
+    """A hook that hands the head the hidden states that are scored and no others."""
+
+    def __init__(self):
+        self.places: Tensor | None = None
+
+    def __deepcopy__(self, memo: Any) -> "KeepScored":
+        # A copy of the model takes its forward along, which speaks to this one.
+        return self
+
+    @contextmanager
+    def at(self, places: Tensor) -> Iterator[None]:
+        self.places = places
+        try:
+            yield
+        finally:
+            self.places = None
+
+    def __call__(self, module: Any, args: Any, output: Any) -> Any:
+        if self.places is not None:
+            output.last_hidden_state = output.last_hidden_state.index_select(1, self.places)
+        return output
 
 
 def _padded(values: Tensor, layout: Layout) -> Tensor:

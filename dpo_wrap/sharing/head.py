@@ -104,7 +104,8 @@ def _serves(
     """Whether all is in fp32 on a CPU, and nothing is asked for that is not done here."""
     plain = temperature == 1 and softcap is None and scale == 1 and set(outputs) <= OUTPUTS
     fp32 = hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and fp32 and hidden.device.type == "cpu" and not weight.requires_grad
+    trained = weight.requires_grad or bias is not None and bias.requires_grad
+    return plain and fp32 and hidden.device.type == "cpu" and not trained
 
 
 GIVEN = tuple(inspect.signature(_serves).parameters)

@@ -44,6 +44,11 @@ def obstacles_of_run(
         yield f"its layers are of another kind than attention by position ({', '.join(kinds)})"
     if getattr(text, "alibi", False):
         yield "ALiBi biases attention by places in the padded batch"
+    ropes = set(_rope_types(text))
+    if "dynamic" in ropes:
+        yield "its positions are scaled by the longest text before (rope_type dynamic)"
+    if "longrope" in ropes and dpo.pad_to_multiple_of:
+        yield "its positions are scaled by a batch's padding (longrope with pad_to_multiple_of)"
 
 
 def obstacles_of_class(model: type[PreTrainedModel]) -> Iterator[str]:
@@ -56,10 +61,20 @@ def obstacles_of_class(model: type[PreTrainedModel]) -> Iterator[str]:
         yield f"{model.__name__} takes no position_ids"
 
 
-def obstacles_of_attention(kind: str) -> Iterator[str]:
+def obstacles_of_attention(kind: str, config: PretrainedConfig) -> Iterator[str]:
     """What in an implementation of attention forbids it."""
     if kind not in KINDS:
         yield f"attn_implementation {kind} takes no mask; {' and '.join(KINDS)} do"
+    if kind == "eager" and getattr(config, "reorder_and_upcast_attn", False):
+        yield "reorder_and_upcast_attn is done by eager attention alone"
+
+
+def _rope_types(config: PretrainedConfig) -> Iterator[str]:
+    """How rotary positions are scaled, in any kind of layer."""
+    given = getattr(config, "rope_parameters", None) or {}
+    for parameters in (given, *given.values()):
+        if isinstance(parameters, dict) and "rope_type" in parameters:
+            yield parameters["rope_type"]
 
 
 def _sharded_by_launcher() -> bool:
