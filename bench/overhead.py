@@ -7,8 +7,6 @@ digit. The model is a GPT-2 of random weights, the data those of data/raw.csv.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import random
@@ -16,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Threads that wait for each other would make the processor time hang on the machine's other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from bench.meter import silence
 
 BETA, RATE, BATCH, RANK, LENGTH = 0.1, 2e-4, 8, 8, 128
 AIM = 1.02
@@ -186,13 +186,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                         flush=True,
                     )
     return report(runs)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """What both kinds of run print is not what is measured."""
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
-        yield
 
 
 def report(runs: dict[str, list[Measured]]) -> int:

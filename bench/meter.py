@@ -1,0 +1,54 @@
+"""Wall time and memory of a stretch of a program, on a CPU or a GPU; and silence meanwhile."""
+
+import contextlib
+import ctypes
+import gc
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Meter:
+    """Wall time and added memory from its making to `read`."""
+
+    def __init__(self):
+        import torch
+
+        from dpo_wrap.health.memory import resident
+
+        gc.collect()
+        if gpu():
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            # Memory that the last kind freed would hide what this one needs.
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")
+            self.before = resident("VmRSS:")
+        self.started = time.perf_counter()
+
+    def read(self) -> tuple[float, int]:
+        import torch
+
+        from dpo_wrap.health.memory import resident
+
+        if gpu():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - self.started
+        peak = torch.cuda.max_memory_allocated() if gpu() else resident("VmHWM:")
+        return seconds, peak - self.before
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """What both kinds of run print is not what is measured."""
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        yield
+
+
+def gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
