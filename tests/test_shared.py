@@ -312,6 +312,17 @@ def test_a_run_gone_on_with_takes_up_the_reference_that_was_computed(
     assert {path: path.stat().st_mtime_ns for path in Path(split).rglob("*")} == files
 
 
+def test_a_reference_that_was_cut_off_is_computed_anew(run, passes, split, monkeypatch):
+    keys = {"dataset_path": split, "max_steps": 10, "save_steps": 2}
+    with monkeypatch.context() as patch:
+        stopped(patch, at=3)
+        _, out = run(**keys)
+    (kept,) = out.glob("reference-*")
+    kept.write_bytes(kept.read_bytes()[:-100])
+    status, _ = run(**keys)
+    assert status == 0 and len(passes) == 10
+
+
 def test_a_reference_of_another_run_is_not_taken_up(run, passes, split, monkeypatch):
     keys = {"dataset_path": split, "max_steps": 10, "save_strategy": "no"}
     with monkeypatch.context() as patch:

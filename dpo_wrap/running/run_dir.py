@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import xxhash
 import yaml
 
@@ -134,10 +135,20 @@ def reference_file(standing: Path, aside: Path, identity: dict[str, Any], split:
     kept = {**identity, "config": fixed, "versions": versions()}
     digest = xxhash.xxh3_128(json.dumps(kept, sort_keys=True).encode()).hexdigest()
     name = f"{REFERENCE}{split}-{digest}.arrow"
-    if (standing / name).is_file():
+    if _whole(standing / name):
         return standing / name
     make_own(aside)
     return aside / name
+
+
+def _whole(arrow: Path) -> bool:
+    """Whether a file is there and can be read to its end; a power cut may leave a part of it."""
+    try:
+        with pa.memory_map(str(arrow)) as file, pa.ipc.open_stream(file) as rows:
+            rows.read_all()
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def begin(directory: Path, config: dict[str, Any]) -> None:
