@@ -10,12 +10,12 @@ OWN = ".dpo_wrap"
 """A file that tells a folder of this program's from anybody else's of that name."""
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str | bytes) -> None:
     """The file is there whole or not at all, also after a power cut."""
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

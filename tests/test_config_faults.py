@@ -112,6 +112,10 @@ def test_all_faults_of_a_file_are_shown_at_once_with_their_lines(faults):
         ("prefix_sharing: maybe", "known: auto, on, off"),
         ("padding_free: true", "it would have no effect: TRL's DPOTrainer has switched it off"),
         ("resume_from_checkpoint: x", "use --resume PATH"),
+        (
+            "train_sampling_strategy: batch_rebalance",
+            "refused: it makes batches of unequal",
+        ),
         ("length_column_name: n", "the rows' lengths are counted here, whatever the name"),
         ("lora:\n  inference_mode: true", "it freezes the adapter"),
         ("label_smoothing: 0.1", "no effect with loss_type: sigmoid; only exo_pair, robust, aot"),

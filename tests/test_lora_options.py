@@ -26,8 +26,8 @@ def trained(tiny_model_dir, tmp_path, monkeypatch):
     start, built = runner(tiny_model_dir, tmp_path), []
     build = session.build_trainer
 
-    def kept(*args):
-        built.append(build(*args))
+    def kept(*args, **named):
+        built.append(build(*args, **named))
         return built[-1]
 
     monkeypatch.setattr(session, "build_trainer", kept)

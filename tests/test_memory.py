@@ -84,7 +84,7 @@ def test_in_an_evaluation_its_own_batch_is_lowered_first(run, tmp_path, monkeypa
 
 
 def test_while_loading_nothing_is_said_of_batches(run, monkeypatch, capsys):
-    def build(*args):
+    def build(*args, **named):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(session, "build_trainer", build)

@@ -30,8 +30,8 @@ def after_building(monkeypatch, change):
     """Do `change(trainer, prepared)` once a trainer is built; gives the trainers."""
     build, trainers = session.build_trainer, []
 
-    def built(prepared, *others):
-        trainers.append(build(prepared, *others))
+    def built(prepared, *others, **named):
+        trainers.append(build(prepared, *others, **named))
         change(trainers[0], prepared)
         return trainers[0]
 

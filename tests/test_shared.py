@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def trainers(monkeypatch):
     """The trainers that are built."""
     build, built = session.build_trainer, []
 
-    def kept(*given):
-        built.append(build(*given))
+    def kept(*given, **named):
+        built.append(build(*given, **named))
         return built[-1]
 
     monkeypatch.setattr(session, "build_trainer", kept)
@@ -260,7 +261,7 @@ def test_the_reference_is_computed_once_where_several_epochs_ask_for_it(
     chosen = ahead and "precompute_ref_log_probs" not in keys
     assert ("precompute_ref_log_probs: true by default, for " in said) is chosen
     assert resolved.get("precompute_ref_log_probs", False) is ahead
-    assert not list(out.glob("reference-*"))
+    assert not list(out.glob("reference-*.safetensors"))
 
 
 def test_the_held_out_splits_reference_is_computed_once_too(run, passes, split):
@@ -269,12 +270,16 @@ def test_the_held_out_splits_reference_is_computed_once_too(run, passes, split):
     assert passes == ["train"] * 5 + ["eval"]
 
 
-def test_a_dry_run_makes_no_pass_over_the_data(run, passes, capsys):
-    status, _ = run("--dry-run", max_steps=20)
+@pytest.mark.parametrize("keys", [{}, {"lora": False}, {"precompute_ref_log_probs": True}], ids=str)
+def test_a_dry_run_asks_the_reference_of_the_rows_that_it_shows(run, passes, capsys, keys):
+    """Of a batch of the first and one of the longest, and as the run itself would."""
+    status, _ = run("--dry-run", max_steps=20, **keys)
     assert status == 0
-    assert not passes
+    assert 1 <= len(passes) <= 2
     said = capsys.readouterr().out
-    assert "precompute_ref_log_probs: true by default, for 3.33 epochs" in said
+    chosen = "precompute_ref_log_probs: true by default, for 3.33 epochs" in said
+    assert chosen is ("precompute_ref_log_probs" not in keys)
+    assert ", its log-probabilities computed before the first step" in said
     assert "step 0: loss 0.6931 = ln 2, margin 0.0000" in said
 
 
@@ -302,8 +307,7 @@ def test_a_run_gone_on_with_takes_up_the_reference_that_was_computed(
         stopped(patch, at=7)
         status, out = run(**keys)
     assert status == 1 and passes == ["train"] * 5
-    (kept,) = out.glob("reference-*")
-    assert kept.name.startswith("reference-train-")
+    assert [path.name for path in out.glob("reference-*")] == ["reference-train.safetensors"]
     status, _ = run(**keys)
     assert status == 0 and passes == ["train"] * 5
     assert not list(out.glob("reference-*"))
@@ -312,15 +316,69 @@ def test_a_run_gone_on_with_takes_up_the_reference_that_was_computed(
     assert {path: path.stat().st_mtime_ns for path in Path(split).rglob("*")} == files
 
 
-def test_a_reference_that_was_cut_off_is_computed_anew(run, passes, split, monkeypatch):
+def flipped(data):
+    return data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: data[:-3], lambda data: data[: len(data) // 2], flipped],
+    ids=["empty", "three bytes less", "half", "a bit"],
+)
+def test_a_damaged_reference_is_computed_anew(run, passes, split, tmp_path, monkeypatch, damage):
     keys = {"dataset_path": split, "max_steps": 10, "save_steps": 2}
+    status, whole = run(output_dir=str(tmp_path / "whole"), **keys)
+    passes.clear()
     with monkeypatch.context() as patch:
         stopped(patch, at=3)
         _, out = run(**keys)
     (kept,) = out.glob("reference-*")
-    kept.write_bytes(kept.read_bytes()[:-100])
+    kept.write_bytes(damage(kept.read_bytes()))
     status, _ = run(**keys)
     assert status == 0 and len(passes) == 10
+    assert same(adapter_weights(whole), adapter_weights(out))
+
+
+def test_a_run_that_left_rows_out_is_gone_on_with(run, passes, monkeypatch):
+    """Their numbers skip rows, which `datasets` writes anew where it joins columns to them."""
+    keys = {"max_length": 22, "overlength": "drop", "max_steps": None, "num_epochs": 3}
+    keys |= {"save_strategy": "epoch", "batch_size": 2}
+    with monkeypatch.context() as patch:
+        stopped(patch, at=12)
+        status, out = run(**keys)
+    assert status == 1 and len(passes) == 9  # 17 of 24 pairs are left, two a batch
+    count = len(passes)
+    status, _ = run(**keys)
+    assert status == 0 and len(passes) == count
+
+
+@pytest.mark.parametrize("what", ["tokenizer.json", "config.json"])
+def test_a_reference_of_files_that_changed_since_is_not_taken_up(
+    run, passes, tiny_model_dir, tmp_path, monkeypatch, what
+):
+    shutil.copytree(tiny_model_dir, tmp_path / "model")
+    keys = {"model_path": str(tmp_path / "model"), "max_steps": 10}
+    with monkeypatch.context() as patch:
+        stopped(patch, at=3)
+        run(**keys)
+    assert len(passes) == 6
+    file = tmp_path / "model" / what
+    found = json.loads(file.read_text())
+    changed = {"normalizer": {"type": "Lowercase"}, "layer_norm_epsilon": 1e-3}
+    name = "normalizer" if "normalizer" in found else "layer_norm_epsilon"
+    file.write_text(json.dumps(found | {name: changed[name]}))
+    status, out = run(**keys)
+    assert status == 0 and len(passes) == 12
+    assert json.loads((out / "run.json").read_text())["step_0"]["fault"] is None
+
+
+def test_what_a_user_keeps_beside_a_run_stays(run):
+    _, out = run("--dry-run")
+    out.mkdir()
+    (out / "reference-answers.arrow").write_text("mine")
+    status, _ = run(max_steps=7)
+    assert status == 0
+    assert (out / "reference-answers.arrow").read_text() == "mine"
 
 
 def test_a_reference_of_another_run_is_not_taken_up(run, passes, split, monkeypatch):
@@ -380,10 +438,9 @@ def test_rows_are_grouped_by_their_length_as_cut(run, trainers, tmp_path):
     assert apart(order) < 0.5 * apart(shuffled)
 
 
-@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
-def test_every_pair_is_seen_once_an_epoch_whatever_the_grouping(run, strategy, split):
+def test_every_pair_is_seen_once_an_epoch_by_length_too(run, split):
     keys = {"max_steps": None, "num_epochs": 1, "logging_steps": 1, **EVALUATED}
-    status, out = run(dataset_path=split, train_sampling_strategy=strategy, **keys)
+    status, out = run(dataset_path=split, train_sampling_strategy="group_by_length", **keys)
     assert status == 0
     tokens = [line["num_tokens"] for line in metrics(out) if "num_tokens" in line]
     status, plain = run(dataset_path=split, output_dir=f"{out}-plain", **keys)

@@ -26,9 +26,6 @@ from dpo_wrap.loading.tokenizer import check_data_fit, load_tokenizer
 from dpo_wrap.loading.tokens import tokenize
 from dpo_wrap.settings.config import Settings
 
-BY_LENGTH = ("group_by_length", "batch_rebalance")
-"""Values of train_sampling_strategy that look at how long the rows are."""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -74,7 +71,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
                 settings, rows, name, tokenizer, arguments.dpo, config, needed
             )
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
-    if arguments.dpo.train_sampling_strategy in BY_LENGTH:
+    if arguments.dpo.train_sampling_strategy == "group_by_length":
         tokens = {name: _with_lengths(rows, arguments.dpo) for name, rows in tokens.items()}
     obstacle = sharing_obstacle(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and obstacle is None:

@@ -14,6 +14,7 @@ from dpo_wrap.loading.prepare import Prepared, distributed
 from dpo_wrap.loss import covers
 from dpo_wrap.page.report import REPORT, write_page
 from dpo_wrap.running import run_dir
+from dpo_wrap.running.reference import forget
 from dpo_wrap.running.trainer import PreparedTrainer
 from dpo_wrap.settings.config import Settings
 
@@ -57,6 +58,7 @@ def finish(
         # A pickle of the arguments, tokens among them, that nothing here reads.
         (out / "training_args.bin").unlink(missing_ok=True)
         write_page(out, run)
+        forget(out)
         run_dir.finish(out, run)
     return run
 

@@ -74,15 +74,16 @@ class Familiarity:
         return self.chosen > IGNORANT * self.guess
 
 
+def rows_run(prepared: Prepared) -> list[int]:
+    """The training rows that a dry run runs: step 0's, which are the first, and the longest."""
+    first = range(min(prepared.arguments.dpo.per_device_train_batch_size, len(prepared.train)))
+    return sorted({*first, *_longest(prepared)})
+
+
 def longest_batch(trainer: PreparedTrainer, prepared: Prepared) -> LongestBatch:
     """Run the longest pairs of the training split through loss and gradient, and measure."""
     dpo = prepared.arguments.dpo
-    lengths = [
-        max(sum(map(len, kept_ids(r, side, dpo.max_length, dpo.truncation_mode))) for side in SIDES)
-        for r in rows_of(prepared.train)
-    ]
-    longest = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    rows = [trainer.train_dataset[row] for row in longest[: dpo.per_device_train_batch_size]]
+    rows = [trainer.train_dataset[row] for row in _longest(prepared)]
     batch = trainer.data_collator(rows)
     model = trainer.model
     if dpo.activation_checkpointing:
@@ -100,6 +101,17 @@ def longest_batch(trainer: PreparedTrainer, prepared: Prepared) -> LongestBatch:
     optimizer = moments if dpo.optim.startswith("adamw_torch") else None
     distinct = trainer.shared.newest
     return LongestBatch(count, tokens, distinct, top, top - in_use, optimizer, seconds)
+
+
+def _longest(prepared: Prepared) -> list[int]:
+    """The rows of a batch of the longest pairs, as cut."""
+    dpo = prepared.arguments.dpo
+    lengths = [
+        max(sum(map(len, kept_ids(r, side, dpo.max_length, dpo.truncation_mode))) for side in SIDES)
+        for r in rows_of(prepared.train)
+    ]
+    longest = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    return longest[: dpo.per_device_train_batch_size]
 
 
 def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:

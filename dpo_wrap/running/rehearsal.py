@@ -35,10 +35,7 @@ def dry_run(settings: Settings, resume: str) -> int:
             start = run_dir.where_to_start(out, resume, identity_of(prepared))
         elif run_dir.is_run(out):
             check_moving(settings)
-        if "precompute_ref_log_probs" in prepared.arguments.chosen:
-            # A pass over all data, which what is shown here does not need.
-            prepared.arguments.dpo.precompute_ref_log_probs = False
-        trainer, notes = trainer_of(prepared, None)
+        trainer, notes = trainer_of(prepared, None, needed=preflight.rows_run(prepared))
         say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
         for split, found in prepared.fits.items():
             say(f"{split}:", *table(found))

@@ -7,11 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import xxhash
 import yaml
 
-from dpo_wrap.atomic import make_own, write_atomically
+from dpo_wrap.atomic import write_atomically
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.loading.arguments import Arguments
 from dpo_wrap.running import checkpoints
@@ -20,10 +19,8 @@ from dpo_wrap.settings.config import Settings
 from dpo_wrap.settings.schema import lora_fields, trl_fields
 
 RUN, CONFIG, METRICS = "run.json", "config.resolved.yaml", "metrics.jsonl"
-REFERENCE = "reference-"
-"""How the files begin that hold log-probabilities of the reference until a run is finished."""
 # May differ between a run and its continuation: where figures and copies go changes no weight, when
-# the reference is asked changes no figure, and metrics are eval's.
+# the reference is asked changes figures by rounding alone, and metrics are eval's.
 FREE = {
     *("output_dir", "report_to", "logging_dir", "save_total_limit", "push_to_hub", "metrics"),
     "precompute_ref_log_probs",
@@ -125,30 +122,12 @@ def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> St
     return Start(notes=tuple(notes))
 
 
-def reference_file(standing: Path, aside: Path, identity: dict[str, Any], split: str) -> Path:
-    """Where this run keeps a split's reference log-probabilities: where they stand, else `aside`.
-
-    They hang on all that makes the run this one, and on the libraries.
-    """
+def lasting_digest(identity: dict[str, Any]) -> str:
+    """A digest of all of an identity that no continuation may change, and of the libraries."""
     config = identity["config"].items()
-    fixed = {name: v for name, v in config if not _free(name) and name not in EXTENDABLE}
-    kept = {**identity, "config": fixed, "versions": versions()}
-    digest = xxhash.xxh3_128(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-    name = f"{REFERENCE}{split}-{digest}.arrow"
-    if _whole(standing / name):
-        return standing / name
-    make_own(aside)
-    return aside / name
-
-
-def _whole(arrow: Path) -> bool:
-    """Whether a file is there and can be read to its end; a power cut may leave a part of it."""
-    try:
-        with pa.memory_map(str(arrow)) as file, pa.ipc.open_stream(file) as rows:
-            rows.read_all()
-    except (OSError, pa.ArrowInvalid):
-        return False
-    return True
+    lasting = {n: value for n, value in config if not _free(n) and n not in EXTENDABLE}
+    text = json.dumps({**identity, "config": lasting, "versions": versions()}, sort_keys=True)
+    return xxhash.xxh3_128(text.encode()).hexdigest()
 
 
 def begin(directory: Path, config: dict[str, Any]) -> None:
@@ -160,8 +139,6 @@ def begin(directory: Path, config: dict[str, Any]) -> None:
 
 def finish(directory: Path, run: dict[str, Any]) -> None:
     """Write run.json, the last file of a run: without it a run is not finished."""
-    for kept in directory.glob(f"{REFERENCE}*.arrow"):
-        kept.unlink()
     write_atomically(directory / RUN, json.dumps(run, indent=2) + "\n")
 
 

@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dpo_wrap.loading.prepare import Prepared, prepare
 from dpo_wrap.running import run_dir
 from dpo_wrap.running.callbacks import EarlyStopping, MetricsLog, Progress, StopAfterStep
 from dpo_wrap.running.closing import finish, summary
+from dpo_wrap.running.reference import KeptReference
 from dpo_wrap.running.run_dir import Start
 from dpo_wrap.running.trainer import PreparedTrainer, build_trainer, described
 from dpo_wrap.settings.config import Settings
@@ -45,8 +45,9 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
             say(f"{out}: finished before, with this config and these data; nothing to do")
             say(*summary(start.finished, settings))
             return 0
-        keep = functools.partial(run_dir.reference_file, aside if fresh else out, aside, identity)
-        trainer, notes = trainer_of(prepared, stop, keep)
+        standing = aside if fresh else out
+        kept = KeptReference(standing, aside, run_dir.lasting_digest(identity))
+        trainer, notes = trainer_of(prepared, stop, kept=kept)
         say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
         if start.checkpoint is None:
             identity |= {"step_0": measured_step_zero(trainer, prepared)}
@@ -82,11 +83,12 @@ def identity_of(prepared: Prepared) -> dict[str, Any]:
 
 
 def trainer_of(
-    prepared: Prepared,
-    stop: Stop | None,
-    reference_file: Callable[[str], Path] | None = None,
+    prepared: Prepared, stop: Stop | None, **reference: Any
 ) -> tuple[PreparedTrainer, list[str]]:
-    """The trainer and what it notes; without a `stop` it is one that will not train."""
+    """The trainer and what it notes; without a `stop` it is one that will not train.
+
+    `reference` as for build_trainer.
+    """
     notes: list[str] = []
     callbacks = [Progress()]
     if (patience := prepared.settings.early_stopping_patience) is not None:
@@ -95,7 +97,7 @@ def trainer_of(
         metrics = MetricsLog(Path(prepared.arguments.dpo.output_dir) / run_dir.METRICS)
         callbacks += [StopAfterStep(stop), metrics]
     with memory.explained(prepared):
-        trainer = build_trainer(prepared, callbacks, notes, reference_file)
+        trainer = build_trainer(prepared, callbacks, notes, **reference)
     if stop is not None:
         trainer.add_callback(HealthWatch(trainer))
     return trainer, notes

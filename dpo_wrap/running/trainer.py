@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -24,6 +26,7 @@ from dpo_wrap.loading.data import nothing_kept
 from dpo_wrap.loading.model import load_base, load_policy
 from dpo_wrap.loading.prepare import Prepared, distributed
 from dpo_wrap.running.checkpoints import write_mark
+from dpo_wrap.running.reference import NAMES, KeptReference, reference_key
 from dpo_wrap.running.shared import Shared, switched_on
 from dpo_wrap.settings.config import Settings
 
@@ -41,13 +44,14 @@ class PreparedTrainer(DPOTrainer):
         self,
         *args,
         switch_on: Callable[[DPOTrainer], Shared],
-        reference_file: Callable[[str], Path] | None,
+        kept: KeptReference | None,
+        needed: Sequence[int] | None,
         **kwargs,
     ):
-        """`reference_file` says where log-probabilities of the reference are kept, by split."""
+        """`kept` and `needed` as for build_trainer."""
         self.step_batches: list[dict[str, Any]] = []
         self.shared: Shared | None = None
-        self.switch_on, self.reference_file = switch_on, reference_file
+        self.switch_on, self.kept, self.needed = switch_on, kept, needed
         super().__init__(*args, **kwargs)
         self._share()
 
@@ -70,13 +74,34 @@ class PreparedTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset, name, batch_size):
         # TRL's constructor calls this, when all that sharing needs is there.
         self._share()
+        if self.needed is not None:
+            return self._rehearsed(dataset, name, batch_size)
+        if self.kept is None:
+            return self._computed(dataset, name, batch_size)
+        key = reference_key(self, dataset)
+        # Whether it is taken up one process decides, since the others must follow.
+        found = [self.kept.take(name, key) if self.is_world_process_zero() else None]
+        broadcast_object_list(found)
+        if found[0] is not None:
+            return _with_columns(dataset, found[0])
+        computed = self._computed(dataset, name, batch_size)
+        if self.is_world_process_zero():
+            columns = {n: np.asarray(computed[n], dtype=np.float32) for n in NAMES}
+            self.kept.keep(name, key, columns)
+        return computed
+
+    def _computed(self, dataset, name, batch_size):
         # The main process writes a file and all read it, but where `datasets` keeps nothing each
         # has a name and a folder of its own for it.
         place = [dataset._get_cache_file_path("")]
-        if self.reference_file is not None:
-            place = [str(self.reference_file(name))]
         broadcast_object_list(place)
-        dataset._get_cache_file_path = lambda fingerprint: place[0]
+
+        def once(fingerprint):
+            # TRL asks first; whoever asks next has something else to write.
+            del dataset._get_cache_file_path
+            return place[0]
+
+        dataset._get_cache_file_path = once
         # A frozen copy of an adapter is made ready to train, dropout and all.
         training = self.model.training
         self.model.eval()
@@ -86,6 +111,15 @@ class PreparedTrainer(DPOTrainer):
                 return super()._precompute_ref_logps(dataset, name, batch_size)
         finally:
             self.model.train(training)
+
+    def _rehearsed(self, dataset, name, batch_size):
+        """As computed, for the rows alone that a dry run trains on."""
+        columns = {n: np.full(len(dataset), np.nan, dtype=np.float32) for n in NAMES}
+        if name == "train":
+            computed = self._computed(dataset.select(self.needed), name, batch_size)
+            for column, values in columns.items():
+                values[self.needed] = computed[column]
+        return _with_columns(dataset, columns)
 
     def _run_epoch(self, **kwargs):
         # transformers takes one step more where the checkpoint that it goes on from is the last,
@@ -141,15 +175,23 @@ class PreparedTrainer(DPOTrainer):
         return norm
 
 
+def _with_columns(rows: Dataset, columns: dict[str, np.ndarray]) -> Dataset:
+    for name, values in columns.items():
+        rows = rows.add_column(name, values)
+    return rows
+
+
 def build_trainer(
     prepared: Prepared,
     callbacks: Sequence[TrainerCallback],
     notes: list[str],
-    reference_file: Callable[[str], Path] | None = None,
+    kept: KeptReference | None = None,
+    needed: Sequence[int] | None = None,
 ) -> PreparedTrainer:
     """Load the weights and build the trainer. Raises ModelError, or ConfigError where TRL does.
 
-    `reference_file` as for PreparedTrainer; without it nothing is kept.
+    `kept` is where log-probabilities of the reference stand that are computed beforehand; `needed`
+    are the training rows that they are needed of, where not of all.
     """
     settings, arguments = prepared.settings, prepared.arguments
     policy = load_policy(settings, prepared.adapter, distributed())
@@ -163,7 +205,8 @@ def build_trainer(
         PreparedTrainer,
         callbacks=list(callbacks),
         switch_on=functools.partial(switched_on, settings=settings, obstacle=prepared.obstacle),
-        reference_file=reference_file,
+        kept=kept,
+        needed=needed,
     )
     functools.update_wrapper(build, DPOTrainer, updated=())
     kwargs = {

@@ -42,12 +42,14 @@ WITHOUT_EFFECT = {
     "lora.lora_ga_config": NOT_COLLECTED,
 }
 
+UNEQUAL = "it makes batches of unequal numbers of pairs, and TRL weighs every batch alike"
 BIAS = "trained biases stay when the adapter is off, so the reference would move with the policy"
 BASE_MOVED = "it rewrites the base weights, so with the adapter off the reference is another model"
 ONE_MORE_PASS = "it needs a pass over the data before training, which is not made here"
 NO_YAML = "it takes an object that no YAML value makes"
 # Values that transformers and peft offer and a run of DPOTrainer cannot serve; words are patterns.
 REFUSED_VALUES = {
+    ("train_sampling_strategy", "batch_rebalance"): UNEQUAL,
     ("enable_jit_checkpoint", True): "a signal leaves a checkpoint without it; remove it",
     ("debug", "*underflow_overflow*"): "it fails on the boolean figures of DPOTrainer's forward",
     ("debug", "*tpu_metrics_debug*"): "no TPU is served here",
