@@ -198,3 +198,15 @@ def test_a_reference_computed_before_in_two_processes_gives_the_same_run(config,
     assert status == 0, said
     losses = [[line["loss"] for line in metrics(folder / n)] for n in ("plain", "precomputed")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_prompts_have_the_figures_of_two_that_do_not(config, folder):
+    for way in ("on", "off"):
+        status, said = ended(launch(config(way, prefix_sharing=way, max_steps=6)))
+        assert status == 0, said
+        assert said.count(f"prefix sharing: {way}, ") == 1
+    shared, plain = metrics(folder / "on"), metrics(folder / "off")
+    assert len(shared) == len(plain) == 7
+    for line, other in zip(shared, plain, strict=True):
+        assert without_times(line) == pytest.approx(without_times(other), rel=1e-5, abs=1e-5)
