@@ -1,4 +1,4 @@
-"""Pairs per second: stock TRL, TRL by length, shared prompts, a bare loop.
+"""Pairs per second: stock TRL, TRL on sorted pairs, shared prompts, a bare loop.
 
     python -m bench.train_throughput                                  # gpt2-14m, 4, 8 and 16 pairs
     python -m bench.train_throughput --model qwen2-0.5b --batches 16  # where there is a GPU
@@ -6,7 +6,8 @@
 One process, all kinds in turns, each over the same pairs: dialogues of Anthropic's HH, or of their
 lengths where the file is not there. Models have random weights. Printed are medians of pairs and of
 distinct tokens a second, the memory that training adds, the tokens that a model runs over for each
-distinct one, ratios within each turn, and how far the losses are apart.
+distinct one, ratios within each turn, and how far the losses are apart. Sorting by length is the
+most that grouping by length could spare.
 
 The bare loop is forward and backward of the policy, LoRA and all, over as many distinct tokens in
 rows without padding, its head over as many answers: no reference, no optimizer, no trainer. Once it
@@ -72,6 +73,11 @@ def write_pairs(folder: Path, pairs: list[dict[str, str]]) -> Path:
     return folder
 
 
+def _length(pair: dict[str, str]) -> int:
+    """The longest first, of prompt and longer answer, in characters."""
+    return -len(pair["prompt"]) - max(len(pair["chosen"]), len(pair["rejected"]))
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.train_throughput",
@@ -110,13 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(spare)
         model = build(folder, given.model, texts)
         for batch in given.batches:
-            pairs = write_pairs(folder / f"data-{batch}", texts[: batch * given.steps])
+            few = texts[: batch * given.steps]
+            pairs = write_pairs(folder / f"data-{batch}", few)
+            by_length = write_pairs(folder / f"sorted-{batch}", sorted(few, key=_length))
             measured = {kind: [] for kind in given.kinds}
             for turn in range(given.runs + 1):
                 order = given.kinds if turn % 2 else given.kinds[::-1]
                 for number, kind in enumerate(order):
                     out = folder / f"run-{batch}-{turn}-{number}"
-                    task = Task(model, pairs, out, batch, given.checkpointing)
+                    task = Task(model, pairs, by_length, out, batch, given.checkpointing)
                     with silence():
                         found = KINDS[kind](task)
                     # The first turn warms caches up and does not count.
