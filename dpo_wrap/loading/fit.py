@@ -220,13 +220,14 @@ def rows_of(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
             yield dict(zip(IDS, values, strict=True))
 
 
-def pair_lengths(tokens: Dataset) -> np.ndarray:
-    """Tokens of each row's prompt and longer answer, before any cut: (rows,)."""
+def pair_lengths(tokens: Dataset, limit: int | None) -> np.ndarray:
+    """Tokens of each row's prompt and longer answer, cut at `limit`: (rows,)."""
     found = []
     for table in tokens.select_columns(list(IDS)).with_format("arrow").iter(batch_size=BATCH):
         prompt, chosen, rejected = (pc.list_value_length(table[name]) for name in IDS)
         found.append(pc.add(prompt, pc.max_element_wise(chosen, rejected)).to_numpy())
-    return np.concatenate(found) if found else np.zeros(0, dtype=int)
+    lengths = np.concatenate(found) if found else np.zeros(0, dtype=int)
+    return lengths if limit is None else np.minimum(lengths, limit)
 
 
 def _cut(fit: Fit, limit: int | None, overlength: str) -> Iterator[str]:

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -71,12 +70,14 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
                 settings, rows, name, tokenizer, arguments.dpo, config, needed
             )
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
+    limit = arguments.dpo.max_length
     if arguments.dpo.train_sampling_strategy == "group_by_length":
-        tokens = {name: _with_lengths(rows, arguments.dpo) for name, rows in tokens.items()}
+        column = arguments.dpo.length_column_name
+        for name, rows in tokens.items():
+            tokens[name] = rows.add_column(column, pair_lengths(rows, limit))
     obstacle = sharing_obstacle(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and obstacle is None:
         choose_precomputed(settings, arguments, len(tokens["train"]))
-    limit = arguments.dpo.max_length
     said = []
     for name, fit in fits.items():
         said += [lengths_line(name, fit), *spoken(name, fit, limit, settings.overlength)]
@@ -93,12 +94,6 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         obstacle=obstacle,
         notes=[*replaced, *arguments.notes, *splits.notes, *said],
     )
-
-
-def _with_lengths(tokens: Dataset, dpo: DPOConfig) -> Dataset:
-    """The rows with what transformers groups them by: tokens of prompt and longer answer, cut."""
-    lengths = np.minimum(pair_lengths(tokens), dpo.max_length or np.inf).astype(int)
-    return tokens.add_column(dpo.length_column_name, lengths)
 
 
 def _check_batch(settings: Settings, dpo: DPOConfig, pairs: int) -> None:

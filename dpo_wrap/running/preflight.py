@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from trl import DPOTrainer
 
 from dpo_wrap.health.memory import readable, resident
 from dpo_wrap.judging.sampling import answer_batch, draw_answers
 from dpo_wrap.judging.scoring import answer_logps
-from dpo_wrap.loading.fit import kept_ids, rows_of
+from dpo_wrap.loading.fit import kept_ids, pair_lengths
 from dpo_wrap.loading.model import context_length
 from dpo_wrap.loading.prepare import Prepared
 from dpo_wrap.loading.tokenizer import stop_ids
@@ -31,7 +32,6 @@ FAR = 1.0
 of their tokens is then e times as surprising to the reference as a token of its own."""
 IGNORANT = 0.8
 """The share of a guess's nats above which the reference knows next to nothing of the answers."""
-SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,8 @@ def longest_batch(trainer: PreparedTrainer, prepared: Prepared) -> LongestBatch:
 def _longest(prepared: Prepared) -> list[int]:
     """The rows of a batch of the longest pairs, as cut."""
     dpo = prepared.arguments.dpo
-    lengths = [
-        max(sum(map(len, kept_ids(r, side, dpo.max_length, dpo.truncation_mode))) for side in SIDES)
-        for r in rows_of(prepared.train)
-    ]
-    longest = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
-    return longest[: dpo.per_device_train_batch_size]
+    lengths = pair_lengths(prepared.train, dpo.max_length)
+    return np.argsort(-lengths, kind="stable")[: dpo.per_device_train_batch_size].tolist()
 
 
 def familiarity(trainer: DPOTrainer, prepared: Prepared) -> Familiarity | None:

@@ -98,7 +98,7 @@ def _proven(
 
     The longest reaches as far as any window of the model's would on these data.
     """
-    longest = int(pair_lengths(trainer.train_dataset).argmax())
+    longest = int(pair_lengths(trainer.train_dataset, None).argmax())
     rows = [trainer.train_dataset[row] for row in (0, longest)]
     batch = trainer._prepare_inputs(trainer.data_collator(rows))
     given = {name: batch[name] for name in ("input_ids", "attention_mask")}
