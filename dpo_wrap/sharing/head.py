@@ -1,7 +1,7 @@
 """The language-model head on a CPU: log-probabilities of answers, and at once their gradient.
 
-Stands in for TRL's own function, which defines it, where that has no kernel: every tile is small
-enough for the cache, and the logits are computed once for both directions.
+Stands in for TRL's own function, which defines it, where that has no kernel: its tiles are small,
+and the logits are computed once for both directions.
 """
 
 import inspect
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from trl.trainer import utils as trl_utils
 
-TILE = 1 << 20
-"""Logits that are worked on at a time: 4 MiB in fp32."""
+TILE, ROWS = 1 << 20, 128
+"""Logits that are worked on at a time, 4 MiB in fp32, and the states that these are of at least:
+fewer would read a large head's weights too often."""
 OUTPUTS = {"log_probs", "entropy", "mean_logits", "is_top1"}
 FUNCTION = "_ChunkedLogProbFunction"
 """TRL's name for the function that its fused head applies."""
@@ -48,7 +49,7 @@ class AnswerHead(torch.autograd.Function):
 
 
 def _tiles(hidden: Tensor, weight: Tensor) -> list[slice]:
-    size = max(1, TILE // weight.shape[0])
+    size = max(ROWS, TILE // weight.shape[0])
     return [slice(start, start + size) for start in range(0, max(1, len(hidden)), size)]
 
 
