@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 
 from dpo_wrap.train import main
@@ -44,6 +45,13 @@ def runner(model, tmp_path):
         return status, Path(given["output_dir"])
 
     return start
+
+
+def held_out(tmp_path):
+    """The path of a dataset of 18 pairs to train on and 6 held out, on disk."""
+    splits = {"train": Dataset.from_list(ROWS[:18]), "test": Dataset.from_list(ROWS[18:])}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "split"))
+    return str(tmp_path / "split")
 
 
 def metrics(out):

@@ -14,6 +14,7 @@ from dpo_wrap.loading.reference import unshareable
 from dpo_wrap.settings.config import Settings
 from dpo_wrap.sharing.agreement import Agreement, share_if_proven
 from dpo_wrap.sharing.forward import Layouts, Sharing
+from dpo_wrap.sharing.layout import IGNORED
 from dpo_wrap.sharing.obstacles import obstacles_of_attention, obstacles_of_class
 
 
@@ -102,7 +103,7 @@ def _proven(
     rows = [trainer.train_dataset[row] for row in (0, longest)]
     batch = trainer._prepare_inputs(trainer.data_collator(rows))
     given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    given["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    given["labels"] = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
     half = trainer.args.bf16 or trainer.args.fp16 or getattr(model, "is_quantized", False)
     exact, training = not half and model.dtype == torch.float32, model.training
     model.eval()
