@@ -39,8 +39,8 @@ class Figures:
     prompt_sizes: array = field(default_factory=lambda: array("Q"))
     chosen_sizes: array = field(default_factory=lambda: array("Q"))
     rejected_sizes: array = field(default_factory=lambda: array("Q"))
-    ordered: int = 0
-    first_wins: int = 0
+    ordered: Counter = field(default_factory=Counter)  # by split: pairs whose order was recorded
+    first_wins: Counter = field(default_factory=Counter)
 
     def count(self, made: int) -> None:
         """Some pairs were made, kept or not; `read` and `converted` are set from outside."""
@@ -66,8 +66,8 @@ class Figures:
         self.chosen_sizes.append(size(pair.chosen))
         self.rejected_sizes.append(size(pair.rejected))
         if pair.first_won is not None:
-            self.ordered += 1
-            self.first_wins += pair.first_won
+            self.ordered[split] += 1
+            self.first_wins[split] += pair.first_won
 
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json; every identity of the counts holds by construction."""
@@ -104,8 +104,12 @@ class Figures:
             },
             "chosen_longer": _share(longer, self.kept),
             "chosen_shorter": _share(shorter, self.kept),
-            "first_answer_wins": _share(self.first_wins, self.ordered),
-            "ordered_pairs": self.ordered,
+            "first_answer_wins": _share(self.first_wins.total(), self.ordered.total()),
+            "ordered_pairs": self.ordered.total(),
+            "order_by_split": {
+                name: {"pairs": self.ordered[name], "first_wins": self.first_wins[name]}
+                for name in ("train", "test")
+            },
             "ties": self._rate("tie"),
             "duplicates": self._rate("duplicate"),
             "contradictions": self._rate("contradictory"),
@@ -124,7 +128,7 @@ class Figures:
             warned["alike_across_splits"] = alike
             places["alike_across_splits"] = str(self.alike.example())
         return warned + Counter(
-            share_warnings(self.first_wins, self.ordered, longer, unequal)
+            share_warnings(self.first_wins.total(), self.ordered.total(), longer, unequal)
         ), places
 
 

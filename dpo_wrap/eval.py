@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
+from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
 from dpo_wrap.loading.hub import check_paths, settle_environment
 from dpo_wrap.settings.config import Settings, load_settings
 from dpo_wrap.signals import Stop, leave
@@ -25,12 +25,17 @@ EXAMPLES = """examples:
   python -m dpo_wrap.eval configs/dpo_config.yaml
   python -m dpo_wrap.eval configs/dpo_config.yaml --samples 200 --max-new-tokens 64
   python -m dpo_wrap.eval configs/dpo_config.yaml --dataset data/other
+  python -m dpo_wrap.eval configs/dpo_config.yaml --against checkpoints/another
+  python -m dpo_wrap.eval configs/dpo_config.yaml --verdicts verdicts.jsonl
+
+to_judge.jsonl in output_dir has the sampled answers of both models, each pair in both orders, for
+people or for dpo_wrap.judge; --verdicts makes a win rate of what they say.
 
 exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or the model's files
 were refused."""
 
 EVAL, SAMPLES, RESOLVED, RUN = "eval.json", "samples.jsonl", "config.resolved.yaml", "run.json"
-PAGE = "report.html"
+PAGE, TO_JUDGE, EXAMPLES_TABLE = "report.html", "to_judge.jsonl", "examples.parquet"
 # What the figures do not hang on, so that the config of now decides it.
 READ = {
     *("beta", "max_length", "truncation_mode", "bf16", "fp16", "tf32", "use_cpu", "seed"),
@@ -47,8 +52,6 @@ FIXED = {
     *("beta", "max_length", "truncation_mode"),
 }
 AGAIN, LESS = "run the same command again", "--set per_device_eval_batch_size=1"
-SHOWN, CLIPPED = 2, 200
-"""Samples on the screen, and characters of each; samples.jsonl holds all."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +82,18 @@ def parser() -> argparse.ArgumentParser:
         help="tokens at which a sampled answer is cut off (default 128)",
     )
     add("--seed", type=_count, default=0, metavar="N", help="of the sampling (default 0)")
+    add(
+        "--against",
+        metavar="RUN_DIR",
+        help="score another finished run on the same rows and prompts too, and give the paired "
+        "differences with their intervals",
+    )
+    add(
+        "--verdicts",
+        metavar="FILE",
+        help="score nothing: read to_judge.jsonl as people or a model filled it in (preference 1, "
+        "2 or 1.5), and add the win rate to eval.json and the page",
+    )
     return parser
 
 
@@ -155,80 +170,75 @@ def _value(settings: Settings, name: str) -> Any:
     return getattr(settings, name) if hasattr(settings, name) else settings.option(name)
 
 
-def summary(found: dict[str, Any], samples: list[dict[str, Any]], run: str) -> str:
-    """The figures as a table, two samples, and where to look next."""
-    low, high = found["reward_accuracy_interval"]
-    rows = [
-        (
-            "held-out pairs" if found["split"] == "test" else "pairs",
-            f"{found['examples']:,} ({found['split']})",
-        ),
-        ("reward accuracy", f"{found['reward_accuracy']:.3f}  [{low:.3f}, {high:.3f}]"),
-        ("reward margin", f"{found['reward_margin']:.3f}"),
-        ("log-ratio chosen", f"{found['chosen_log_ratio']:+.2f} nats"),
-        ("log-ratio rejected", f"{found['rejected_log_ratio']:+.2f} nats"),
-    ]
-    if found["ties"]:
-        rows.insert(2, ("ties (no wins)", f"{found['ties']:,}"))
-    if samples:
-        bounds = found["kl_per_sequence_interval"]
-        spread = f"  [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
-        rows += [
-            ("sampled answers", f"{found['samples']:,} of each model"),
-            ("KL a sequence", f"{found['kl_per_sequence']:.2f}{spread} nats"),
-            ("KL a token", f"{found['kl_per_token']:.3f} nats"),
-            ("length ratio", f"{found['length_ratio']:.2f}"),
-        ]
-    for name, change in found["metrics"].items():
-        bounds = change["change_interval"]
-        spread = f"  [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else ""
-        rows.append(
-            (
-                name,
-                f"{change['reference']:.3f} -> {change['policy']:.3f}, "
-                f"change {change['change']:+.3f}{spread}",
-            )
-        )
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {text}" for name, text in rows]
-    lines += [f"of {path}: {_slice(figures)}" for path, figures in found["slices"].items()]
-    for sample in samples[:SHOWN]:
-        lines += ["", f"prompt     {_one_line(sample['prompt'])[-CLIPPED:]}"]
-        lines += [
-            f"{who:<9}  {_one_line(sample[who])[:CLIPPED]}" for who in ("reference", "policy")
-        ]
-    lines += ["", "intervals are of 95 %; a log-ratio is policy over reference, without beta"]
-    lines += [f"page {run}/{PAGE}, figures {run}/{EVAL}, samples {run}/{SAMPLES}"]
-    return "\n".join(lines)
+def other_settings(settings: Settings, run: str) -> Settings:
+    """What another run was trained with, asked about the same data and metrics as this one.
 
-
-def _slice(found: dict[str, Any]) -> str:
-    if not found["examples"]:
-        return "no pairs in this split"
-    low, high = found["reward_accuracy_interval"]
-    return (
-        f"{found['examples']:,} pairs, reward accuracy {found['reward_accuracy']:.3f} "
-        f"[{low:.3f}, {high:.3f}], margin {found['reward_margin']:.3f}"
+    Raises ModelError where no finished run stands, ConfigError where it is this one.
+    """
+    directory = Path(run).expanduser()
+    if not (directory / RUN).is_file():
+        raise ModelError(f"--against {run}: holds no finished run; give the output_dir of one")
+    if directory.resolve() == Path(settings.output_dir).resolve():
+        raise ConfigError(f"--against {run}: is this run itself; give the output_dir of another")
+    other = load_settings(str(directory / RESOLVED))
+    other = trained_settings(dataclasses.replace(other, output_dir=str(directory)), None)
+    return dataclasses.replace(
+        other,
+        dataset_path=settings.dataset_path,
+        metrics=settings.metrics,
+        places=settings.places,
     )
 
 
-def _one_line(text: str) -> str:
-    """The text in one printable line: a model may write control characters."""
-    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
-
-
 def write(done: "Evaluation", run: Path) -> None:
-    """eval.json, samples.jsonl and the page, each whole or not at all. Raises OSError."""
+    """The figures, samples, examples, questions to judges and the page. Raises OSError."""
+    import io
+
     from dpo_wrap.atomic import write_atomically
+    from dpo_wrap.judging.verdicts import to_judge
     from dpo_wrap.page.pieces import read_object
     from dpo_wrap.page.report import write_page
 
-    lines = (json.dumps(sample, ensure_ascii=False) for sample in done.samples)
-    write_atomically(run / SAMPLES, "".join(f"{line}\n" for line in lines))
+    table = io.BytesIO()
+    done.examples.to_parquet(table, index=False)
+    write_atomically(run / EXAMPLES_TABLE, table.getvalue())
+    write_atomically(run / SAMPLES, _lines(done.samples))
+    asked = [sample | {"prompt": sample["instruction"]} for sample in done.samples]
+    write_atomically(run / TO_JUDGE, _lines(to_judge(asked, done.figures["seed"])))
     # Which weights these are figures of: a run may be gone on with.
     figures = {**done.figures, "steps": read_object(run / RUN).get("steps")}
-    write_atomically(run / EVAL, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    _write_figures(figures, run)
     write_page(run)
+
+
+def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
+    """The win rate that the verdicts make of the run's samples, added to eval.json and the page."""
+    from dpo_wrap.judging.verdicts import read_verdicts, win_rate
+    from dpo_wrap.page.pieces import read_lines, read_object
+    from dpo_wrap.page.report import write_page
+
+    run = Path(settings.output_dir)
+    figures, samples = read_object(run / EVAL), read_lines(run / SAMPLES)
+    if not figures or not samples:
+        raise ModelError(
+            f"{run}: holds no sampled answers to judge; sample some: "
+            f"python -m dpo_wrap.eval {settings.source}"
+        )
+    asked = [sample | {"prompt": sample["instruction"]} for sample in samples]
+    figures["win_rate"] = win_rate(asked, read_verdicts(verdicts))
+    _write_figures(figures, run)
+    write_page(run)
+    return figures["win_rate"]
+
+
+def _write_figures(figures: dict[str, Any], run: Path) -> None:
+    from dpo_wrap.atomic import write_atomically
+
+    write_atomically(run / EVAL, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+
+
+def _lines(records: list[dict[str, Any]]) -> str:
+    return "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -237,27 +247,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Stop():
             settings = load_settings(config_path(arguments), arguments.overrides)
             settings = trained_settings(settings, arguments.dataset)
-            check_paths(settings)
-            settle_environment(settings)
-            # Imports torch and trl, which takes seconds: not before the config is right.
-            from dpo_wrap.faults import faults_named
-            from dpo_wrap.judging.evaluation import Request, evaluate_run
-
-            request = Request(
-                arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed
+            lines = (
+                _judged(settings, arguments) if arguments.verdicts else _scored(settings, arguments)
             )
-            run = Path(settings.output_dir)
-            with faults_named(run, AGAIN, LESS):
-                done = evaluate_run(settings, request)
-                write(done, run)
     except DpoWrapError as error:
         print(error, file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("stopped; run the same command again", file=sys.stderr)
         return 1
-    print(summary(done.figures, done.samples, settings.output_dir))
+    print("\n".join(lines))
     return 0
+
+
+def _judged(settings: Settings, arguments: argparse.Namespace) -> list[str]:
+    """Take the verdicts in; nothing is loaded for it."""
+    from dpo_wrap.judging import summary
+
+    try:
+        found = add_verdicts(settings, arguments.verdicts)
+    except OSError as error:
+        raise RunError(f"{error.filename}: {error.strerror}; mend that, and {AGAIN}") from None
+    return [*summary.win_rate(found), f"page {settings.output_dir}/{PAGE}"]
+
+
+def _scored(settings: Settings, arguments: argparse.Namespace) -> list[str]:
+    """Score the run, and the one that it is held against."""
+    other = other_settings(settings, arguments.against) if arguments.against is not None else None
+    for given in (settings, other):
+        if given is not None:
+            check_paths(given)
+    settle_environment(settings)
+    # Imports torch and trl, which takes seconds: not before the config is right.
+    from dpo_wrap.faults import faults_named
+    from dpo_wrap.judging import summary
+    from dpo_wrap.judging.against import paired
+    from dpo_wrap.judging.evaluation import Request, evaluate_run
+
+    request = Request(arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed)
+    run = Path(settings.output_dir)
+    with faults_named(run, AGAIN, LESS):
+        done = evaluate_run(settings, request)
+        if other is not None:
+            differences = paired(done, evaluate_run(other, request))
+            done.figures["against"] = {"run": arguments.against, "differences": differences}
+        write(done, run)
+    out = settings.output_dir
+    return [
+        *summary.summary(done.figures, done.samples),
+        f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES_TABLE}",
+        f"page, to open in a browser: {out}/{PAGE}",
+    ]
 
 
 if __name__ == "__main__":

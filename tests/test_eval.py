@@ -1,6 +1,7 @@
 """The eval command on small finished runs: figures against plain torch and TRL, refusals."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -8,6 +9,7 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas
 import pytest
 import yaml
 
@@ -20,6 +22,8 @@ PREFERENCE = (
     *("reward_margin", "chosen_log_ratio", "rejected_log_ratio"),
 )
 SAMPLED = ("kl_per_sequence", "kl_per_token", "length_ratio")
+
+SHORT = ("--samples", "2", "--max-new-tokens", "6")
 
 METRIC = """
 import datasets
@@ -81,9 +85,12 @@ def trained(tmp_path_factory, tiny_model_dir):
     return config
 
 
+def run_of(config: Path) -> Path:
+    return Path(yaml.safe_load(config.read_text(encoding="utf-8"))["output_dir"])
+
+
 def figures_of(config: Path) -> dict:
-    run = Path(yaml.safe_load(config.read_text(encoding="utf-8"))["output_dir"])
-    return json.loads((run / "eval.json").read_text(encoding="utf-8"))
+    return json.loads((run_of(config) / "eval.json").read_text(encoding="utf-8"))
 
 
 def evaluated(config: Path, *options: str) -> dict:
@@ -138,11 +145,26 @@ def test_the_figures_equal_a_computation_one_sequence_at_a_time(trained):
     assert found["reward_accuracy"] == sum(m > 0 for m in margins) / len(margins)
     low, high = found["reward_accuracy_interval"]
     assert 0 <= low <= found["reward_accuracy"] <= high <= 1
+    # The table has the same figures pair by pair, each with its place in the raw file.
+    table = pandas.read_parquet(run_of(trained) / "examples.parquet")
+    assert table["source"].tolist() == [row["source"] for row in rows]
+    assert table["chosen_log_ratio"].tolist() == pytest.approx(chosen, abs=1e-4)
+    assert table["reward_margin"].tolist() == pytest.approx(margins, abs=1e-4)
+    policy = table["policy_rejected_logps"] - table["reference_rejected_logps"]
+    assert policy.tolist() == pytest.approx(rejected, abs=1e-4)
+    assert table["policy_answer_tokens"].notna().sum() == 3
+    likely = table["reference_chosen_logps"] > table["reference_rejected_logps"]
+    assert found["baselines"]["reference"]["accuracy"] == pytest.approx(likely.mean())
+    lengths = [len(row["chosen"]) > len(row["rejected"]) for row in rows]
+    assert found["baselines"]["longer"]["accuracy"] == sum(lengths) / len(rows)
+    assert found["calibration"]["log_loss"] == pytest.approx(
+        sum(math.log1p(math.exp(-m)) for m in margins) / len(margins), abs=1e-4
+    )
 
 
 def test_batch_size_changes_nothing_and_a_seed_repeats_the_samples(trained, tmp_path):
     first = evaluated(trained, "--samples", "4", "--seed", "7")
-    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    run = run_of(trained)
     samples = (run / "samples.jsonl").read_text(encoding="utf-8")
     again = evaluated(trained, "--samples", "4", "--seed", "7")
     assert (run / "samples.jsonl").read_text(encoding="utf-8") == samples
@@ -245,13 +267,14 @@ def test_a_dataset_that_holds_nothing_out_is_an_empty_slice(of_two, tmp_path, ca
     few = str(write_pairs(tmp_path / "few.jsonl", 2))
     words = ("--samples", "0", "--set", f"dataset_path=[{paths[0]}, {few}]")
     found = evaluated(config, *words)
-    assert found["slices"][few] == {"examples": 0} | dict.fromkeys(PREFERENCE)
+    empty = found["slices"][few]
+    assert (empty["examples"], {empty[name] for name in PREFERENCE}) == (0, {None})
     assert found["slices"][paths[0]]["examples"] == found["examples"]
     assert f"of {few}: no pairs in this split" in capsys.readouterr().out
 
 
 def test_every_promised_key_is_there_with_and_without_samples(trained):
-    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    run = run_of(trained)
     for count in ("0", "2"):
         found = evaluated(trained, "--samples", count)
         assert found.keys() >= {"examples", *PREFERENCE, *SAMPLED}
@@ -263,7 +286,7 @@ def test_every_promised_key_is_there_with_and_without_samples(trained):
 def test_a_signal_ends_eval_with_a_line_and_status_1(trained, number, monkeypatch, capsys):
     from dpo_wrap.judging import evaluation
 
-    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    run = run_of(trained)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     monkeypatch.setattr(evaluation, "evaluate_run", lambda *_: os.kill(os.getpid(), number))
     capsys.readouterr()
@@ -276,7 +299,7 @@ def test_metric_modules_score_both_models_on_the_same_prompts(trained, tmp_path,
     module = tmp_path / "letters.py"
     module.write_text(METRIC, encoding="utf-8")
     found = evaluated(trained, "--samples", "5", "--set", f"metrics=[{module}]")
-    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    run = run_of(trained)
     samples = [
         json.loads(line)
         for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
@@ -349,7 +372,7 @@ def test_the_batch_size_of_now_is_taken(trained):
 
 
 def test_an_output_dir_in_the_home_directory_is_found(trained, monkeypatch):
-    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    run = run_of(trained)
     monkeypatch.setenv("HOME", str(run.parent))
     settings = load_settings(str(trained), ["output_dir=~/run"])
     assert eval_command.trained_settings(settings, None).output_dir == str(run)
@@ -362,7 +385,7 @@ def test_another_dataset_that_does_not_exist_is_named_as_it_was_given(trained, c
 
 
 def test_a_run_without_its_weights_is_refused(trained, tmp_path, capsys):
-    run = Path(yaml.safe_load(trained.read_text(encoding="utf-8"))["output_dir"])
+    run = run_of(trained)
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run/adapter_model.safetensors").unlink()
     error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run")
@@ -410,9 +433,6 @@ def test_a_run_that_kept_its_best_checkpoint_is_judged(tmp_path, tiny_model_dir)
     config = write_config(tmp_path, tiny_model_dir, data, **steps, **best, **figure)
     assert train.main([str(config)]) == 0
     assert evaluated(config, "--samples", "2")["examples"] > 0
-
-
-SHORT = ("--samples", "2", "--max-new-tokens", "6")
 
 
 def spoiled(tmp_path, trained, change):
@@ -463,6 +483,114 @@ def test_samples_are_of_the_whole_distribution_whatever_the_model_is_configured_
         drawn.append(draw_answers(model, [[5, 6], [7]], dpo, [0], 12, 0))
         assert model.generation_config.suppress_tokens == odd.get("suppress_tokens")
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
+
+
+@pytest.fixture(scope="module")
+def less(trained, tmp_path_factory):
+    """A second run over the same pairs that moved less, and where it stands."""
+    folder = tmp_path_factory.mktemp("less")
+    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
+    config = write_config(
+        folder, Path(keys["model_path"]), Path(keys["dataset_path"]), max_steps=1, beta=0.2
+    )
+    assert train.main([str(config)]) == 0
+    return config
+
+
+def test_two_runs_are_compared_pair_by_pair(trained, less, capsys):
+    evaluated(less, *SHORT)
+    there = pandas.read_parquet(run_of(less) / "examples.parquet")
+    before = (run_of(less) / "eval.json").read_bytes()
+    found = evaluated(trained, *SHORT, "--against", str(run_of(less)))
+    said = capsys.readouterr().out
+    here = pandas.read_parquet(run_of(trained) / "examples.parquet")
+    margin = found["against"]["differences"]["reward_margin"]
+    apart = here["reward_margin"] - there["reward_margin"]
+    assert margin["examples"] == len(here) == len(there)
+    assert margin["difference"] == pytest.approx(apart.mean(), abs=1e-5)
+    error = 1.959964 * apart.std() / len(apart) ** 0.5
+    assert margin["difference_interval"] == pytest.approx(
+        [apart.mean() - error, apart.mean() + error], abs=1e-4
+    )
+    wins = found["against"]["differences"]["reward_accuracy"]
+    assert wins["here"] == found["reward_accuracy"]
+    assert wins["difference"] == pytest.approx(here["win"].mean() - there["win"].mean())
+    assert f"against {run_of(less)}, on the same rows" in said and "difference +" in said
+    assert (run_of(less) / "eval.json").read_bytes() == before  # nothing is written there
+
+
+def test_a_run_against_its_own_copy_cannot_be_told_from_it(trained, tmp_path, capsys):
+    shutil.copytree(run_of(trained), tmp_path / "copy")
+    found = evaluated(trained, *SHORT, "--against", str(tmp_path / "copy"))
+    wins = found["against"]["differences"]["reward_accuracy"]
+    assert wins["difference"] == 0
+    low, high = wins["difference_interval"]
+    assert low < -0.05 and high > 0.05  # no pair parted them, and these are few
+    assert found["against"]["differences"]["kl_per_sequence"]["difference"] == 0
+    assert "cannot be told from none" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [("/no/where", "holds no finished run"), (None, "is this run itself")],
+)
+def test_only_another_finished_run_can_be_held_against(trained, against, said, capsys):
+    assert said in refused(capsys, str(trained), "--against", against or str(run_of(trained)))
+
+
+def test_few_prompts_are_cautioned(trained, capsys):
+    found = evaluated(trained, "--samples", "0")
+    assert "cannot be told apart" in found["caution"]
+    assert f"caution: {found['caution']}" in capsys.readouterr().out
+
+
+def test_kept_columns_group_the_pairs_and_the_reports_say_who_agrees(trained, tmp_path, capsys):
+    from data_tools.convert import main as convert
+
+    rows = [
+        {
+            "prompt": f"{number}: xyz",
+            "response_a": "abc" + "a" * (number % 5),
+            "response_b": "def" + "d" * (number % 3),
+            "annotator": name,
+            "label": "b" if name == "bob" and number % 2 else "a",
+            "batch": f"batch {number % 2}",
+        }
+        for number in range(24)
+        for name in ("ann", "bob", "cleo")
+    ]
+    raw = tmp_path / "judged.jsonl"
+    raw.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ["-o", str(tmp_path / "data"), "--test-size", "0.5", "--keep", "batch"]
+    assert convert([str(raw), *words]) == 0
+    found = evaluated(trained, "--samples", "0", "--dataset", str(tmp_path / "data"))
+    batches = found["groups"]["batch"]
+    assert batches.keys() == {"batch 0", "batch 1"}
+    assert sum(group["examples"] for group in batches.values()) == found["examples"]
+    assert found["first_answer"] == {"accuracy": 1.0, "pairs": found["examples"]}
+    assert found["ceiling"]["share"] == pytest.approx((12 * 3 + 12 * 1 + 12 * 0) / 60, abs=0.4)
+    said = capsys.readouterr().out
+    assert "batch batch 1: " in said and "the ceiling" in said and "as shown" in said
+
+
+def test_pairs_that_speak_against_their_label_are_shown_with_their_place(trained, tmp_path):
+    rows = [
+        {"prompt": f"{n}: q", "chosen": "fedfed", "rejected": "abcabc", "note": "x"}
+        for n in range(6)
+    ]
+    raw = tmp_path / "turned.jsonl"
+    raw.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    found = evaluated(trained, "--samples", "0", "--dataset", str(raw), "--split", "train")
+    shown = found["against_label"]
+    assert [pair["reward_margin"] for pair in shown] == sorted(p["reward_margin"] for p in shown)
+    assert len(shown) == sum(1 for pair in shown if pair["reward_margin"] < 0) >= 4
+    assert shown[0]["source"].startswith(str(raw)) and shown[0]["chosen"] == "fedfed"
+
+
+def test_rouge_is_taken_of_the_answers_against_the_chosen_ones(trained):
+    found = evaluated(trained, *SHORT, "--set", "metrics=[dpo_wrap/metrics/rouge.py]")
+    assert {"rouge1", "rouge2", "rougeL"} == found["metrics"].keys()
+    assert 0 <= found["metrics"]["rougeL"]["policy"] <= 1
 
 
 def test_an_empty_dataset_is_a_fault_of_usage(trained, capsys):

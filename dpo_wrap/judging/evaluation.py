@@ -4,32 +4,27 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from dpo_wrap import conversions
 from dpo_wrap.errors import DataError
-from dpo_wrap.judging import metrics, sampling, scoring
-from dpo_wrap.judging.intervals import mean, mean_interval, share_interval
+from dpo_wrap.judging import answers, metrics, preferences, sampling, scoring
+from dpo_wrap.judging.examples import ROW, said, table, with_answers
 from dpo_wrap.judging.judged_model import load_judged
 from dpo_wrap.judging.sampling import Sampled
 from dpo_wrap.loading.arguments import build_arguments
 from dpo_wrap.loading.data import load_splits
 from dpo_wrap.loading.fit import spoken
 from dpo_wrap.loading.model import context_length, load_adapter_config, load_config
-from dpo_wrap.loading.overlap import ORIGIN
 from dpo_wrap.loading.tokenizer import check_data_fit, stop_ids
 from dpo_wrap.loading.tokens import tokenize
 from dpo_wrap.settings.config import Settings
-
-PREFERENCE = (
-    *("reward_accuracy", "reward_accuracy_interval", "ties"),
-    *("reward_margin", "chosen_log_ratio", "rejected_log_ratio"),
-)
-"""What `preference_figures` finds beside the count of examples."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +40,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What eval.json holds, and the sampled answers as text, a dict a prompt."""
+    """What eval.json holds, the sampled answers as text, and a row a pair with its figures."""
 
     figures: dict[str, Any]
     samples: list[dict[str, Any]]
+    examples: pd.DataFrame
 
 
 def evaluate_run(settings: Settings, request: Request) -> Evaluation:
@@ -62,40 +58,58 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         for line in spoken(request.split, fit, dpo.max_length, settings.overlength):
             print(line, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
-        origins = list(tokens[ORIGIN]) if ORIGIN in tokens.column_names else []
+        examples, kept = table(tokens, scores, dpo.beta, settings.dataset_path)
+        # TRL adds ends of text to what it tokenises, so texts are those of the rows before.
+        places = examples["row"].tolist()
+        worst = preferences.worst(examples)
+        against = [_texts(rows[row]) for row in worst["row"]]
         room = _room(config, request)
         prompts = sampling.choose_prompts(tokens["prompt_ids"], request.samples, request.seed, room)
-        if request.samples and (said := _too_long(tokens["prompt_ids"], room, request)):
-            print(said, file=sys.stderr)
+        if request.samples and (skipped := _too_long(tokens["prompt_ids"], room, request)):
+            print(skipped, file=sys.stderr)
+        asked = {place: _texts(rows[places[place]]) for place in prompts}
+    stops = stop_ids(judged.tokenizer)
     sampled = sampling.sample_answers(
-        judged, prompts, dpo, stop_ids(judged.tokenizer), request.max_new_tokens, request.seed
+        judged, prompts, dpo, stops, request.max_new_tokens, request.seed
     )
-    samples = [_texts(judged.tokenizer, sample) for sample in sampled]
-    changes = []
-    if samples:
-        reference, policy = (
-            [s["prompt"] + s[who] for s in samples] for who in ("reference", "policy")
-        )
-        changes = metrics.score_samples(settings, modules, reference, policy)
+    answered = answers.answer_rows(sampled, stops)
+    samples = [
+        _sample(judged.tokenizer, sample, row, asked[sample.row])
+        for sample, row in zip(sampled, answered, strict=True)
+    ]
+    changes = metrics.score_samples(settings, modules, samples) if samples else []
+    answered = [row | {"row": places[row["row"]]} for row in answered]
+    examples = with_answers(
+        examples,
+        answered,
+        {f"{c.name}_{who}": values for c in changes for who, values in c.each.items()},
+    )
     figures = {
         "split": request.split,
         "dataset": list(settings.dataset_path),
-        **preference_figures(scores.chosen_log_ratios, scores.rejected_log_ratios, dpo.beta),
-        **sample_figures(sampled),
-        "slices": slice_figures(settings.dataset_path, origins, scores, dpo.beta),
+        **preferences.pair_figures(examples, dpo.beta),
+        **answers.answer_figures(answered),
+        **_conversion(settings, request.split),
+        "beta": dpo.beta,
+        "slices": _slices(settings.dataset_path, examples, dpo.beta),
+        "groups": preferences.groups(examples, dpo.beta, kept),
+        "against_label": [
+            text | {"reward_margin": margin}
+            for text, margin in zip(against, worst["reward_margin"].tolist(), strict=True)
+        ],
         "samples": len(sampled),
         "max_new_tokens": request.max_new_tokens,
         "seed": request.seed,
-        "metrics": {change.name: asdict(change) | {"change": change.change} for change in changes},
+        "metrics": {change.name: change.figures() for change in changes},
     }
-    return Evaluation(figures, samples)
+    return Evaluation(figures, samples, examples)
 
 
 @contextlib.contextmanager
 def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
     """The split's rows; a raw file that has changed since training is converted for the while."""
     with tempfile.TemporaryDirectory() as aside:
-        splits = load_splits(settings, Path(settings.output_dir), Path(aside))
+        splits = load_splits(settings, Path(settings.output_dir), Path(aside), kept=True)
         rows = splits.train if split == "train" else splits.test
         if rows is None:
             raise DataError(
@@ -104,7 +118,7 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
             )
         run = AutoTokenizer.from_pretrained(settings.output_dir)
         check_data_fit(settings, run, splits)
-        yield rows
+        yield rows.add_column(ROW, list(range(len(rows))))
 
 
 def _room(config: Any, request: Request) -> int | None:
@@ -124,79 +138,48 @@ def _too_long(prompts: Sequence[list[int]], room: int | None, request: Request) 
     )
 
 
-def preference_figures(chosen: list[float], rejected: list[float], beta: float) -> dict[str, Any]:
-    """Means over examples of the log-ratios (nats) of both answers, and what follows from them.
-
-    The implicit reward is beta times the log-ratio (Rafailov et al. 2023, section 4); a win is a
-    strictly greater reward of the chosen answer, as TRL counts it. Of no examples all are None.
-    """
-    if not chosen:
-        return {"examples": 0} | dict.fromkeys(PREFERENCE)
-    wins = sum(c > r for c, r in zip(chosen, rejected, strict=True))
-    ties = sum(c == r for c, r in zip(chosen, rejected, strict=True))
-    margins = [beta * (c - r) for c, r in zip(chosen, rejected, strict=True)]
-    return {
-        "examples": len(chosen),
-        "reward_accuracy": wins / len(chosen),
-        "reward_accuracy_interval": list(share_interval(wins, len(chosen))),
-        "ties": ties,
-        "reward_margin": mean(margins),
-        "chosen_log_ratio": mean(chosen),
-        "rejected_log_ratio": mean(rejected),
+def _texts(row: dict[str, Any]) -> dict[str, Any]:
+    """A pair to read: prompt, chosen and rejected as text, and where it stands in the raw data."""
+    return {"source": row.get("source")} | {
+        side: said(row[side]) for side in ("prompt", "chosen", "rejected")
     }
 
 
-def slice_figures(
-    paths: Sequence[str], origins: list[int], scores: scoring.Scores, beta: float
-) -> dict[str, dict[str, Any]]:
-    """The figures of each of several datasets by its path; `origins` has each row's place in them.
-
-    Empty where there is one dataset, which the whole's figures are of.
-    """
-    if len(paths) < 2:
-        return {}
-    pairs = list(zip(origins, scores.chosen_log_ratios, scores.rejected_log_ratios, strict=True))
-    return {
-        path: preference_figures(
-            [chosen for origin, chosen, _ in pairs if origin == position],
-            [rejected for origin, _, rejected in pairs if origin == position],
-            beta,
-        )
-        for position, path in enumerate(paths)
-    }
-
-
-def sample_figures(sampled: list[Sampled]) -> dict[str, Any]:
-    """KL(policy || reference) estimated from the policy's own answers, and the length ratio.
-
-    In nats a sequence, and over the same draws in nats a token; None where nothing was sampled.
-    """
-    names = ("kl_per_sequence", "kl_per_sequence_interval", "kl_per_token", "length_ratio")
-    if not sampled:
-        return dict.fromkeys(names)
-    ratios = [sample.policy_log_ratio for sample in sampled]
-    policy_tokens = sum(len(sample.policy_ids) for sample in sampled)
-    reference_tokens = sum(len(sample.reference_ids) for sample in sampled)
-    bounds = mean_interval(ratios)
-    values = (
-        mean(ratios),
-        bounds and list(bounds),
-        sum(ratios) / policy_tokens,
-        policy_tokens / reference_tokens,
-    )
-    return dict(zip(names, values, strict=True))
-
-
-def _texts(tokenizer: PreTrainedTokenizerBase, sample: Sampled) -> dict[str, Any]:
+def _sample(
+    tokenizer: PreTrainedTokenizerBase,
+    sample: Sampled,
+    figures: dict[str, Any],
+    pair: dict[str, Any],
+) -> dict[str, Any]:
     def text(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)
 
     prompt = text(sample.prompt_ids)
-    answers = {"reference": sample.reference_ids, "policy": sample.policy_ids}
+    found = {"reference": sample.reference_ids, "policy": sample.policy_ids}
     # Decoded with its prompt, since a token may end a character that the prompt began.
-    whole = {who: text(sample.prompt_ids + ids) for who, ids in answers.items()}
+    whole = {who: text(sample.prompt_ids + ids) for who, ids in found.items()}
     return {
         "prompt": prompt,
+        "instruction": pair["prompt"],
         **{who: joined.removeprefix(prompt) for who, joined in whole.items()},
-        "policy_log_ratio": sample.policy_log_ratio,
+        "chosen": pair["chosen"],
+        "source": pair["source"],
+        **{name: value for name, value in figures.items() if name != "row"},
     }
+
+
+def _slices(paths: Sequence[str], examples: pd.DataFrame, beta: float) -> dict[str, Any]:
+    """The figures of each of several datasets by its path; empty where there is one."""
+    if len(paths) < 2:
+        return {}
+    return {
+        path: preferences.of_rows(examples[examples["dataset"] == path], beta) for path in paths
+    }
+
+
+def _conversion(settings: Settings, split: str) -> dict[str, Any]:
+    """What the converter knows of these labels: how far people agree, and who was shown first."""
+    found = list(conversions.reports(Path(settings.output_dir), settings.dataset_path).values())
+    pairs, wins = conversions.ordered(found, split)
+    first = {"accuracy": wins / pairs, "pairs": pairs} if pairs else None
+    return {"first_answer": first, "ceiling": conversions.agreement(found)}

@@ -2,6 +2,8 @@
 
 A module's compute(predictions=[text, ...]) returns figures by name. Beside a figure NAME it may
 return NAME_per_example, one number a prediction; then the change has a paired interval.
+Predictions are prompts with their answers. A module whose features name `references` is given the
+answers alone, and as references what people chose.
 """
 
 import math
@@ -29,10 +31,17 @@ class Change:
     policy: float
     change_interval: tuple[float, float] | None
     """95 % bounds of policy minus reference; None where the module has no figure per example."""
+    each: dict[str, tuple[float, ...]]
+    """`reference` and `policy`: one figure a prompt; empty where the module has none."""
 
     @property
     def change(self) -> float:
         return self.policy - self.reference
+
+    def figures(self) -> dict[str, Any]:
+        """For JSON, without the figures of each prompt."""
+        found = {"reference": self.reference, "policy": self.policy, "change": self.change}
+        return found | {"change_interval": self.change_interval and list(self.change_interval)}
 
 
 def load_metrics(settings: Settings) -> list[Any]:
@@ -50,14 +59,18 @@ def load_metrics(settings: Settings) -> list[Any]:
 
 
 def score_samples(
-    settings: Settings, modules: Sequence[Any], reference: list[str], policy: list[str]
+    settings: Settings, modules: Sequence[Any], samples: Sequence[dict[str, Any]]
 ) -> list[Change]:
-    """Each figure of each module, on the same prompts for both. Raises ConfigError."""
+    """Each figure of each module, on the same prompts for both. Raises ConfigError.
+
+    A sample has `prompt`, the answers `reference` and `policy`, and `chosen`, what people chose.
+    """
     changes = []
     for path, module in zip(settings.metrics, modules, strict=True):
         try:
-            before = module.compute(predictions=reference)
-            after = module.compute(predictions=policy)
+            before, after = (
+                module.compute(**_given(module, samples, who)) for who in ("reference", "policy")
+            )
             changes += _changes(before, after)
         except Exception as error:
             raise ConfigError(
@@ -66,17 +79,26 @@ def score_samples(
     return changes
 
 
+def _given(module: Any, samples: Sequence[dict[str, Any]], who: str) -> dict[str, list[str]]:
+    features = module.features[0] if isinstance(module.features, list) else module.features
+    if "references" not in features:
+        return {"predictions": [sample["prompt"] + sample[who] for sample in samples]}
+    return {
+        "predictions": [sample[who] for sample in samples],
+        "references": [sample["chosen"] for sample in samples],
+    }
+
+
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     changes = []
     for name, value in before.items():
         if name.endswith(PER_EXAMPLE) or not isinstance(value, Real):
             continue
-        pairs = zip(
-            before.get(name + PER_EXAMPLE, ()), after.get(name + PER_EXAMPLE, ()), strict=True
-        )
-        interval = mean_interval([later - earlier for earlier, later in pairs])
+        each = [tuple(map(float, found.get(name + PER_EXAMPLE, ()))) for found in (before, after)]
+        interval = mean_interval([b - a for a, b in zip(*each, strict=True)])
         earlier, later = float(value), float(after[name])
         if not math.isfinite(earlier + later):
             raise ValueError(f"{name} is {earlier} and {later}, which are no figures")
-        changes.append(Change(name, earlier, later, interval))
+        by_model = dict(zip(("reference", "policy"), each, strict=True)) if each[0] else {}
+        changes.append(Change(name, earlier, later, interval, by_model))
     return changes

@@ -14,7 +14,7 @@ from trl import DPOConfig
 from trl.trainer.utils import pad
 
 from dpo_wrap.judging.judged_model import JudgedModel
-from dpo_wrap.judging.scoring import log_ratios, precision
+from dpo_wrap.judging.scoring import both_logps, precision
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def sample_answers(
     for batch in _split(ids, size, "sampling from the policy"):
         answers = draw_answers(judged.policy, batch, dpo, stops, max_new_tokens, pad_id)
         policy += answers
-        ratios += log_ratios(judged, answer_batch(batch, answers, pad_id), dpo)
+        ours, theirs = both_logps(judged, answer_batch(batch, answers, pad_id), dpo)
+        ratios += (ours - theirs).tolist()
     torch.manual_seed(seed)
     with judged.as_reference() as model:
         for batch in _split(ids, size, "sampling from the reference"):

@@ -24,14 +24,29 @@ IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-ratios of every row's answers, policy over reference, in nats and without beta."""
+    """log pi(y|x) of both answers of every row under both models, in nats, in the rows' order."""
 
-    chosen_log_ratios: list[float]
-    rejected_log_ratios: list[float]
+    policy_chosen_logps: list[float]
+    policy_rejected_logps: list[float]
+    reference_chosen_logps: list[float]
+    reference_rejected_logps: list[float]
+
+    @property
+    def chosen_log_ratios(self) -> list[float]:
+        """Policy over reference, without beta."""
+        return _differences(self.policy_chosen_logps, self.reference_chosen_logps)
+
+    @property
+    def rejected_log_ratios(self) -> list[float]:
+        return _differences(self.policy_rejected_logps, self.reference_rejected_logps)
+
+
+def _differences(ones: list[float], others: list[float]) -> list[float]:
+    return [one - other for one, other in zip(ones, others, strict=True)]
 
 
 def score_rows(judged: JudgedModel, rows: Dataset, dpo: DPOConfig) -> Scores:
-    """Score rows that carry prompt_ids, chosen_ids and rejected_ids, in their order."""
+    """Score rows that carry prompt_ids, chosen_ids and rejected_ids. Raises RunError for NaN."""
     collate = DataCollatorForPreference(
         pad_token_id=judged.tokenizer.pad_token_id,
         max_length=dpo.max_length,
@@ -39,30 +54,35 @@ def score_rows(judged: JudgedModel, rows: Dataset, dpo: DPOConfig) -> Scores:
     )
     rows = rows.select_columns(list(IDS))
     size = dpo.per_device_eval_batch_size
-    chosen, rejected = [], []
+    found = Scores([], [], [], [])
     for start in tqdm(range(0, len(rows), size), desc="scoring", disable=None):
         pairs = [rows[i] for i in range(start, min(start + size, len(rows)))]
-        ratios = log_ratios(judged, collate(pairs), dpo)
-        if not all(map(math.isfinite, ratios)):
+        policy, reference = (logps.tolist() for logps in both_logps(judged, collate(pairs), dpo))
+        if not all(map(math.isfinite, policy + reference)):
             raise RunError(
                 f"pair {start + 1} and those scored beside it: their log-probabilities are no "
                 "numbers (NaN); look at the weights of the run and of its base"
             )
         # A batch holds its chosen rows first, then its rejected ones.
-        chosen += ratios[: len(pairs)]
-        rejected += ratios[len(pairs) :]
-    return Scores(chosen, rejected)
+        count = len(pairs)
+        found.policy_chosen_logps.extend(policy[:count])
+        found.policy_rejected_logps.extend(policy[count:])
+        found.reference_chosen_logps.extend(reference[:count])
+        found.reference_rejected_logps.extend(reference[count:])
+    return found
 
 
-def log_ratios(judged: JudgedModel, batch: dict[str, Tensor], dpo: DPOConfig) -> list[float]:
-    """log pi(y|x) - log pi_ref(y|x) of each row of input_ids, attention_mask, completion_mask."""
+def both_logps(
+    judged: JudgedModel, batch: dict[str, Tensor], dpo: DPOConfig
+) -> tuple[Tensor, Tensor]:
+    """log pi(y|x) and log pi_ref(y|x) of each row of a batch as for `answer_logps`: (B,) each."""
     policy = answer_logps(judged.policy, batch, dpo)
     with judged.as_reference() as reference:
-        return (policy - answer_logps(reference, batch, dpo)).tolist()
+        return policy, answer_logps(reference, batch, dpo)
 
 
 def answer_logps(model: nn.Module, batch: dict[str, Tensor], dpo: DPOConfig) -> Tensor:
-    """log pi(y|x) of each row of a batch as for `log_ratios`: (B,), in nats, without a gradient."""
+    """log pi(y|x) of each row of input_ids, attention_mask, completion_mask: (B,), in nats."""
     batch = {name: value.to(dpo.device) for name, value in batch.items()}
     with torch.no_grad(), precision(dpo):
         logits = model(

@@ -31,6 +31,8 @@ from dpo_wrap.settings.config import Settings
 
 # What the trainer reads; `source` finds a row again in the raw file.
 TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
+KEPT = "kept:"
+"""What stands before the name of a column that neither the trainer nor we give a meaning."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Splits:
     notes: list[str]
 
 
-def load_splits(settings: Settings, standing: Path, aside: Path) -> Splits:
+def load_splits(settings: Settings, standing: Path, aside: Path, kept: bool = False) -> Splits:
     """Load, check and join what dataset_path names. Raises DataError.
 
     A raw file is converted into `aside`, unless `standing` (the run directory) holds its conversion
-    already; `adopt` moves the former into the latter once the run is accepted.
+    already; `adopt` moves the former into the latter once the run is accepted. With `kept`, the
+    further text columns of a single dataset come along, their names after KEPT.
     """
     paths, place = settings.dataset_path, settings.place("dataset_path")
     _check_distinct(settings)
@@ -76,7 +79,8 @@ def load_splits(settings: Settings, standing: Path, aside: Path) -> Splits:
             f"{place}: text and messages cannot be mixed "
             f"({', '.join(described)}); convert them together"
         )
-    parts = [{split: _columns(rows) for split, rows in part.items()} for part in parts]
+    kept = kept and len(parts) == 1
+    parts = [{split: _columns(rows, kept) for split, rows in part.items()} for part in parts]
     if len(parts) > 1:
         parts = told_apart(parts, paths, prompt_key, _comparison_key, notes)
     train = _joined([part["train"] for part in parts], settings)
@@ -192,8 +196,14 @@ def _file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _columns(rows: Dataset) -> Dataset:
-    return rows.select_columns([n for n in (*TRAINED, "source") if n in rows.column_names])
+def _columns(rows: Dataset, kept: bool) -> Dataset:
+    own = [name for name in (*TRAINED, "source") if name in rows.column_names]
+    further = [n for n, kind in rows.features.items() if kept and n not in own and _is_text(kind)]
+    return rows.select_columns([*own, *further]).rename_columns({n: KEPT + n for n in further})
+
+
+def _is_text(kind: Any) -> bool:
+    return isinstance(kind, datasets.Value) and kind.dtype == "string"
 
 
 def _comparison_key(row: dict[str, Any]) -> tuple[bytes, bool]:

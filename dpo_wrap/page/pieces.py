@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpo_wrap import conversions
+
 # What the page shows of a conversion's report.json.
 CONVERSION = (
     *("format", "evidence", "records", "pairs", "reasons", "warnings", "splits", "prompts"),
@@ -34,9 +36,9 @@ def read_pieces(directory: Path, run: dict[str, Any] | None = None) -> Pieces:
     return Pieces(
         name=directory.resolve().name,
         run=run,
-        metrics=_lines(directory / "metrics.jsonl"),
+        metrics=read_lines(directory / "metrics.jsonl"),
         found=read_object(directory / "eval.json"),
-        samples=_lines(directory / "samples.jsonl"),
+        samples=read_lines(directory / "samples.jsonl"),
         config=_read(directory / "config.resolved.yaml"),
         conversions=_conversions(directory, [paths] if isinstance(paths, str) else a_list(paths)),
     )
@@ -58,15 +60,10 @@ def a_list(value: Any) -> list[Any]:
 
 
 def _conversions(directory: Path, paths: list[Any]) -> dict[str, dict[str, Any]]:
-    """A converted directory has its report beside it, a raw file's stands in the run directory."""
-    found = {}
-    for position, path in enumerate(map(str, paths)):
-        part = f"dataset-{position + 1}" if len(paths) > 1 else "dataset"
-        given = Path(path).expanduser()
-        report = read_object((given if given.is_dir() else directory / part) / "report.json")
-        if report:
-            found[path] = {name: report[name] for name in CONVERSION if report.get(name)}
-    return found
+    return {
+        path: {name: report[name] for name in CONVERSION if report.get(name)}
+        for path, report in conversions.reports(directory, list(map(str, paths))).items()
+    }
 
 
 def _read(path: Path) -> str:
@@ -76,7 +73,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects in a file, one a line."""
     # Not splitlines, which also parts a line at characters that JSON leaves as they are.
     return [found for line in _read(path).split("\n") if (found := _object(line))]
 

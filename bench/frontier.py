@@ -1,0 +1,306 @@
+"""Reward against KL, the paper's section 6.1 in small: python -m bench.frontier
+
+Policies are trained on the quickstart's reviews over losses, betas and seeds, and SFT on the chosen
+answers as the baseline that knows no rejected ones. Each answers prompts that no run was trained
+on, and its true reward (quickstart.grammar) stands against the KL from the reference. Beside them
+stands the best that any policy could do, pi_ref exp(r / beta) / Z (equation 4 of the paper), by
+reweighting answers of the reference. Written are a table, its data as CSV and a plot. A run that is
+already there is not run again.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+CONFIG = "configs/quickstart.yaml"
+BETAS = {
+    "sigmoid": (0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
+    "ipo": (0.1, 0.3, 1.0, 3.0),
+    "hinge": (0.1, 0.3, 1.0, 3.0),
+}
+SFT, LENGTHS = "sft", (20, 60, 178, 534)
+"""SFT has no beta: how far it goes hangs on how many steps it takes."""
+BEST, DRAWS = "best possible", 64
+"""Answers of the reference to each prompt, from which the optimum is reckoned."""
+OPTIMA = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)
+TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Point:
+    """One policy: how far it went from its reference, and what that brought."""
+
+    loss: str
+    setting: str
+    seed: int
+    kl: float
+    """In nats a sequence, estimated from its own answers."""
+    reward: float
+    """The mean true reward of its answers, in [-1, 1]."""
+    well_formed: float
+    """The share of its answers that the grammar accepts."""
+    accuracy: float
+    """Of its implicit reward on the held-out pairs."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Without what the commands print; an error is shown by whoever raises it."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield said
+
+
+def prepare(work: Path) -> None:
+    """The base model, the pairs to train on, and pairs of prompts to be asked."""
+    from data_tools.convert import main as convert
+    from quickstart.build_model import main as build
+    from quickstart.make_data import main as make
+
+    work.mkdir(parents=True, exist_ok=True)
+    fresh = str(work / "held-out.csv")
+    for main, words in (
+        (build, [str(work / "model")]),
+        # The config evaluates on the way, on a few prompts here.
+        (convert, ["data/raw.csv", "-o", str(work / "data"), "--test-size", "0.02"]),
+        (make, ["--seed", "1", "--out", fresh]),
+        (convert, [fresh, "-o", str(work / "held-out"), "--test-size", "0"]),
+    ):
+        _must(main, words)
+
+
+def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps: int) -> Point:
+    """Train one policy and let it answer; `steps` above 0 cuts the training short."""
+    from dpo_wrap.eval import main as evaluate
+    from dpo_wrap.train import main as train
+
+    run = work / f"{loss}-{setting:g}-{seed}"
+    keys = {
+        "model_path": work / "model",
+        "dataset_path": work / "data",
+        "output_dir": run,
+        "loss_type": loss,
+        "seed": seed,
+    }
+    keys |= {"max_steps": setting} if loss == SFT else {"beta": setting}
+    if steps:
+        keys["max_steps"] = steps
+    words = [word for name, value in keys.items() for word in ("--set", f"{name}={value}")]
+    answered = ["--samples", str(samples), "--max-new-tokens", str(TOKENS)]
+    asked = ["--dataset", str(work / "held-out"), "--split", "train", *answered]
+    if _figures(run).get("samples") != samples:
+        _must(train, [CONFIG, *words])
+        _must(evaluate, [str(run / "config.resolved.yaml"), *asked])
+    found = _figures(run)
+    return Point(
+        loss=loss,
+        setting=f"{setting:g} steps" if loss == SFT else f"beta {setting:g}",
+        seed=seed,
+        kl=found["kl_per_sequence"],
+        reward=found["metrics"]["sentiment"]["policy"],
+        well_formed=found["metrics"]["well_formed"]["policy"],
+        accuracy=found["reward_accuracy"],
+    )
+
+
+def best_possible(work: Path, prompts: int, draws: int) -> list[Point]:
+    """The optimum of reward less beta KL (paper, equation 4), by self-normalised weights.
+
+    Of each prompt's answers y_i, drawn from the reference, the optimum has w_i = exp(r_i / beta) /
+    sum; its reward is sum w_i r_i and its KL sum w_i log(n w_i). Both are low where few answers
+    carry all the weight, since no draws are better than the best of them.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig
+
+    from dpo_wrap.judging.sampling import draw_answers
+    from quickstart.grammar import is_well_formed, true_reward
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "model")
+    model = AutoModelForCausalLM.from_pretrained(work / "model").eval()
+    dpo = DPOConfig(output_dir=str(work / "unused"), use_cpu=True, bf16=False, report_to=[])
+    torch.manual_seed(0)
+    rewards, formed = [], []
+    for prompt in _prompts(work)[:prompts]:
+        ids = [tokenizer(prompt)["input_ids"]] * draws
+        answers = draw_answers(
+            model, ids, dpo, [tokenizer.eos_token_id], TOKENS, tokenizer.pad_token_id
+        )
+        texts = [prompt + tokenizer.decode(a, skip_special_tokens=True) for a in answers]
+        rewards.append([true_reward(text) for text in texts])
+        formed.append([float(is_well_formed(text)) for text in texts])
+    r, f = torch.tensor(rewards), torch.tensor(formed)
+    points = []
+    for beta in OPTIMA:
+        w = (r / beta).softmax(dim=1)
+        kl = (w * (w * draws).log()).sum(dim=1).mean().item()
+        reward, well = ((w * x).sum(dim=1).mean().item() for x in (r, f))
+        points.append(Point(BEST, f"beta {beta:g}", 0, kl, reward, well, math.nan))
+    return points
+
+
+def _prompts(work: Path) -> list[str]:
+    from datasets import load_from_disk
+
+    rows = load_from_disk(str(work / "held-out"))["train"]
+    return list(dict.fromkeys(rows["prompt"]))
+
+
+def _figures(run: Path) -> dict:
+    path = run / "eval.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _must(main, words: list[str]) -> None:
+    with quiet() as said:
+        status = main(words)
+    if status:
+        raise SystemExit(
+            f"{main.__module__} {' '.join(words)} ended with {status}:\n{said.getvalue()}"
+        )
+
+
+def means(points: Sequence[Point]) -> list[dict]:
+    """One row a loss and setting: means over seeds, and the spread of reward and KL."""
+    grouped: dict[tuple[str, str], list[Point]] = {}
+    for one in points:
+        grouped.setdefault((one.loss, one.setting), []).append(one)
+    rows = []
+    for (loss, setting), group in grouped.items():
+        row = {"loss": loss, "setting": setting, "seeds": len(group)}
+        for name in ("kl", "reward", "well_formed", "accuracy"):
+            values = [getattr(one, name) for one in group]
+            row[name] = statistics.mean(values)
+            row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
+        rows.append(row)
+    return rows
+
+
+def reward_at(rows: Sequence[dict], kl: float) -> float | None:
+    """The reward of a frontier at this KL, between its two nearest points; None outside them."""
+    curve = sorted((row["kl"], row["reward"]) for row in rows)
+    for (before, low), (after, high) in zip(curve, curve[1:], strict=False):
+        if before <= kl <= after:
+            return low + (high - low) * (kl - before) / (after - before or 1)
+    return None
+
+
+def table(rows: Sequence[dict]) -> list[str]:
+    """The rows as text, and each loss held against SFT at equal KL."""
+    lines = [f"{'loss':<14}{'setting':<12}{'KL, nats':>16}{'true reward':>18}{'well formed':>13}"]
+    for row in rows:
+        kl, reward = (_spread(row[name], row[f"{name}_sd"]) for name in ("kl", "reward"))
+        lines.append(
+            f"{row['loss']:<14}{row['setting']:<12}{kl:>16}{reward:>18}{row['well_formed']:>13.3f}"
+        )
+    for name in dict.fromkeys(row["loss"] for row in rows):
+        frontier = [row for row in rows if row["loss"] == name]
+        above = [
+            (row, at - row["reward"])
+            for row in rows
+            if row["loss"] == SFT and (at := reward_at(frontier, row["kl"])) is not None
+        ]
+        if name != SFT and above:
+            said = ", ".join(f"{gain:+.2f} at {row['kl']:.2f} nats" for row, gain in above)
+            lines.append(f"{name} over {SFT} at equal KL: {said}")
+    return lines
+
+
+def _spread(middle: float, deviation: float) -> str:
+    return f"{middle:.2f}" + ("" if math.isnan(deviation) else f" ± {deviation:.2f}")
+
+
+def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
+    """Reward and well-formedness over KL: a dot a policy, a line through each loss's means."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(
+        2, 1, figsize=(7, 7.5), sharex=True, height_ratios=(2, 1), layout="constrained"
+    )
+    for number, name in enumerate(dict.fromkeys(row["loss"] for row in rows)):
+        style = {"color": "0.55", "linestyle": "--"} if name == BEST else {"color": f"C{number}"}
+        mine = sorted((row for row in rows if row["loss"] == name), key=lambda row: row["kl"])
+        for axes, figure_name in ((above, "reward"), (below, "well_formed")):
+            axes.plot([r["kl"] for r in mine], [r[figure_name] for r in mine], label=name, **style)
+            dots = [one for one in points if one.loss == name and name != BEST]
+            axes.scatter(
+                [one.kl for one in dots],
+                [getattr(one, figure_name) for one in dots],
+                s=10,
+                color=style["color"],
+            )
+        for row in mine if name in ("sigmoid", SFT) else ():
+            above.annotate(row["setting"], (row["kl"], row["reward"]), fontsize=7, alpha=0.8)
+    above.set(ylabel="true reward", xscale="symlog")
+    below.set(xlabel="KL(policy || reference), nats a sequence", ylabel="share well formed")
+    above.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def write(points: Sequence[Point], out: Path) -> None:
+    """The data behind the plot, and the plot."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "frontier.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(asdict(points[0])), lineterminator="\n")
+        writer.writeheader()
+        for one in points:
+            row = {n: f"{v:.4f}" if isinstance(v, float) else v for n, v in asdict(one).items()}
+            writer.writerow(row)
+    plot(points, means(points), out / "frontier.png")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.frontier",
+        description="True reward against KL, over losses, betas and seeds; SFT as the baseline.",
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("docs"), metavar="DIR", help="default: docs")
+    add("--work", type=Path, default=Path("checkpoints/frontier"), metavar="DIR", help="runs")
+    add("--seeds", type=int, default=3, metavar="N", help="of each setting (default 3)")
+    add("--samples", type=int, default=1000, metavar="N", help="prompts asked (default 1000)")
+    add("--losses", nargs="+", choices=(*BETAS, SFT), default=[*BETAS, SFT], help="default: all")
+    add("--betas", nargs="+", type=float, metavar="B", help="in place of each loss's own")
+    add("--steps", type=int, default=0, metavar="N", help="at most so many, to try it")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    prepare(options.work)
+    with quiet():
+        points = best_possible(options.work, min(200, options.samples), DRAWS)
+    for loss in options.losses:
+        settings = LENGTHS if loss == SFT else options.betas or BETAS[loss]
+        for setting in settings:
+            for seed in range(1, options.seeds + 1):
+                one = point(options.work, loss, setting, seed, options.samples, options.steps)
+                points.append(one)
+                print(
+                    f"{loss} {one.setting} seed {seed}: KL {one.kl:.2f}, {one.reward:+.3f}",
+                    flush=True,
+                )
+    write(points, options.out)
+    print("", *table(means(points)), f"written: {options.out}/frontier.csv, .png", sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What the converter said of a run's data: the report.json of each dataset, where it stands.
+
+A converted directory has its report beside it; that of a raw file, which was converted on the way,
+stands in the run directory.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def reports(run: Path, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By path, the reports of those datasets that have one which can be read."""
+    found = {}
+    for position, path in enumerate(paths):
+        part = f"dataset-{position + 1}" if len(paths) > 1 else "dataset"
+        given = Path(path).expanduser()
+        if report := _object((given if given.is_dir() else run / part) / "report.json"):
+            found[path] = report
+    return found
+
+
+def ordered(reports: Sequence[dict[str, Any]], split: str) -> tuple[int, int]:
+    """Of how many pairs of a split the order shown is known, and how often the first one won."""
+    parts = [_dict(_dict(report.get("order_by_split")).get(split)) for report in reports]
+    return _sum(parts, "pairs"), _sum(parts, "first_wins")
+
+
+def agreement(reports: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """How often an annotator agrees with the majority of the others; None where it is not known.
+
+    `share` over all judgements that others judged too: what a model at best can be asked for, since
+    a label that the next annotator would turn round can only be guessed.
+    """
+    rows = [
+        row
+        for report in reports
+        for row in _dict(report.get("agreement")).get("per_annotator", ())
+        if row.get("compared")
+    ]
+    compared = sum(row["compared"] for row in rows)
+    if not compared:
+        return None
+    agreed = sum(row["compared"] * (1 - row["differs"]) for row in rows)
+    alphas = [report["agreement"]["alpha"] for report in reports if report.get("agreement")]
+    return {
+        "share": agreed / compared,
+        "judgements": compared,
+        "alpha": alphas[0] if len(alphas) == 1 else None,
+    }
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        return _dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sum(parts: list[dict[str, Any]], name: str) -> int:
+    return sum(part[name] for part in parts if isinstance(part.get(name), int))

@@ -1,0 +1,1 @@
+"""Figures as modules that evaluate.load takes from a path: preference, and ROUGE."""
