@@ -9,21 +9,21 @@ already there is not run again.
 """
 
 import argparse
-import contextlib
 import csv
-import io
 import json
 import math
 import os
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from bench.meter import must, silence
 
 CONFIG = "configs/quickstart.yaml"
 BETAS = {
@@ -56,14 +56,6 @@ class Point:
     """Of its implicit reward on the held-out pairs."""
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[io.StringIO]:
-    """Without what the commands print; an error is shown by whoever raises it."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        yield said
-
-
 def prepare(work: Path) -> None:
     """The base model, the pairs to train on, and pairs of prompts to be asked."""
     from data_tools.convert import main as convert
@@ -79,7 +71,7 @@ def prepare(work: Path) -> None:
         (make, ["--seed", "1", "--out", fresh]),
         (convert, [fresh, "-o", str(work / "held-out"), "--test-size", "0"]),
     ):
-        _must(main, words)
+        must(main, words)
 
 
 def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps: int) -> Point:
@@ -102,8 +94,8 @@ def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps:
     answered = ["--samples", str(samples), "--max-new-tokens", str(TOKENS)]
     asked = ["--dataset", str(work / "held-out"), "--split", "train", *answered]
     if _figures(run).get("samples") != samples:
-        _must(train, [CONFIG, *words])
-        _must(evaluate, [str(run / "config.resolved.yaml"), *asked])
+        must(train, [CONFIG, *words])
+        must(evaluate, [str(run / "config.resolved.yaml"), *asked])
     found = _figures(run)
     return Point(
         loss=loss,
@@ -163,15 +155,6 @@ def _prompts(work: Path) -> list[str]:
 def _figures(run: Path) -> dict:
     path = run / "eval.json"
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def _must(main, words: list[str]) -> None:
-    with quiet() as said:
-        status = main(words)
-    if status:
-        raise SystemExit(
-            f"{main.__module__} {' '.join(words)} ended with {status}:\n{said.getvalue()}"
-        )
 
 
 def means(points: Sequence[Point]) -> list[dict]:
@@ -285,7 +268,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     prepare(options.work)
-    with quiet():
+    with silence():
         points = best_possible(options.work, min(200, options.samples), DRAWS)
     for loss in options.losses:
         settings = LENGTHS if loss == SFT else options.betas or BETAS[loss]

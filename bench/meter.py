@@ -5,7 +5,7 @@ import ctypes
 import gc
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -46,6 +46,16 @@ def silence() -> Iterator[None]:
     """What both kinds of run print is not what is measured."""
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
         yield
+
+
+def must(main: Callable[[list[str]], int], words: list[str]) -> None:
+    """Run a command in this process, unheard. Ends the program with what it said if it fails."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = main(words)
+    if status:
+        what = f"{main.__module__} {' '.join(words)}"
+        raise SystemExit(f"{what} ended with {status}:\n{said.getvalue()}")
 
 
 def gpu() -> bool:

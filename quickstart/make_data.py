@@ -1,6 +1,7 @@
 """Write data/raw.csv: preference records as people hold them, good ones and deliberately dirty.
 
     python -m quickstart.make_data                 # the committed file, byte for byte
+    python -m quickstart.make_data --flip 0.2 --out flipped.csv   # every fifth label is wrong
 
 The good records compare two sampled answers to one prompt; the better one has the clearly greater
 true reward (quickstart.grammar) and stands first or second by the toss of a coin. Among them stand
@@ -137,11 +138,17 @@ def break_a_line(row: Row) -> Row:
     return [cell.replace(". ", ".\n") for cell in row[:3]] + row[3:]
 
 
-def records(seed: int = 0) -> list[Row]:
-    """All records in the order of the file; an empty row stands for a blank line."""
+def records(seed: int = 0, flip: float = 0.0) -> list[Row]:
+    """All records in the order of the file; an empty row stands for a blank line.
+
+    `flip` is the share of the good judgements that are turned round, each against the true reward.
+    """
     rng = Random(seed)
     pairs = Pairs(rng)
     good = [judged(*pairs.draw()) for _ in range(GOOD)]
+    # By dice of its own, so that the records are the same ones whatever is flipped.
+    for i in Random(seed + 1).sample(range(GOOD), round(flip * GOOD)):
+        good[i] = reversed_label(good[i])
     planted = faulty(pairs, good)
     two_sentences = [i for i, row in enumerate(good) if ". " in row[1]]
     for i in two_sentences[-MULTI_LINE:]:
@@ -185,10 +192,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another sample (default: %(default)s)"
     )
+    parser.add_argument(
+        "--flip",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="turn this share of the good judgements round, from 0 to 1 (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
+    if not 0 <= options.flip <= 1:
+        parser.error(f"--flip must be from 0 to 1, not {options.flip}")
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_bytes(as_csv(records(options.seed)).encode())
+        options.out.write_bytes(as_csv(records(options.seed, options.flip)).encode())
     except OSError as error:
         print(f"{options.out}: cannot be written: {error.strerror}", file=sys.stderr)
         return 1
@@ -196,6 +212,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{options.out}: {figures['read']} records, {figures['kept']} good pairs")
     for reason, count in PLANTED.items():
         print(f"  {reason:15} {count:4}")
+    if options.flip:
+        print(f"  of the good pairs {round(options.flip * GOOD)} are judged the wrong way round")
     print(f"  also {MULTI_LINE} good records over several lines, {BLANK_LINES} blank lines")
     return 0
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import overhead, train_throughput
+from bench import frontier, overhead, train_throughput
+from bench import suspects as bench_suspects
 from data_tools import options
 from data_tools.formats import FORMATS
 from dpo_wrap import eval as eval_command
-from dpo_wrap import merge, train
+from dpo_wrap import judge, merge, suspects, train
 from dpo_wrap.settings.config import key_table, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +21,11 @@ PARSERS = {
     "dpo_wrap.train": train.parser,
     "dpo_wrap.eval": eval_command.parser,
     "dpo_wrap.merge": merge.parser,
+    "dpo_wrap.judge": judge.parser,
+    "dpo_wrap.suspects": suspects.parser,
+    "bench.frontier": frontier.parser,
     "bench.overhead": overhead.parser,
+    "bench.suspects": bench_suspects.parser,
     "bench.train_throughput": train_throughput.parser,
 }
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted(
@@ -28,6 +33,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted(
 )
 SHOWING = [
     *(README, options.EXAMPLES, train.EXAMPLES, eval_command.EXAMPLES, merge.EXAMPLES),
+    *(judge.EXAMPLES, suspects.EXAMPLES),
     *(path.read_text(encoding="utf-8") for path in CONFIGS),
 ]
 COMMANDS = sorted(

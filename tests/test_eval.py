@@ -15,6 +15,7 @@ import yaml
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
+from dpo_wrap.judging.trained import trained_settings
 from dpo_wrap.settings.config import load_settings
 
 PREFERENCE = (
@@ -367,7 +368,7 @@ def test_prompts_without_room_for_an_answer_are_said(trained, capsys):
 
 def test_the_batch_size_of_now_is_taken(trained):
     settings = load_settings(str(trained), ["per_device_eval_batch_size=1"])
-    now = eval_command.trained_settings(settings, None)
+    now = trained_settings(settings, None)
     assert now.option("per_device_eval_batch_size") == 1
 
 
@@ -375,7 +376,7 @@ def test_an_output_dir_in_the_home_directory_is_found(trained, monkeypatch):
     run = run_of(trained)
     monkeypatch.setenv("HOME", str(run.parent))
     settings = load_settings(str(trained), ["output_dir=~/run"])
-    assert eval_command.trained_settings(settings, None).output_dir == str(run)
+    assert trained_settings(settings, None).output_dir == str(run)
 
 
 def test_another_dataset_that_does_not_exist_is_named_as_it_was_given(trained, capsys):
@@ -541,7 +542,8 @@ def test_only_another_finished_run_can_be_held_against(trained, against, said, c
 def test_few_prompts_are_cautioned(trained, capsys):
     found = evaluated(trained, "--samples", "0")
     assert "cannot be told apart" in found["caution"]
-    assert f"caution: {found['caution']}" in capsys.readouterr().out
+    assert {"tone": "warning", "text": found["caution"]} in found["findings"]
+    assert f"! {found['caution']}" in capsys.readouterr().out
 
 
 def test_kept_columns_group_the_pairs_and_the_reports_say_who_agrees(trained, tmp_path, capsys):

@@ -96,8 +96,36 @@ FOUND = {
     "reward_accuracy_interval": [0.9, 0.98],
     "reward_margin": 1.5,
     "kl_per_sequence": None,
-    "slices": {"data/one": {"examples": 30}, "data/two": {"examples": 10}},
+    "slices": {
+        "data/one": {"examples": 30, "reward_accuracy": 0.9},
+        "data/two": {"examples": 10, "reward_accuracy": 1.0},
+    },
+    "groups": {"annotator": {"ann": {"reward_accuracy": 0.25, "examples": 8}}},
+    "findings": [
+        {"tone": "good", "text": "it prefers the chosen answer in 95.0%"},
+        {"tone": "warning", "text": "annotator ann: they look turned round"},
+    ],
+    "baselines": {"longer": {"accuracy": 0.61, "accuracy_interval": [0.5, 0.7]}},
+    "length_matched": {
+        "accuracy": 0.72,
+        "accuracy_interval": [0.6, 0.8],
+        "bins": [{"from": 1.0, "to": 1.1, "accuracy_where_longer": 0.81}],
+    },
+    "calibration": {"bins": [{"confidence": 0.74, "accuracy": 0.66, "pairs": 12}]},
+    "likelihood_margins": {"edges": [-1, 0, 1], "reference": [20, 20], "policy": [5, 35]},
+    "eos_rate": {"reference": 1.0, "policy": 0.985},
+    "metrics": {"sentiment": {"reference": 0.1, "policy": 0.5, "change": 0.4}},
+    "against_label": [
+        {"source": "raw.csv:17", "reward_margin": -2.25, "prompt": "P?"}
+        | {"chosen": "called better", "rejected": "called worse"}
+    ],
+    "win_rate": {"win_rate": 0.625, "win_rate_interval": [0.5, 0.75], "pairs": 8},
+    "against": {
+        "run": "checkpoints/other",
+        "differences": {"reward_accuracy": {"here": 0.95, "there": 0.9, "difference": 0.05}},
+    },
 }
+SUSPECT = {"source": "raw.csv:99", "reward_margin": -3.5, "prompt": "S?"}
 
 
 def test_the_page_holds_every_part_of_a_run(filled):
@@ -110,13 +138,58 @@ def test_the_page_holds_every_part_of_a_run(filled):
     )
     said = found.said()
     for text in (
-        *("learned: the margin rose to 1.75", "0.6931 → 0.3000", "0.950 [0.900, 0.980]", "1,200"),
+        *(
+            "learned: the margin rose to 1.75",
+            "0.6931 → 0.3000",
+            "0.950",
+            "[0.900, 0.980]",
+            "1,200",
+        ),
         *("Q: why?", "no idea", "because", "beta: 0.1", "1.16.0", "data/one", "data/two"),
         *("5, 6, 7, 9", "rewards", "reward margin", "held-out accuracy"),
+        *("It prefers the chosen answer in 95.0%", "Annotator ann: they look turned round"),
+        *("always longer", "61.0%", "at like lengths", "72.0%", "1–1.1 x longer", "81.0%"),
+        *("74% sure (12)", "66.0%", "25.0%", "100.0% → 98.5%", "0.100 → 0.500, change +0.400"),
+        *("raw.csv:17, margin -2.25", "called better", "0.625", "checkpoints/other", "+0.050"),
     ):
         assert text in said
     titles = [data for place, data in found.texts if place == "h2"]
-    assert titles == ["Training", "Evaluation", "Samples", "Data", "Versions", "Config"]
+    assert titles == [
+        *("Does it prefer as people did?", "How far did it move?", "Judged by others"),
+        *("Samples", "Labels to look at", "Training", "Data", "Words", "Figures"),
+        *("Versions", "Config"),
+    ]
+    # What matters most comes first: the verdict, what the figures mean, then the figures.
+    order = ("learned: the margin", "It prefers the chosen", "held-out accuracy", "Q: why?")
+    places = [said.index(text) for text in order]
+    assert places == sorted(places)
+
+
+def test_distributions_count_as_they_are_drawn(filled, tmp_path):
+    filled(run__json=RUN, eval__json=FOUND)
+    text = page(read_pieces(tmp_path))
+    drawn = re.search(r'aria-label="log-likelihood of chosen.*?</svg>', text, re.DOTALL)[0]
+    before, after = (
+        [float(point.split(",")[1]) for point in points.split()]
+        for points in re.findall(r'<polyline points="([^"]*)"', drawn)
+    )
+    floor, top = before[0], min(after)
+    assert after == [
+        floor,
+        *[pytest.approx(floor - (floor - top) / 7, abs=0.1)] * 2,
+        top,
+        top,
+        floor,
+    ]
+    assert len(set(before[1:-1])) == 1
+
+
+def test_suspects_out_of_fold_take_the_place_of_those_of_the_evaluation(filled):
+    many = [SUSPECT | {"prompt": f"S{number}?"} for number in range(50)]
+    said = filled(run__json=RUN, eval__json=FOUND, suspects__jsonl=many).said()
+    assert "raw.csv:99, margin -3.50" in said and "raw.csv:17" not in said
+    assert "50 pairs, each scored by a policy that was not trained on it" in said
+    assert "S29?" in said and "S30?" not in said and "20 more in suspects.jsonl" in said
 
 
 def test_the_curves_have_a_point_for_each_logged_line(filled, tmp_path):
@@ -130,7 +203,11 @@ def test_the_curves_have_a_point_for_each_logged_line(filled, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "where", ["verdict", "config", "prompt", "policy", "path", "metric", "note"]
+    "where",
+    [
+        *("verdict", "config", "prompt", "policy", "path", "metric", "note", "group", "suspect"),
+        *("finding", "source", "run"),
+    ],
 )
 def test_markup_from_data_model_or_config_stays_text(filled, tmp_path, where):
     given = {name: EVIL if name == where else "plain" for name in ("prompt", "policy")}
@@ -139,8 +216,13 @@ def test_markup_from_data_model_or_config_stays_text(filled, tmp_path, where):
         | ({"verdict": EVIL} if where == "verdict" else {})
         | ({"notes": [EVIL], "warnings": [{"lines": [EVIL]}]} if where == "note" else {}),
         eval__json=FOUND
-        | ({"slices": {EVIL: {"examples": 1}}} if where == "path" else {})
-        | ({"metrics": {EVIL: {"change": 1.0}}} if where == "metric" else {}),
+        | ({"slices": {EVIL: {"reward_accuracy": 1}}} if where == "path" else {})
+        | ({"groups": {"file": {EVIL: {"reward_accuracy": 1}}}} if where == "group" else {})
+        | ({"metrics": {EVIL: {"reference": 1, "policy": 1}}} if where == "metric" else {})
+        | ({"findings": [{"tone": EVIL, "text": EVIL}]} if where == "finding" else {})
+        | ({"against": FOUND["against"] | {"run": EVIL}} if where == "run" else {})
+        | ({"against_label": [{"chosen": EVIL}]} if where == "suspect" else {}),
+        suspects__jsonl=[SUSPECT | {"source": EVIL}] if where == "source" else "",
         samples__jsonl=[given | {"reference": "plain"}],
         config__resolved__yaml=EVIL if where == "config" else "beta: 0.1",
     )
@@ -159,9 +241,14 @@ def test_text_that_no_page_can_hold_does_not_stop_it(filled, tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "text", True, [1], {}])
 def test_figures_that_are_no_numbers_are_shown_as_such_or_left_out(filled, value):
     names = ("loss", "first_loss", "reward_margin", "reward_accuracy", "chosen_log_ratio")
+    deep = {name: {"accuracy": value, "bins": [value, {"from": value}]} for name in FOUND}
+    filled(run__json=RUN, eval__json=deep | {"groups": {"file": {"a": {"reward_accuracy": value}}}})
+    filled(
+        run__json=RUN, eval__json={"likelihood_margins": {"edges": [value] * 3, "policy": value}}
+    )
     run = RUN | {"figures": dict.fromkeys(names, value), "seconds": value, "steps": 3}
     lines = [dict.fromkeys(LINES[0], value) | {"step": 1}, *LINES, {"step": value, "loss": value}]
-    figures = ("reward_accuracy", "reward_margin", "kl_per_sequence", "slices", "metrics")
+    figures = set(FOUND) - {"split", "steps"}
     found = filled(
         run__json=run,
         metrics__jsonl=lines,
@@ -186,7 +273,7 @@ def test_what_is_missing_or_broken_is_left_out(filled):
         samples__jsonl="\n7\n",
     )
     titles = [data for place, data in found.texts if place == "h2"]
-    assert titles == ["Training"]
+    assert titles == ["Training", "Words"]
 
 
 def test_warnings_of_the_run_stand_above_the_curves(filled):
@@ -226,7 +313,8 @@ def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
     assert status == 0
     before = checked((out / "report.html").read_text("utf-8"))
     said = before.said()
-    assert json.loads((out / "run.json").read_text())["verdict"] in said
+    first, _, rest = json.loads((out / "run.json").read_text())["verdict"].partition(". ")
+    assert first in said and rest in said
     assert "learning_rate: 0.01" in said and "24 of 24 pairs kept" in said
     assert not [data for place, data in before.texts if data == "Samples"]
     loss = re.search(r'<polyline points="([^"]*)" class="one"', (out / "report.html").read_text())
@@ -237,4 +325,4 @@ def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
     after = checked((out / "report.html").read_text("utf-8")).said()
     for line in (out / "samples.jsonl").read_text("utf-8").splitlines():
         assert json.loads(line)["prompt"] in after
-    assert "reward accuracy interval" in after and "Evaluation" in after
+    assert "prompts" in after and "Does it prefer as people did?" in after

@@ -57,6 +57,7 @@ WRAPPER_MAY_KNOW = {
     "settings": {"errors"},
     "loading": {"errors", "atomic", "settings", "sharing"},
     "judging": {"errors", "atomic", "settings", "loading", "loss", "conversions", "metrics"},
+    "win_rate": {"errors", "atomic", "judging"},
     "health": {"errors", "loading", "judging"},
     "faults": {"errors", "health"},
     "page": {"atomic", "conversions"},
@@ -67,7 +68,7 @@ WRAPPER_MAY_KNOW = {
     "probes": {"loading"},
     "merging": {"errors", "atomic", "settings", "loading", "probes"},
 }
-COMMANDS = {"train", "eval", "merge"}
+COMMANDS = {"train", "eval", "merge", "judge", "suspects"}
 
 
 def imported(path):

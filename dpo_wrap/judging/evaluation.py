@@ -16,6 +16,7 @@ from dpo_wrap import conversions
 from dpo_wrap.errors import DataError
 from dpo_wrap.judging import answers, metrics, preferences, sampling, scoring
 from dpo_wrap.judging.examples import ROW, said, table, with_answers
+from dpo_wrap.judging.findings import findings
 from dpo_wrap.judging.judged_model import load_judged
 from dpo_wrap.judging.sampling import Sampled
 from dpo_wrap.loading.arguments import build_arguments
@@ -102,7 +103,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         "seed": request.seed,
         "metrics": {change.name: change.figures() for change in changes},
     }
-    return Evaluation(figures, samples, examples)
+    return Evaluation(figures | {"findings": findings(figures)}, samples, examples)
 
 
 @contextlib.contextmanager

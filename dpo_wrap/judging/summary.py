@@ -26,7 +26,9 @@ def summary(found: dict[str, Any], samples: list[dict[str, Any]]) -> list[str]:
             f"{who:<9}  {_one_line(sample[who])[:CLIPPED]}" for who in ("reference", "policy")
         ]
     lines += ["", "intervals are of 95 %; a log-ratio is policy over reference, without beta"]
-    return lines + ([f"caution: {found['caution']}"] if found.get("caution") else [])
+    marks = {"good": "+", "warning": "!"}
+    said = [f"{marks.get(one['tone'], ' ')} {one['text']}" for one in found["findings"]]
+    return [*lines, "", *said, ""]
 
 
 def _preferences(found: dict[str, Any]) -> list[tuple[str, str]]:

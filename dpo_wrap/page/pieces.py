@@ -24,6 +24,7 @@ class Pieces:
     found: dict[str, Any]
     """What eval.json holds."""
     samples: list[dict[str, Any]]
+    suspects: list[dict[str, Any]]
     config: str
     conversions: dict[str, dict[str, Any]]
     """By dataset, of those that were converted, the figures of report.json."""
@@ -34,11 +35,12 @@ def read_pieces(directory: Path, run: dict[str, Any] | None = None) -> Pieces:
     run = read_object(directory / "run.json") if run is None else run
     paths = a_dict(run.get("config")).get("dataset_path")
     return Pieces(
-        name=directory.resolve().name,
+        name="/".join(directory.resolve().parts[-2:]),
         run=run,
         metrics=read_lines(directory / "metrics.jsonl"),
         found=read_object(directory / "eval.json"),
         samples=read_lines(directory / "samples.jsonl"),
+        suspects=read_lines(directory / "suspects.jsonl"),
         config=_read(directory / "config.resolved.yaml"),
         conversions=_conversions(directory, [paths] if isinstance(paths, str) else a_list(paths)),
     )

@@ -30,8 +30,11 @@ from dpo_wrap.signals import Stop
 GOES_ON = "the same command goes on from the newest checkpoint"
 
 
-def train(settings: Settings, resume: str, stop: Stop) -> int:
-    """Train what the config asks for; returns the exit status. Raises DpoWrapError."""
+def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> int:
+    """Train what the config asks for; returns the exit status. Raises DpoWrapError.
+
+    With `brief` only progress is said, as suits a run that serves another end.
+    """
     out = Path(settings.output_dir).expanduser()
     with faults_named(out, GOES_ON), _aside(out) as aside:
         fresh = resume == "never" and run_dir.is_run(out)
@@ -43,12 +46,13 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
         start = Start() if resume == "never" else run_dir.where_to_start(out, resume, identity)
         if start.finished is not None:
             say(f"{out}: finished before, with this config and these data; nothing to do")
-            say(*summary(start.finished, settings))
+            say(*([] if brief else summary(start.finished, settings)))
             return 0
         standing = aside if fresh else out
         kept = KeptReference(standing, aside, run_dir.lasting_digest(identity))
         trainer, notes = trainer_of(prepared, stop, kept=kept)
-        say(*described(trainer, prepared), *start.notes, *prepared.notes, *notes)
+        say(*start.notes)
+        say(*([] if brief else [*described(trainer, prepared), *prepared.notes, *notes]))
         if start.checkpoint is None:
             identity |= {"step_0": measured_step_zero(trainer, prepared)}
         else:
@@ -69,7 +73,7 @@ def train(settings: Settings, resume: str, stop: Stop) -> int:
                 "it, and the same command goes on from there"
             )
         run = finish(out, trainer, prepared, identity)
-    say(*summary(run, settings))
+    say(*([] if brief else summary(run, settings)))
     return 0
 
 

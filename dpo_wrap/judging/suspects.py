@@ -1,0 +1,46 @@
+"""Pairs whose margin speaks strongly against their label, as a policy sees them that never trained
+on them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def sureness(margins: pd.Series) -> pd.Series:
+    """The probability that a policy gives each label: sigmoid of its margin (paper, equation 6)."""
+    return 1 / (1 + np.exp(-margins))
+
+
+def threshold(margins: pd.Series) -> float:
+    """The probability of the other label from which a pair is suspect.
+
+    Confident learning (Northcutt et al. 2021, equation 2): the mean probability that labels are
+    given, the same for both since which answer is called chosen is symmetric. It moves with beta
+    and with how far the policy went, which a fixed bound would not.
+    """
+    return float(sureness(margins).mean())
+
+
+def suspects(examples: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are suspect, the strongest first, with `probability` of their label.
+
+    A policy that learned nothing makes none: at margins of about 0 there is no evidence.
+    """
+    given = sureness(examples["reward_margin"])
+    least = threshold(examples["reward_margin"])
+    found = examples.assign(probability=given)[(1 - given >= least) & (given < 0.5)]
+    return found.sort_values("reward_margin", kind="stable")
+
+
+def as_record(row: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+    """A line of suspects.jsonl; `source` is what convert --exclude-rows reads."""
+    return {
+        "source": text["source"],
+        "reward_margin": row["reward_margin"],
+        "probability": row["probability"],
+        "split": row["split"],
+        "prompt": text["prompt"],
+        "chosen": text["chosen"],
+        "rejected": text["rejected"],
+    }

@@ -1,0 +1,216 @@
+"""The parts of the page that eval and suspects know of: findings, charts, samples, suspects."""
+
+from typing import Any
+
+from dpo_wrap.page.bars import Bar, bars, distribution
+from dpo_wrap.page.markup import Markup, joined, tag
+from dpo_wrap.page.pieces import Pieces, a_dict, a_list
+from dpo_wrap.page.tables import a_float, bounded, number, rows, table
+
+OPEN, SHOWN, SUSPECTS = 8, 64, 30
+"""Samples that are seen at once, samples and suspects on the page; the files hold all."""
+APART = {"slices", "groups", "metrics", "baselines", "length_matched", "calibration"}
+APART |= {"likelihood_margins", "against_label", "findings", "against", "win_rate"}
+"""What eval.json holds that has a place of its own."""
+
+
+def judged(pieces: Pieces) -> dict[str, Any]:
+    """eval.json where it is of these weights, not of those before the run was gone on with."""
+    steps = pieces.found.get("steps")
+    return pieces.found if steps is None or steps == pieces.run.get("steps") else {}
+
+
+def findings(found: dict[str, Any]) -> Markup:
+    """The sentences that say what the figures mean."""
+    lines = [
+        tag("li", _sentence(one.get("text", "")), class_=_tone(one), dir="auto")
+        for one in map(a_dict, a_list(found.get("findings")))
+    ]
+    return tag("ul", *lines, class_="findings") if lines else Markup()
+
+
+def _tone(finding: dict[str, Any]) -> str:
+    tone = finding.get("tone")
+    return tone if tone in ("good", "warning") else "neutral"
+
+
+def _sentence(text: Any) -> str:
+    text = str(text)
+    return text[:1].upper() + text[1:]
+
+
+def preferences(found: dict[str, Any]) -> Markup:
+    """Accuracy beside what scores without training, by length, by group and by sureness."""
+    matched, rules = a_dict(found.get("length_matched")), a_dict(found.get("baselines"))
+    first = a_dict(found.get("first_answer"))
+    named = [
+        _bar("this policy", found, "reward_accuracy", "one"),
+        _bar("at like lengths", matched, "accuracy", "one"),
+        _bar("always longer", a_dict(rules.get("longer")), "accuracy"),
+        _bar("always first shown", first, "accuracy"),
+        _bar("untrained model", a_dict(rules.get("reference")), "accuracy"),
+        _bar("annotators agree", a_dict(found.get("ceiling")), "share"),
+    ]
+    charts = joined(
+        bars("right about which answer was chosen", named, level=0.5),
+        _lengths(matched),
+        _calibration(a_dict(found.get("calibration"))),
+        *(_group(name, a_dict(values)) for name, values in a_dict(found.get("groups")).items()),
+        _group("dataset", a_dict(found.get("slices"))),
+    )
+    if not charts:
+        return Markup()
+    note = (
+        "A dashed line is a coin. Whiskers are 95 % intervals, wider where several pairs share a "
+        "prompt. A policy that has only learned to like long answers does as well as “always "
+        "longer” and falls to the line at like lengths."
+    )
+    return joined(tag("p", note, class_="note"), tag("div", charts, class_="charts"))
+
+
+def _bar(label: str, figures: dict[str, Any], name: str, style: str = "two") -> Bar:
+    bounds = [a_float(bound) for bound in a_list(figures.get(f"{name}_interval"))]
+    pair = (bounds[0], bounds[1]) if len(bounds) == 2 else None
+    return Bar(label, a_float(figures.get(name)), pair, style)
+
+
+def _lengths(matched: dict[str, Any]) -> Markup:
+    given = []
+    for one in map(a_dict, a_list(matched.get("bins"))):
+        low, high = number(one.get("from"), ".3g"), number(one.get("to"), ".3g")
+        size = f"{low}–{high} x" if high else f"over {low} x"
+        for side, style in (("longer", "one"), ("shorter", "two")):
+            value = a_float(one.get(f"accuracy_where_{side}"))
+            given.append(Bar(f"{size} {side}", value, None, style))
+    return bars("right where chosen is the longer or the shorter one", given, level=0.5)
+
+
+def _calibration(found: dict[str, Any]) -> Markup:
+    given = []
+    for one in map(a_dict, a_list(found.get("bins"))):
+        sure, pairs = number(one.get("confidence"), ".0%"), number(one.get("pairs"), ",")
+        given.append(Bar(f"{sure} sure ({pairs})", a_float(one.get("accuracy"))))
+    return bars("right by how sure its margins are (pairs)", given, level=0.5)
+
+
+def _group(name: str, values: dict[str, Any]) -> Markup:
+    given = [_bar(str(v), a_dict(g), "reward_accuracy", "one") for v, g in values.items()]
+    return bars(f"right by {name}", given, level=0.5)
+
+
+def distance(found: dict[str, Any]) -> Markup:
+    """How far the policy went from its reference: likelihood margins, KL, and how it writes."""
+    margins = a_dict(found.get("likelihood_margins"))
+    counts = {
+        label: (style, [a_float(n) for n in a_list(margins.get(name))])
+        for name, label, style in (
+            ("reference", "before training", "two"),
+            ("policy", "after", "one"),
+        )
+    }
+    edges = [a_float(edge) for edge in a_list(margins.get("edges"))]
+    figures = [
+        ("KL a sequence", bounded(found, "kl_per_sequence", ".2f", " nats")),
+        ("KL a token", bounded(found, "kl_per_token", ".3f", " nats")),
+        ("answers' length over the untrained model's", bounded(found, "length_ratio", ".2f")),
+    ]
+    lines = [[name, value] for name, value in figures if value]
+    for name, label in (
+        ("eos_rate", "answers that end by themselves"),
+        ("distinct_1", "distinct tokens in an answer"),
+        ("distinct_2", "distinct pairs of tokens"),
+    ):
+        both = a_dict(found.get(name))
+        values = [number(both.get(who), ".1%") for who in ("reference", "policy")]
+        lines += [[label, " → ".join(values)]] if all(values) else []
+    for name, change in a_dict(found.get("metrics")).items():
+        both = [number(a_dict(change).get(who), ".3f") for who in ("reference", "policy")]
+        by = bounded(a_dict(change), "change", "+.3f")
+        lines += [[name, f"{' → '.join(both)}, change {by}"]] if all(both) else []
+    parts = joined(
+        distribution("log-likelihood of chosen less rejected, nats", edges, counts),
+        rows(["", "before → after"], lines),
+    )
+    return tag("div", parts, class_="charts") if parts else Markup()
+
+
+def verdicts(found: dict[str, Any]) -> Markup:
+    """The win rate that judges gave, where there is one, and the comparison with another run."""
+    parts = [table(found["win_rate"])] if a_dict(found.get("win_rate")) else []
+    against = a_dict(found.get("against"))
+    lines = []
+    for name, figures in a_dict(against.get("differences")).items():
+        one = a_dict(figures)
+        here, there = (number(one.get(side), ".3f") for side in ("here", "there"))
+        by = bounded(one, "difference", "+.3f")
+        lines.append([name.replace("_", " "), here, there, by, number(one.get("examples"), ",")])
+    if lines:
+        head = ["", "this run", "the other", "difference", "examples"]
+        parts += [tag("h3", f"against {against.get('run', '')}"), rows(head, lines)]
+    return joined(*parts)
+
+
+def all_figures(found: dict[str, Any]) -> Markup:
+    """The rest of eval.json, folded."""
+    plain = {name: value for name, value in found.items() if name not in APART}
+    inside = table(plain)
+    return tag("details", tag("summary", "every figure of eval.json"), inside) if inside else inside
+
+
+def samples(pieces: Pieces) -> Markup:
+    """Answers of both models to the same prompts, side by side."""
+    if not judged(pieces):
+        return Markup()
+    shown = [_sample(sample) for sample in pieces.samples[:SHOWN]]
+    rest = len(pieces.samples) - len(shown)
+    more = joined(*shown[OPEN:], tag("p", f"{rest:,} more in samples.jsonl") if rest else "")
+    folded = tag("details", tag("summary", f"{len(shown[OPEN:])} more"), more) if more else ""
+    return joined(*shown[:OPEN], folded)
+
+
+def _sample(sample: dict[str, Any]) -> Markup:
+    answers = [
+        tag("div", tag("small", label), said(sample[who]))
+        for who, label in (("reference", "untrained (reference)"), ("policy", "trained (policy)"))
+        if who in sample
+    ]
+    prompt = joined(tag("small", "prompt"), said(sample.get("prompt", "")))
+    return tag("article", prompt, tag("div", *answers, class_="answers"))
+
+
+def suspects(pieces: Pieces) -> Markup:
+    """The pairs that speak most against their label, and where they stand."""
+    if pieces.suspects:
+        shown, rest = pieces.suspects[:SUSPECTS], len(pieces.suspects) - SUSPECTS
+        note = (
+            f"{len(pieces.suspects):,} pairs, each scored by a policy that was not trained on it, "
+            "the strongest first. Read them: where you agree that the label is wrong, leave them "
+            "out with python -m data_tools.convert … --exclude-rows suspects.jsonl."
+        )
+    else:
+        shown, rest = a_list(judged(pieces).get("against_label")), 0
+        note = (
+            "The evaluated pairs on which the policy disagrees most with the label. For those it "
+            "was trained on: python -m dpo_wrap.suspects CONFIG."
+        )
+    if not shown:
+        return Markup()
+    parts = [_suspect(a_dict(one)) for one in shown]
+    more = joined(*parts[OPEN:], tag("p", f"{rest:,} more in suspects.jsonl") if rest > 0 else "")
+    folded = tag("details", tag("summary", f"{len(parts[OPEN:])} more"), more) if more else ""
+    return joined(tag("p", note, class_="note"), *parts[:OPEN], folded)
+
+
+def _suspect(pair: dict[str, Any]) -> Markup:
+    place = f"{pair.get('source') or 'no place'}, margin {number(pair.get('reward_margin'), '.2f')}"
+    answers = [
+        tag("div", tag("small", label), said(pair.get(side, "")))
+        for side, label in (("chosen", "labelled better"), ("rejected", "labelled worse"))
+    ]
+    prompt = joined(tag("small", place), said(pair.get("prompt", "")))
+    return tag("article", prompt, tag("div", *answers, class_="answers"))
+
+
+def said(words: Any) -> Markup:
+    """Text of data or a model, set apart so that marks of direction in it turn nothing round."""
+    return tag("p", words, class_="said", dir="auto")

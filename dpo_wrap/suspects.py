@@ -1,0 +1,145 @@
+"""Which labels look wrong? Pairs that speak against their label: python -m dpo_wrap.suspects CONFIG
+
+Two runs are trained, each on half of the prompts, and each scores the half that it did not see.
+What a policy strongly prefers the other way round is listed for a person to look at.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpo_wrap.errors import ConfigError, DpoWrapError
+from dpo_wrap.loading.hub import check_paths, settle_environment
+from dpo_wrap.settings.config import Settings, load_settings
+from dpo_wrap.signals import Stop, leave
+from dpo_wrap.train import add_config_options, config_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXAMPLES = """examples:
+  python -m dpo_wrap.suspects configs/dpo_config.yaml
+  python -m dpo_wrap.suspects configs/dpo_config.yaml --set num_epochs=1
+
+suspects.jsonl in output_dir has the suspects, the strongest first, each with its `source`, and
+out_of_fold.parquet the margin of every pair. Read the file, delete the lines whose label is right
+after all, and leave the others out of the data:
+
+  python -m data_tools.convert raw.csv -o data/mended --exclude-rows checkpoints/dpo/suspects.jsonl
+
+Each half is trained on for as many steps as the whole would be, so it takes twice as long as
+training. It is a list to look at and no verdict: a rare but right opinion looks like a mistake.
+
+exit status: 0 scored; 1 it failed or was stopped, and the same command goes on; 2 the config, the
+data or the model's files were refused."""
+
+SUSPECTS, SCORES, RUN = "suspects.jsonl", "out_of_fold.parquet", "run.json"
+SHOWN, CLIPPED = 3, 160
+AGAIN = "the same command goes on from there"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; no library is imported for its --help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dpo_wrap.suspects",
+        description="List the pairs whose margin speaks strongly against their label, each scored "
+        "by a policy that was not trained on it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_options(parser)
+    return parser
+
+
+def find(settings: Settings, stop: Stop) -> list[str]:
+    """Score every pair out of fold, write what is suspect, and return what to say of it."""
+    import io
+
+    from dpo_wrap.atomic import write_atomically
+    from dpo_wrap.judging.examples import said
+    from dpo_wrap.judging.suspects import as_record, suspects, threshold
+    from dpo_wrap.page.report import write_page
+    from dpo_wrap.running.halves import clear, scored_apart
+
+    out = Path(settings.output_dir).expanduser()
+    scored, splits = scored_apart(settings, stop)
+    found = suspects(scored)
+    records = []
+    for row in found.to_dict("records"):
+        pair = splits[row["split"]][row["row"]]
+        text = {side: said(pair[side]) for side in ("prompt", "chosen", "rejected")}
+        records.append(as_record(row, text | {"source": pair.get("source")}))
+    table = io.BytesIO()
+    scored.to_parquet(table, index=False)
+    write_atomically(out / SCORES, table.getvalue())
+    lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
+    write_atomically(out / SUSPECTS, lines)
+    clear(settings)
+    if (out / RUN).is_file():
+        write_page(out)
+    return summary(scored, records, threshold(scored["reward_margin"]), out)
+
+
+def summary(
+    scored: "pd.DataFrame", records: list[dict[str, Any]], least: float, out: Path
+) -> list[str]:
+    """How many are suspect, the first few, and what to do with them."""
+    right = (scored["reward_margin"] > 0).mean()
+    lines = [
+        f"{len(scored):,} pairs scored by policies that did not see them, which agree with "
+        f"{right:.1%} of the labels",
+        f"{len(records):,} suspect ({len(records) / len(scored):.1%}): the other answer has a "
+        f"probability of at least {least:.2f}",
+    ]
+    for record in records[:SHOWN]:
+        lines += ["", f"{record['source']}: margin {record['reward_margin']:.2f} against the label"]
+        lines += [
+            f"  {side:<9} {_one_line(record[side])}" for side in ("prompt", "chosen", "rejected")
+        ]
+    if records and not any(record["source"] for record in records):
+        lines.append("the data have no column `source`, so convert cannot leave these rows out")
+    elif records:
+        lines += [
+            "",
+            "read them, delete the lines whose label is right, and leave the others out:",
+            f"python -m data_tools.convert RAW -o NEW --exclude-rows {out / SUSPECTS}",
+        ]
+    return [*lines, f"suspects {out / SUSPECTS}, every margin {out / SCORES}"]
+
+
+def _one_line(text: str) -> str:
+    shown = "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
+    return shown if len(shown) <= CLIPPED else f"{shown[: CLIPPED - 1]}…"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        with Stop() as stop:
+            settings = load_settings(config_path(arguments), arguments.overrides)
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise ConfigError("suspects runs in one process; start it without a launcher")
+            check_paths(settings)
+            settle_environment(settings)
+            # Imports torch and trl, which takes seconds: not before the config is right.
+            from dpo_wrap.faults import faults_named
+
+            with faults_named(Path(settings.output_dir), AGAIN):
+                lines = find(settings, stop)
+    except DpoWrapError as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print(f"stopped; {AGAIN}", file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,1 @@
+"""Which answers do judges take? Questions in both orders, replies read, the win rate."""
