@@ -31,7 +31,9 @@ BETAS = {
     "ipo": (0.1, 0.3, 1.0, 3.0),
     "hinge": (0.1, 0.3, 1.0, 3.0),
 }
-SFT, LENGTHS = "sft", (20, 60, 178, 534)
+STEPS = 534
+"""Three epochs, for every loss and beta."""
+SFT, LENGTHS = "sft", (60, 178, 534, 1602)
 """SFT has no beta: how far it goes hangs on how many steps it takes."""
 BEST, DRAWS = "best possible", 64
 """Answers of the reference to each prompt, from which the optimum is reckoned."""
@@ -75,11 +77,11 @@ def prepare(work: Path) -> None:
 
 
 def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps: int) -> Point:
-    """Train one policy and let it answer; `steps` above 0 cuts the training short."""
+    """Train one policy for so many steps, or SFT for those of its setting, and let it answer."""
     from dpo_wrap.eval import main as evaluate
     from dpo_wrap.train import main as train
 
-    run = work / f"{loss}-{setting:g}-{seed}"
+    run = work / f"{loss}-{setting:g}-{steps}-{seed}"
     keys = {
         "model_path": work / "model",
         "dataset_path": work / "data",
@@ -87,9 +89,7 @@ def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps:
         "loss_type": loss,
         "seed": seed,
     }
-    keys |= {"max_steps": setting} if loss == SFT else {"beta": setting}
-    if steps:
-        keys["max_steps"] = steps
+    keys |= {"max_steps": setting} if loss == SFT else {"beta": setting, "max_steps": steps}
     words = [word for name, value in keys.items() for word in ("--set", f"{name}={value}")]
     answered = ["--samples", str(samples), "--max-new-tokens", str(TOKENS)]
     asked = ["--dataset", str(work / "held-out"), "--split", "train", *answered]
@@ -219,7 +219,7 @@ def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
     )
     for number, name in enumerate(dict.fromkeys(row["loss"] for row in rows)):
         style = {"color": "0.55", "linestyle": "--"} if name == BEST else {"color": f"C{number}"}
-        mine = sorted((row for row in rows if row["loss"] == name), key=lambda row: row["kl"])
+        mine = [row for row in rows if row["loss"] == name]
         for axes, figure_name in ((above, "reward"), (below, "well_formed")):
             axes.plot([r["kl"] for r in mine], [r[figure_name] for r in mine], label=name, **style)
             dots = [one for one in points if one.loss == name and name != BEST]
@@ -231,7 +231,9 @@ def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
             )
         for row in mine if name in ("sigmoid", SFT) else ():
             above.annotate(row["setting"], (row["kl"], row["reward"]), fontsize=7, alpha=0.8)
-    above.set(ylabel="true reward", xscale="symlog")
+    above.set(ylabel="true reward")
+    # What is near the reference needs the most room.
+    above.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
     below.set(xlabel="KL(policy || reference), nats a sequence", ylabel="share well formed")
     above.legend(fontsize=8)
     figure.savefig(path, dpi=110)
@@ -261,7 +263,7 @@ def parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=1000, metavar="N", help="prompts asked (default 1000)")
     add("--losses", nargs="+", choices=(*BETAS, SFT), default=[*BETAS, SFT], help="default: all")
     add("--betas", nargs="+", type=float, metavar="B", help="in place of each loss's own")
-    add("--steps", type=int, default=0, metavar="N", help="at most so many, to try it")
+    add("--steps", type=int, default=STEPS, metavar="N", help=f"of a run (default {STEPS})")
     return parser
 
 

@@ -39,18 +39,10 @@ def bars(title: str, given: Sequence[Bar], level: float | None = None) -> Markup
     for line, bar in enumerate(shown):
         y = ROW * line + (ROW - THICK) / 2
         middle = y + THICK / 2
-        end = float(across(bar.value)) - LABEL
+        size = {"width": f"{float(across(bar.value)) - LABEL:.1f}", "height": THICK}
         parts += [
             tag("text", _short(bar.label), x=LABEL - 8, y=middle, dy="0.35em", text_anchor="end"),
-            tag(
-                "rect",
-                tag("title", bar.label),
-                x=LABEL,
-                y=y,
-                width=f"{end:.1f}",
-                height=THICK,
-                class_=bar.style,
-            ),
+            tag("rect", tag("title", bar.label), x=LABEL, y=y, class_=bar.style, **size),
             tag("text", f"{bar.value:.1%}", x=WIDTH, y=middle, dy="0.35em", text_anchor="end"),
         ]
         if bar.bounds:

@@ -1,0 +1,111 @@
+"""What an evaluation's figures mean, said of figures made up for it."""
+
+import pytest
+
+from dpo_wrap.judging.findings import findings
+
+
+def figures(**changes):
+    """Those of a run that did well; a key of a group as `length_matched__accuracy`."""
+    found = {
+        "examples": 400,
+        "split": "test",
+        "reward_accuracy": 0.8,
+        "reward_accuracy_interval": [0.76, 0.84],
+        "caution": None,
+        "baselines": {
+            "longer": {"accuracy": 0.6},
+            "shorter": {"accuracy": 0.4},
+            "reference": {"accuracy": 0.55},
+            "reference_per_token": {"accuracy": 0.52},
+        },
+        "first_answer": None,
+        "length_matched": {"accuracy": 0.78, "accuracy_interval": [0.73, 0.82]},
+        "calibration": {"ece": 0.03, "bins": [{"pairs": 1, "confidence": 0.8, "accuracy": 0.8}]},
+        "groups": {},
+        "slices": {},
+        "ceiling": None,
+        "samples": 64,
+        "kl_per_sequence": 4.0,
+        "kl_per_token": 0.05,
+        "length_ratio": 1.02,
+        "eos_rate": {"reference": 0.98, "policy": 0.97},
+        "distinct_2": {"reference": 0.95, "policy": 0.94},
+    }
+    for name, value in changes.items():
+        outer, _, inner = name.partition("__")
+        found[outer] = {**found[outer], inner: value} if inner else value
+    return found
+
+
+def said(**changes):
+    return [(one["tone"], one["text"]) for one in findings(figures(**changes))]
+
+
+def warnings(**changes):
+    return [text for tone, text in said(**changes) if tone == "warning"]
+
+
+def test_a_run_that_did_well_is_said_to_have_with_what_would_score_without_it():
+    first, *others = said()
+    assert first == (
+        "good",
+        "it prefers the chosen answer in 80.0% of 400 held-out pairs (95 % interval 76.0% to "
+        "84.0%); always taking the longer answer would be right in 60.0%",
+    )
+    assert warnings() == []
+    carried = "length is not what carries it: among pairs of like lengths it is right in 78.0%"
+    assert ("neutral", carried) in others
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"reward_accuracy_interval": [0.48, 0.84]}, "cannot be told from a coin"),
+        ({"reward_accuracy": 0.3, "reward_accuracy_interval": [0.2, 0.4]}, "the wrong way round"),
+        ({"baselines__longer": {"accuracy": 0.77}}, "no better than always taking the longer"),
+        ({"baselines__shorter": {"accuracy": 0.9}}, "no better than always taking the shorter"),
+        ({"baselines__reference": {"accuracy": 0.79}}, "the untrained model's own likelihood"),
+        ({"first_answer": {"accuracy": 0.1}}, "no better than always taking the last answer"),
+        ({"caution": "only 12 prompts"}, "only 12 prompts"),
+        ({"length_matched__accuracy": 0.5}, "much of what it learned is length"),
+        ({"length_matched__accuracy": None}, "cannot be told from a taste for length"),
+        ({"length_ratio": 1.6}, "much longer answers"),
+        ({"length_ratio": 0.5}, "much shorter answers"),
+        ({"eos_rate__policy": 0.4}, "it may have forgotten to stop"),
+        ({"distinct_2__policy": 0.5}, "it repeats itself"),
+    ],
+)
+def test_what_is_amiss_is_a_warning(changes, text):
+    changes.setdefault("reward_accuracy_interval", [0.76, 0.84])
+    assert len([line for line in warnings(**changes) if text in line]) == 1
+
+
+def test_a_group_that_is_surely_below_a_coin_looks_turned_round():
+    def group(examples, accuracy, bounds):
+        names = ("examples", "reward_accuracy", "reward_accuracy_interval")
+        return dict(zip(names, (examples, accuracy, bounds), strict=True))
+
+    ann, bob = group(80, 0.1, [0.05, 0.2]), group(5, 0.4, [0.1, 0.8])
+    groups = {"annotator": {"ann": ann, "bob": bob, "eve": group(0, None, None)}}
+    (line,) = warnings(groups=groups)
+    assert line.startswith("annotator ann: it disagrees with 90.0% of these 80 labels")
+    (line,) = warnings(slices={"data/b": ann})
+    assert line.startswith("dataset data/b: ")
+
+
+def test_the_ceiling_and_the_margins_are_told():
+    lines = said(
+        ceiling={"share": 0.73, "judgements": 900},
+        calibration={"ece": 0.2, "bins": [{"pairs": 9, "confidence": 0.9, "accuracy": 0.7}]},
+    )
+    assert any("in 73.0% of 900 judgements" in text for _, text in lines)
+    assert lines[-1] == (
+        "neutral",
+        "it is surer than it is right: its margins are no probabilities (error 0.20)",
+    )
+
+
+def test_without_pairs_or_samples_nothing_is_said_of_them():
+    assert findings({"examples": 0}) == []
+    assert not any("nats" in text for _, text in said(samples=0, kl_per_token=None))

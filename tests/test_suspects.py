@@ -1,0 +1,196 @@
+"""Pairs that speak against their label: the bound, the order, and the command on a small run."""
+
+import json
+import os
+import random
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from training import runner
+
+from dpo_wrap import suspects as command
+from dpo_wrap.judging.suspects import suspects, threshold
+from dpo_wrap.running import halves
+from dpo_wrap.running.halves import fold_of
+
+
+def table(margins):
+    return pd.DataFrame({"reward_margin": margins, "row": range(len(margins))})
+
+
+def test_the_bound_is_the_mean_probability_of_the_labels_by_hand():
+    # sigmoid: 0.9, 0.8, 0.2, 0.1, in mean 0.5; the other label's 0.8 and 0.9 reach it.
+    margins = [np.log(9), np.log(4), -np.log(4), -np.log(9)]
+    assert threshold(table(margins)["reward_margin"]) == pytest.approx(0.5)
+    found = suspects(table(margins))
+    assert found["row"].tolist() == [3, 2]
+    assert found["probability"].tolist() == pytest.approx([0.1, 0.2])
+
+
+def test_a_pair_weaker_than_the_usual_strength_is_none():
+    margins = [3.0] * 96 + [-0.2, -0.5, -2.9, -9.0]
+    assert suspects(table(margins))["row"].tolist() == [99, 98]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_planted_labels_are_found_whatever_the_scale_of_the_margins(scale):
+    draw = np.random.default_rng(0)
+    margins = draw.normal(2, 0.7, size=1000)
+    margins[:100] *= -1
+    found = suspects(table(scale * margins))
+    assert set(found["row"][:50]) <= set(range(100))
+    assert 20 < len(found) <= 130
+
+
+def test_a_policy_that_learned_nothing_suspects_nothing():
+    assert len(suspects(table([0.0] * 50))) == 0
+
+
+def test_every_pair_of_a_prompt_is_in_one_half_and_halves_are_halves():
+    prompts = [f"prompt {number}" for number in range(1000)]
+    assert [fold_of(prompt) for prompt in prompts] == [fold_of(prompt) for prompt in prompts]
+    assert 450 < sum(map(fold_of, prompts)) < 550
+    messages = [{"role": "user", "content": "hi"}]
+    assert fold_of(messages) == fold_of([dict(reversed(messages[0].items()))])
+
+
+WRONG = (9, 27, 41, 68, 86, 103)
+
+
+def judgements(tmp_path, count=120):
+    """Raw records of which a few are judged the wrong way round, good words losing."""
+    draw = random.Random(0)
+    good, bad = ("lovely", "sunny", "kind", "bright"), ("awful", "grim", "cruel", "dull")
+    rows = []
+    for number in range(count):
+        sides = [f" {draw.choice(good)}.", f" {draw.choice(bad)}."]
+        if number in WRONG:
+            sides.reverse()
+        rows.append({"prompt": f"Day {number}: it was", "chosen": sides[0], "rejected": sides[1]})
+    path = tmp_path / "judged.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def config(tiny_model_dir, tmp_path):
+    keys = {
+        "model_path": str(tiny_model_dir),
+        "dataset_path": str(judgements(tmp_path)),
+        "output_dir": str(tmp_path / "run"),
+        "batch_size": 8,
+        "num_epochs": 4,
+        "learning_rate": 1e-2,
+        "save_strategy": "no",
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(keys))
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_planted_labels_come_first_and_convert_leaves_out_what_is_listed(config, tmp_path, capsys):
+    from data_tools.convert import main as convert
+
+    assert command.main([str(config)]) == 0
+    said = capsys.readouterr().out
+    found, raw = lines(tmp_path / "run/suspects.jsonl"), tmp_path / "judged.jsonl"
+    planted = {f"{raw}:{number + 1}" for number in WRONG}
+    assert found and {record["source"] for record in found} <= planted
+    assert [r["reward_margin"] for r in found] == sorted(r["reward_margin"] for r in found)
+    first = found[0]
+    record = lines(raw)[int(first["source"].rpartition(":")[2]) - 1]
+    assert {side: first[side] for side in record} == record
+    scored = pd.read_parquet(tmp_path / "run/out_of_fold.parquet")
+    assert len(scored) == 120 and scored["source"].is_unique
+    assert len(planted & set(scored.nsmallest(6, "reward_margin")["source"])) >= 5
+    assert set(scored["split"]) == {"train", "test"}
+    assert f"{len(found)} suspect" in said and "--exclude-rows" in said and first["source"] in said
+    assert "step 0" in said and "next: python -m dpo_wrap.eval" not in said
+    # The two runs and their data are gone; what remains is for the reader.
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "suspects.jsonl",
+        "out_of_fold.parquet",
+    }
+    words = ["--exclude-rows", str(tmp_path / "run/suspects.jsonl"), "-o", str(tmp_path / "mended")]
+    assert convert([str(raw), *words]) == 0
+    report = json.loads((tmp_path / "mended/report.json").read_text())
+    assert report["reasons"] == {"excluded": len(found)}
+
+
+def test_no_policy_scores_what_it_was_trained_on(config, tmp_path, monkeypatch):
+    trained, scored = [], []
+    from datasets import load_from_disk
+
+    def train(settings, resume, stop, brief):
+        trained.append(set(load_from_disk(settings.dataset_path[0])["train"]["prompt"]))
+        assert brief and resume == "auto" and settings.option("num_train_epochs") == 8
+
+    def evaluate_run(settings, request):
+        rows = load_from_disk(settings.dataset_path[0])[request.split]
+        scored.append((request.split, set(rows["prompt"])))
+        columns = {"row": range(len(rows)), "source": rows["source"], "reward_margin": 1.0}
+        examples = pd.DataFrame(columns | {"chosen_tokens": 1, "rejected_tokens": 1})
+        return type("Evaluation", (), {"examples": examples})
+
+    monkeypatch.setattr(halves, "train", train)
+    monkeypatch.setattr(halves, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(halves, "trained_settings", lambda settings, _: settings)
+    assert command.main([str(config)]) == 0
+    (_, first), (_, test), (_, second), (_, again) = scored
+    assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)
+    assert trained[0] == second and trained[1] == first and test == again
+
+
+def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, capsys):
+    from dpo_wrap.running import session
+
+    whole, count = session.train, []
+
+    def stopped_in_the_second(*words, **more):
+        count.append(1)
+        if len(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(*words, **more)
+
+    monkeypatch.setattr(halves, "train", stopped_in_the_second)
+    assert command.main([str(config)]) == 1
+    assert "stopped" in capsys.readouterr().err
+    assert not (tmp_path / "run/suspects.jsonl").exists()
+    assert command.main([str(config)]) == 0
+    assert "finished before, with this config and these data" in capsys.readouterr().out
+    assert (tmp_path / "run/suspects.jsonl").exists()
+
+
+def test_a_finished_run_keeps_its_weights_and_its_page_gains_the_suspects(
+    tiny_model_dir, tmp_path, capsys
+):
+    status, out = runner(tiny_model_dir, tmp_path)()
+    assert status == 0
+    before = (out / "adapter_model.safetensors").read_bytes()
+    assert command.main([str(out / "config.resolved.yaml")]) == 0
+    assert (out / "adapter_model.safetensors").read_bytes() == before
+    found = lines(out / "suspects.jsonl")
+    page = (out / "report.html").read_text("utf-8")
+    assert ("Labels to look at" in page) == bool(found)
+    assert not list(out.glob("suspects.part*"))
+
+
+def test_too_few_prompts_are_refused(config, tmp_path, capsys):
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
+    assert command.main([str(config), "--set", f"dataset_path={one}"]) == 2
+    error = capsys.readouterr().err
+    assert "no pair can be scored by a policy that did not see it" in error
+
+
+def test_below_a_launcher_it_is_refused(config, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command.main([str(config)]) == 2
+    assert "start it without a launcher" in capsys.readouterr().err
