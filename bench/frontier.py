@@ -17,6 +17,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,13 +28,13 @@ from bench.meter import must, silence
 
 CONFIG = "configs/quickstart.yaml"
 BETAS = {
-    "sigmoid": (0.1, 0.2, 0.5, 1.0, 2.0, 5.0),
-    "ipo": (0.1, 0.3, 1.0, 3.0),
-    "hinge": (0.1, 0.3, 1.0, 3.0),
+    "sigmoid": (0.2, 0.5, 1.0, 2.0, 5.0),
+    "ipo": (0.3, 1.0, 3.0, 10.0),
+    "hinge": (0.3, 1.0, 3.0, 10.0),
 }
-STEPS = 534
-"""Three epochs, for every loss and beta."""
-SFT, LENGTHS = "sft", (60, 178, 534, 1602)
+STEPS = (195, 585)
+"""One epoch and three, of every loss and beta."""
+SFT, LENGTHS = "sft", (65, 195, 585, 1755)
 """SFT has no beta: how far it goes hangs on how many steps it takes."""
 BEST, DRAWS = "best possible", 64
 """Answers of the reference to each prompt, from which the optimum is reckoned."""
@@ -46,7 +47,8 @@ class Point:
     """One policy: how far it went from its reference, and what that brought."""
 
     loss: str
-    setting: str
+    beta: float
+    steps: int
     seed: int
     kl: float
     """In nats a sequence, estimated from its own answers."""
@@ -76,20 +78,21 @@ def prepare(work: Path) -> None:
         must(main, words)
 
 
-def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps: int) -> Point:
-    """Train one policy for so many steps, or SFT for those of its setting, and let it answer."""
+def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: int) -> Point:
+    """Train one policy for so many steps, and let it answer; `beta` is NaN for SFT."""
     from dpo_wrap.eval import main as evaluate
     from dpo_wrap.train import main as train
 
-    run = work / f"{loss}-{setting:g}-{steps}-{seed}"
+    run = work / f"{loss}-{beta:g}-{steps}-{seed}"
     keys = {
         "model_path": work / "model",
         "dataset_path": work / "data",
         "output_dir": run,
         "loss_type": loss,
+        "max_steps": steps,
         "seed": seed,
     }
-    keys |= {"max_steps": setting} if loss == SFT else {"beta": setting, "max_steps": steps}
+    keys |= {} if loss == SFT else {"beta": beta}
     words = [word for name, value in keys.items() for word in ("--set", f"{name}={value}")]
     answered = ["--samples", str(samples), "--max-new-tokens", str(TOKENS)]
     asked = ["--dataset", str(work / "held-out"), "--split", "train", *answered]
@@ -99,7 +102,8 @@ def point(work: Path, loss: str, setting: float, seed: int, samples: int, steps:
     found = _figures(run)
     return Point(
         loss=loss,
-        setting=f"{setting:g} steps" if loss == SFT else f"beta {setting:g}",
+        beta=beta,
+        steps=steps,
         seed=seed,
         kl=found["kl_per_sequence"],
         reward=found["metrics"]["sentiment"]["policy"],
@@ -141,7 +145,7 @@ def best_possible(work: Path, prompts: int, draws: int) -> list[Point]:
         w = (r / beta).softmax(dim=1)
         kl = (w * (w * draws).log()).sum(dim=1).mean().item()
         reward, well = ((w * x).sum(dim=1).mean().item() for x in (r, f))
-        points.append(Point(BEST, f"beta {beta:g}", 0, kl, reward, well, math.nan))
+        points.append(Point(BEST, beta, 0, 0, kl, reward, well, math.nan))
     return points
 
 
@@ -158,19 +162,30 @@ def _figures(run: Path) -> dict:
 
 
 def means(points: Sequence[Point]) -> list[dict]:
-    """One row a loss and setting: means over seeds, and the spread of reward and KL."""
-    grouped: dict[tuple[str, str], list[Point]] = {}
+    """One row a loss, beta and length: means over seeds, and the spread of reward and KL."""
+    grouped: dict[tuple, list[Point]] = {}
     for one in points:
-        grouped.setdefault((one.loss, one.setting), []).append(one)
+        beta = None if math.isnan(one.beta) else one.beta
+        grouped.setdefault((one.loss, one.steps, beta), []).append(one)
     rows = []
-    for (loss, setting), group in grouped.items():
-        row = {"loss": loss, "setting": setting, "seeds": len(group)}
+    for (loss, steps, beta), group in grouped.items():
+        row = {"loss": loss, "beta": beta, "steps": steps, "seeds": len(group)}
         for name in ("kl", "reward", "well_formed", "accuracy"):
             values = [getattr(one, name) for one in group]
             row[name] = statistics.mean(values)
             row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
         rows.append(row)
     return rows
+
+
+def curves(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """The rows of each line of the plot: a loss at one length over betas, SFT over its lengths."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        alone = row["loss"] in (SFT, BEST)
+        name = row["loss"] if alone else f"{row['loss']}, {row['steps']} steps"
+        found.setdefault(name, []).append(row)
+    return found
 
 
 def reward_at(rows: Sequence[dict], kl: float) -> float | None:
@@ -184,14 +199,16 @@ def reward_at(rows: Sequence[dict], kl: float) -> float | None:
 
 def table(rows: Sequence[dict]) -> list[str]:
     """The rows as text, and each loss held against SFT at equal KL."""
-    lines = [f"{'loss':<14}{'setting':<12}{'KL, nats':>16}{'true reward':>18}{'well formed':>13}"]
+    head = f"{'loss':<14}{'beta':>6}{'steps':>7}{'KL, nats':>17}{'true reward':>16}"
+    lines = [f"{head}{'well formed':>13}"]
     for row in rows:
+        beta = "" if row["beta"] is None else f"{row['beta']:g}"
         kl, reward = (_spread(row[name], row[f"{name}_sd"]) for name in ("kl", "reward"))
         lines.append(
-            f"{row['loss']:<14}{row['setting']:<12}{kl:>16}{reward:>18}{row['well_formed']:>13.3f}"
+            f"{row['loss']:<14}{beta:>6}{row['steps'] or '':>7}{kl:>17}{reward:>16}"
+            f"{row['well_formed']:>13.3f}"
         )
-    for name in dict.fromkeys(row["loss"] for row in rows):
-        frontier = [row for row in rows if row["loss"] == name]
+    for name, frontier in curves(rows).items():
         above = [
             (row, at - row["reward"])
             for row in rows
@@ -217,20 +234,19 @@ def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
     figure, (above, below) = pyplot.subplots(
         2, 1, figsize=(7, 7.5), sharex=True, height_ratios=(2, 1), layout="constrained"
     )
-    for number, name in enumerate(dict.fromkeys(row["loss"] for row in rows)):
-        style = {"color": "0.55", "linestyle": "--"} if name == BEST else {"color": f"C{number}"}
-        mine = [row for row in rows if row["loss"] == name]
+    losses = list(dict.fromkeys(row["loss"] for row in rows))
+    for name, mine in curves(rows).items():
+        loss, short = mine[0]["loss"], mine[0]["steps"] == STEPS[0] and mine[0]["loss"] != SFT
+        color = "0.5" if loss == BEST else f"C{losses.index(loss)}"
+        style = {"color": color, "linestyle": "--" if loss == BEST else ":" if short else "-"}
+        dots = [one for one in points if one.loss == loss != BEST]
         for axes, figure_name in ((above, "reward"), (below, "well_formed")):
             axes.plot([r["kl"] for r in mine], [r[figure_name] for r in mine], label=name, **style)
-            dots = [one for one in points if one.loss == name and name != BEST]
-            axes.scatter(
-                [one.kl for one in dots],
-                [getattr(one, figure_name) for one in dots],
-                s=10,
-                color=style["color"],
-            )
-        for row in mine if name in ("sigmoid", SFT) else ():
-            above.annotate(row["setting"], (row["kl"], row["reward"]), fontsize=7, alpha=0.8)
+            heights = [getattr(one, figure_name) for one in dots]
+            axes.scatter([one.kl for one in dots], heights, s=8, color=color)
+        for row in mine if loss in ("sigmoid", SFT) and not short else ():
+            text = f"{row['steps']} steps" if loss == SFT else f"beta {row['beta']:g}"
+            above.annotate(text, (row["kl"], row["reward"]), fontsize=7, alpha=0.8)
     above.set(ylabel="true reward")
     # What is near the reference needs the most room.
     above.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
@@ -263,7 +279,7 @@ def parser() -> argparse.ArgumentParser:
     add("--samples", type=int, default=1000, metavar="N", help="prompts asked (default 1000)")
     add("--losses", nargs="+", choices=(*BETAS, SFT), default=[*BETAS, SFT], help="default: all")
     add("--betas", nargs="+", type=float, metavar="B", help="in place of each loss's own")
-    add("--steps", type=int, default=STEPS, metavar="N", help=f"of a run (default {STEPS})")
+    add("--steps", type=int, nargs="+", default=STEPS, metavar="N", help="default: 195 585")
     return parser
 
 
@@ -273,15 +289,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with silence():
         points = best_possible(options.work, min(200, options.samples), DRAWS)
     for loss in options.losses:
-        settings = LENGTHS if loss == SFT else options.betas or BETAS[loss]
-        for setting in settings:
-            for seed in range(1, options.seeds + 1):
-                one = point(options.work, loss, setting, seed, options.samples, options.steps)
-                points.append(one)
-                print(
-                    f"{loss} {one.setting} seed {seed}: KL {one.kl:.2f}, {one.reward:+.3f}",
-                    flush=True,
-                )
+        lengths = LENGTHS if loss == SFT else options.steps
+        betas = (math.nan,) if loss == SFT else options.betas or BETAS[loss]
+        for steps, beta, seed in product(lengths, betas, range(1, options.seeds + 1)):
+            one = point(options.work, loss, beta, steps, seed, options.samples)
+            points.append(one)
+            said = f"{loss} beta {beta:g} {steps} steps seed {seed}"
+            print(f"{said}: KL {one.kl:.2f}, reward {one.reward:+.3f}", flush=True)
     write(points, options.out)
     print("", *table(means(points)), f"written: {options.out}/frontier.csv, .png", sep="\n")
     return 0

@@ -61,18 +61,18 @@ def find(settings: Settings, stop: Stop) -> list[str]:
 
     from dpo_wrap.atomic import write_atomically
     from dpo_wrap.judging.examples import said
-    from dpo_wrap.judging.suspects import as_record, suspects, threshold
+    from dpo_wrap.judging.suspects import as_record, concentrated, suspects, threshold
     from dpo_wrap.page.report import write_page
-    from dpo_wrap.running.halves import clear, scored_apart
+    from dpo_wrap.running.halves import OWN_COLUMNS, clear, scored_apart
 
     out = Path(settings.output_dir).expanduser()
     scored, splits = scored_apart(settings, stop)
-    found = suspects(scored)
-    records = []
+    found, records = suspects(scored), []
+    kept = [name for name in scored if name not in OWN_COLUMNS]
     for row in found.to_dict("records"):
         pair = splits[row["split"]][row["row"]]
         text = {side: said(pair[side]) for side in ("prompt", "chosen", "rejected")}
-        records.append(as_record(row, text | {"source": pair.get("source")}))
+        records.append(as_record(row, text | {"source": pair.get("source")}, kept))
     table = io.BytesIO()
     scored.to_parquet(table, index=False)
     write_atomically(out / SCORES, table.getvalue())
@@ -81,19 +81,28 @@ def find(settings: Settings, stop: Stop) -> list[str]:
     clear(settings)
     if (out / RUN).is_file():
         write_page(out)
-    return summary(scored, records, threshold(scored["reward_margin"]), out)
+    crowds = concentrated(scored, found, kept)
+    return summary(scored, records, threshold(scored["reward_margin"]), crowds, out)
 
 
 def summary(
-    scored: "pd.DataFrame", records: list[dict[str, Any]], least: float, out: Path
+    scored: "pd.DataFrame",
+    records: list[dict[str, Any]],
+    least: float,
+    crowds: list[tuple[str, str, int, int]],
+    out: Path,
 ) -> list[str]:
-    """How many are suspect, the first few, and what to do with them."""
+    """How many are suspect and where they crowd, the first few, and what to do with them."""
     right = (scored["reward_margin"] > 0).mean()
     lines = [
         f"{len(scored):,} pairs scored by policies that did not see them, which agree with "
         f"{right:.1%} of the labels",
         f"{len(records):,} suspect ({len(records) / len(scored):.1%}): the other answer has a "
         f"probability of at least {least:.2f}",
+    ]
+    lines += [
+        f"! {column} {value}: {many:,} of its {pairs:,} pairs are suspect, far more than elsewhere"
+        for column, value, many, pairs in crowds
     ]
     for record in records[:SHOWN]:
         lines += ["", f"{record['source']}: margin {record['reward_margin']:.2f} against the label"]

@@ -4,7 +4,8 @@ import statistics
 
 import pytest
 
-from bench import dialogues, train_throughput
+from bench import dialogues, frontier, train_throughput
+from bench import suspects as bench_suspects
 
 
 def test_invented_dialogues_have_the_lengths_of_hh():
@@ -31,3 +32,62 @@ def test_the_comparison_prints_every_kind_and_that_the_losses_agree(monkeypatch,
     assert float(rows["stock TRL"][4]) > 1.2 > float(rows["shared prompts"][4]) >= 0.99
     assert rows["stock TRL"][2] == rows["bare loop"][3] == "1.00"
     assert "losses of stock TRL and of shared prompts: at most " in said
+
+
+def row(loss, beta, steps, kl, reward):
+    spread = {"kl_sd": 0.1, "reward_sd": 0.02, "well_formed": 0.97}
+    return {"loss": loss, "beta": beta, "steps": steps, "kl": kl, "reward": reward} | spread
+
+
+def test_frontiers_are_compared_at_equal_kl_and_only_where_both_have_one():
+    rows = [row("sigmoid", 1, 585, 0.2, 0.2), row("sigmoid", 0.1, 585, 1.2, 0.7)]
+    assert frontier.reward_at(rows, 0.7) == pytest.approx(0.45)
+    assert frontier.reward_at(rows, 1.3) is None and frontier.reward_at(rows, 0.1) is None
+    rows += [row("sft", None, 65, 0.7, 0.4), row("sft", None, 900, 5.0, 0.6)]
+    rows += [row("sigmoid", 1, 195, 0.1, 0.1)]  # of another length, so of another line
+    *_, last = frontier.table(rows)
+    assert last == "sigmoid, 585 steps over sft at equal KL: +0.05 at 0.70 nats"
+
+
+def test_points_of_one_setting_are_one_mean_over_seeds():
+    points = [
+        frontier.Point("ipo", 1.0, 195, seed, kl, 0.5, 0.9, 0.8)
+        for seed, kl in ((1, 1.0), (2, 2.0), (3, 3.0))
+    ]
+    (found,) = frontier.means(points)
+    assert (found["seeds"], found["kl"], found["kl_sd"], found["reward_sd"]) == (3, 2.0, 1.0, 0.0)
+
+
+@pytest.fixture
+def small_base(tmp_path, monkeypatch):
+    """The quickstart's model, hardly trained, in place of the one that the benches build."""
+    from quickstart import build_model
+
+    assert build_model.main([str(tmp_path / "work/model"), "--steps", "3"]) == 0
+    monkeypatch.setattr(build_model, "main", lambda words: 0)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_frontier_is_a_table_its_data_and_a_plot(small_base, capsys):
+    words = ["--out", str(small_base / "docs"), "--work", str(small_base / "work"), "--seeds", "1"]
+    words += ["--samples", "4", "--steps", "2", "--losses", "sigmoid", "--betas", "1"]
+    assert frontier.main(words) == 0
+    said = capsys.readouterr().out
+    assert "best possible    0.2" in said and "sigmoid            1      2" in said
+    head, *lines = (small_base / "docs/frontier.csv").read_text().splitlines()
+    assert head == "loss,beta,steps,seed,kl,reward,well_formed,accuracy"
+    assert len(lines) == len(frontier.OPTIMA) + 1
+    assert (small_base / "docs/frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_flipped_labels_are_looked_for_both_ways(small_base, monkeypatch, capsys):
+    words = ["--work", str(small_base / "work"), "--shares", "0.2", "--seeds", "1"]
+    words += ["--samples", "4", "--set", "max_steps=2", "--set", "eval_strategy=no"]
+    words += ["--set", "eval_steps=null"]
+    assert bench_suspects.main(words) == 0
+    figures = capsys.readouterr().out.splitlines()[-1].split()
+    assert figures[0] == "20%" and 550 < int(figures[1]) < 610
+    # Two steps teach next to nothing: by chance every fifth would be right.
+    assert 0 <= float(figures[2]) <= 1 and 0 <= float(figures[3]) <= 1

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from datasets import load_from_disk
 
 from data_tools.convert import Options, convert
@@ -19,6 +20,27 @@ def test_the_committed_file_is_what_the_generator_writes(tmp_path):
 
 def test_another_seed_gives_other_rows():
     assert make_data.records(1) != make_data.records(0)
+
+
+def test_flipping_turns_so_many_judgements_round_and_nothing_else(tmp_path):
+    plain, flipped = make_data.records(0), make_data.records(0, flip=0.2)
+    assert len(plain) == len(flipped)
+    turned = [(a, b) for a, b in zip(plain, flipped, strict=True) if a != b]
+    assert all(a[:3] == b[:3] and {a[3], b[3]} == {"response_a", "response_b"} for a, b in turned)
+    assert make_data.main(["--flip", "0.2", "--out", str(tmp_path / "raw.csv")]) == 0
+    convert(Options((str(tmp_path / "raw.csv"),), output=str(tmp_path / "out"), test_size=0))
+    rows = load_from_disk(str(tmp_path / "out"))["train"]
+    wrong = [
+        r for r in rows if grammar.true_reward(r["chosen"]) < grammar.true_reward(r["rejected"])
+    ]
+    assert abs(len(wrong) - 0.2 * len(rows)) < 0.02 * len(rows)
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "many"])
+def test_a_share_that_cannot_be_flipped_is_a_fault_of_usage(share, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        make_data.main(["--flip", share, "--out", str(tmp_path / "raw.csv")])
+    assert ended.value.code == 2 and not list(tmp_path.iterdir())
 
 
 def test_the_converter_finds_every_planted_fault_and_nothing_else(tmp_path):

@@ -12,7 +12,7 @@ import yaml
 from training import runner
 
 from dpo_wrap import suspects as command
-from dpo_wrap.judging.suspects import suspects, threshold
+from dpo_wrap.judging.suspects import concentrated, suspects, threshold
 from dpo_wrap.running import halves
 from dpo_wrap.running.halves import fold_of
 
@@ -33,6 +33,17 @@ def test_the_bound_is_the_mean_probability_of_the_labels_by_hand():
 def test_a_pair_weaker_than_the_usual_strength_is_none():
     margins = [3.0] * 96 + [-0.2, -0.5, -2.9, -9.0]
     assert suspects(table(margins))["row"].tolist() == [99, 98]
+
+
+def test_where_suspects_crowd_is_named():
+    scored = table([2.0] * 80 + [-9.0] * 10 + [2.0] * 10).assign(
+        source=[f"{'a.csv' if row < 80 else 'b.csv'}:{row}" for row in range(100)],
+        team=["x", "y"] * 50,
+        note=[str(row) for row in range(100)],
+    )
+    found = suspects(scored)
+    assert concentrated(scored, found, ["team", "note"]) == [("file", "b.csv", 10, 20)]
+    assert concentrated(scored, found[:2], []) == []  # two are no crowd
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
@@ -70,6 +81,7 @@ def judgements(tmp_path, count=120):
         if number in WRONG:
             sides.reverse()
         rows.append({"prompt": f"Day {number}: it was", "chosen": sides[0], "rejected": sides[1]})
+        rows[-1]["team"] = "b" if number in WRONG or number % 10 == 0 else "a"
     path = tmp_path / "judged.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
@@ -106,7 +118,9 @@ def test_planted_labels_come_first_and_convert_leaves_out_what_is_listed(config,
     assert [r["reward_margin"] for r in found] == sorted(r["reward_margin"] for r in found)
     first = found[0]
     record = lines(raw)[int(first["source"].rpartition(":")[2]) - 1]
-    assert {side: first[side] for side in record} == record
+    assert {side: first[side] for side in record if side != "team"} == {
+        side: text for side, text in record.items() if side != "team"
+    }
     scored = pd.read_parquet(tmp_path / "run/out_of_fold.parquet")
     assert len(scored) == 120 and scored["source"].is_unique
     assert len(planted & set(scored.nsmallest(6, "reward_margin")["source"])) >= 5
@@ -146,6 +160,19 @@ def test_no_policy_scores_what_it_was_trained_on(config, tmp_path, monkeypatch):
     (_, first), (_, test), (_, second), (_, again) = scored
     assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)
     assert trained[0] == second and trained[1] == first and test == again
+
+
+def test_a_kept_column_is_in_the_list_and_says_where_suspects_crowd(config, tmp_path, capsys):
+    from data_tools.convert import main as convert
+
+    raw, data = tmp_path / "judged.jsonl", tmp_path / "data"
+    assert convert([str(raw), "-o", str(data), "--keep", "team"]) == 0
+    assert command.main([str(config), "--set", f"dataset_path={data}"]) == 0
+    found = lines(tmp_path / "run/suspects.jsonl")
+    assert len(found) >= 3 and {record["team"] for record in found} == {"b"}
+    scored = pd.read_parquet(tmp_path / "run/out_of_fold.parquet")
+    assert (scored["team"] == "b").sum() == len(WRONG) + 12
+    assert f"! team b: {len(found)} of its 18 pairs are suspect" in capsys.readouterr().out
 
 
 def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, capsys):

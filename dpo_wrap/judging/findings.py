@@ -54,7 +54,7 @@ def _rules(found: dict[str, Any]) -> dict[str, float]:
         "always taking the longer answer": rules["longer"]["accuracy"],
         "always taking the shorter answer": rules["shorter"]["accuracy"],
         "the untrained model's own likelihood": rules["reference"]["accuracy"],
-        "its likelihood a token": rules["reference_per_token"]["accuracy"],
+        "the untrained model's likelihood a token": rules["reference_per_token"]["accuracy"],
     }
     if first := found.get("first_answer"):
         named["always taking the first answer shown"] = first["accuracy"]

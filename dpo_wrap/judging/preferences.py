@@ -102,7 +102,7 @@ def groups(examples: pd.DataFrame, beta: float, kept: Sequence[str]) -> dict[str
     A file or an annotator whose labels are turned round stands out here.
     """
     columns: dict[str, Callable[[], pd.Series]] = {
-        "file": lambda: examples["source"].map(_file, na_action="ignore"),
+        "file": lambda: examples["source"].map(file_of, na_action="ignore"),
         **{name: lambda name=name: examples[name] for name in kept},
     }
     found = {}
@@ -122,7 +122,8 @@ def worst(examples: pd.DataFrame) -> pd.DataFrame:
     return against.nsmallest(WORST, "reward_margin")
 
 
-def _file(source: str) -> str | None:
+def file_of(source: str) -> str | None:
+    """The file that a pair came from, by its place; None for a place of another form."""
     found = PLACE.fullmatch(source)
     return found and found[1]
 

@@ -1,10 +1,16 @@
 """Pairs whose margin speaks strongly against their label, as a policy sees them that never trained
 on them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from dpo_wrap.judging.preferences import VALUES, file_of
+
+CROWDED, LEAST = 2.0, 3
+"""How many times the usual share of suspects, and how many of them, make a crowd."""
 
 
 def sureness(margins: pd.Series) -> pd.Series:
@@ -33,9 +39,33 @@ def suspects(examples: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("reward_margin", kind="stable")
 
 
-def as_record(row: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+def concentrated(
+    scored: pd.DataFrame, found: pd.DataFrame, kept: Sequence[str]
+) -> list[tuple[str, str, int, int]]:
+    """Where suspects crowd: (column, value, suspects, pairs), for files and kept columns.
+
+    Values of which the share of suspects is more than CROWDED times that of all pairs, by columns
+    that have few values.
+    """
+    columns = {"file": scored["source"].map(file_of, na_action="ignore")}
+    columns |= {name: scored[name] for name in kept}
+    usual, crowds = len(found) / len(scored), []
+    for name, values in columns.items():
+        pairs, hits = values.value_counts(), values[found.index].value_counts()
+        if 1 < len(pairs) <= VALUES:
+            crowds += [
+                (name, str(value), int(many), int(pairs[value]))
+                for value, many in hits.items()
+                if many >= LEAST and many / pairs[value] > CROWDED * usual
+            ]
+    return crowds
+
+
+def as_record(
+    row: dict[str, Any], text: dict[str, Any], kept: Sequence[str] = ()
+) -> dict[str, Any]:
     """A line of suspects.jsonl; `source` is what convert --exclude-rows reads."""
-    return {
+    return {name: row[name] for name in kept} | {
         "source": text["source"],
         "reward_margin": row["reward_margin"],
         "probability": row["probability"],

@@ -12,6 +12,7 @@ OPEN, SHOWN, SUSPECTS = 8, 64, 30
 APART = {"slices", "groups", "metrics", "baselines", "length_matched", "calibration"}
 APART |= {"likelihood_margins", "against_label", "findings", "against", "win_rate"}
 """What eval.json holds that has a place of its own."""
+KNOWN = {"source", "reward_margin", "probability", "split", "prompt", "chosen", "rejected"}
 
 
 def judged(pieces: Pieces) -> dict[str, Any]:
@@ -203,6 +204,7 @@ def suspects(pieces: Pieces) -> Markup:
 
 def _suspect(pair: dict[str, Any]) -> Markup:
     place = f"{pair.get('source') or 'no place'}, margin {number(pair.get('reward_margin'), '.2f')}"
+    place += "".join(f", {name} {value}" for name, value in pair.items() if name not in KNOWN)
     answers = [
         tag("div", tag("small", label), said(pair.get(side, "")))
         for side, label in (("chosen", "labelled better"), ("rejected", "labelled worse"))

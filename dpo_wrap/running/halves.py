@@ -18,12 +18,13 @@ from dpo_wrap.atomic import clear_own, make_own
 from dpo_wrap.errors import DataError
 from dpo_wrap.judging.evaluation import Request, evaluate_run
 from dpo_wrap.judging.trained import trained_settings
-from dpo_wrap.loading.data import Splits, load_splits
+from dpo_wrap.loading.data import KEPT, Splits, load_splits
 from dpo_wrap.running.session import say, train
 from dpo_wrap.settings.config import Settings
 from dpo_wrap.signals import Stop
 
 PART = "suspects.part"
+OWN_COLUMNS = ("split", "row", "source", "chosen_tokens", "rejected_tokens", "reward_margin")
 # The half-runs are nobody's to see.
 NOT_HERE = ("push_to_hub", "report_to")
 
@@ -31,13 +32,14 @@ NOT_HERE = ("push_to_hub", "report_to")
 def scored_apart(settings: Settings, stop: Stop) -> tuple[pd.DataFrame, dict[str, Dataset]]:
     """A row for each pair, with `split` and the margin that policies give it that never saw it.
 
-    Training pairs are scored by one policy, those of test by both, whose mean counts. Beside the
-    table stand the splits that its `row` counts in. Interrupted, it goes on where it was; what it
-    works on is removed by `clear`. Raises DpoWrapError.
+    Training pairs are scored by one policy, those of test by both, whose mean counts. Columns that
+    the converter was told to keep stand in the table too. Beside it are the splits that its `row`
+    counts in. Interrupted, it goes on where it was; what it works on is removed by `clear`. Raises
+    DpoWrapError.
     """
     out = Path(settings.output_dir).expanduser()
     with tempfile.TemporaryDirectory() as aside:
-        splits = load_splits(settings, out, Path(aside))
+        splits = load_splits(settings, out, Path(aside), kept=True)
         folds = [fold_of(prompt) for prompt in splits.train["prompt"]]
         if len(set(folds)) < 2:
             raise DataError(
@@ -51,7 +53,7 @@ def scored_apart(settings: Settings, stop: Stop) -> tuple[pd.DataFrame, dict[str
         tables = list(_scored(settings, stop, work, halves, rows, "test" in whole))
         # Read into memory: what the rows were mapped from is gone with the folder.
         whole = {name: Dataset.from_list(split.to_list()) for name, split in whole.items()}
-    return _joined(tables), whole
+    return _with_kept(_joined(tables), whole), whole
 
 
 def clear(settings: Settings) -> None:
@@ -109,10 +111,20 @@ def _as_long(settings: Settings) -> dict[str, Any]:
 def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """One row a pair; of a pair that two policies scored, the mean of their margins."""
     whole = pd.concat(tables, ignore_index=True)
-    columns = ["split", "row", "source", "chosen_tokens", "rejected_tokens"]
     grouped = whole.groupby(["split", "row"], sort=False)
-    found = grouped[columns[2:]].first().join(grouped["reward_margin"].mean())
-    return found.reset_index().sort_values(["split", "row"], ascending=[False, True])
+    found = grouped[[*OWN_COLUMNS[2:-1]]].first().join(grouped["reward_margin"].mean())
+    found = found.reset_index().sort_values(["split", "row"], ascending=[False, True])
+    return found.reset_index(drop=True)
+
+
+def _with_kept(scored: pd.DataFrame, splits: dict[str, Dataset]) -> pd.DataFrame:
+    for name in (name for name in splits["train"].column_names if name.startswith(KEPT)):
+        bare = name.removeprefix(KEPT)
+        values = {split: rows[name] for split, rows in splits.items()}
+        places = zip(scored["split"], scored["row"], strict=True)
+        column = [values[split][row] for split, row in places]
+        scored[name if bare in scored else bare] = column
+    return scored
 
 
 def _workplace(settings: Settings, splits: Splits, out: Path) -> Path:
@@ -129,8 +141,12 @@ def _workplace(settings: Settings, splits: Splits, out: Path) -> Path:
 
 def _stored(folder: Path, splits: Splits, rows: list[int]) -> Path:
     if not (folder / "dataset_dict.json").is_file():
-        half = {"train": splits.train.select(rows)}
+        half = {"train": _bare(splits.train).select(rows)}
         if splits.test is not None:
-            half["test"] = splits.test
+            half["test"] = _bare(splits.test)
         DatasetDict(half).save_to_disk(str(folder))
     return folder
+
+
+def _bare(rows: Dataset) -> Dataset:
+    return rows.select_columns([name for name in rows.column_names if not name.startswith(KEPT)])
