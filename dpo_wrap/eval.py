@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpo_wrap.errors import DpoWrapError, ModelError, RunError
+from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
 from dpo_wrap.judging.trained import RUN, other_settings, trained_settings
 from dpo_wrap.loading.hub import check_paths, settle_environment
 from dpo_wrap.settings.config import Settings, load_settings
@@ -36,6 +36,7 @@ were refused."""
 
 EVAL, SAMPLES = "eval.json", "samples.jsonl"
 PAGE, TO_JUDGE, EXAMPLES_TABLE = "report.html", "to_judge.jsonl", "examples.parquet"
+ASKED = {"instruction", "policy", "reference"}
 AGAIN, LESS = "run the same command again", "--set per_device_eval_batch_size=1"
 
 
@@ -125,13 +126,17 @@ def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
 
     run = Path(settings.output_dir)
     figures, samples = read_object(run / EVAL), read_lines(run / SAMPLES)
+    samples = [sample for sample in samples if sample.keys() >= ASKED]
     if not figures or not samples:
         raise ModelError(
             f"{run}: holds no sampled answers to judge; sample some: "
             f"python -m dpo_wrap.eval {settings.source}"
         )
     asked = [sample | {"prompt": sample["instruction"]} for sample in samples]
-    figures["win_rate"] = win_rate(asked, read_verdicts(verdicts))
+    given = read_verdicts(verdicts)
+    if all(record["preference"] is None for record in given):
+        raise ConfigError(f"{verdicts}: every preference is null, so nobody has judged; fill it in")
+    figures["win_rate"] = win_rate(asked, given)
     _write_figures(figures, run)
     write_page(run)
     return figures["win_rate"]
@@ -140,7 +145,8 @@ def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
 def _write_figures(figures: dict[str, Any], run: Path) -> None:
     from dpo_wrap.atomic import write_atomically
 
-    write_atomically(run / EVAL, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False)
+    write_atomically(run / EVAL, text + "\n")
 
 
 def _lines(records: list[dict[str, Any]]) -> str:

@@ -10,16 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpo_wrap.errors import ConfigError, DpoWrapError
 from dpo_wrap.loading.hub import check_paths, settle_environment
 from dpo_wrap.settings.config import Settings, load_settings
 from dpo_wrap.signals import Stop, leave
 from dpo_wrap.train import add_config_options, config_path
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXAMPLES = """examples:
   python -m dpo_wrap.suspects configs/dpo_config.yaml
@@ -32,12 +29,14 @@ after all, and leave the others out of the data:
   python -m data_tools.convert raw.csv -o data/mended --exclude-rows checkpoints/dpo/suspects.jsonl
 
 Each half is trained on for as many steps as the whole would be, so it takes twice as long as
-training. It is a list to look at and no verdict: a rare but right opinion looks like a mistake.
+training. Pairs made of one record share its source and are left out together. It is a list to look
+at and no verdict: a rare but right opinion looks like a mistake.
 
 exit status: 0 scored; 1 it failed or was stopped, and the same command goes on; 2 the config, the
 data or the model's files were refused."""
 
-SUSPECTS, SCORES, RUN = "suspects.jsonl", "out_of_fold.parquet", "run.json"
+SUSPECTS, FIGURES, RUN = "suspects.jsonl", "suspects.json", "run.json"
+SCORES = "out_of_fold.parquet"
 SHOWN, CLIPPED = 3, 160
 AGAIN = "the same command goes on from there"
 
@@ -61,7 +60,7 @@ def find(settings: Settings, stop: Stop) -> list[str]:
 
     from dpo_wrap.atomic import write_atomically
     from dpo_wrap.judging.examples import said
-    from dpo_wrap.judging.suspects import as_record, concentrated, suspects, threshold
+    from dpo_wrap.judging.suspects import as_record, concentrated, crowd, suspects, threshold
     from dpo_wrap.page.report import write_page
     from dpo_wrap.running.halves import OWN_COLUMNS, clear, scored_apart
 
@@ -72,46 +71,48 @@ def find(settings: Settings, stop: Stop) -> list[str]:
     for row in found.to_dict("records"):
         pair = splits[row["split"]][row["row"]]
         text = {side: said(pair[side]) for side in ("prompt", "chosen", "rejected")}
-        records.append(as_record(row, text | {"source": pair.get("source")}, kept))
+        records.append(as_record(row, text, kept))
     table = io.BytesIO()
     scored.to_parquet(table, index=False)
     write_atomically(out / SCORES, table.getvalue())
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     write_atomically(out / SUSPECTS, lines)
+    figures = {
+        "pairs": len(scored),
+        "suspects": len(records),
+        "agreement": float((scored["reward_margin"] > 0).mean()),
+        "threshold": threshold(scored["reward_margin"]),
+        "crowds": [crowd(*one) for one in concentrated(scored, found, kept)],
+    }
+    write_atomically(out / FIGURES, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
     clear(settings)
     if (out / RUN).is_file():
         write_page(out)
-    crowds = concentrated(scored, found, kept)
-    return summary(scored, records, threshold(scored["reward_margin"]), crowds, out)
+    return summary(figures, records, out)
 
 
-def summary(
-    scored: "pd.DataFrame",
-    records: list[dict[str, Any]],
-    least: float,
-    crowds: list[tuple[str, str, int, int]],
-    out: Path,
-) -> list[str]:
+def summary(figures: dict[str, Any], records: list[dict[str, Any]], out: Path) -> list[str]:
     """How many are suspect and where they crowd, the first few, and what to do with them."""
-    right = (scored["reward_margin"] > 0).mean()
     lines = [
-        f"{len(scored):,} pairs scored by policies that did not see them, which agree with "
-        f"{right:.1%} of the labels",
-        f"{len(records):,} suspect ({len(records) / len(scored):.1%}): the other answer has a "
-        f"probability of at least {least:.2f}",
-    ]
-    lines += [
-        f"! {column} {value}: {many:,} of its {pairs:,} pairs are suspect, far more than elsewhere"
-        for column, value, many, pairs in crowds
+        f"{figures['pairs']:,} pairs scored by policies that did not see them, which agree with "
+        f"{figures['agreement']:.1%} of the labels",
+        f"{len(records):,} suspect ({len(records) / figures['pairs']:.1%}): the other answer has a "
+        f"probability of at least {figures['threshold']:.2f}",
+        *(f"! {line}" for line in figures["crowds"]),
     ]
     for record in records[:SHOWN]:
         lines += ["", f"{record['source']}: margin {record['reward_margin']:.2f} against the label"]
         lines += [
             f"  {side:<9} {_one_line(record[side])}" for side in ("prompt", "chosen", "rejected")
         ]
-    if records and not any(record["source"] for record in records):
+    placeless = sum(not record["source"] for record in records)
+    if records and placeless == len(records):
         lines.append("the data have no column `source`, so convert cannot leave these rows out")
     elif records:
+        if placeless:
+            lines.append(
+                f"{placeless:,} have no `source`: delete those lines, convert refuses them"
+            )
         lines += [
             "",
             "read them, delete the lines whose label is right, and leave the others out:",
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Stop() as stop:
             settings = load_settings(config_path(arguments), arguments.overrides)
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if os.environ.get("WORLD_SIZE", "1") != "1":
                 raise ConfigError("suspects runs in one process; start it without a launcher")
             check_paths(settings)
             settle_environment(settings)

@@ -603,8 +603,10 @@ def test_an_empty_dataset_is_a_fault_of_usage(trained, capsys):
     ("body", "said"),
     [
         ("return None", "failed on the samples"),
-        ("return {'x': float('nan')}", "x is nan and nan, which are no figures"),
+        ("return {'x': float('nan')}", "x is nan and nan, or of some prompt no figure"),
         ("return {'x': 1.0, 'x_per_example': [1.0] * self.n()}", "failed on the samples"),
+        ("return {'x': 1.0, 'x_per_example': [1.0]}", "1 and 1 figures for 2 predictions"),
+        ("return {'x': 1.0, 'x_per_example': [1.0, float('inf')]}", "of some prompt no figure"),
     ],
 )
 def test_a_metric_that_gives_no_figures_is_refused(trained, tmp_path, capsys, body, said):
@@ -619,3 +621,104 @@ def test_a_metric_that_gives_no_figures_is_refused(trained, tmp_path, capsys, bo
     )
     error = refused(capsys, str(trained), "--set", f"metrics={module}", *SHORT)
     assert said in error and "metrics" in error
+
+
+def test_two_modules_with_a_figure_of_one_name_are_refused(trained, tmp_path, capsys):
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(METRIC, encoding="utf-8")
+    modules = f"metrics=[{tmp_path}/one.py, {tmp_path}/two.py]"
+    error = refused(capsys, str(trained), "--set", modules, *SHORT)
+    assert "another module of metrics has a figure 'letters' too" in error
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_tokenizer_that_is_damaged_is_refused(trained, tmp_path, name, damage, capsys):
+    shutil.copytree(run_of(trained), tmp_path / "run")
+    file = tmp_path / "run" / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:40])
+    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run", *SHORT)
+    assert "its tokenizer cannot be loaded" in error and "train it again" in error
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]"])
+def test_a_run_json_that_is_not_whole_is_no_finished_run(trained, tmp_path, text, capsys):
+    shutil.copytree(run_of(trained), tmp_path / "run")
+    (tmp_path / "run/run.json").write_text(text)
+    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run", *SHORT)
+    assert "holds no finished run" in error
+
+
+def test_nothing_is_written_beside_data_of_which_rows_were_left_out(trained, tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    rows = [json.loads(line) for line in (run_of(trained).parent / "pairs.jsonl").open()]
+    splits = {"a": (rows[:40], rows[40:44]), "b": (rows[44:60], rows[:8])}
+    for name, (some, others) in splits.items():
+        both = {"train": Dataset.from_list(some), "test": Dataset.from_list(others)}
+        DatasetDict(both).save_to_disk(str(tmp_path / name))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    words = ["--split", "train", "--samples", "0"]
+    evaluated(trained, *words, "--set", f"dataset_path=[{tmp_path}/a, {tmp_path}/b]")
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def sampled(trained):
+    """The run with samples of now, and its questions to judges."""
+    evaluated(trained, "--samples", "5", "--seed", "3")
+    text = (run_of(trained) / "to_judge.jsonl").read_text(encoding="utf-8")
+    return trained, [json.loads(line) for line in text.splitlines()]
+
+
+def test_verdicts_become_a_win_rate_and_nothing_else_is_touched(sampled, tmp_path, capsys):
+    config, records = sampled
+    before = figures_of(config)
+    for record in records:
+        record["preference"] = 1 if record["generator_1"] == "policy" else 2
+    file = tmp_path / "verdicts.json"
+    file.write_text(json.dumps(records))  # an array, as alpaca_eval writes it
+    assert eval_command.main([str(config), "--verdicts", str(file)]) == 0
+    said = capsys.readouterr().out
+    found = figures_of(config)
+    assert found.pop("win_rate")["wins"] == len(records) / 2
+    assert found == before
+    assert "win rate" in said and f"page {run_of(config)}/report.html" in said
+    assert "win rate" in (run_of(config) / "report.html").read_text(encoding="utf-8")
+
+
+def test_verdicts_that_are_none_or_of_other_answers_are_refused(sampled, tmp_path, capsys):
+    config, records = sampled
+    blank = run_of(config) / "to_judge.jsonl"
+    assert "every preference is null" in refused(capsys, str(config), "--verdicts", str(blank))
+    others = tmp_path / "others.jsonl"
+    record = records[0] | {"output_1": "what nobody wrote", "preference": 1}
+    others.write_text(json.dumps(record))
+    refused(capsys, str(config), "--verdicts", str(others))
+    assert "no such file" in refused(capsys, str(config), "--verdicts", str(tmp_path / "none"))
+    assert "--verdicts" not in figures_of(config) and "win_rate" not in figures_of(config)
+
+
+def test_verdicts_without_samples_are_refused(trained, tmp_path, capsys):
+    shutil.copytree(run_of(trained), tmp_path / "run")
+    where = ("--set", f"output_dir={tmp_path}/run")
+    verdicts = tmp_path / "verdicts.jsonl"
+    for text in ("", '{"prompt": "an older evaluation"}\n'):
+        (tmp_path / "run/samples.jsonl").write_text(text)
+        error = refused(capsys, str(trained), *where, "--verdicts", str(verdicts))
+        assert "holds no sampled answers to judge" in error
+
+
+def test_a_difference_of_wins_stays_within_what_shares_can_be(trained):
+    from dpo_wrap.judging.against import paired
+    from dpo_wrap.judging.evaluation import Evaluation
+
+    def of(win):
+        table = pandas.DataFrame({"row": range(6), "prompt_id": range(6), "win": win})
+        return Evaluation({"metrics": {}}, [], table.assign(reward_margin=1.0))
+
+    wins = paired(of(True), of(False))["reward_accuracy"]
+    assert wins["difference"] == 1.0 and wins["difference_interval"] == [1.0, 1.0]

@@ -20,8 +20,7 @@ def figures(**changes):
             "reference_per_token": {"accuracy": 0.52},
         },
         "first_answer": None,
-        "length_matched": {"accuracy": 0.78, "accuracy_interval": [0.73, 0.82]},
-        "calibration": {"ece": 0.03, "bins": [{"pairs": 1, "confidence": 0.8, "accuracy": 0.8}]},
+        "length_matched": {"accuracy": 0.78, "accuracy_interval": [0.73, 0.82], "bins": []},
         "groups": {},
         "slices": {},
         "ceiling": None,
@@ -51,7 +50,7 @@ def test_a_run_that_did_well_is_said_to_have_with_what_would_score_without_it():
     assert first == (
         "good",
         "it prefers the chosen answer in 80.0% of 400 held-out pairs (95 % interval 76.0% to "
-        "84.0%); always taking the longer answer would be right in 60.0%",
+        "84.0%); without training the best is 60.0%, by always taking the longer answer",
     )
     assert warnings() == []
     carried = "length is not what carries it: among pairs of like lengths it is right in 78.0%"
@@ -65,7 +64,7 @@ def test_a_run_that_did_well_is_said_to_have_with_what_would_score_without_it():
         ({"reward_accuracy": 0.3, "reward_accuracy_interval": [0.2, 0.4]}, "the wrong way round"),
         ({"baselines__longer": {"accuracy": 0.77}}, "no better than always taking the longer"),
         ({"baselines__shorter": {"accuracy": 0.9}}, "no better than always taking the shorter"),
-        ({"baselines__reference": {"accuracy": 0.79}}, "the untrained model's own likelihood"),
+        ({"baselines__reference": {"accuracy": 0.79}}, "no better than taking what the untrained model finds likelier"),
         ({"first_answer": {"accuracy": 0.1}}, "no better than always taking the last answer"),
         ({"caution": "only 12 prompts"}, "only 12 prompts"),
         ({"length_matched__accuracy": 0.5}, "much of what it learned is length"),
@@ -89,21 +88,29 @@ def test_a_group_that_is_surely_below_a_coin_looks_turned_round():
     ann, bob = group(80, 0.1, [0.05, 0.2]), group(5, 0.4, [0.1, 0.8])
     groups = {"annotator": {"ann": ann, "bob": bob, "eve": group(0, None, None)}}
     (line,) = warnings(groups=groups)
-    assert line.startswith("annotator ann: it disagrees with 90.0% of these 80 labels")
+    assert line.startswith(
+        "annotator ann: it disagrees with 72 of its 80 labels, elsewhere with 60"
+    )
+    assert "look swapped" in line and "mend or leave out all of them" in line
     (line,) = warnings(slices={"data/b": ann})
     assert line.startswith("dataset data/b: ")
 
 
-def test_the_ceiling_and_the_margins_are_told():
-    lines = said(
-        ceiling={"share": 0.73, "judgements": 900},
-        calibration={"ece": 0.2, "bins": [{"pairs": 9, "confidence": 0.9, "accuracy": 0.7}]},
-    )
+def test_the_ceiling_is_quoted():
+    lines = said(ceiling={"share": 0.73, "judgements": 900})
     assert any("in 73.0% of 900 judgements" in text for _, text in lines)
-    assert lines[-1] == (
-        "neutral",
-        "it is surer than it is right: its margins are no probabilities (error 0.20)",
+
+
+def test_where_it_is_weakest_by_length_is_said_of_enough_pairs():
+    def text(pairs):
+        one = {"from": 2.0, "accuracy_where_longer": 0.6, "chosen_longer": pairs}
+        one |= {"accuracy_where_shorter": 0.9, "chosen_shorter": 90}
+        return next(t for _, t in said(length_matched__bins=[one]) if "carries" in t)
+
+    assert text(34).endswith(
+        "weakest where the chosen answer is over 2 times longer than the rejected one: 60.0% of 34"
     )
+    assert "weakest" not in text(5)
 
 
 def test_without_pairs_or_samples_nothing_is_said_of_them():

@@ -109,7 +109,7 @@ FOUND = {
     "length_matched": {
         "accuracy": 0.72,
         "accuracy_interval": [0.6, 0.8],
-        "bins": [{"from": 1.0, "to": 1.1, "accuracy_where_longer": 0.81}],
+        "bins": [{"from": 1.0, "to": 1.1, "accuracy_where_longer": 0.81, "chosen_longer": 33}],
     },
     "calibration": {"bins": [{"confidence": 0.74, "accuracy": 0.66, "pairs": 12}]},
     "likelihood_margins": {"edges": [-1, 0, 1], "reference": [20, 20], "policy": [5, 35]},
@@ -125,6 +125,7 @@ FOUND = {
         "differences": {"reward_accuracy": {"here": 0.95, "there": 0.9, "difference": 0.05}},
     },
 }
+SEARCH = {"pairs": 3180, "crowds": ["team b: 9 of its 20 pairs are suspect"]}
 SUSPECT = {"source": "raw.csv:99", "reward_margin": -3.5, "prompt": "S?"}
 
 
@@ -148,19 +149,19 @@ def test_the_page_holds_every_part_of_a_run(filled):
         *("Q: why?", "no idea", "because", "beta: 0.1", "1.16.0", "data/one", "data/two"),
         *("5, 6, 7, 9", "rewards", "reward margin", "held-out accuracy"),
         *("It prefers the chosen answer in 95.0%", "Annotator ann: they look turned round"),
-        *("always longer", "61.0%", "at like lengths", "72.0%", "1–1.1 x longer", "81.0%"),
-        *("74% sure (12)", "66.0%", "25.0%", "100.0% → 98.5%", "0.100 → 0.500, change +0.400"),
+        *("always longer", "61.0%", "at like lengths", "72.0%", "1–1.1 x longer (33)", "81.0%"),
+        *("74% sure (12)", "66.0%", "25.0%", "98.5%", "+0.400"),
         *("raw.csv:17, margin -2.25", "called better", "0.625", "checkpoints/other", "+0.050"),
     ):
         assert text in said
     titles = [data for place, data in found.texts if place == "h2"]
     assert titles == [
-        *("Does it prefer as people did?", "How far did it move?", "Judged by others"),
-        *("Samples", "Labels to look at", "Training", "Data", "Words", "Figures"),
-        *("Versions", "Config"),
+        *("Does it prefer as people did?", "Labels to look at", "How far did it move?"),
+        *("Judged by others", "Samples", "Training", "Data", "More"),
     ]
     # What matters most comes first: the verdict, what the figures mean, then the figures.
-    order = ("learned: the margin", "It prefers the chosen", "held-out accuracy", "Q: why?")
+    order = ("It prefers the chosen", "Training learned: the margin", "they look turned round")
+    order += ("held-out accuracy", "61.0%", "Q: why?")
     places = [said.index(text) for text in order]
     assert places == sorted(places)
 
@@ -168,7 +169,7 @@ def test_the_page_holds_every_part_of_a_run(filled):
 def test_distributions_count_as_they_are_drawn(filled, tmp_path):
     filled(run__json=RUN, eval__json=FOUND)
     text = page(read_pieces(tmp_path))
-    drawn = re.search(r'aria-label="log-likelihood of chosen.*?</svg>', text, re.DOTALL)[0]
+    drawn = re.search(r'aria-label="how much likelier chosen.*?</svg>', text, re.DOTALL)[0]
     before, after = (
         [float(point.split(",")[1]) for point in points.split()]
         for points in re.findall(r'<polyline points="([^"]*)"', drawn)
@@ -186,9 +187,13 @@ def test_distributions_count_as_they_are_drawn(filled, tmp_path):
 
 def test_suspects_out_of_fold_take_the_place_of_those_of_the_evaluation(filled):
     many = [SUSPECT | {"prompt": f"S{number}?"} for number in range(50)]
-    said = filled(run__json=RUN, eval__json=FOUND, suspects__jsonl=many).said()
+    said = filled(
+        run__json=RUN, eval__json=FOUND, suspects__jsonl=many, suspects__json=SEARCH
+    ).said()
     assert "raw.csv:99, margin -3.50" in said and "raw.csv:17" not in said
-    assert "50 pairs, each scored by a policy that was not trained on it" in said
+    assert (
+        "50 of 3,180 pairs where a policy that was not trained" in said and "team b: 9 of" in said
+    )
     assert "S29?" in said and "S30?" not in said and "20 more in suspects.jsonl" in said
 
 
@@ -273,7 +278,7 @@ def test_what_is_missing_or_broken_is_left_out(filled):
         samples__jsonl="\n7\n",
     )
     titles = [data for place, data in found.texts if place == "h2"]
-    assert titles == ["Training", "Words"]
+    assert titles == ["Training", "More"]
 
 
 def test_warnings_of_the_run_stand_above_the_curves(filled):

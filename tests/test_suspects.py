@@ -130,6 +130,7 @@ def test_planted_labels_come_first_and_convert_leaves_out_what_is_listed(config,
     # The two runs and their data are gone; what remains is for the reader.
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "suspects.jsonl",
+        "suspects.json",
         "out_of_fold.parquet",
     }
     words = ["--exclude-rows", str(tmp_path / "run/suspects.jsonl"), "-o", str(tmp_path / "mended")]
@@ -221,3 +222,51 @@ def test_below_a_launcher_it_is_refused(config, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command.main([str(config)]) == 2
     assert "start it without a launcher" in capsys.readouterr().err
+
+
+def test_a_half_that_was_cut_short_is_stored_anew(config, tmp_path, monkeypatch):
+    """A kill while the half's files are written leaves no half that looks whole."""
+    from datasets import DatasetDict
+
+    def killed(self, folder):
+        (tmp_path / "run").joinpath(folder, "train").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DatasetDict, "save_to_disk", killed)
+        assert command.main([str(config)]) == 1
+    assert command.main([str(config)]) == 0
+
+
+def test_a_half_run_that_cannot_be_gone_on_with_starts_anew(config, tmp_path, monkeypatch):
+    from dpo_wrap.running import closing
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(closing.run_dir, "finish", killed)  # weights saved, run.json not written
+        assert command.main([str(config)]) == 1
+    assert list((tmp_path / "run").glob("suspects.part-*/run-1/*.safetensors"))
+    assert command.main([str(config)]) == 0
+
+
+def test_a_refused_config_leaves_nothing_behind(config, tmp_path, capsys):
+    assert command.main([str(config), "--set", "lora.target_modules=[nope]"]) == 2
+    assert "nope" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_test_split_of_which_nothing_is_left_is_left_out(config, tmp_path, capsys):
+    from datasets import Dataset, DatasetDict
+
+    rows = lines(judgements(tmp_path))
+    long = [{"prompt": "p" * 100, "chosen": " a", "rejected": " b"}]
+    splits = {"train": Dataset.from_list(rows), "test": Dataset.from_list(long)}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "data"))
+    words = [f"dataset_path={tmp_path}/data", "overlength=drop", "max_seq_length=60"]
+    options = [word for text in words for word in ("--set", text)]
+    assert command.main([str(config), *options]) == 0
+    assert "the test split is not scored: " in capsys.readouterr().out
+    scored = pd.read_parquet(tmp_path / "run/out_of_fold.parquet")
+    assert set(scored["split"]) == {"train"}

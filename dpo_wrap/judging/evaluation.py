@@ -10,17 +10,24 @@ from typing import Any
 
 import pandas as pd
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from dpo_wrap import conversions
 from dpo_wrap.errors import DataError
 from dpo_wrap.judging import answers, metrics, preferences, sampling, scoring
-from dpo_wrap.judging.examples import ROW, said, table, with_answers
+from dpo_wrap.judging.examples import (
+    ROW,
+    kept_columns,
+    said,
+    table,
+    with_answers,
+    with_kept,
+)
 from dpo_wrap.judging.findings import findings
-from dpo_wrap.judging.judged_model import load_judged
+from dpo_wrap.judging.judged_model import load_judged, load_run_tokenizer
 from dpo_wrap.judging.sampling import Sampled
 from dpo_wrap.loading.arguments import build_arguments
-from dpo_wrap.loading.data import load_splits
+from dpo_wrap.loading.data import load_splits, nothing_kept
 from dpo_wrap.loading.fit import spoken
 from dpo_wrap.loading.model import context_length, load_adapter_config, load_config
 from dpo_wrap.loading.tokenizer import check_data_fit, stop_ids
@@ -59,13 +66,16 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         for line in spoken(request.split, fit, dpo.max_length, settings.overlength):
             print(line, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
-        examples, kept = table(tokens, scores, dpo.beta, settings.dataset_path)
+        examples = table(tokens, scores, dpo.beta, settings.dataset_path)
+        kept = kept_columns(tokens)
         # TRL adds ends of text to what it tokenises, so texts are those of the rows before.
         places = examples["row"].tolist()
         worst = preferences.worst(examples)
         against = [_texts(rows[row]) for row in worst["row"]]
         room = _room(config, request)
-        prompts = sampling.choose_prompts(tokens["prompt_ids"], request.samples, request.seed, room)
+        prompts = sampling.choose_prompts(
+            tokens["prompt_ids"], places, request.samples, request.seed, room
+        )
         if request.samples and (skipped := _too_long(tokens["prompt_ids"], room, request)):
             print(skipped, file=sys.stderr)
         asked = {place: _texts(rows[places[place]]) for place in prompts}
@@ -85,6 +95,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         answered,
         {f"{c.name}_{who}": values for c in changes for who, values in c.each.items()},
     )
+    examples, kept_names = with_kept(examples, kept)
     figures = {
         "split": request.split,
         "dataset": list(settings.dataset_path),
@@ -93,7 +104,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         **_conversion(settings, request.split),
         "beta": dpo.beta,
         "slices": _slices(settings.dataset_path, examples, dpo.beta),
-        "groups": preferences.groups(examples, dpo.beta, kept),
+        "groups": preferences.groups(examples, dpo.beta, kept_names),
         "against_label": [
             text | {"reward_margin": margin}
             for text, margin in zip(against, worst["reward_margin"].tolist(), strict=True)
@@ -117,9 +128,10 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
                 f"{settings.place('dataset_path')}: there is no test split to evaluate on; convert "
                 "with --test-size above 0, or name another: --split train, --dataset PATH"
             )
-        run = AutoTokenizer.from_pretrained(settings.output_dir)
-        check_data_fit(settings, run, splits)
-        yield rows.add_column(ROW, list(range(len(rows))))
+        check_data_fit(settings, load_run_tokenizer(settings), splits)
+        with nothing_kept():
+            numbered = rows.add_column(ROW, list(range(len(rows))))
+        yield numbered
 
 
 def _room(config: Any, request: Request) -> int | None:

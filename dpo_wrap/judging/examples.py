@@ -1,5 +1,6 @@
 """One row a pair with every figure of it, as pandas: what all figures are means of."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,21 +16,17 @@ ROW = "row"
 SIDES = ("prompt", "chosen", "rejected")
 
 
-def table(
-    tokens: Dataset, scores: Scores, beta: float, paths: Sequence[str]
-) -> tuple[pd.DataFrame, list[str]]:
-    """The scored rows, and the names of the columns that the converter was told to keep.
-
-    Log-probabilities are natural logs of whole answers, lengths are tokens before any cut.
-    """
+def table(tokens: Dataset, scores: Scores, beta: float, paths: Sequence[str]) -> pd.DataFrame:
+    """The scored rows. Log-probabilities are natural logs of whole answers, lengths are tokens
+    before any cut."""
     numbers: dict[tuple[int, ...], int] = {}
     prompts = tokens["prompt_ids"]
     given = tokens.column_names
-    columns: dict[str, Any] = {"row": list(tokens[ROW])}
-    if "source" in given:
-        columns["source"] = list(tokens["source"])
-    else:
-        columns["source"] = [None] * len(prompts)
+    sources = tokens["source"] if "source" in given else [None] * len(prompts)
+    columns: dict[str, Any] = {
+        "row": list(tokens[ROW]),
+        "source": [None if source is None else str(source) for source in sources],
+    }
     if ORIGIN in given:
         columns["dataset"] = [paths[position] for position in tokens[ORIGIN]]
     columns["prompt_id"] = [numbers.setdefault(tuple(ids), len(numbers)) for ids in prompts]
@@ -42,13 +39,22 @@ def table(
     ratios = examples["chosen_log_ratio"] - examples["rejected_log_ratio"]
     examples["reward_margin"] = beta * ratios
     examples["win"], examples["tie"] = ratios > 0, ratios == 0
-    kept = []
-    for name in (name for name in given if name.startswith(KEPT)):
-        bare = name.removeprefix(KEPT)
-        # One of the name of a figure keeps its mark.
-        kept.append(name if bare in examples else bare)
-        examples[kept[-1]] = list(tokens[name])
-    return examples, kept
+    return examples
+
+
+def kept_columns(rows: Dataset) -> dict[str, list[str | None]]:
+    """What the converter was told to keep, by its own name."""
+    names = [name for name in rows.column_names if name.startswith(KEPT)]
+    return {name.removeprefix(KEPT): list(rows[name]) for name in names}
+
+
+def with_kept(
+    examples: pd.DataFrame, kept: dict[str, list[str | None]]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The table with these columns behind its own, and their names in it: one that is the name of
+    a figure keeps its mark."""
+    named = {KEPT + name if name in examples else name: kept[name] for name in kept}
+    return examples.assign(**named), list(named)
 
 
 def with_answers(
@@ -75,5 +81,12 @@ def said(side: Any) -> str:
     if isinstance(side, str):
         return side
     if len(side) == 1:
-        return side[0]["content"] or ""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in side)
+        return _words(side[0])
+    return "\n".join(f"{message['role']}: {_words(message)}" for message in side)
+
+
+def _words(message: dict[str, Any]) -> str:
+    """What a message says, and the tools that it calls."""
+    calls = message.get("tool_calls")
+    parts = [message.get("content") or "", json.dumps(calls, ensure_ascii=False) if calls else ""]
+    return "\n".join(filter(None, parts))

@@ -11,8 +11,8 @@ LONGER, SHORTER = 1.25, 0.8
 """Length ratios beyond which the policy writes longer or shorter than its reference."""
 ENDS, REPEATS = 0.05, 0.05
 """Shares by which endings and distinct pairs of words may fall."""
-UNSURE = 0.1
-"""Expected calibration error from which the margins are said not to be probabilities."""
+ENOUGH = 20
+"""Pairs from which a part of them is spoken of."""
 
 
 def findings(found: dict[str, Any]) -> list[Finding]:
@@ -21,7 +21,7 @@ def findings(found: dict[str, Any]) -> list[Finding]:
         return []
     return [
         {"tone": tone, "text": text}
-        for part in (_preference, _length, _groups, _ceiling, _writing, _calibrated)
+        for part in (_preference, _groups, _length, _ceiling, _writing)
         for tone, text in part(found)
     ]
 
@@ -42,7 +42,7 @@ def _preference(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     elif low <= best:
         yield "warning", f"{said}, which is no better than {name} would do ({best:.1%})"
     else:
-        yield "good", f"{said}; {name} would be right in {best:.1%}"
+        yield "good", f"{said}; without training the best is {best:.1%}, by {name}"
     if found.get("caution"):
         yield "warning", found["caution"]
 
@@ -51,10 +51,9 @@ def _rules(found: dict[str, Any]) -> dict[str, float]:
     """What needs no training: accuracies of rules, and of the reference by its own likelihood."""
     rules = found["baselines"]
     named = {
+        "taking what the untrained model finds likelier": rules["reference"]["accuracy"],
         "always taking the longer answer": rules["longer"]["accuracy"],
         "always taking the shorter answer": rules["shorter"]["accuracy"],
-        "the untrained model's own likelihood": rules["reference"]["accuracy"],
-        "the untrained model's likelihood a token": rules["reference_per_token"]["accuracy"],
     }
     if first := found.get("first_answer"):
         named["always taking the first answer shown"] = first["accuracy"]
@@ -67,8 +66,8 @@ def _length(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if matched["accuracy"] is None:
         yield (
             "warning",
-            "chosen answers differ in length from rejected ones always the same way, so what it "
-            "learned cannot be told from a taste for length",
+            "no two pairs differ alike in length with the longer answer chosen in one and the "
+            "shorter in the other, so what it learned cannot be told from a taste for length",
         )
     elif matched["accuracy"] < accuracy - SHORTCUT:
         low, high = matched["accuracy_interval"]
@@ -81,21 +80,49 @@ def _length(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             "neutral",
             f"length is not what carries it: among pairs of like lengths it is right in "
-            f"{matched['accuracy']:.1%}",
+            f"{matched['accuracy']:.1%}{_weakest(matched, accuracy)}",
         )
 
 
+def _weakest(matched: dict[str, Any], accuracy: float) -> str:
+    """Where lengths differ so that it does clearly worse, if anywhere."""
+    found = [
+        (one[f"accuracy_where_{side}"], one[f"chosen_{side}"], side, one["from"])
+        for one in matched["bins"]
+        for side in ("longer", "shorter")
+        if one[f"chosen_{side}"] >= ENOUGH
+    ]
+    worst = min(found, default=None)
+    if worst is None or worst[0] >= accuracy - SHORTCUT:
+        return ""
+    share, pairs, side, ratio = worst
+    where = (
+        f"over {ratio:g} times {side} than the rejected one" if ratio > 1 else f"a little {side}"
+    )
+    return f"; weakest where the chosen answer is {where}: {share:.1%} of {pairs:,}"
+
+
 def _groups(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    groups = [(f"{c} {v}", g) for c, values in found["groups"].items() for v, g in values.items()]
-    groups += [(f"dataset {path}", figures) for path, figures in found["slices"].items()]
-    for name, figures in groups:
-        bounds = figures["reward_accuracy_interval"]
-        if bounds and bounds[1] < 0.5:
-            yield (
-                "warning",
-                f"{name}: it disagrees with {1 - figures['reward_accuracy']:.1%} of these "
-                f"{figures['examples']:,} labels, far more than elsewhere; they look turned round",
-            )
+    parts = [(column, values) for column, values in found["groups"].items()]
+    parts.append(("dataset", found["slices"]))
+    for column, values in parts:
+        for value, figures in values.items():
+            bounds = figures["reward_accuracy_interval"]
+            if bounds and bounds[1] < 0.5:
+                yield "warning", _turned(f"{column} {value}", figures, list(values.values()))
+
+
+def _turned(name: str, figures: dict[str, Any], every: list[dict[str, Any]]) -> str:
+    pairs, wrong = figures["examples"], 1 - figures["reward_accuracy"]
+    rest = [g for g in every if g is not figures and g["examples"]]
+    said = f"{name}: it disagrees with {wrong * pairs:.0f} of its {pairs:,} labels"
+    if others := sum(g["examples"] for g in rest):
+        right = sum(g["examples"] * g["reward_accuracy"] for g in rest) / others
+        said += f", elsewhere with {1 - right:.1%}"
+    return (
+        f"{said}: chosen and rejected look swapped there; see how these labels were given or read, "
+        "and mend or leave out all of them, in training too"
+    )
 
 
 def _ceiling(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -132,12 +159,3 @@ def _writing(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"it repeats itself: {repeats['policy']:.1%} of its pairs of tokens are distinct, "
             f"{repeats['reference']:.1%} of the untrained model's",
         )
-
-
-def _calibrated(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    error = found["calibration"]["ece"]
-    sure = sum(b["pairs"] * b["confidence"] for b in found["calibration"]["bins"])
-    right = sum(b["pairs"] * b["accuracy"] for b in found["calibration"]["bins"])
-    if error >= UNSURE:
-        how = "more often right than its margins say" if right > sure else "surer than it is right"
-        yield "neutral", f"it is {how}: its margins are no probabilities (error {error:.2f})"

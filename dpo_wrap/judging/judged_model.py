@@ -42,6 +42,21 @@ class JudgedModel:
             yield self.policy
 
 
+def load_run_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
+    """The tokenizer that the run saved. Raises ModelError."""
+    run = settings.output_dir
+    try:
+        if not Path(run, "tokenizer_config.json").is_file():
+            raise OSError("tokenizer_config.json is missing")
+        return AutoTokenizer.from_pretrained(
+            run, trust_remote_code=settings.option("trust_remote_code")
+        )
+    except Exception as error:  # the libraries raise anything on a file that is cut short
+        raise ModelError(
+            f"{run}: its tokenizer cannot be loaded ({one_line(error)}); train it again"
+        ) from None
+
+
 def load_judged(settings: Settings, device: torch.device) -> JudgedModel:
     """The model in output_dir and what it was trained against. Raises ModelError."""
     run = settings.output_dir
@@ -49,7 +64,7 @@ def load_judged(settings: Settings, device: torch.device) -> JudgedModel:
         raise ModelError(f"{run}: its weights (*.safetensors) are gone; train it again")
     try:
         trusted = {"trust_remote_code": settings.option("trust_remote_code")}
-        tokenizer = AutoTokenizer.from_pretrained(run, **trusted)
+        tokenizer = load_run_tokenizer(settings)
         # Both models stand whole on one device, on a machine with several GPUs too.
         if settings.lora is None:
             whole = {**trusted, **init_kwargs(settings), "device_map": None}

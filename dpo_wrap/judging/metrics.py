@@ -71,7 +71,10 @@ def score_samples(
             before, after = (
                 module.compute(**_given(module, samples, who)) for who in ("reference", "policy")
             )
-            changes += _changes(before, after)
+            found = _changes(before, after, len(samples))
+            if taken := {c.name for c in changes} & {c.name for c in found}:
+                raise ValueError(f"another module of metrics has a figure {min(taken)!r} too")
+            changes += found
         except Exception as error:
             raise ConfigError(
                 f"{settings.place('metrics')}: {path!r} failed on the samples: {one_line(error)}"
@@ -89,16 +92,19 @@ def _given(module: Any, samples: Sequence[dict[str, Any]], who: str) -> dict[str
     }
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+def _changes(before: dict[str, Any], after: dict[str, Any], samples: int) -> list[Change]:
     changes = []
     for name, value in before.items():
         if name.endswith(PER_EXAMPLE) or not isinstance(value, Real):
             continue
         each = [tuple(map(float, found.get(name + PER_EXAMPLE, ()))) for found in (before, after)]
+        if {len(values) for values in each} not in ({0}, {samples}):
+            counts = " and ".join(str(len(values)) for values in each)
+            raise ValueError(f"{name}{PER_EXAMPLE} has {counts} figures for {samples} predictions")
         interval = mean_interval([b - a for a, b in zip(*each, strict=True)])
         earlier, later = float(value), float(after[name])
-        if not math.isfinite(earlier + later):
-            raise ValueError(f"{name} is {earlier} and {later}, which are no figures")
+        if not all(map(math.isfinite, (earlier, later, *each[0], *each[1]))):
+            raise ValueError(f"{name} is {earlier} and {later}, or of some prompt no figure")
         by_model = dict(zip(("reference", "policy"), each, strict=True)) if each[0] else {}
         changes.append(Change(name, earlier, later, interval, by_model))
     return changes

@@ -103,7 +103,7 @@ def groups(examples: pd.DataFrame, beta: float, kept: Sequence[str]) -> dict[str
     """
     columns: dict[str, Callable[[], pd.Series]] = {
         "file": lambda: examples["source"].map(file_of, na_action="ignore"),
-        **{name: lambda name=name: examples[name] for name in kept},
+        **{name: lambda name=name: examples[name] for name in kept if name != "file"},
     }
     found = {}
     for name, column in columns.items():

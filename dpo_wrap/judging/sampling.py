@@ -30,15 +30,23 @@ class Sampled:
 
 
 def choose_prompts(
-    prompts: Sequence[list[int]], count: int, seed: int, room: int | None
+    prompts: Sequence[list[int]],
+    names: Sequence[int],
+    count: int,
+    seed: int,
+    room: int | None,
 ) -> dict[int, list[int]]:
-    """At most `count` distinct prompts of at most `room` ids, by row, drawn without replacement."""
+    """At most `count` distinct prompts of at most `room` ids, by their place in `prompts`.
+
+    Drawn without replacement by the seed and each row's name alone, so that of two runs that keep
+    other rows the same prompts are asked wherever both have them.
+    """
     first: dict[tuple[int, ...], int] = {}
     for row, prompt in enumerate(prompts):
         if room is None or len(prompt) <= room:
             first.setdefault(tuple(prompt), row)
-    rows = list(first.values())
-    drawn = random.Random(seed).sample(rows, min(count, len(rows)))
+    lot = {row: random.Random(f"{seed} {names[row]}").random() for row in first.values()}
+    drawn = sorted(lot, key=lot.__getitem__)[:count]
     return {row: prompts[row] for row in sorted(drawn)}
 
 
@@ -53,20 +61,21 @@ def sample_answers(
     """Draw one answer of each model to each prompt at temperature 1, from the whole distribution.
 
     `prompts` maps a row to its prompt's ids. The mean of `policy_log_ratio` estimates
-    KL(pi || pi_ref) per sequence without bias only at that temperature.
+    KL(pi || pi_ref) per sequence without bias only at that temperature. Both models draw with the
+    same dice, batch by batch, so that where they agree they write the same.
     """
     rows, ids = list(prompts), list(prompts.values())
     size, pad_id = dpo.per_device_eval_batch_size, judged.tokenizer.pad_token_id
     policy, reference, ratios = [], [], []
-    torch.manual_seed(seed)
-    for batch in _split(ids, size, "sampling from the policy"):
+    for number, batch in enumerate(_split(ids, size, "sampling from the policy")):
+        torch.manual_seed(seed + number)
         answers = draw_answers(judged.policy, batch, dpo, stops, max_new_tokens, pad_id)
         policy += answers
         ours, theirs = both_logps(judged, answer_batch(batch, answers, pad_id), dpo)
         ratios += (ours - theirs).tolist()
-    torch.manual_seed(seed)
     with judged.as_reference() as model:
-        for batch in _split(ids, size, "sampling from the reference"):
+        for number, batch in enumerate(_split(ids, size, "sampling from the reference")):
+            torch.manual_seed(seed + number)
             reference += draw_answers(model, batch, dpo, stops, max_new_tokens, pad_id)
     return [Sampled(*parts) for parts in zip(rows, ids, policy, reference, ratios, strict=True)]
 

@@ -15,7 +15,7 @@ CROWDED, LEAST = 2.0, 3
 
 def sureness(margins: pd.Series) -> pd.Series:
     """The probability that a policy gives each label: sigmoid of its margin (paper, equation 6)."""
-    return 1 / (1 + np.exp(-margins))
+    return 0.5 * (1 + np.tanh(margins / 2))
 
 
 def threshold(margins: pd.Series) -> float:
@@ -61,12 +61,20 @@ def concentrated(
     return crowds
 
 
+def crowd(column: str, value: str, many: int, pairs: int) -> str:
+    """A crowd in a sentence, with what to do."""
+    return (
+        f"{column} {value}: {many:,} of its {pairs:,} pairs are suspect, far more than elsewhere; "
+        "see how its labels were given or read before taking any of them out one by one"
+    )
+
+
 def as_record(
     row: dict[str, Any], text: dict[str, Any], kept: Sequence[str] = ()
 ) -> dict[str, Any]:
     """A line of suspects.jsonl; `source` is what convert --exclude-rows reads."""
     return {name: row[name] for name in kept} | {
-        "source": text["source"],
+        "source": row["source"],
         "reward_margin": row["reward_margin"],
         "probability": row["probability"],
         "split": row["split"],

@@ -1,6 +1,7 @@
 """What a finished run was trained with, asked about the data and metrics of now."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
     Raises ModelError where no finished run stands, ConfigError where the config says otherwise now.
     """
     run = Path(settings.output_dir).expanduser()
-    if not (run / RUN).is_file():
+    if not _finished(run):
         raise ModelError(
             f"{settings.place('output_dir')}: {settings.output_dir} holds no finished run; "
             f"train it: python -m dpo_wrap.train {settings.source}"
@@ -72,6 +73,14 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
     )
 
 
+def _finished(run: Path) -> bool:
+    """Whether run.json, the last file of a run, is there and whole."""
+    try:
+        return bool(json.loads((run / RUN).read_text("utf-8"))["config"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def _given(settings: Settings) -> list[str]:
     """The keys that the model's figures hang on, of those that the config gives."""
     return [name for name in settings.places if name in FIXED or name.startswith("lora.")]
@@ -91,7 +100,7 @@ def other_settings(settings: Settings, run: str) -> Settings:
     Raises ModelError where no finished run stands, ConfigError where it is this one.
     """
     directory = Path(run).expanduser()
-    if not (directory / RUN).is_file():
+    if not _finished(directory):
         raise ModelError(f"--against {run}: holds no finished run; give the output_dir of one")
     if directory.resolve() == Path(settings.output_dir).resolve():
         raise ConfigError(f"--against {run}: is this run itself; give the output_dir of another")
@@ -101,5 +110,6 @@ def other_settings(settings: Settings, run: str) -> Settings:
         other,
         dataset_path=settings.dataset_path,
         metrics=settings.metrics,
-        places=settings.places,
+        places={**other.places, "dataset_path": settings.place("dataset_path")}
+        | {"metrics": settings.place("metrics")},
     )

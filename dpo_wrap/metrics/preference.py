@@ -96,7 +96,7 @@ def calibration(margins: Sequence[float]) -> dict[str, Any]:
     2015, expected calibration error); a margin of 0 is right half of the time.
     """
     m = np.asarray(margins, float)
-    confidence = 1 / (1 + np.exp(-np.abs(m)))
+    confidence = _sigmoid(np.abs(m))
     right = np.where(m == 0, 0.5, m > 0)
     bins, distance, low = [], 0.0, 0.5
     for high in SURENESS:
@@ -108,7 +108,7 @@ def calibration(margins: Sequence[float]) -> dict[str, Any]:
             )
             distance += count / len(m) * abs(sure - hit)
         low = high
-    brier = float(np.mean((1 - 1 / (1 + np.exp(-m))) ** 2))
+    brier = float(np.mean(_sigmoid(-m) ** 2))
     return {
         "ece": distance,
         "brier": brier,
@@ -197,7 +197,8 @@ def wilson(middle: float, draws: float) -> Bounds:
     scale = 1 + Z * Z / draws
     centre = (middle + Z * Z / (2 * draws)) / scale
     half = Z * math.sqrt(middle * (1 - middle) / draws + Z * Z / (4 * draws * draws)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding would leave a share of 0 or 1 just outside its own bounds.
+    return min(middle, max(0.0, centre - half)), max(middle, min(1.0, centre + half))
 
 
 def mean(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, Bounds | None]:
@@ -209,6 +210,10 @@ def mean(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, 
         return middle, None
     half = Z * math.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / len(x)
     return middle, (middle - half, middle + half)
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(values / 2))  # does not overflow
 
 
 def _cluster_sums(values: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:

@@ -22,7 +22,7 @@ class Bar:
     label: str
     value: float
     bounds: tuple[float, float] | None = None
-    style: str = "two"
+    style: str = "flat"
 
 
 def bars(title: str, given: Sequence[Bar], level: float | None = None) -> Markup:

@@ -10,7 +10,7 @@ from itertools import groupby
 from dpo_wrap.page.markup import Markup, joined, tag
 
 WIDTH, HEIGHT = 340, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 24
 """Margins round the plot, in the units of WIDTH and HEIGHT, which are pixels on a phone."""
 
 Point = tuple[float, float]
@@ -77,10 +77,17 @@ def _room(low: float, high: float) -> tuple[float, float]:
     return low - air, high + air
 
 
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, two to five of them: multiples of 1, 2 or 5 tens."""
+    size = 10 ** math.floor(math.log10(high - low))
+    steps = (size * part for part in (1.0, 0.5, 0.2, 0.1))
+    step = next(s for s in steps if math.floor(high / s) - math.ceil(low / s) >= 1)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def _axes(scale: _Scale) -> Markup:
-    middle = (scale.low + scale.high) / 2
     parts = []
-    for value in (scale.low, middle, scale.high):
+    for value in ticks(scale.low, scale.high):
         y = scale.place((scale.first, value))[1]
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         parts.append(tag("text", f"{value:.3g}", x=LEFT - 6, y=y, dy="0.35em", text_anchor="end"))

@@ -1,5 +1,6 @@
 """The parts of the page that eval and suspects know of: findings, charts, samples, suspects."""
 
+import dataclasses
 from typing import Any
 
 from dpo_wrap.page.bars import Bar, bars, distribution
@@ -22,10 +23,10 @@ def judged(pieces: Pieces) -> dict[str, Any]:
 
 
 def findings(found: dict[str, Any]) -> Markup:
-    """The sentences that say what the figures mean."""
+    """The sentences that say what the figures mean, but for the first, which is the headline."""
     lines = [
-        tag("li", _sentence(one.get("text", "")), class_=_tone(one), dir="auto")
-        for one in map(a_dict, a_list(found.get("findings")))
+        tag("li", sentence(one.get("text", "")), class_=_tone(one), dir="auto")
+        for one in map(a_dict, a_list(found.get("findings"))[1:])
     ]
     return tag("ul", *lines, class_="findings") if lines else Markup()
 
@@ -35,7 +36,8 @@ def _tone(finding: dict[str, Any]) -> str:
     return tone if tone in ("good", "warning") else "neutral"
 
 
-def _sentence(text: Any) -> str:
+def sentence(text: Any) -> str:
+    """The text with a capital."""
     text = str(text)
     return text[:1].upper() + text[1:]
 
@@ -47,29 +49,30 @@ def preferences(found: dict[str, Any]) -> Markup:
     named = [
         _bar("this policy", found, "reward_accuracy", "one"),
         _bar("at like lengths", matched, "accuracy", "one"),
-        _bar("always longer", a_dict(rules.get("longer")), "accuracy"),
-        _bar("always first shown", first, "accuracy"),
         _bar("untrained model", a_dict(rules.get("reference")), "accuracy"),
+        _bar("always longer (tokens)", a_dict(rules.get("longer")), "accuracy"),
+        _bar("always first shown", first, "accuracy"),
         _bar("annotators agree", a_dict(found.get("ceiling")), "share"),
     ]
     charts = joined(
         bars("right about which answer was chosen", named, level=0.5),
-        _lengths(matched),
-        _calibration(a_dict(found.get("calibration"))),
         *(_group(name, a_dict(values)) for name, values in a_dict(found.get("groups")).items()),
         _group("dataset", a_dict(found.get("slices"))),
+        _lengths(matched),
+        _calibration(a_dict(found.get("calibration"))),
     )
     if not charts:
         return Markup()
     note = (
-        "A dashed line is a coin. Whiskers are 95 % intervals, wider where several pairs share a "
-        "prompt. A policy that has only learned to like long answers does as well as “always "
-        "longer” and falls to the line at like lengths."
+        "The dashed line is 50 %, guessing. Whiskers are 95 % intervals, wider where several pairs "
+        "share a prompt; numbers in brackets count pairs. At like lengths: of pairs whose answers "
+        "differ alike in length, those with the longer one chosen weigh as much as those with the "
+        "shorter one, so that a mere taste for length scores 50 %. Red is surely below guessing."
     )
     return joined(tag("p", note, class_="note"), tag("div", charts, class_="charts"))
 
 
-def _bar(label: str, figures: dict[str, Any], name: str, style: str = "two") -> Bar:
+def _bar(label: str, figures: dict[str, Any], name: str, style: str = "flat") -> Bar:
     bounds = [a_float(bound) for bound in a_list(figures.get(f"{name}_interval"))]
     pair = (bounds[0], bounds[1]) if len(bounds) == 2 else None
     return Bar(label, a_float(figures.get(name)), pair, style)
@@ -80,23 +83,34 @@ def _lengths(matched: dict[str, Any]) -> Markup:
     for one in map(a_dict, a_list(matched.get("bins"))):
         low, high = number(one.get("from"), ".3g"), number(one.get("to"), ".3g")
         size = f"{low}–{high} x" if high else f"over {low} x"
-        for side, style in (("longer", "one"), ("shorter", "two")):
+        for side in ("longer", "shorter"):
             value = a_float(one.get(f"accuracy_where_{side}"))
-            given.append(Bar(f"{size} {side}", value, None, style))
-    return bars("right where chosen is the longer or the shorter one", given, level=0.5)
+            count = _count(one.get(f"chosen_{side}"))
+            given.append(Bar(f"{size} {side}{count}", value, None, "one"))
+    return bars("right where the chosen answer is", given, level=0.5)
 
 
 def _calibration(found: dict[str, Any]) -> Markup:
     given = []
     for one in map(a_dict, a_list(found.get("bins"))):
         sure, pairs = number(one.get("confidence"), ".0%"), number(one.get("pairs"), ",")
-        given.append(Bar(f"{sure} sure ({pairs})", a_float(one.get("accuracy"))))
-    return bars("right by how sure its margins are (pairs)", given, level=0.5)
+        given.append(Bar(f"{sure} sure ({pairs})", a_float(one.get("accuracy")), None, "one"))
+    return bars("right when its margins say that it is", given, level=0.5)
 
 
 def _group(name: str, values: dict[str, Any]) -> Markup:
-    given = [_bar(str(v), a_dict(g), "reward_accuracy", "one") for v, g in values.items()]
+    given = []
+    for value, figures in values.items():
+        one = a_dict(figures)
+        bar = _bar(f"{value}{_count(one.get('examples'))}", one, "reward_accuracy", "one")
+        below = bar.bounds is not None and bar.bounds[1] < 0.5
+        given.append(dataclasses.replace(bar, style="bad") if below else bar)
     return bars(f"right by {name}", given, level=0.5)
+
+
+def _count(pairs: Any) -> str:
+    count = number(pairs, ",")
+    return f" ({count})" if count else ""
 
 
 def distance(found: dict[str, Any]) -> Markup:
@@ -111,28 +125,39 @@ def distance(found: dict[str, Any]) -> Markup:
     }
     edges = [a_float(edge) for edge in a_list(margins.get("edges"))]
     figures = [
-        ("KL a sequence", bounded(found, "kl_per_sequence", ".2f", " nats")),
-        ("KL a token", bounded(found, "kl_per_token", ".3f", " nats")),
+        ("KL, nats an answer", bounded(found, "kl_per_sequence", ".2f")),
+        ("KL, nats a token", bounded(found, "kl_per_token", ".3f")),
         ("answers' length over the untrained model's", bounded(found, "length_ratio", ".2f")),
     ]
-    lines = [[name, value] for name, value in figures if value]
+    changes = []
+    for name, change in a_dict(found.get("metrics")).items():
+        one = a_dict(change)
+        both = [number(one.get(who), ".3f") for who in ("reference", "policy")]
+        changes += [[name, *both, bounded(one, "change", "+.3f")]] if all(both) else []
     for name, label in (
-        ("eos_rate", "answers that end by themselves"),
-        ("distinct_1", "distinct tokens in an answer"),
+        ("eos_rate", "end by themselves"),
+        ("distinct_1", "distinct tokens"),
         ("distinct_2", "distinct pairs of tokens"),
     ):
-        both = a_dict(found.get(name))
-        values = [number(both.get(who), ".1%") for who in ("reference", "policy")]
-        lines += [[label, " → ".join(values)]] if all(values) else []
-    for name, change in a_dict(found.get("metrics")).items():
-        both = [number(a_dict(change).get(who), ".3f") for who in ("reference", "policy")]
-        by = bounded(a_dict(change), "change", "+.3f")
-        lines += [[name, f"{' → '.join(both)}, change {by}"]] if all(both) else []
+        one = a_dict(found.get(name))
+        both = [number(one.get(who), ".1%") for who in ("reference", "policy")]
+        changes += [[label, *both, ""]] if all(both) else []
     parts = joined(
-        distribution("log-likelihood of chosen less rejected, nats", edges, counts),
-        rows(["", "before → after"], lines),
+        distribution("how much likelier chosen is than rejected, nats", edges, counts),
+        tag(
+            "div",
+            rows(["of its answers", "untrained", "trained", "change"], changes),
+            rows(["distance", ""], [[name, value] for name, value in figures if value]),
+        ),
     )
-    return tag("div", parts, class_="charts") if parts else Markup()
+    if not changes and not any(value for _, value in figures) and "<svg" not in parts:
+        return Markup()
+    note = (
+        "Left: how many pairs (upwards) lie where; to the right of 0 the chosen answer is the "
+        "likelier one. The outermost steps hold all that lies beyond. Distance is 0 for a policy "
+        "that writes as the untrained model does; a few nats an answer are usual."
+    )
+    return joined(tag("p", note, class_="note"), tag("div", parts, class_="charts"))
 
 
 def verdicts(found: dict[str, Any]) -> Markup:
@@ -152,21 +177,25 @@ def verdicts(found: dict[str, Any]) -> Markup:
 
 
 def all_figures(found: dict[str, Any]) -> Markup:
-    """The rest of eval.json, folded."""
-    plain = {name: value for name, value in found.items() if name not in APART}
-    inside = table(plain)
-    return tag("details", tag("summary", "every figure of eval.json"), inside) if inside else inside
+    """The rest of eval.json."""
+    return table({name: value for name, value in found.items() if name not in APART})
 
 
 def samples(pieces: Pieces) -> Markup:
-    """Answers of both models to the same prompts, side by side."""
-    if not judged(pieces):
+    """Answers of both models to the same prompts, side by side, those that differ first."""
+    if not judged(pieces) or not pieces.samples:
         return Markup()
-    shown = [_sample(sample) for sample in pieces.samples[:SHOWN]]
+    same = [one for one in pieces.samples if one.get("policy") == one.get("reference")]
+    apart = [one for one in pieces.samples if one.get("policy") != one.get("reference")]
+    note = (
+        f"Both models drew with the same dice; {len(same):,} of {len(pieces.samples):,} answers "
+        "came out the same and stand last."
+    )
+    shown = [_sample(sample) for sample in [*apart, *same][:SHOWN]]
     rest = len(pieces.samples) - len(shown)
     more = joined(*shown[OPEN:], tag("p", f"{rest:,} more in samples.jsonl") if rest else "")
     folded = tag("details", tag("summary", f"{len(shown[OPEN:])} more"), more) if more else ""
-    return joined(*shown[:OPEN], folded)
+    return joined(tag("p", note, class_="note"), *shown[:OPEN], folded)
 
 
 def _sample(sample: dict[str, Any]) -> Markup:
@@ -183,10 +212,12 @@ def suspects(pieces: Pieces) -> Markup:
     """The pairs that speak most against their label, and where they stand."""
     if pieces.suspects:
         shown, rest = pieces.suspects[:SUSPECTS], len(pieces.suspects) - SUSPECTS
+        of = number(pieces.search.get("pairs"), ",")
         note = (
-            f"{len(pieces.suspects):,} pairs, each scored by a policy that was not trained on it, "
-            "the strongest first. Read them: where you agree that the label is wrong, leave them "
-            "out with python -m data_tools.convert … --exclude-rows suspects.jsonl."
+            f"{len(pieces.suspects):,}{f' of {of}' if of else ''} pairs where a policy that was "
+            "not trained on the pair clearly prefers the other answer, the strongest first. Some "
+            "will be its mistakes and not the label's. What a person finds wrong is left out by "
+            "convert's option --exclude-rows."
         )
     else:
         shown, rest = a_list(judged(pieces).get("against_label")), 0
@@ -196,10 +227,11 @@ def suspects(pieces: Pieces) -> Markup:
         )
     if not shown:
         return Markup()
+    crowds = [tag("p", line, class_="warning") for line in a_list(pieces.search.get("crowds"))]
     parts = [_suspect(a_dict(one)) for one in shown]
     more = joined(*parts[OPEN:], tag("p", f"{rest:,} more in suspects.jsonl") if rest > 0 else "")
     folded = tag("details", tag("summary", f"{len(parts[OPEN:])} more"), more) if more else ""
-    return joined(tag("p", note, class_="note"), *parts[:OPEN], folded)
+    return joined(tag("p", note, class_="note"), *crowds, *parts[:OPEN], folded)
 
 
 def _suspect(pair: dict[str, Any]) -> Markup:
@@ -215,4 +247,5 @@ def _suspect(pair: dict[str, Any]) -> Markup:
 
 def said(words: Any) -> Markup:
     """Text of data or a model, set apart so that marks of direction in it turn nothing round."""
-    return tag("p", words, class_="said", dir="auto")
+    # An answer begins with the space that parts it from its prompt.
+    return tag("p", str(words).removeprefix(" "), class_="said", dir="auto")

@@ -25,6 +25,8 @@ class Pieces:
     """What eval.json holds."""
     samples: list[dict[str, Any]]
     suspects: list[dict[str, Any]]
+    search: dict[str, Any]
+    """What suspects.json holds of how they were found."""
     config: str
     conversions: dict[str, dict[str, Any]]
     """By dataset, of those that were converted, the figures of report.json."""
@@ -41,6 +43,7 @@ def read_pieces(directory: Path, run: dict[str, Any] | None = None) -> Pieces:
         found=read_object(directory / "eval.json"),
         samples=read_lines(directory / "samples.jsonl"),
         suspects=read_lines(directory / "suspects.jsonl"),
+        search=read_object(directory / "suspects.json"),
         config=_read(directory / "config.resolved.yaml"),
         conversions=_conversions(directory, [paths] if isinstance(paths, str) else a_list(paths)),
     )

@@ -29,6 +29,9 @@ WORDS = (
     ("log-ratio", "log-probability of an answer under the policy less under the reference, nats"),
     ("KL", "how far the policy has moved, measured on its own answers; 0 is not at all"),
     ("held out", "pairs of prompts that were not trained on"),
+    ("token", "a piece of text as the model reads it, a word or less"),
+    ("nat", "the unit of log-probabilities: an answer 1 nat likelier is 2.7 times as likely"),
+    ("beta", "how strongly the policy is held to its reference; lower lets it move further"),
 )
 
 
@@ -52,29 +55,46 @@ def page(pieces: Pieces) -> str:
         tag("h1", title),
         _verdict(pieces),
         evaluation.findings(found),
+        _left_out(pieces),
         _warnings(pieces),
         _tiles(pieces),
         _section("Does it prefer as people did?", evaluation.preferences(found)),
+        _section("Labels to look at", evaluation.suspects(pieces)),
         _section("How far did it move?", evaluation.distance(found)),
         _section("Judged by others", evaluation.verdicts(found)),
         _section("Samples", evaluation.samples(pieces)),
-        _section("Labels to look at", evaluation.suspects(pieces)),
         _section("Training", _curves(pieces.metrics)),
         _section("Data", _data(pieces)),
-        _section("Words", _words() if found or pieces.metrics else ""),
-        _section("Figures", evaluation.all_figures(found)),
-        _section("Versions", table(pieces.run.get("versions"))),
-        _section("Config", tag("pre", pieces.config) if pieces.config else ""),
+        _section("More", _more(pieces, found)),
     )
     body = tag("body", tag("main", *parts))
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'
 
 
 def _verdict(pieces: Pieces) -> Markup:
-    verdict = str(pieces.run.get("verdict") or "no finished run stands here")
-    first, stop, rest = verdict.partition(". ")
-    inside = joined(tag("b", first + stop.strip()), tag("span", rest) if rest else "")
+    """What came out, by the held-out pairs where they were evaluated, then how training went."""
+    training = str(pieces.run.get("verdict") or "no finished run stands here")
+    first = a_dict(next(iter(a_list(judged(pieces).get("findings"))), None)).get("text")
+    if first:
+        inside = joined(tag("b", evaluation.sentence(first)), tag("span", f"Training {training}"))
+    else:
+        head, stop, rest = training.partition(". ")
+        inside = joined(tag("b", head + stop.strip()), tag("span", rest) if rest else "")
     return tag("p", inside, class_="verdict", dir="auto")
+
+
+def _left_out(pieces: Pieces) -> Markup:
+    """What the conversion could not use, in a sentence for each dataset."""
+    lines = []
+    for path, report in pieces.conversions.items():
+        read, kept = (
+            a_dict(report.get(n)).get(w) for n, w in (("records", "read"), ("pairs", "kept"))
+        )
+        reasons = a_dict(report.get("reasons"))
+        if reasons and number(read, ",") and number(kept, ","):
+            said_of = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
+            lines.append(f"{path}: {read:,} records read, {kept:,} pairs kept; left out: {said_of}")
+    return joined(*(tag("p", line, class_="note", dir="auto") for line in lines))
 
 
 def _tiles(pieces: Pieces) -> Markup:
@@ -84,21 +104,26 @@ def _tiles(pieces: Pieces) -> Markup:
     loss = [number(figures.get(name), ".4f") for name in ("first_loss", "loss")]
     shown = [
         (f"{pairs} accuracy", bounded(found, "reward_accuracy", ".3f")),
-        (f"{pairs} margin", number(found.get("reward_margin"), ".3f")),
-        ("KL a sequence", bounded(found, "kl_per_sequence", ".2f", " nats")),
-        ("length ratio", number(found.get("length_ratio"), ".2f")),
+        (f"{pairs} margin", bounded(found, "reward_margin", ".3f")),
+        ("KL, nats an answer", bounded(found, "kl_per_sequence", ".2f")),
+        ("length ratio", bounded(found, "length_ratio", ".2f")),
         ("win rate", bounded(a_dict(found.get("win_rate")), "win_rate", ".3f")),
-        ("loss", " → ".join(loss) if all(loss) else ""),
-        ("reward accuracy", number(figures.get("reward_accuracy"), ".3f")),
-        ("reward margin", number(figures.get("reward_margin"), ".3f")),
-        ("log-ratio chosen", number(figures.get("chosen_log_ratio"), "+.2f", " nats")),
-        ("log-ratio rejected", number(figures.get("rejected_log_ratio"), "+.2f", " nats")),
+        ("training loss", " → ".join(loss) if all(loss) else ""),
+        ("training accuracy", number(figures.get("reward_accuracy"), ".3f")),
+        ("training margin", number(figures.get("reward_margin"), ".3f")),
+        ("training log-ratio, chosen", number(figures.get("chosen_log_ratio"), "+.2f")),
+        ("training log-ratio, rejected", number(figures.get("rejected_log_ratio"), "+.2f")),
         ("pairs trained on", number(data.get("train"), ",")),
-        ("steps", number(run.get("steps"), ",")),
-        ("time", number(run.get("seconds"), ",.0f", " s")),
+        ("steps, seconds", _steps(run)),
     ]
     tiles = [_tile(name, value) for name, value in shown if value]
     return tag("div", *tiles, class_="tiles") if tiles else Markup()
+
+
+def _steps(run: dict[str, Any]) -> str:
+    return ", ".join(
+        filter(None, (number(run.get("steps"), ","), number(run.get("seconds"), ",.0f")))
+    )
 
 
 def _tile(name: str, value: str) -> Markup:
@@ -139,8 +164,9 @@ def _curves(metrics: list[dict[str, Any]]) -> Markup:
     if not any(charts):
         return Markup()
     note = (
-        "Dashed: the loss of a policy that prefers nothing (ln 2), a coin, and nought. That both "
-        "rewards fall is usual; what the loss asks for is the gap between them."
+        "Dashed: where a policy stands that prefers nothing, a loss of ln 2 = 0.69, an accuracy of "
+        "50 % and a margin of 0. What the loss asks for is the gap between the two rewards; both "
+        "may fall."
     )
     return joined(tag("p", note, class_="note"), tag("div", *charts, class_="charts"))
 
@@ -148,8 +174,12 @@ def _curves(metrics: list[dict[str, Any]]) -> Markup:
 def _data(pieces: Pieces) -> Markup:
     data = dict(a_dict(pieces.run.get("data")))
     fits = {split: a_dict(fit) for split, fit in a_dict(data.pop("fit", None)).items()}
+    said_of = {
+        split: {name: value for name, value in fit.items() if value not in (0, "", False)}
+        for split, fit in fits.items()
+    }
     notes = map(said, a_list(pieces.run.get("notes")))
-    parts = [table(data), *notes, columns(fits)]
+    parts = [table(data), *notes, columns(said_of)]
     if fits:
         parts.append(tag("small", "pairs; lengths in tokens: at 50, 95, 99 % and the longest"))
     for path, report in pieces.conversions.items():
@@ -157,10 +187,21 @@ def _data(pieces: Pieces) -> Markup:
     return joined(*parts)
 
 
+def _more(pieces: Pieces, found: dict[str, Any]) -> Markup:
+    """What few will look for, folded."""
+    folds = (
+        ("what the words mean", _words() if found or pieces.metrics else ""),
+        ("every figure of eval.json", evaluation.all_figures(found)),
+        ("versions", table(pieces.run.get("versions"))),
+        ("config", tag("pre", pieces.config) if pieces.config else ""),
+    )
+    return joined(
+        *(tag("details", tag("summary", name), inside) for name, inside in folds if inside)
+    )
+
+
 def _words() -> Markup:
-    terms = (joined(tag("dt", word), tag("dd", meaning)) for word, meaning in WORDS)
-    inside = tag("dl", *terms)
-    return tag("details", tag("summary", "what the words mean"), inside)
+    return tag("dl", *(joined(tag("dt", word), tag("dd", means)) for word, means in WORDS))
 
 
 def _section(title: str, inside: str) -> Markup:

@@ -3,8 +3,10 @@
 A policy flatters what it was trained on, wrong labels too, so a pair is judged by the other half's.
 """
 
+import contextlib
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ import xxhash
 from datasets import Dataset, DatasetDict
 
 from dpo_wrap.atomic import clear_own, make_own
-from dpo_wrap.errors import DataError
+from dpo_wrap.errors import ConfigError, DataError, ModelError
 from dpo_wrap.judging.evaluation import Request, evaluate_run
+from dpo_wrap.judging.examples import kept_columns, with_kept
 from dpo_wrap.judging.trained import trained_settings
 from dpo_wrap.loading.data import KEPT, Splits, load_splits
 from dpo_wrap.running.session import say, train
@@ -48,9 +51,16 @@ def scored_apart(settings: Settings, stop: Stop) -> tuple[pd.DataFrame, dict[str
             )
         rows = [[row for row, its in enumerate(folds) if its == fold] for fold in (0, 1)]
         work = _workplace(settings, splits, out)
-        halves = [_stored(work / f"half-{n + 1}", splits, rows[n]) for n in (0, 1)]
-        whole = {"train": splits.train} | ({} if splits.test is None else {"test": splits.test})
-        tables = list(_scored(settings, stop, work, halves, rows, "test" in whole))
+        try:
+            halves = [_stored(work / f"half-{n + 1}", splits, rows[n]) for n in (0, 1)]
+            whole = {"train": splits.train} | ({} if splits.test is None else {"test": splits.test})
+            tables = list(_scored(settings, stop, work, halves, rows, "test" in whole))
+        except (ConfigError, DataError, ModelError):
+            # Refused: the same command will not go on from here.
+            clear(settings)
+            with contextlib.suppress(OSError):
+                out.rmdir()
+            raise
         # Read into memory: what the rows were mapped from is gone with the folder.
         whole = {name: Dataset.from_list(split.to_list()) for name, split in whole.items()}
     return _with_kept(_joined(tables), whole), whole
@@ -58,8 +68,12 @@ def scored_apart(settings: Settings, stop: Stop) -> tuple[pd.DataFrame, dict[str
 
 def clear(settings: Settings) -> None:
     """Remove the two runs and their data."""
-    for folder in Path(settings.output_dir).expanduser().glob(f"{PART}-*"):
+    for folder in _workplaces(Path(settings.output_dir).expanduser()):
         clear_own(folder)
+
+
+def _workplaces(out: Path) -> list[Path]:
+    return [path for path in out.glob(f"{PART}-*") if path.is_dir()]
 
 
 def fold_of(prompt: Any) -> int:
@@ -78,24 +92,41 @@ def _scored(
     for number, half in enumerate(halves):
         other = 1 - number
         say(f"half {number + 1} of 2: training on {len(rows[number]):,} pairs")
-        run = work / f"run-{number + 1}"
         own = dataclasses.replace(
             settings,
             dataset_path=(str(half),),
-            output_dir=str(run),
+            output_dir=str(work / f"run-{number + 1}"),
             trl=_as_long(settings),
             metrics=(),
         )
-        stop.waits = False
-        train(own, "auto", stop, brief=True)
-        stop.waits = False
+        _train(own, stop)
         asked = dataclasses.replace(own, dataset_path=(str(halves[other]),))
         found = evaluate_run(trained_settings(asked, None), Request("train", samples=0)).examples
         # The places of the half, in the whole split.
         yield found.assign(split="train", row=[rows[other][row] for row in found["row"]])
         if tests:
-            found = evaluate_run(trained_settings(own, None), Request("test", samples=0)).examples
-            yield found.assign(split="test")
+            try:
+                found = evaluate_run(trained_settings(own, None), Request("test", samples=0))
+            except DataError as error:
+                # A run needs no test split, so one of which nothing is left stops nothing here.
+                say(f"the test split is not scored: {error}")
+                continue
+            yield found.examples.assign(split="test")
+
+
+def _train(settings: Settings, stop: Stop) -> None:
+    """Train a half, or go on with it; what cannot be gone on with is nobody's, and starts anew."""
+    begun = Path(settings.output_dir)
+    standing = begun.exists()
+    stop.waits = False
+    try:
+        train(settings, "auto", stop, brief=True)
+    except ConfigError:
+        if not standing:
+            raise
+        shutil.rmtree(begun)
+        train(settings, "auto", stop, brief=True)
+    stop.waits = False
 
 
 def _as_long(settings: Settings) -> dict[str, Any]:
@@ -118,13 +149,12 @@ def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _with_kept(scored: pd.DataFrame, splits: dict[str, Dataset]) -> pd.DataFrame:
-    for name in (name for name in splits["train"].column_names if name.startswith(KEPT)):
-        bare = name.removeprefix(KEPT)
-        values = {split: rows[name] for split, rows in splits.items()}
-        places = zip(scored["split"], scored["row"], strict=True)
-        column = [values[split][row] for split, row in places]
-        scored[name if bare in scored else bare] = column
-    return scored
+    values = {split: kept_columns(rows) for split, rows in splits.items()}
+    places = list(zip(scored["split"], scored["row"], strict=True))
+    return with_kept(
+        scored,
+        {name: [values[split][name][row] for split, row in places] for name in values["train"]},
+    )[0]
 
 
 def _workplace(settings: Settings, splits: Splits, out: Path) -> Path:
@@ -132,7 +162,7 @@ def _workplace(settings: Settings, splits: Splits, out: Path) -> Path:
     keys = [settings.own(), dict(settings.trl), settings.lora and dict(settings.lora)]
     text = json.dumps([splits.fingerprint, *keys], sort_keys=True, default=str)
     work = out / f"{PART}-{xxhash.xxh3_64_hexdigest(text.encode())[:8]}"
-    for folder in out.glob(f"{PART}-*"):
+    for folder in _workplaces(out):
         if folder != work:
             clear_own(folder)
     make_own(work)
@@ -140,11 +170,15 @@ def _workplace(settings: Settings, splits: Splits, out: Path) -> Path:
 
 
 def _stored(folder: Path, splits: Splits, rows: list[int]) -> Path:
-    if not (folder / "dataset_dict.json").is_file():
+    """A half with the test split, as a dataset that is there whole or not at all."""
+    if not folder.is_dir():
         half = {"train": _bare(splits.train).select(rows)}
         if splits.test is not None:
             half["test"] = _bare(splits.test)
-        DatasetDict(half).save_to_disk(str(folder))
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        DatasetDict(half).save_to_disk(str(part))
+        part.rename(folder)
     return folder
 
 
