@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_tools import odd, rules, votes
@@ -11,7 +11,7 @@ from data_tools.formats import fitting
 from data_tools.formats.cells import unfold
 from data_tools.formats.repeats import without_prompt
 from data_tools.formats.shape import Format, Meaning, tidy_key, tidy_keys
-from data_tools.keys import judged_key
+from data_tools.keys import judged_key, pair_key, prompt_key
 from data_tools.record import Fault, Judged, Pair, Part, Place, Raw, Reject, clip, first_fault
 
 _MEDIA = ("images", "videos", "audios")
@@ -92,7 +92,10 @@ def ruled(part: Pair | Part | Fault, place: Place, task: Task) -> Pair | Part | 
     """A pair, or the first rule that it breaks; parts and faults as they are."""
     if not isinstance(part, Pair):
         return part
-    return rules.check(part, str(place), task.limits) or part
+    fault = rules.check(part, str(place), task.limits)
+    if fault is not None and fault.reason == "excluded":
+        return replace(fault, comparison=pair_key(part, prompt_key(part.prompt)))
+    return fault or part
 
 
 def warned(results: tuple) -> tuple[tuple[str, ...], ...]:

@@ -239,6 +239,8 @@ def _settle(checked: block.Checked, settlement: settle.Settlement, finder) -> No
         if isinstance(result, Pair):
             settlement.add(result)
             finder.add(result)
+        elif isinstance(result, Fault) and result.comparison:
+            settlement.exclude(result.comparison, checked.place)
 
 
 def _checked(

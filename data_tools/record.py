@@ -77,6 +77,8 @@ class Fault:
 
     reason: str
     detail: str
+    comparison: tuple[bytes, bool] | None = None
+    """Of a pair that was excluded: its key and which way it went, since its repeats go with it."""
 
     def __post_init__(self):
         assert self.reason in REASONS, self.reason

@@ -5,7 +5,7 @@ import xxhash
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import Fault, Pair, Place
 
-TRAIN, TEST, CONTRADICTORY, DUPLICATE = range(4)
+TRAIN, TEST, CONTRADICTORY, DUPLICATE, EXCLUDED = range(5)
 _FORWARD, _BACKWARD = 1, 2
 
 
@@ -16,7 +16,9 @@ class Settlement:
         self._threshold = int(test_size * (1 << 128))
         self._salt = f"{seed}:".encode()
         self._keys: list[bytes] = []
+        self._way = bytearray()  # of each pair
         self._ways: dict[bytes, int] = {}
+        self._excluded: dict[tuple[bytes, int], Place] = {}
         self._prompts: list[bytes] = []
 
     def add(self, pair: Pair) -> None:
@@ -24,7 +26,13 @@ class Settlement:
         key, forward = pair_key(pair, prompt)
         self._keys.append(key)
         self._prompts.append(prompt)
-        self._ways[key] = self._ways.get(key, 0) | (_FORWARD if forward else _BACKWARD)
+        self._way.append(_FORWARD if forward else _BACKWARD)
+        self._ways[key] = self._ways.get(key, 0) | self._way[-1]
+
+    def exclude(self, comparison: tuple[bytes, bool], place: Place) -> None:
+        """A pair that --exclude-rows lists; wherever else the same pair stands, it goes too."""
+        key, forward = comparison
+        self._excluded.setdefault((key, _FORWARD if forward else _BACKWARD), place)
 
     def in_test(self, prompt: bytes) -> bool:
         """Whether a prompt's salted hash falls below the test share; no row order plays a part."""
@@ -36,8 +44,14 @@ class Settlement:
         verdicts, seen = bytearray(len(self._keys)), set()
         prompts: tuple[set[bytes], set[bytes]] = (set(), set())
         repeated = set()
+        for key, way in self._excluded:
+            # What is left of a comparison no longer contradicts it.
+            self._ways[key] = self._ways.get(key, 0) & ~way
         for index, (key, prompt) in enumerate(zip(self._keys, self._prompts, strict=True)):
-            if self._ways[key] == _FORWARD | _BACKWARD:
+            if (key, self._way[index]) in self._excluded:
+                verdicts[index] = EXCLUDED
+                repeated.add(key)
+            elif self._ways[key] == _FORWARD | _BACKWARD:
                 verdicts[index] = CONTRADICTORY
                 repeated.add(key)
             elif key in seen:
@@ -58,7 +72,8 @@ class Settlement:
             "shared": len(prompts[TRAIN] & prompts[TEST]),
         }
         keys = {i: key for i, key in enumerate(self._keys) if key in repeated} if repeated else {}
-        return Settled(verdicts, keys, counts, notes)
+        excluded = {key: place for (key, _), place in self._excluded.items()}
+        return Settled(verdicts, keys, counts, notes, excluded)
 
 
 class Settled:
@@ -70,7 +85,9 @@ class Settled:
         keys: dict[int, bytes],
         prompts: dict[str, int],
         notes: list[str],
+        excluded: dict[bytes, Place],
     ):
+        self._excluded = excluded
         self.prompts, self.notes = prompts, notes
         self._verdicts, self._keys, self._index = verdicts, keys, -1
         self._first: dict[bytes, Place] = {}  # of pairs that are not alone
@@ -79,7 +96,8 @@ class Settled:
         """The split of the next pair, or why it goes after all."""
         self._index += 1
         verdict, key = self._verdicts[self._index], self._keys.get(self._index)
-        first = self._first.setdefault(key, place) if key else place
+        kept = verdict != EXCLUDED
+        first = self._first.setdefault(key, place) if key and kept else place
         if verdict == CONTRADICTORY:
             where = "further on" if first is place else f"at {first} or beside it"
             return Fault(
@@ -87,6 +105,9 @@ class Settled:
                 f"the same two answers to this prompt are also judged the other way, {where}; "
                 "decide which is right and drop the other",
             )
+        if verdict == EXCLUDED:
+            listed = self._excluded[key]
+            return Fault("excluded", f"the same pair as {listed}, which --exclude-rows lists")
         if verdict == DUPLICATE:
             return Fault("duplicate", f"the same pair stands at {first}, which is kept")
         return "test" if verdict == TEST else "train"

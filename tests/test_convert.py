@@ -333,3 +333,27 @@ def test_convert_is_a_function_too(tmp_path):
 def test_every_sample_that_is_shipped_converts(path, capsys):
     assert main([str(path), "--check"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_excluded_pair_takes_its_repeats_along_and_frees_what_it_contradicted(
+    convert_file, tmp_path, workers
+):
+    def pair(prompt, chosen, rejected):
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+    records = [
+        *(pair("P", "good", "bad"), pair("Q", "bad", "good"), pair("Q", "bad ", "good")),
+        *(pair("R", "bad", "good"), pair("R", "good", "bad"), pair("S", "good", "bad")),
+    ]
+    (tmp_path / "wrong.jsonl").write_text(
+        '{"source": "raw.jsonl:2"}\n{"source": "raw.jsonl:4"}\n', "utf-8"
+    )
+    done = convert_file(records, "--exclude-rows", "wrong.jsonl", "--workers", workers)
+    assert [row["source"] for row in done.rows] == ["raw.jsonl:1", "raw.jsonl:5", "raw.jsonl:6"]
+    assert [(item["line"], item["reason"]) for item in done.rejects] == [
+        (line, "excluded") for line in (2, 3, 4)
+    ]
+    assert done.rejects[1]["detail"] == "the same pair as raw.jsonl:2, which --exclude-rows lists"
+    assert done.report["pairs"] == {"made": 6, "kept": 3, "rejected": 3}
+    assert done.report["reasons"] == {"excluded": 3}

@@ -64,7 +64,7 @@ def test_a_run_that_did_well_is_said_to_have_with_what_would_score_without_it():
         ({"reward_accuracy": 0.3, "reward_accuracy_interval": [0.2, 0.4]}, "the wrong way round"),
         ({"baselines__longer": {"accuracy": 0.77}}, "no better than always taking the longer"),
         ({"baselines__shorter": {"accuracy": 0.9}}, "no better than always taking the shorter"),
-        ({"baselines__reference": {"accuracy": 0.79}}, "no better than taking what the untrained model finds likelier"),
+        ({"baselines__reference": {"accuracy": 0.79}}, "what the untrained model finds likelier"),
         ({"first_answer": {"accuracy": 0.1}}, "no better than always taking the last answer"),
         ({"caution": "only 12 prompts"}, "only 12 prompts"),
         ({"length_matched__accuracy": 0.5}, "much of what it learned is length"),

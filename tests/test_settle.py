@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from data_tools.keys import prompt_key
+from data_tools.keys import pair_key, prompt_key
 from data_tools.record import Fault, Pair, Place
 from data_tools.settle import Settlement
 
@@ -43,6 +43,36 @@ def test_the_first_of_equal_pairs_stays_and_later_ones_name_it():
     settled = settle(pairs)
     told = [settled.next(Place("f", i, i)) for i in range(1, len(pairs) + 1)]
     assert told[3].detail == "the same pair stands at f:1, which is kept"
+
+
+def comparison(pair):
+    return pair_key(pair, prompt_key(pair.prompt))
+
+
+def test_the_same_pair_as_an_excluded_one_goes_wherever_it_stands():
+    pairs = [Pair("P", "a", "b"), Pair("P", "a ", "b"), Pair("P", "a", "c"), Pair("Q", "a", "b")]
+    settlement = Settlement(0.0, 0)
+    for pair in pairs:
+        settlement.add(pair)
+    settlement.exclude(comparison(pairs[0]), Place("f", 9, 9))
+    settled = settlement.finish()
+    found = [settled.next(Place("f", i, i)) for i in range(1, 5)]
+    assert [getattr(item, "reason", item) for item in found] == [
+        *("excluded", "excluded", "train", "train")
+    ]
+    assert found[1].detail == "the same pair as f:9, which --exclude-rows lists"
+
+
+def test_what_an_excluded_pair_contradicted_stays():
+    right, wrong = Pair("P", "a", "b"), Pair("P", "b", "a")
+    settlement = Settlement(0.0, 0)
+    for pair in (right, wrong, right):
+        settlement.add(pair)
+    settlement.exclude(comparison(wrong), Place("f", 9, 9))
+    settled = settlement.finish()
+    found = [settled.next(Place("f", i, i)) for i in range(1, 4)]
+    assert [getattr(item, "reason", item) for item in found] == ["train", "excluded", "duplicate"]
+    assert found[2].detail == "the same pair stands at f:1, which is kept"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from dpo_wrap.page.curves import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from dpo_wrap.page.markup import Markup, joined, tag
 
-LABEL, ROW, THICK = 132, 26, 12
+LABEL, ROW, THICK = 144, 26, 12
 """Room for names, height of a line and of its bar, in the units of WIDTH."""
-VALUE, LETTERS = 54, 22
+VALUE, LETTERS = 54, 24
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def rows(names: list[str], values: list[list[str]]) -> Markup:
         return Markup()
     head = tag("tr", *(tag("th", name, scope="col") for name in names))
     lines = [tag("tr", *(tag("td", value) for value in line)) for line in values]
-    return tag("div", tag("table", tag("thead", head), *lines), class_="wide")
+    return tag("div", tag("table", tag("thead", head), *lines), class_="wide lines")
 
 
 def _flat(figures: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
