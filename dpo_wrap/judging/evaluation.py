@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
+from trl import DPOConfig
 
 from dpo_wrap import conversions
 from dpo_wrap.errors import DataError
@@ -55,66 +56,80 @@ class Evaluation:
     examples: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What was scored and sampled, before figures are made of it."""
+
+    examples: pd.DataFrame
+    kept: dict[str, list[str | None]]
+    worst: list[dict[str, Any]]
+    """The pairs that speak most against their label, as text."""
+    answered: list[dict[str, Any]]
+    """Numbers of each sampled answer."""
+    samples: list[dict[str, Any]]
+
+
 def evaluate_run(settings: Settings, request: Request) -> Evaluation:
     """Judge the model in output_dir by the data and metrics of `settings`. Raises DpoWrapError."""
     modules = metrics.load_metrics(settings)
     config = load_config(settings)
     dpo = build_arguments(settings, config, load_adapter_config(settings)).dpo
+    asked = _asked(settings, request, config, dpo)
+    changes = metrics.score_samples(settings, modules, asked.samples) if asked.samples else []
+    each = {f"{c.name}_{who}": values for c in changes for who, values in c.each.items()}
+    examples, kept = with_kept(with_answers(asked.examples, asked.answered, each), asked.kept)
+    figures = {
+        "split": request.split,
+        "dataset": list(settings.dataset_path),
+        **preferences.pair_figures(examples, dpo.beta),
+        **answers.answer_figures(asked.answered),
+        **_conversion(settings, request.split),
+        "beta": dpo.beta,
+        "slices": _slices(settings.dataset_path, examples, dpo.beta),
+        "groups": preferences.groups(examples, dpo.beta, kept),
+        "against_label": asked.worst,
+        "samples": len(asked.samples),
+        "max_new_tokens": request.max_new_tokens,
+        "seed": request.seed,
+        "metrics": {change.name: change.figures() for change in changes},
+    }
+    return Evaluation(figures | {"findings": findings(figures)}, asked.samples, examples)
+
+
+def _asked(settings: Settings, request: Request, config: Any, dpo: DPOConfig) -> _Asked:
+    """Score every pair of the split with both models, and let both answer some prompts."""
     with _rows(settings, request.split) as rows:
         judged = load_judged(settings, dpo.device)
         tokens, fit = tokenize(settings, rows, request.split, judged.tokenizer, dpo, config)
         for line in spoken(request.split, fit, dpo.max_length, settings.overlength):
             print(line, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
-        examples = table(tokens, scores, dpo.beta, settings.dataset_path)
-        kept = kept_columns(tokens)
-        # TRL adds ends of text to what it tokenises, so texts are those of the rows before.
-        places = examples["row"].tolist()
-        worst = preferences.worst(examples)
-        against = [_texts(rows[row]) for row in worst["row"]]
-        room = _room(config, request)
-        prompts = sampling.choose_prompts(
-            tokens["prompt_ids"], places, request.samples, request.seed, room
+        examples, kept = (
+            table(tokens, scores, dpo.beta, settings.dataset_path),
+            kept_columns(tokens),
         )
-        if request.samples and (skipped := _too_long(tokens["prompt_ids"], room, request)):
+        prompts, room = tokens["prompt_ids"], _room(config, request)
+        if request.samples and (skipped := _too_long(prompts, room, request)):
             print(skipped, file=sys.stderr)
-        asked = {place: _texts(rows[places[place]]) for place in prompts}
+        chosen = sampling.choose_prompts(
+            prompts, examples["row"].tolist(), request.samples, request.seed, room
+        )
+        # TRL adds ends of text to what it tokenises, so texts are those of the rows before.
+        pairs = {row: _texts(rows[row]) for row in chosen}
+        worst = [
+            _texts(rows[row["row"]]) | {"reward_margin": row["reward_margin"]}
+            for row in preferences.worst(examples).to_dict("records")
+        ]
     stops = stop_ids(judged.tokenizer)
     sampled = sampling.sample_answers(
-        judged, prompts, dpo, stops, request.max_new_tokens, request.seed
+        judged, chosen, dpo, stops, request.max_new_tokens, request.seed
     )
     answered = answers.answer_rows(sampled, stops)
     samples = [
-        _sample(judged.tokenizer, sample, row, asked[sample.row])
-        for sample, row in zip(sampled, answered, strict=True)
+        _sample(judged.tokenizer, sample, figures, pairs[sample.row])
+        for sample, figures in zip(sampled, answered, strict=True)
     ]
-    changes = metrics.score_samples(settings, modules, samples) if samples else []
-    answered = [row | {"row": places[row["row"]]} for row in answered]
-    examples = with_answers(
-        examples,
-        answered,
-        {f"{c.name}_{who}": values for c in changes for who, values in c.each.items()},
-    )
-    examples, kept_names = with_kept(examples, kept)
-    figures = {
-        "split": request.split,
-        "dataset": list(settings.dataset_path),
-        **preferences.pair_figures(examples, dpo.beta),
-        **answers.answer_figures(answered),
-        **_conversion(settings, request.split),
-        "beta": dpo.beta,
-        "slices": _slices(settings.dataset_path, examples, dpo.beta),
-        "groups": preferences.groups(examples, dpo.beta, kept_names),
-        "against_label": [
-            text | {"reward_margin": margin}
-            for text, margin in zip(against, worst["reward_margin"].tolist(), strict=True)
-        ],
-        "samples": len(sampled),
-        "max_new_tokens": request.max_new_tokens,
-        "seed": request.seed,
-        "metrics": {change.name: change.figures() for change in changes},
-    }
-    return Evaluation(figures | {"findings": findings(figures)}, samples, examples)
+    return _Asked(examples, kept, worst, answered, samples)
 
 
 @contextlib.contextmanager

@@ -31,23 +31,23 @@ class Sampled:
 
 def choose_prompts(
     prompts: Sequence[list[int]],
-    names: Sequence[int],
+    rows: Sequence[int],
     count: int,
     seed: int,
     room: int | None,
 ) -> dict[int, list[int]]:
-    """At most `count` distinct prompts of at most `room` ids, by their place in `prompts`.
+    """At most `count` distinct prompts of at most `room` ids, by their row.
 
-    Drawn without replacement by the seed and each row's name alone, so that of two runs that keep
+    Drawn without replacement by the seed and each row's number alone, so that of two runs that keep
     other rows the same prompts are asked wherever both have them.
     """
     first: dict[tuple[int, ...], int] = {}
-    for row, prompt in enumerate(prompts):
+    for row, prompt in zip(rows, prompts, strict=True):
         if room is None or len(prompt) <= room:
             first.setdefault(tuple(prompt), row)
-    lot = {row: random.Random(f"{seed} {names[row]}").random() for row in first.values()}
-    drawn = sorted(lot, key=lot.__getitem__)[:count]
-    return {row: prompts[row] for row in sorted(drawn)}
+    lot = {row: random.Random(f"{seed} {row}").random() for row in first.values()}
+    drawn = set(sorted(lot, key=lot.__getitem__)[:count])
+    return {row: list(prompt) for prompt, row in first.items() if row in drawn}
 
 
 def sample_answers(
