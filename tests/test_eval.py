@@ -722,3 +722,44 @@ def test_a_difference_of_wins_stays_within_what_shares_can_be(trained):
 
     wins = paired(of(True), of(False))["reward_accuracy"]
     assert wins["difference"] == 1.0 and wins["difference_interval"] == [1.0, 1.0]
+
+
+def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkeypatch):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from dpo_wrap.judging import sampling
+
+    whole, drawn = sampling.sample_answers, []
+
+    def kept(*words):
+        drawn.extend(whole(*words))
+        return drawn
+
+    monkeypatch.setattr(sampling, "sample_answers", kept)
+    found = evaluated(trained, "--samples", "6", "--max-new-tokens", "12")
+    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
+    base = AutoModelForCausalLM.from_pretrained(keys["model_path"])
+    policy = PeftModel.from_pretrained(base, keys["output_dir"]).eval()
+
+    def logp(prompt, answer):
+        with torch.no_grad():
+            scores = policy(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        return sum(scores[len(prompt) + i - 1, token].item() for i, token in enumerate(answer))
+
+    ratios = []
+    for one in drawn:
+        ours = logp(one.prompt_ids, one.policy_ids)
+        with policy.disable_adapter():
+            ratios.append(ours - logp(one.prompt_ids, one.policy_ids))
+    tokens = sum(len(one.policy_ids) for one in drawn)
+    assert len(drawn) == 6 and max(map(abs, ratios)) > 0.01
+    assert found["kl_per_sequence"] == pytest.approx(sum(ratios) / 6, abs=1e-4)
+    assert found["kl_per_token"] == pytest.approx(sum(ratios) / tokens, abs=1e-4)
+    lengths = tokens / sum(len(one.reference_ids) for one in drawn)
+    assert found["length_ratio"] == pytest.approx(lengths)
+    assert found["eos_rate"]["policy"] == sum(one.policy_ids[-1] == 0 for one in drawn) / 6
+    words = [[token for token in one.policy_ids if token] for one in drawn]
+    shares = [len(set(answer)) / len(answer) for answer in words if answer]
+    assert found["distinct_1"]["policy"] == pytest.approx(sum(shares) / len(shares))
