@@ -120,6 +120,7 @@ def write(done: "Evaluation", run: Path) -> None:
 
 def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
     """The win rate that the verdicts make of the run's samples, added to eval.json and the page."""
+    from dpo_wrap.judging.findings import findings
     from dpo_wrap.page.pieces import read_lines, read_object
     from dpo_wrap.page.report import write_page
     from dpo_wrap.win_rate.verdicts import read_verdicts, win_rate
@@ -137,6 +138,7 @@ def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
     if all(record["preference"] is None for record in given):
         raise ConfigError(f"{verdicts}: every preference is null, so nobody has judged; fill it in")
     figures["win_rate"] = win_rate(asked, given)
+    figures["findings"] = findings(figures)
     _write_figures(figures, run)
     write_page(run)
     return figures["win_rate"]
@@ -159,9 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Stop():
             settings = load_settings(config_path(arguments), arguments.overrides)
             settings = trained_settings(settings, arguments.dataset)
-            lines = (
-                _judged(settings, arguments) if arguments.verdicts else _scored(settings, arguments)
-            )
+            work = _scored if arguments.verdicts is None else _judged
+            lines = work(settings, arguments)
     except DpoWrapError as error:
         print(error, file=sys.stderr)
         return error.status

@@ -685,6 +685,7 @@ def test_verdicts_become_a_win_rate_and_nothing_else_is_touched(sampled, tmp_pat
     said = capsys.readouterr().out
     found = figures_of(config)
     assert found.pop("win_rate")["wins"] == len(records) / 2
+    assert len(found.pop("findings")) == len(before.pop("findings")) + 1
     assert found == before
     assert "win rate" in said and f"page {run_of(config)}/report.html" in said
     assert "win rate" in (run_of(config) / "report.html").read_text(encoding="utf-8")
@@ -698,6 +699,7 @@ def test_verdicts_that_are_none_or_of_other_answers_are_refused(sampled, tmp_pat
     record = records[0] | {"output_1": "what nobody wrote", "preference": 1}
     others.write_text(json.dumps(record))
     refused(capsys, str(config), "--verdicts", str(others))
+    assert refused(capsys, str(config), "--verdicts", "")  # an unset variable scores nothing anew
     assert "no such file" in refused(capsys, str(config), "--verdicts", str(tmp_path / "none"))
     assert "--verdicts" not in figures_of(config) and "win_rate" not in figures_of(config)
 

@@ -64,7 +64,7 @@ def test_a_run_that_did_well_is_said_to_have_with_what_would_score_without_it():
         ({"reward_accuracy": 0.3, "reward_accuracy_interval": [0.2, 0.4]}, "the wrong way round"),
         ({"baselines__longer": {"accuracy": 0.77}}, "no better than always taking the longer"),
         ({"baselines__shorter": {"accuracy": 0.9}}, "no better than always taking the shorter"),
-        ({"baselines__reference": {"accuracy": 0.79}}, "what the untrained model finds likelier"),
+        ({"baselines__reference": {"accuracy": 0.79}}, "what the reference finds likelier"),
         ({"first_answer": {"accuracy": 0.1}}, "no better than always taking the last answer"),
         ({"caution": "only 12 prompts"}, "only 12 prompts"),
         ({"length_matched__accuracy": 0.5}, "much of what it learned is length"),
@@ -116,3 +116,25 @@ def test_where_it_is_weakest_by_length_is_said_of_enough_pairs():
 def test_without_pairs_or_samples_nothing_is_said_of_them():
     assert findings({"examples": 0}) == []
     assert not any("nats" in text for _, text in said(samples=0, kl_per_token=None))
+
+
+def win_rate(rate, bounds, bias=0.5, bias_bounds=(0.4, 0.6)):
+    return {
+        "win_rate": rate,
+        "win_rate_interval": bounds,
+        "pairs": 60,
+        "position_bias": bias,
+        "position_bias_interval": bias_bounds,
+    }
+
+
+def test_what_judges_say_is_told_and_how_far_they_go_by_the_place():
+    lines = said(win_rate=win_rate(0.64, [0.55, 0.72]))
+    assert lines[1][0] == "good" and "in 64.0% of 60 prompts, ties as halves" in lines[1][1]
+    assert said(win_rate=win_rate(0.3, [0.2, 0.4]))[1][0] == "warning"
+    assert said(win_rate=win_rate(0.5, [0.4, 0.6]))[1][0] == "neutral"
+    biased = warnings(win_rate=win_rate(0.5, [0.4, 0.6], 0.9, [0.8, 0.95]))
+    assert len(biased) == 1 and biased[0].startswith(
+        "90.0% of the judges' verdicts name the answer"
+    )
+    assert len(said(win_rate=win_rate(None, None))) == len(said())

@@ -11,6 +11,8 @@ LONGER, SHORTER = 1.25, 0.8
 """Length ratios beyond which the policy writes longer or shorter than its reference."""
 ENDS, REPEATS = 0.05, 0.05
 """Shares by which endings and distinct pairs of words may fall."""
+BIASED = 0.1
+"""How far from one half the share of verdicts that name the first answer is worth a warning."""
 ENOUGH = 20
 """Pairs from which a part of them is spoken of."""
 
@@ -21,7 +23,7 @@ def findings(found: dict[str, Any]) -> list[Finding]:
         return []
     return [
         {"tone": tone, "text": text}
-        for part in (_preference, _groups, _length, _ceiling, _writing)
+        for part in (_preference, _won, _groups, _length, _ceiling, _writing)
         for tone, text in part(found)
     ]
 
@@ -51,7 +53,7 @@ def _rules(found: dict[str, Any]) -> dict[str, float]:
     """What needs no training: accuracies of rules, and of the reference by its own likelihood."""
     rules = found["baselines"]
     named = {
-        "taking what the untrained model finds likelier": rules["reference"]["accuracy"],
+        "taking what the reference finds likelier": rules["reference"]["accuracy"],
         "always taking the longer answer": rules["longer"]["accuracy"],
         "always taking the shorter answer": rules["shorter"]["accuracy"],
     }
@@ -81,6 +83,27 @@ def _length(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "neutral",
             f"length is not what carries it: among pairs of like lengths it is right in "
             f"{matched['accuracy']:.1%}{_weakest(matched, accuracy)}",
+        )
+
+
+def _won(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What judges said of its answers, where eval --verdicts took that in."""
+    won = found.get("win_rate")
+    if not won or won["win_rate"] is None:
+        return
+    low, high = won["win_rate_interval"]
+    tone = "good" if low > 0.5 else "warning" if high < 0.5 else "neutral"
+    yield (
+        tone,
+        f"judges take its answer over the reference's in {won['win_rate']:.1%} of "
+        f"{won['pairs']:,} prompts, ties as halves (95 % interval {low:.1%} to {high:.1%})",
+    )
+    bias, bounds = won["position_bias"], won["position_bias_interval"]
+    if bounds and (bounds[0] > 0.5 or bounds[1] < 0.5) and abs(bias - 0.5) > BIASED:
+        yield (
+            "warning",
+            f"{bias:.1%} of the judges' verdicts name the answer that was shown first, so they "
+            "judge the place as well; where both orders disagree it counts as a tie",
         )
 
 
@@ -140,7 +163,7 @@ def _writing(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     kl, ratio = found["kl_per_token"], found["length_ratio"]
     yield (
         "neutral",
-        f"its own answers are {found['kl_per_sequence']:.2f} nats from the untrained model's "
+        f"its own answers are {found['kl_per_sequence']:.2f} nats from those before training "
         f"({kl:.3f} a token), and {ratio:.2f} times as long",
     )
     if ratio > LONGER or ratio < SHORTER:
@@ -150,12 +173,12 @@ def _writing(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if ends["policy"] < ends["reference"] - ENDS:
         yield (
             "warning",
-            f"it finds an end in {ends['policy']:.1%} of its answers, the untrained model in "
+            f"it finds an end in {ends['policy']:.1%} of its answers, its reference in "
             f"{ends['reference']:.1%}: it may have forgotten to stop",
         )
     if None not in repeats.values() and repeats["policy"] < repeats["reference"] - REPEATS:
         yield (
             "warning",
             f"it repeats itself: {repeats['policy']:.1%} of its pairs of tokens are distinct, "
-            f"{repeats['reference']:.1%} of the untrained model's",
+            f"{repeats['reference']:.1%} of its reference's",
         )

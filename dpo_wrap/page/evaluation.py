@@ -49,7 +49,7 @@ def preferences(found: dict[str, Any]) -> Markup:
     named = [
         _bar("this policy", found, "reward_accuracy", "one"),
         _bar("at like lengths", matched, "accuracy", "one"),
-        _bar("untrained model", a_dict(rules.get("reference")), "accuracy"),
+        _bar("before training", a_dict(rules.get("reference")), "accuracy"),
         _bar("always longer (tokens)", a_dict(rules.get("longer")), "accuracy"),
         _bar("always first shown", first, "accuracy"),
         _bar("annotators agree", a_dict(found.get("ceiling")), "share"),
@@ -127,7 +127,7 @@ def distance(found: dict[str, Any]) -> Markup:
     figures = [
         ("KL, nats an answer", bounded(found, "kl_per_sequence", ".2f")),
         ("KL, nats a token", bounded(found, "kl_per_token", ".3f")),
-        ("answers' length over the untrained model's", bounded(found, "length_ratio", ".2f")),
+        ("length of its answers over those before", bounded(found, "length_ratio", ".2f")),
     ]
     changes = []
     for name, change in a_dict(found.get("metrics")).items():
@@ -146,7 +146,7 @@ def distance(found: dict[str, Any]) -> Markup:
         distribution("how much likelier chosen is than rejected, nats", edges, counts),
         tag(
             "div",
-            rows(["of its answers", "untrained", "trained", "change"], changes),
+            rows(["of the answers", "before", "after", "change"], changes),
             rows(["distance", ""], [[name, value] for name, value in figures if value]),
         ),
     )
@@ -155,7 +155,7 @@ def distance(found: dict[str, Any]) -> Markup:
     note = (
         "Left: how many pairs (upwards) lie where; to the right of 0 the chosen answer is the "
         "likelier one. The outermost steps hold all that lies beyond. Distance is 0 for a policy "
-        "that writes as the untrained model does; a few nats an answer are usual."
+        "that writes as it did before training; a few nats an answer are usual."
     )
     return joined(tag("p", note, class_="note"), tag("div", parts, class_="charts"))
 
@@ -201,7 +201,7 @@ def samples(pieces: Pieces) -> Markup:
 def _sample(sample: dict[str, Any]) -> Markup:
     answers = [
         tag("div", tag("small", label), said(sample[who]))
-        for who, label in (("reference", "untrained (reference)"), ("policy", "trained (policy)"))
+        for who, label in (("reference", "before (reference)"), ("policy", "after (policy)"))
         if who in sample
     ]
     prompt = joined(tag("small", "prompt"), said(sample.get("prompt", "")))
