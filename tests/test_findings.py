@@ -70,6 +70,7 @@ def test_a_run_that_did_well_is_said_to_have_with_what_would_score_without_it():
         ({"length_matched__accuracy": 0.5}, "much of what it learned is length"),
         ({"length_matched__accuracy": None}, "cannot be told from a taste for length"),
         ({"length_ratio": 1.6}, "much longer answers"),
+        ({"kl_per_token": 0.48}, "its texts may fall apart"),
         ({"length_ratio": 0.5}, "much shorter answers"),
         ({"eos_rate__policy": 0.4}, "it may have forgotten to stop"),
         ({"distinct_2__policy": 0.5}, "it repeats itself"),

@@ -8,6 +8,7 @@ import torch
 from trl import DPOTrainer
 
 from dpo_wrap.health.drift import Drift
+from dpo_wrap.judging.findings import FAR, NEAR
 
 # Losses that are ln 2 where policy and reference agree: -log sigmoid(0).
 AT_LN_2 = {"sigmoid", "robust", "sigmoid_norm"}
@@ -27,9 +28,6 @@ GENERAL, RISEN = 0.5, 1.05
 FALLEN = 0.5
 """Nats a token that the chosen answers may lose before it is said: each of their tokens has then
 0.61 of the probability that it had."""
-# Nats a token. The quickstart's policy ends at 0.04 and still writes reviews (0.97 well formed); at
-# beta 0.3 and twice the learning rate it ends at 0.37, and every second one falls apart.
-DRIFT_SMALL, DRIFT_LARGE = 0.1, 0.3
 
 
 @dataclass(frozen=True)
@@ -229,9 +227,9 @@ def _drift(drift: Drift | None) -> str | None:
     if drift.per_token is None:
         return f"the KL from the reference was not measured: {drift.missing}"
     kl, where = drift.per_token, f"{drift.answers} chosen answers of {drift.split}"
-    if kl < DRIFT_SMALL:
+    if kl < NEAR:
         word = "small: it still writes much as the reference does"
-    elif kl < DRIFT_LARGE:
+    elif kl < FAR:
         word = "moderate: read samples of both (eval)"
     else:
         word = "large: its texts may fall apart; read samples (eval), raise beta or train less"
