@@ -262,8 +262,8 @@ def write(points: Sequence[Point], out: Path) -> None:
         writer = csv.DictWriter(file, list(asdict(points[0])), lineterminator="\n")
         writer.writeheader()
         for one in points:
-            row = {n: f"{v:.4f}" if isinstance(v, float) else v for n, v in asdict(one).items()}
-            writer.writerow(row)
+            row = {n: "" if v != v else v for n, v in asdict(one).items()}  # NaN: it has none
+            writer.writerow({n: f"{v:.4f}" if isinstance(v, float) else v for n, v in row.items()})
     plot(points, means(points), out / "frontier.png")
 
 

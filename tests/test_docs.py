@@ -1,5 +1,6 @@
 """What the README says exists: commands, options, keys, targets, files and configs."""
 
+import csv
 import re
 import shlex
 from pathlib import Path
@@ -113,3 +114,20 @@ def test_every_requirement_is_pinned_and_earns_its_line():
             if line.startswith(("#", "-r ")):
                 continue
             assert re.fullmatch(r"[a-z0-9-]+==[\w.]+ +# .+", line), line
+
+
+def test_the_proof_has_the_table_that_its_data_make():
+    """docs/proof.md shows what bench.frontier printed, and docs/frontier.csv is behind it."""
+    with (ROOT / "docs/frontier.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    read = {"loss": str, "seed": int, "steps": int}
+    points = [
+        frontier.Point(**{n: read.get(n, float)(value or "nan") for n, value in row.items()})
+        for row in rows
+    ]
+    shown = (ROOT / "docs/proof.md").read_text(encoding="utf-8")
+    assert "\n".join(frontier.table(frontier.means(points))) in shown
+    assert (ROOT / "docs/frontier.png").read_bytes().startswith(b"\x89PNG")
+    losses = {point.loss for point in points}
+    assert losses == {*frontier.BETAS, frontier.SFT, frontier.BEST}
+    assert {point.seed for point in points if point.loss != frontier.BEST} == {1, 2, 3}

@@ -172,10 +172,8 @@ def _writing(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if kl >= FAR:
         yield (
             "warning",
-            (
-                "that is far: its texts may fall apart though it prefers well; read samples, and raise "
-                "beta or train less"
-            ),
+            "that is far: its texts may fall apart though it prefers well; read samples, raise "
+            "beta or train less",
         )
     if ratio > LONGER or ratio < SHORTER:
         word = "longer" if ratio > 1 else "shorter"
