@@ -31,6 +31,7 @@ BETAS = {
     "sigmoid": (0.2, 0.5, 1.0, 2.0, 5.0),
     "ipo": (0.3, 1.0, 3.0, 10.0),
     "hinge": (0.3, 1.0, 3.0, 10.0),
+    "sigmoid+sft": (0.5, 1.0, 2.0, 5.0),
 }
 STEPS = (195, 585)
 """One epoch and three, of every loss and beta."""
@@ -88,7 +89,7 @@ def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: in
         "model_path": work / "model",
         "dataset_path": work / "data",
         "output_dir": run,
-        "loss_type": loss,
+        "loss_type": f"[{loss.replace('+', ', ')}]" if "+" in loss else loss,
         "max_steps": steps,
         "seed": seed,
     }

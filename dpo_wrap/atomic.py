@@ -12,7 +12,8 @@ OWN = ".dpo_wrap"
 
 def write_atomically(path: Path, text: str | bytes) -> None:
     """The file is there whole or not at all, also after a power cut."""
-    part = path.with_name(f"{path.name}.part")
+    # Named for this process, so that it is nobody else's file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             file.write(text.encode() if isinstance(text, str) else text)

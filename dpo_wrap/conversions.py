@@ -16,7 +16,11 @@ def reports(run: Path, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
     for position, path in enumerate(paths):
         part = f"dataset-{position + 1}" if len(paths) > 1 else "dataset"
         given = Path(path).expanduser()
-        if report := _object((given if given.is_dir() else run / part) / "report.json"):
+        try:
+            place = given if given.is_dir() else run / part
+        except OSError:  # no path at all, such as one that is too long
+            continue
+        if report := _object(place / "report.json"):
             found[path] = report
     return found
 

@@ -36,7 +36,10 @@ were refused."""
 
 EVAL, SAMPLES = "eval.json", "samples.jsonl"
 PAGE, TO_JUDGE, EXAMPLES_TABLE = "report.html", "to_judge.jsonl", "examples.parquet"
-ASKED = {"instruction", "policy", "reference"}
+ASKED = ("instruction", "policy", "reference")
+SCORING = ("split", "dataset", "samples", "max_new_tokens", "seed", "against")
+# What findings and the page take for granted of an eval.json that is gone on with.
+NEEDED = {"findings", "steps", "ties", "length_matched", "groups", "samples", "kl_per_token"}
 AGAIN, LESS = "run the same command again", "--set per_device_eval_batch_size=1"
 
 
@@ -127,11 +130,16 @@ def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
 
     run = Path(settings.output_dir)
     figures, samples = read_object(run / EVAL), read_lines(run / SAMPLES)
-    samples = [sample for sample in samples if sample.keys() >= ASKED]
-    if not figures or not samples:
+    samples = [sample for sample in samples if all(isinstance(sample.get(n), str) for n in ASKED)]
+    if not samples or not figures.keys() >= NEEDED:
         raise ModelError(
-            f"{run}: holds no sampled answers to judge; sample some: "
-            f"python -m dpo_wrap.eval {settings.source}"
+            f"{run}: holds no sampled answers to judge, or its {EVAL} is of an older version; "
+            f"evaluate: python -m dpo_wrap.eval {settings.source}"
+        )
+    if figures["steps"] != read_object(run / RUN).get("steps"):
+        raise ModelError(
+            f"{run}: was trained further since the answers were sampled, so the verdicts are on "
+            f"another policy; evaluate again: python -m dpo_wrap.eval {settings.source}"
         )
     asked = [sample | {"prompt": sample["instruction"]} for sample in samples]
     given = read_verdicts(verdicts)
@@ -147,7 +155,10 @@ def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
 def _write_figures(figures: dict[str, Any], run: Path) -> None:
     from dpo_wrap.atomic import write_atomically
 
-    text = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False)
+    except ValueError:
+        raise ModelError(f"{run / EVAL}: holds what is no number; evaluate again") from None
     write_atomically(run / EVAL, text + "\n")
 
 
@@ -174,9 +185,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _judged(settings: Settings, arguments: argparse.Namespace) -> list[str]:
-    """Take the verdicts in; nothing is loaded for it."""
+    """Take the verdicts in; nothing is loaded for it. Raises ConfigError for what it cannot do."""
     from dpo_wrap.judging import summary
 
+    plain = parser().parse_args([settings.source])
+    unread = [n for n in SCORING if getattr(arguments, n) != getattr(plain, n)]
+    if unread:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in unread)
+        raise ConfigError(f"--verdicts scores nothing, so {names} would be ignored; leave it out")
     try:
         found = add_verdicts(settings, arguments.verdicts)
     except OSError as error:

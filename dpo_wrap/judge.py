@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dpo_wrap.atomic import write_atomically
 from dpo_wrap.errors import DpoWrapError, RunError
@@ -144,7 +144,11 @@ def _fields(text: str) -> dict[str, Any]:
 
 
 def ask_all(
-    judge: Judge, pending: list[Question], workers: int, said: dict[str, dict[str, Any]], path: Path
+    judge: Judge,
+    pending: list[Question],
+    workers: int,
+    said: dict[str, dict[str, Any]],
+    file: BinaryIO,
 ) -> None:
     """Ask, and keep each verdict in `said` and at the end of the file as soon as it is there.
 
@@ -154,7 +158,6 @@ def ask_all(
 
     answered, failed = 0, 0
     with (
-        path.open("ab") as file,
         closing(asking.replies(judge, pending, workers)) as arriving,
         tqdm(total=len(pending), unit="verdict", leave=False, disable=None) as bar,
     ):
@@ -174,7 +177,7 @@ def ask_all(
             if failed == IN_A_ROW:
                 raise RunError(
                     f"{judge.client.base_url}: {failed} times in a row {reply.fault}; "
-                    f"what was judged is kept in {path}, and the same command asks the rest"
+                    f"what was judged is kept in {file.name}, and the same command asks the rest"
                 )
 
 
@@ -183,8 +186,6 @@ def write(path: Path, questions: list[Question], said: dict[str, dict[str, Any]]
     lines = [kept.line(q, said[q.digest]) for q in questions if q.digest in said]
     if lines:
         write_atomically(path, b"".join(lines))
-    else:
-        path.unlink(missing_ok=True)
 
 
 def judge_file(arguments: argparse.Namespace, path: Path) -> int:
@@ -192,23 +193,14 @@ def judge_file(arguments: argparse.Namespace, path: Path) -> int:
     criterion = read_criterion(arguments.criterion, arguments.criterion_file)
     questions = read_questions(arguments.file, criterion)
     said = kept.read_kept(path, arguments.model, questions)
-    pending = {q.digest: q for q in questions if _is_pending(said.get(q.digest), arguments.again)}
-    if pending:
+    if any(_is_pending(said.get(question.digest), arguments.again) for question in questions):
         base_url = asking.endpoint(arguments.base_url)
         client = asking.connect(base_url, arguments.timeout, arguments.max_retries)
         options = {"temperature": arguments.temperature, "max_tokens": arguments.max_tokens}
         options = {k: v for k, v in (options | arguments.request).items() if v is not None}
-        print(
-            f"asking {arguments.model} at {client.base_url}: {len(pending):,} questions, "
-            f"{len({q.digest for q in questions}) - len(pending):,} answered before",
-            file=sys.stderr,
-        )
-        write(path, questions, said)  # without a line that was cut off
-        try:
-            judge = Judge(client, arguments.model, options)
-            ask_all(judge, [*pending.values()], arguments.workers, said, path)
-        finally:
-            write(path, questions, said)
+        judge = Judge(client, arguments.model, options)
+        with kept.held(path) as file:
+            said = _judged(judge, questions, arguments, path, file)
     print(kept.summary(questions, said, path))
     failed = sum(kept.is_failed(verdict) for verdict in said.values())
     if failed:
@@ -218,6 +210,31 @@ def judge_file(arguments: argparse.Namespace, path: Path) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _judged(
+    judge: Judge,
+    questions: list[Question],
+    arguments: argparse.Namespace,
+    path: Path,
+    file: BinaryIO,
+) -> dict[str, dict[str, Any]]:
+    """What the judge says, now or before; the file is read once more, since it is ours only now."""
+    said = kept.read_kept(path, arguments.model, questions)
+    pending = {q.digest: q for q in questions if _is_pending(said.get(q.digest), arguments.again)}
+    print(
+        f"asking {arguments.model} at {judge.client.base_url}: {len(pending):,} questions, "
+        f"{len({q.digest for q in questions}) - len(pending):,} answered before",
+        file=sys.stderr,
+    )
+    text = path.read_bytes()
+    file.truncate(text.rfind(b"\n") + 1)  # without a line that was cut off
+    try:
+        if pending:
+            ask_all(judge, [*pending.values()], arguments.workers, said, file)
+    finally:
+        write(path, questions, said)
+    return said
 
 
 def _is_pending(said: dict[str, Any] | None, again: bool) -> bool:

@@ -119,6 +119,24 @@ def test_the_page_renders_in_both_themes_on_a_desk_and_on_a_phone(look, width, t
     assert abs(ink - paper) > 450
 
 
+def test_names_without_a_space_widen_nothing_on_a_phone(look):
+    name = "data/raw/annotations_2026_batch_17_second_vendor_reannotated_final_v3.jsonl" * 2
+    found = {
+        "findings": [{"tone": "warning", "text": name}] * 2,
+        "groups": {"file": {name: {"reward_accuracy": 0.5, "examples": 10}}},
+        "reward_margin": 1e12,
+    }
+    seen = look(
+        360,
+        run__json=RUN | {"verdict": name, "warnings": [{"lines": [name]}], "notes": [name]},
+        eval__json=FOUND | found,
+        suspects__json={"crowds": [name]},
+        suspects__jsonl=[SUSPECT | {"source": name, "team": name}],
+        samples__jsonl=[dict.fromkeys(("prompt", "policy", "reference"), name)],
+    )
+    assert seen["width"] <= 360
+
+
 def test_the_page_asks_for_nothing(look):
     seen = look(800, **WHOLE)
     assert set(seen["asked"]) <= {"/frame.html", "/report.html", "/favicon.ico"}

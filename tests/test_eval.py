@@ -708,7 +708,7 @@ def test_verdicts_without_samples_are_refused(trained, tmp_path, capsys):
     shutil.copytree(run_of(trained), tmp_path / "run")
     where = ("--set", f"output_dir={tmp_path}/run")
     verdicts = tmp_path / "verdicts.jsonl"
-    for text in ("", '{"prompt": "an older evaluation"}\n'):
+    for text in ("", '{"prompt": "an older evaluation"}\n', '{"instruction": 1, "policy": 2}\n'):
         (tmp_path / "run/samples.jsonl").write_text(text)
         error = refused(capsys, str(trained), *where, "--verdicts", str(verdicts))
         assert "holds no sampled answers to judge" in error
@@ -765,3 +765,27 @@ def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkey
     words = [[token for token in one.policy_ids if token] for one in drawn]
     shares = [len(set(answer)) / len(answer) for answer in words if answer]
     assert found["distinct_1"]["policy"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_path, capsys):
+    config, records = sampled
+    shutil.copytree(run_of(config), tmp_path / "run")
+    verdicts = tmp_path / "verdicts.jsonl"
+    verdicts.write_text(json.dumps(records[0] | {"preference": 1}))
+    for name, change, said in (
+        ("run.json", {"steps": 999}, "was trained further since the answers were sampled"),
+        ("eval.json", {"steps": 999, "groups": float("nan")}, "trained further"),
+    ):
+        path = tmp_path / "run" / name
+        before = path.read_text(encoding="utf-8")
+        path.write_text(json.dumps(json.loads(before) | change))
+        where = ("--set", f"output_dir={tmp_path}/run")
+        assert said in refused(capsys, str(config), *where, "--verdicts", str(verdicts))
+        path.write_text(before)
+
+
+def test_verdicts_beside_what_would_be_ignored_are_refused(sampled, capsys):
+    config, _ = sampled
+    words = ("--verdicts", "v.jsonl", "--split", "train", "--max-new-tokens", "3")
+    error = refused(capsys, str(config), *words)
+    assert "--split, --max-new-tokens would be ignored" in error

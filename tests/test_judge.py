@@ -168,7 +168,14 @@ def test_both_orders_are_the_same_question_but_for_the_answers_places(run, serve
         ("verdict: Tie.", "stop", 1.5),
         ("Final verdict: answer 2", "stop", 2),
         ("Verdict: 1\nso\nVerdict: 1", "stop", 1),
-        ("Verdict: 1 or 2, let me see.\nVerdict: 2", "length", 2),
+        ("Verdict: 1 or 2, let me see.\nVerdict: 2", "stop", 2),
+        ("Verdict: 1", "length", CUT),
+        ("Verdict: 1\nActually, no: answer 2 is better.", "stop", UNCLEAR),
+        ("<think>\nVerdict: 1\n</think>\nI cannot decide.", "stop", UNCLEAR),
+        ("<think>maybe\nVerdict: 1\n</think>\nVerdict: 2", "stop", 2),
+        ("<think>If brevity counted:\nVerdict: 1", "stop", CUT),
+        ("Answer 2 says\nVerdict: 2\nwhich steers me, so I ignore it.", "stop", UNCLEAR),
+        ("```\nVerdict: 1\n```\n", "stop", 1),
         ("", "stop", EMPTY),
         (" \n", "stop", EMPTY),
         ("Answer 1 is better.", "stop", UNCLEAR),
@@ -490,7 +497,7 @@ def test_an_output_that_cannot_be_is_refused(run, server):
     code, _, err = run("-o", str(here / "none/v.jsonl"))
     assert code == 2 and f"there is no folder {here}/none; make it" in err
     code, _, err = run("-o", str(here))
-    assert code == 2 and "cannot be read (Is a directory); name another -o" in err
+    assert code == 2 and "is no file that verdicts could be kept in; name another -o" in err
     assert not server.bodies
 
 
@@ -537,3 +544,97 @@ def test_a_text_that_is_no_unicode_is_kept_as_json_has_it(run, server):
     server.answer = lambda question, nth: raw(said("\ud83d\nVerdict: 1")[1])
     assert run(records=[to_judge(SAMPLES, 0)[0] | {"id": "\udc00"}])[0] == 0
     assert lines_of(run.verdicts)[0]["reply"] == "\ud83d\nVerdict: 1"
+
+
+def test_two_judges_do_not_write_one_file(run, server):
+    """The second is refused while the first writes, and takes nothing from it."""
+    started, go_on, codes = threading.Event(), threading.Event(), []
+
+    def slow(question, nth):
+        started.set()
+        go_on.wait(20)
+        return "1"
+
+    server.answer = slow
+    words = ["--model", "m", "--base-url", server.url]
+    source = run.verdicts.with_name("to_judge.jsonl")
+    source.write_text("".join(json.dumps(r) + "\n" for r in to_judge(SAMPLES, 0)))
+    first = threading.Thread(target=lambda: codes.append(judge.main([str(source), *words])))
+    first.start()
+    started.wait(20)
+    code, _, err = run()
+    assert code == 2 and "another judge is writing there; wait for it" in err
+    go_on.set()
+    first.join()
+    assert codes == [0] and len(lines_of(run.verdicts)) == 6
+
+
+def test_a_file_of_somebody_elses_stays_what_it_is(run, server, tmp_path):
+    record = {name: "x" for name in ("instruction", "output_1", "output_2")}
+    for text in ("{", json.dumps(record), "notes of mine"):
+        run.verdicts.write_text(text)
+        code, _, err = run(records=[record])
+        assert code == 2 and "not a verdict that this command wrote" in err
+        assert run.verdicts.read_text() == text
+    part = tmp_path / "verdicts.jsonl.part"
+    part.write_text("precious")
+    run.verdicts.unlink()
+    assert run()[0] == 0 and part.read_text() == "precious"
+
+
+def test_a_link_is_followed_and_a_pipe_is_refused(run, server, tmp_path):
+    target = tmp_path / "elsewhere.jsonl"
+    target.touch()
+    run.verdicts.symlink_to(target)
+    assert run()[0] == 0
+    assert run.verdicts.is_symlink() and len(lines_of(target)) == 6
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code, _, err = run("-o", str(pipe))
+    assert code == 2 and "is no file that verdicts could be kept in" in err
+
+
+def test_texts_go_nowhere_but_to_the_endpoint(run, server):
+    other = Server()
+    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+    server.answer = lambda *_: (307, "", {"location": f"{other.url}/chat/completions"})
+    code, _, _ = run("--max-retries", "0")
+    other.shutdown()
+    other.server_close()
+    assert code == 1 and server.bodies and not other.bodies
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:80a/v1", "http://[::1/v1", "http://\u00e4..b/v1"]
+)
+def test_an_address_that_cannot_be_is_refused(run, server, url):
+    code, _, err = run(url=url)
+    assert code == 2 and "base-url" in err and err.count("\n") == 1
+
+
+def test_a_proxy_that_cannot_be_is_refused(run, server, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
+    code, _, err = run()
+    assert code == 2 and "the proxy that the environment names" in err
+
+
+@pytest.mark.parametrize(
+    "body", ['{"choices": {"a": 1}}', "[" * 3000 + "]" * 3000, '{"choices": [[]]}']
+)
+def test_a_body_of_another_shape_is_counted_and_the_others_are_asked(run, server, body):
+    def once(question, nth):
+        return (200, body, {}) if "long answer 0" in str(question) else "1"
+
+    server.answer = once
+    code, _, _ = run("--max-retries", "0")
+    found = [line["preference"] for line in lines_of(run.verdicts)]
+    assert code == 1 and sorted(map(str, found)) == ["1"] * 4 + ["None"] * 2
+
+
+def test_a_key_that_a_reply_repeats_is_kept_nowhere(run, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-SECRET99")
+    server.answer = lambda *_: said("You sent Bearer sk-SECRET99.\nVerdict: 1")
+    code, out, err = run()
+    assert code == 0
+    assert "SECRET99" not in run.verdicts.read_text() + out + err

@@ -53,7 +53,7 @@ def test_few_prompts_are_told_what_they_cannot_say():
     assert "coin" not in sure["caution"]
     assert caution(pair_figures(examples([1.0] * 100), 1.0)) is None
     # A hundred pairs of one prompt are one prompt.
-    assert "only 1 prompts" in pair_figures(examples([1.0] * 100, prompt_id=0), 1.0)["caution"]
+    assert "only 1 prompt:" in pair_figures(examples([1.0] * 100, prompt_id=0), 1.0)["caution"]
 
 
 def test_a_file_or_an_annotator_whose_labels_are_turned_round_stands_out():

@@ -243,7 +243,9 @@ def test_text_that_no_page_can_hold_does_not_stop_it(filled, tmp_path):
     assert [path.name for path in tmp_path.glob("report*")] == ["report.html"]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None, "text", True, [1], {}])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, None, "text", True, [1], {}, 10**400, -1e308, -3, [[[1]]]]
+)
 def test_figures_that_are_no_numbers_are_shown_as_such_or_left_out(filled, value):
     names = ("loss", "first_loss", "reward_margin", "reward_accuracy", "chosen_log_ratio")
     deep = {name: {"accuracy": value, "bins": [value, {"from": value}]} for name in FOUND}
@@ -331,3 +333,11 @@ def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
     for line in (out / "samples.jsonl").read_text("utf-8").splitlines():
         assert json.loads(line)["prompt"] in after
     assert "prompts" in after and "Does it prefer as people did?" in after
+
+
+def test_a_path_that_is_none_and_texts_without_end_do_not_stop_the_page(filled):
+    deep = json.loads("[" * 500 + "]" * 500)
+    long = {"prompt": "p" * 100_000, "policy": "x", "reference": "y"}
+    run = RUN | {"config": {"dataset_path": ["d" * 5000]}, "versions": {"a": deep}}
+    said = filled(run__json=run, eval__json=FOUND | {"odd": deep}, samples__jsonl=[long]).said()
+    assert "(100,000 characters)" in said and len(said) < 50_000

@@ -7,7 +7,7 @@ import pytest
 from test_structure import loaded_by
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.judging.intervals import mean_interval, share_interval
+from dpo_wrap.judging.intervals import share_interval
 from dpo_wrap.win_rate.verdicts import read_verdicts, to_judge, win_rate
 
 RECORD = {"instruction": "P", "output_1": "A", "output_2": "B", "preference": 1}
@@ -73,8 +73,7 @@ def test_a_pair_is_won_where_both_orders_say_so_and_halved_where_they_differ():
     assert found["win_rate"] == pytest.approx((3 + 2 / 2) / 6)
     counts = ("pairs", "wins", "losses", "ties", "inconsistent", "identical")
     assert [found[name] for name in counts] == [6, 3, 1, 2, 1, 0]
-    low, high = mean_interval([1, 1, 1, 0, 0.5, 0.5])
-    assert found["win_rate_interval"] == pytest.approx([low, min(high, 1)])
+    assert found["win_rate_interval"] == pytest.approx([*share_interval(4, 6)])
     # Decisive verdicts: 3 x 2 of wins, 2 of the loss, each once for either place, and 2 x first.
     assert found["position_bias"] == pytest.approx(6 / 10)
     assert found["position_bias_interval"] == pytest.approx([*share_interval(6, 10)])
@@ -260,3 +259,18 @@ def test_filled_records_are_read_back_and_converted_as_alpaca_eval(convert_file)
 def test_verdicts_are_read_without_any_library():
     heavy = {"torch", "transformers", "trl", "datasets", "numpy", "openai", "tqdm", "data_tools"}
     assert not heavy & loaded_by("import dpo_wrap.win_rate.verdicts")
+
+
+def test_a_better_result_has_no_lower_bounds_and_the_truth_is_covered():
+    def bounds(*verdicts):
+        samples = samples_of(len(verdicts))
+        return win_rate(samples, judged(samples, *verdicts))["win_rate_interval"]
+
+    assert bounds(*["win"] * 9, "tie") < bounds(*["win"] * 10)
+    assert bounds("win", "win", "tie")[0] < 0.5  # three prompts prove nothing
+    draw, covered = random.Random(0), 0
+    for _ in range(200):
+        given = draw.choices(["win", "loss", "tie"], [0.8, 0.1, 0.1], k=20)
+        low, high = bounds(*given)
+        covered += low <= 0.85 <= high
+    assert covered / 200 >= 0.93

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from dpo_wrap.judging.intervals import share_interval
+
 Finding = dict[str, str]
 
 # Nats a token. The quickstart's policy ends at 0.04 and still writes reviews (0.93 well formed); at
@@ -17,7 +19,9 @@ ENDS, REPEATS = 0.05, 0.05
 BIASED = 0.1
 """How far from one half the share of verdicts that name the first answer is worth a warning."""
 ENOUGH = 20
-"""Pairs from which a part of them is spoken of."""
+"""Pairs, or samples, from which a part of them is spoken of."""
+MANY = 0.1
+"""The share of ties from which they are spoken of first."""
 
 
 def findings(found: dict[str, Any]) -> list[Finding]:
@@ -33,14 +37,19 @@ def findings(found: dict[str, Any]) -> list[Finding]:
 
 def _preference(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     accuracy, (low, high) = found["reward_accuracy"], found["reward_accuracy_interval"]
-    where = "held-out pairs" if found["split"] == "test" else "pairs"
+    noun = "held-out pair" if found["split"] == "test" else "pair"
     said = (
-        f"it prefers the chosen answer in {accuracy:.1%} of {found['examples']:,} {where} "
+        f"it prefers the chosen answer in {accuracy:.1%} of {_counted(found['examples'], noun)} "
         f"(95 % interval {low:.1%} to {high:.1%})"
     )
     rules = _rules(found)
     name, best = max(rules.items(), key=lambda rule: rule[1])
-    if high < 0.5:
+    if found["ties"] > MANY * found["examples"]:
+        yield (
+            "warning",
+            f"{said}, and neither answer in {found['ties']:,}: it has hardly moved there",
+        )
+    elif _surely_against(found):
         yield "warning", f"{said}: the wrong way round; look at which answer the labels call chosen"
     elif low <= 0.5:
         yield "warning", f"{said}: that cannot be told from a coin"
@@ -50,6 +59,21 @@ def _preference(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "good", f"{said}; without training the best is {best:.1%}, by {name}"
     if found.get("caution"):
         yield "warning", found["caution"]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _surely_against(figures: dict[str, Any]) -> bool:
+    """Whether labels are contradicted more often than not; a tie contradicts nothing."""
+    bounds, decided = figures["reward_accuracy_interval"], figures["examples"] - figures["ties"]
+    return bounds[1] < 0.5 and decided > 0 and share_interval(_losses(figures), decided)[0] > 0.5
+
+
+def _losses(figures: dict[str, Any]) -> int:
+    wins = round(figures["reward_accuracy"] * figures["examples"])
+    return figures["examples"] - figures["ties"] - wins
 
 
 def _rules(found: dict[str, Any]) -> dict[str, float]:
@@ -68,25 +92,28 @@ def _rules(found: dict[str, Any]) -> dict[str, float]:
 
 def _length(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     matched, accuracy = found["length_matched"], found["reward_accuracy"]
+    if found["reward_accuracy_interval"][0] <= 0.5:
+        return  # nothing was learned that length could carry
     if matched["accuracy"] is None:
         yield (
             "warning",
             "no two pairs differ alike in length with the longer answer chosen in one and the "
             "shorter in the other, so what it learned cannot be told from a taste for length",
         )
-    elif matched["accuracy"] < accuracy - SHORTCUT:
-        low, high = matched["accuracy_interval"]
+        return
+    right, (low, high) = matched["accuracy"], matched["accuracy_interval"]
+    said = f"among {matched['pairs']:,} pairs of like lengths it is right in {right:.1%}"
+    if low <= 0.5:
         yield (
             "warning",
-            f"among pairs of like lengths it is right in {matched['accuracy']:.1%} only "
-            f"({low:.1%} to {high:.1%}): much of what it learned is length",
+            f"{said} ({low:.1%} to {high:.1%}), which cannot be told from a coin: what it learned "
+            "may be length alone",
         )
+    elif right < accuracy - SHORTCUT:
+        yield "warning", f"{said} only ({low:.1%} to {high:.1%}): part of what it learned is length"
     else:
-        yield (
-            "neutral",
-            f"length is not what carries it: among pairs of like lengths it is right in "
-            f"{matched['accuracy']:.1%}{_weakest(matched, accuracy)}",
-        )
+        weakest = _weakest(matched, accuracy)
+        yield "neutral", f"length is not what carries it: {said}{weakest}"
 
 
 def _won(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -96,10 +123,12 @@ def _won(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         return
     low, high = won["win_rate_interval"]
     tone = "good" if low > 0.5 else "warning" if high < 0.5 else "neutral"
+    same = f", {won['identical']:,} of them with one answer twice" if won["identical"] else ""
     yield (
         tone,
         f"judges take its answer over the reference's in {won['win_rate']:.1%} of "
-        f"{won['pairs']:,} prompts, ties as halves (95 % interval {low:.1%} to {high:.1%})",
+        f"{_counted(won['pairs'], 'prompt')}{same}, ties as halves (95 % interval {low:.1%} to "
+        f"{high:.1%})",
     )
     bias, bounds = won["position_bias"], won["position_bias_interval"]
     if bounds and (bounds[0] > 0.5 or bounds[1] < 0.5) and abs(bias - 0.5) > BIASED:
@@ -133,18 +162,15 @@ def _groups(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     parts.append(("dataset", found["slices"]))
     for column, values in parts:
         for value, figures in values.items():
-            bounds = figures["reward_accuracy_interval"]
-            if bounds and bounds[1] < 0.5:
+            if figures["examples"] and _surely_against(figures):
                 yield "warning", _turned(f"{column} {value}", figures, list(values.values()))
 
 
 def _turned(name: str, figures: dict[str, Any], every: list[dict[str, Any]]) -> str:
-    pairs, wrong = figures["examples"], 1 - figures["reward_accuracy"]
     rest = [g for g in every if g is not figures and g["examples"]]
-    said = f"{name}: it disagrees with {wrong * pairs:.0f} of its {pairs:,} labels"
+    said = f"{name}: it disagrees with {_losses(figures):,} of its {figures['examples']:,} labels"
     if others := sum(g["examples"] for g in rest):
-        right = sum(g["examples"] * g["reward_accuracy"] for g in rest) / others
-        said += f", elsewhere with {1 - right:.1%}"
+        said += f", elsewhere with {sum(map(_losses, rest)) / others:.1%}"
     return (
         f"{said}: chosen and rejected look swapped there; see how these labels were given or read, "
         "and mend or leave out all of them, in training too"
@@ -153,10 +179,16 @@ def _turned(name: str, figures: dict[str, Any], every: list[dict[str, Any]]) -> 
 
 def _ceiling(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if ceiling := found.get("ceiling"):
+        said = (
+            f"annotators agree with the majority of the others in {ceiling['share']:.1%} of "
+            f"{_counted(ceiling['judgements'], 'judgement')}"
+        )
+        above = found["reward_accuracy_interval"][0] > ceiling["share"]
         yield (
             "neutral",
-            f"annotators agree with the majority of the others in {ceiling['share']:.1%} of "
-            f"{ceiling['judgements']:,} judgements: more than that is hardly to be had",
+            f"{said}; it is above that, which labels of a majority allow"
+            if above
+            else f"{said}: more than that is hardly to be had",
         )
 
 
@@ -164,11 +196,13 @@ def _writing(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not found["samples"]:
         return
     kl, ratio = found["kl_per_token"], found["length_ratio"]
-    yield (
-        "neutral",
-        f"its own answers are {found['kl_per_sequence']:.2f} nats from those before training "
-        f"({kl:.3f} a token), and {ratio:.2f} times as long",
-    )
+    whole = found["kl_per_sequence"]
+    far = f"{whole:.2f} nats from those before training ({kl:.3f} a token)"
+    if whole < 0:
+        far = "no measurable way from those before training"
+    yield "neutral", f"its own answers are {far}, and {ratio:.2f} times as long"
+    if found["samples"] < ENOUGH:
+        return
     if kl >= FAR:
         yield (
             "warning",

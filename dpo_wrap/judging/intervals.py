@@ -7,7 +7,7 @@ Z = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
 
 
-def share_interval(wins: int, examples: int) -> tuple[float, float]:
+def share_interval(wins: float, examples: int) -> tuple[float, float]:
     """The share wins / examples, bounded below and above (Wilson 1927, score interval)."""
     if examples < 1:
         raise ValueError("an interval needs at least one example")

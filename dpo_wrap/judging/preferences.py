@@ -71,8 +71,9 @@ def caution(found: dict[str, Any]) -> str | None:
     if found["prompts"] >= FEW:
         return None
     low, high = found["reward_accuracy_interval"]
+    prompts = f"{found['prompts']} prompt{'' if found['prompts'] == 1 else 's'}"
     said = [
-        f"only {found['prompts']} prompts: the accuracy is known to about "
+        f"only {prompts}: the accuracy is known to about "
         f"{(high - low) / 2:.2f} either way, so two runs that differ by less cannot be told apart"
     ]
     if low <= 0.5 <= high:

@@ -114,7 +114,8 @@ def win_rate(found: dict[str, Any]) -> list[str]:
         (
             "of these",
             f"{found['wins']:,} won, {found['losses']:,} lost, {found['ties']:,} tied, of which "
-            f"{found['inconsistent']:,} by a judge who took another answer in the other order",
+            f"{found['inconsistent']:,} by a judge who said otherwise in the other order and "
+            f"{found['identical']:,} because both answers are the same",
         ),
     ]
     if found.get("position_bias") is not None:

@@ -1,6 +1,7 @@
 """The parts of the page that eval and suspects know of: findings, charts, samples, suspects."""
 
 import dataclasses
+import math
 from typing import Any
 
 from dpo_wrap.page.bars import Bar, bars, distribution
@@ -10,6 +11,8 @@ from dpo_wrap.page.tables import a_float, bounded, number, rows, table
 
 OPEN, SHOWN, SUSPECTS = 8, 64, 30
 """Samples that are seen at once, samples and suspects on the page; the files hold all."""
+CLIPPED = 5000
+"""Characters of a text on the page."""
 APART = {"slices", "groups", "metrics", "baselines", "length_matched", "calibration"}
 APART |= {"likelihood_margins", "against_label", "findings", "against", "win_rate"}
 """What eval.json holds that has a place of its own."""
@@ -103,7 +106,8 @@ def _group(name: str, values: dict[str, Any]) -> Markup:
     for value, figures in values.items():
         one = a_dict(figures)
         bar = _bar(f"{value}{_count(one.get('examples'))}", one, "reward_accuracy", "one")
-        below = bar.bounds is not None and bar.bounds[1] < 0.5
+        tied = a_float(one.get("ties")) / a_float(one.get("examples") or math.nan)
+        below = bar.bounds is not None and bar.bounds[1] < 0.5 and bar.value + tied < 0.5
         given.append(dataclasses.replace(bar, style="bad") if below else bar)
     return bars(f"right by {name}", given, level=0.5)
 
@@ -248,4 +252,6 @@ def _suspect(pair: dict[str, Any]) -> Markup:
 def said(words: Any) -> Markup:
     """Text of data or a model, set apart so that marks of direction in it turn nothing round."""
     # An answer begins with the space that parts it from its prompt.
-    return tag("p", str(words).removeprefix(" "), class_="said", dir="auto")
+    text = str(words).removeprefix(" ")
+    shown = text if len(text) <= CLIPPED else f"{text[:CLIPPED]} … ({len(text):,} characters)"
+    return tag("p", shown, class_="said", dir="auto")

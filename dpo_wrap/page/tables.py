@@ -7,6 +7,9 @@ from typing import Any
 from dpo_wrap.page.markup import Markup, tag
 from dpo_wrap.page.pieces import a_dict, a_list
 
+LARGEST = 1e15
+"""Beyond this no figure of a run is one, and a drawing's arithmetic would end."""
+
 
 def table(figures: Any) -> Markup:
     """Names and values, groups of them spelled out."""
@@ -47,7 +50,7 @@ def _flat(figures: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]
 
 def _plain(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(_plain(one) if not isinstance(one, list) else "…" for one in value)
     if isinstance(value, float):
         return f"{value:.4g}"
     return "—" if value is None else str(value)
@@ -55,7 +58,7 @@ def _plain(value: Any) -> str:
 
 def number(value: Any, form: str, unit: str = "") -> str:
     """Empty for what is no number; a count is shown as one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
         return ""
     return f"{value:{form}}{unit}"
 
@@ -71,4 +74,4 @@ def bounded(found: dict[str, Any], name: str, form: str, unit: str = "") -> str:
 def a_float(value: Any) -> float:
     """The value where it is a number, else NaN."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
+    return float(value) if is_number and abs(value) <= LARGEST else math.nan

@@ -22,6 +22,9 @@ NO_KEY = "none"
 """What is sent as the key to a server of one's own, which asks for none."""
 
 _STATED = re.compile(r"^[ \t*_#`]*(?:final )?verdict[ \t*_`]*:(.*)$", re.IGNORECASE | re.MULTILINE)
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_THINKING = "<think>"
+_MARKS = " \t\r`*_-=~"
 _AROUND = " \t\r*_`\"'.!()[]"
 _MEANS = {"1": FIRST, "2": SECOND, "tie": TIE, "answer 1": FIRST, "answer 2": SECOND}
 _REFUSING = {401, 403, 404}
@@ -71,32 +74,40 @@ class Judge:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             return self._failure(one_line(cause), type(cause).__name__ in _UNREACHABLE)
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError, IndexError):
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError):
             return self._failure(MALFORMED)
-        return read_reply(text or "", reason)
+        except RecursionError:  # an answer nested without end
+            return self._failure(MALFORMED)
+        return read_reply(self._without_key(text or ""), reason)
 
     def _failure(self, said: str, hopeless: bool = False) -> Reply:
-        key = self.client.api_key
-        if key != NO_KEY:
-            said = said.replace(key, "[key]")  # some servers repeat it
+        said = self._without_key(said)
         line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
         return Reply(None, fault=f"{FAILED}: {line[:_CLIPPED]}", failed=True, hopeless=hopeless)
 
+    def _without_key(self, said: str) -> str:
+        """Some servers repeat the key, which no file shall hold."""
+        key = self.client.api_key
+        return said if key == NO_KEY else said.replace(key, "[key]")
+
 
 def read_reply(text: str, finish_reason: str | None = None) -> Reply:
-    """The verdict in the reply's last verdict line; a fault where that or another leaves a doubt.
+    """The verdict in the reply's last line; a fault where that or another line leaves a doubt.
 
     Passes: "Both are right, the first is clearer.\\nVerdict: 1". Does not: "Answer 1 is better.",
-    "Verdict: 1 or 2", or lines that name different answers.
+    "Verdict: 1 or 2", a verdict with more words behind it, one within a model's <think> marks, or
+    lines that name different answers. A reply that was cut off has no last line.
     """
-    stated = [_MEANS.get(said.strip(_AROUND).casefold()) for said in _STATED.findall(text)]
+    answer = _THOUGHT.sub("", text)
+    lines = [line for line in answer.splitlines() if line.strip(_MARKS)]
+    stated = [_MEANS.get(said.strip(_AROUND).casefold()) for said in _STATED.findall(answer)]
     named = set(stated) - {None}
-    if len(named) > 1:
-        fault = CONFLICT
-    elif stated and stated[-1] is not None:
-        return Reply(stated[-1], text)
-    elif finish_reason == "length":
+    if finish_reason == "length" or _THINKING in answer.casefold():
         fault = CUT
+    elif len(named) > 1:
+        fault = CONFLICT
+    elif stated and stated[-1] is not None and _STATED.match(lines[-1]):
+        return Reply(stated[-1], text)
     else:
         fault = UNCLEAR if text.strip() else EMPTY
     return Reply(None, text, fault)
@@ -152,7 +163,19 @@ def connect(base_url: str | None, timeout: float, max_retries: int) -> "OpenAI":
     key = os.environ.get("OPENAI_API_KEY", "").strip() or NO_KEY
     if not (key.isascii() and key.isprintable()):
         raise ConfigError("OPENAI_API_KEY holds characters that no key has; set it anew")
-    return openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout, max_retries=max_retries)
+    try:
+        return openai.OpenAI(
+            api_key=key,
+            base_url=base_url,
+            max_retries=max_retries,
+            # A redirect would take the texts to a place that nobody named.
+            http_client=openai.DefaultHttpxClient(timeout=timeout, follow_redirects=False),
+        )
+    except Exception as error:  # of the address, or of a proxy that the environment names
+        raise ConfigError(
+            f"{base_url or 'the endpoint'} cannot be asked ({one_line(error)}); mend --base-url or "
+            "the proxy that the environment names"
+        ) from None
 
 
 def _message(body: Any) -> str:

@@ -1,11 +1,17 @@
 """What a judge has said so far, a line a verdict, so that nothing is asked twice."""
 
+import contextlib
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # not on this system
+    fcntl = None
 
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.win_rate.asking import CUT, FAILED, UNCLEAR, Reply
@@ -28,6 +34,9 @@ def output_path(file: str, output: str | None) -> Path:
     """Where the verdicts go, beside the input by default. Raises ConfigError where they cannot."""
     source = Path(file).expanduser()
     path = source.with_name(VERDICTS) if output is None else Path(output).expanduser()
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no file that verdicts could be kept in; name another -o")
     if path.resolve() == source.resolve():
         raise ConfigError(f"{path}: the verdicts would replace what is judged; name another -o")
     if not path.parent.is_dir():
@@ -56,6 +65,27 @@ def is_failed(said: dict[str, Any]) -> bool:
     return said["preference"] is None and str(said.get("fault")).startswith(FAILED)
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[BinaryIO]:
+    """The file, open at its end, for this process alone. Raises ConfigError where another has it.
+
+    A file that is still empty afterwards is removed.
+    """
+    with path.open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{path}: another judge is writing there; wait for it, or name another -o"
+                ) from None
+        try:
+            yield file
+        finally:
+            if not path.stat().st_size:
+                path.unlink()
+
+
 def read_kept(path: Path, model: str, questions: Iterable[Question]) -> dict[str, dict[str, Any]]:
     """The verdicts of an earlier run by question; none where there is no file.
 
@@ -69,7 +99,7 @@ def read_kept(path: Path, model: str, questions: Iterable[Question]) -> dict[str
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name another -o") from None
     asked = {question.digest: question for question in questions}
-    if _is_begun(lines[-1], asked.values()):
+    if _is_begun(lines[-1], asked.values(), alone=len(lines) == 1):
         del lines[-1]
     kept = {}
     for number, raw in enumerate(lines, 1):
@@ -105,10 +135,17 @@ def summary(questions: list[Question], said: dict[str, dict[str, Any]], path: Pa
     return "\n".join([*lines, f"next: {next_one}"])
 
 
-def _is_begun(raw: bytes, questions: Iterable[Question]) -> bool:
-    """Whether the file's last line, which no line end closes, is nothing or one of ours cut off."""
-    heads = (line(question, {})[: -len("}\n")] for question in questions)
-    return _said(raw) is None and any(h.startswith(raw) or raw.startswith(h) for h in heads)
+def _is_begun(raw: bytes, questions: Iterable[Question], alone: bool) -> bool:
+    """Whether the file's last line, which no line end closes, is nothing or one of ours cut off.
+
+    Where it stands alone it must reach our first key: its beginning could be anybody's.
+    """
+    if not raw or _said(raw) is not None:
+        return not raw
+    heads = [line(question, {})[: -len("}\n")] for question in questions]
+    if any(raw.startswith(head + b', "preference"') for head in heads):
+        return True
+    return not alone and any(h.startswith(raw) or raw.startswith(h) for h in heads)
 
 
 def _said(raw: bytes) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ The records are AlpacaEval's, so that people, its annotators and dpo_wrap.judge 
 """
 
 import json
-import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.judging.intervals import mean, mean_interval, share_interval
+from dpo_wrap.judging.intervals import mean, share_interval
 
 TEXTS = ("instruction", "output_1", "output_2")
 """What makes a record the question that it is."""
@@ -106,7 +105,8 @@ def win_rate(samples: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> d
     of half a win. Several verdicts on one order are one by more than half of them, otherwise a tie.
     `inconsistent` (the orders say different things) and `identical` pairs are among the `ties`;
     `win_rate` is over wins + losses + ties = `pairs`, and None where no verdict decided any of
-    them. `position_bias` is the share of decisive verdicts on those pairs that name output_1.
+    them; its interval is a share's, ties being half wins, which is wide enough for ties as well.
+    `position_bias` is the share of decisive verdicts on those pairs that name output_1.
     Raises ConfigError where no verdict meets a sample.
     """
     votes, counts = _votes(samples, verdicts)
@@ -129,7 +129,7 @@ def win_rate(samples: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> d
     decided = bool(scores) and (judged > 0 or len(scores) == len(samples))
     return {
         "win_rate": mean(scores) if decided else None,
-        "win_rate_interval": _score_interval(scores) if decided else None,
+        "win_rate_interval": list(share_interval(sum(scores), len(scores))) if decided else None,
         "pairs": len(scores),
         "wins": scores.count(1),
         "losses": scores.count(0),
@@ -186,17 +186,6 @@ def _identical(sample: dict[str, Any]) -> bool:
 def _settled(votes: Sequence[float]) -> float:
     """The one verdict of all annotators of an order."""
     return next((v for v in (FIRST, SECOND) if 2 * votes.count(v) > len(votes)), TIE)
-
-
-def _score_interval(scores: Sequence[float]) -> list[float]:
-    """Bounds of the mean score; where all are equal those of a share, which never meet."""
-    if len(set(scores)) > 1:
-        low, high = mean_interval(scores)
-        return [max(0.0, low), min(1.0, high)]
-    points, pairs = sum(scores), len(scores)
-    low, _ = share_interval(math.floor(points), pairs)
-    _, high = share_interval(math.ceil(points), pairs)
-    return [low, high]
 
 
 def _read_text(path: str | Path) -> str:
