@@ -40,7 +40,8 @@ SFT, LENGTHS = "sft", (65, 195, 585, 1755)
 BEST, DRAWS = "best possible", 64
 """Answers of the reference to each prompt, from which the optimum is reckoned."""
 OPTIMA = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)
-TOKENS = 48
+TOKENS, FAR = 48, 20.0
+"""Tokens at which an answer is cut off; nats beyond which policies stand in the table alone."""
 
 
 @dataclass(frozen=True)
@@ -245,12 +246,14 @@ def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
             axes.plot([r["kl"] for r in mine], [r[figure_name] for r in mine], label=name, **style)
             heights = [getattr(one, figure_name) for one in dots]
             axes.scatter([one.kl for one in dots], heights, s=8, color=color)
-        for row in mine if loss in ("sigmoid", SFT) and not short else ():
+        named = [row for row in mine if loss in ("sigmoid", SFT) and row["kl"] <= FAR]
+        for row in named if not short else ():
             text = f"{row['steps']} steps" if loss == SFT else f"beta {row['beta']:g}"
             above.annotate(text, (row["kl"], row["reward"]), fontsize=7, alpha=0.8)
     above.set(ylabel="true reward")
     # What is near the reference needs the most room.
     above.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
+    above.set_xlim(0, FAR)
     below.set(xlabel="KL(policy || reference), nats a sequence", ylabel="share well formed")
     above.legend(fontsize=8)
     figure.savefig(path, dpi=110)
