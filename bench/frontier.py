@@ -58,6 +58,10 @@ class Point:
     """The mean true reward of its answers, in [-1, 1]."""
     well_formed: float
     """The share of its answers that the grammar accepts."""
+    kl_formed: float
+    """The mean log-ratio of its well-formed answers alone, and their reward: what it would have
+    without those that fell apart."""
+    reward_formed: float
     accuracy: float
     """Of its implicit reward on the held-out pairs."""
 
@@ -82,6 +86,8 @@ def prepare(work: Path) -> None:
 
 def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: int) -> Point:
     """Train one policy for so many steps, and let it answer; `beta` is NaN for SFT."""
+    import pandas
+
     from dpo_wrap.eval import main as evaluate
     from dpo_wrap.train import main as train
 
@@ -101,7 +107,8 @@ def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: in
     if _figures(run).get("samples") != samples:
         must(train, [CONFIG, *words])
         must(evaluate, [str(run / "config.resolved.yaml"), *asked])
-    found = _figures(run)
+    found, answers = _figures(run), pandas.read_parquet(run / "examples.parquet")
+    formed = answers[answers["well_formed_policy"] == 1]
     return Point(
         loss=loss,
         beta=beta,
@@ -110,6 +117,8 @@ def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: in
         kl=found["kl_per_sequence"],
         reward=found["metrics"]["sentiment"]["policy"],
         well_formed=found["metrics"]["well_formed"]["policy"],
+        kl_formed=float(formed["policy_answer_log_ratio"].mean()),
+        reward_formed=float(formed["sentiment_policy"].mean()),
         accuracy=found["reward_accuracy"],
     )
 
@@ -147,7 +156,7 @@ def best_possible(work: Path, prompts: int, draws: int) -> list[Point]:
         w = (r / beta).softmax(dim=1)
         kl = (w * (w * draws).log()).sum(dim=1).mean().item()
         reward, well = ((w * x).sum(dim=1).mean().item() for x in (r, f))
-        points.append(Point(BEST, beta, 0, 0, kl, reward, well, math.nan))
+        points.append(Point(BEST, beta, 0, 0, kl, reward, well, *[math.nan] * 3))
     return points
 
 
@@ -172,7 +181,7 @@ def means(points: Sequence[Point]) -> list[dict]:
     rows = []
     for (loss, steps, beta), group in grouped.items():
         row = {"loss": loss, "beta": beta, "steps": steps, "seeds": len(group)}
-        for name in ("kl", "reward", "well_formed", "accuracy"):
+        for name in ("kl", "reward", "well_formed", "kl_formed", "reward_formed", "accuracy"):
             values = [getattr(one, name) for one in group]
             row[name] = statistics.mean(values)
             row[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -202,13 +211,13 @@ def reward_at(rows: Sequence[dict], kl: float) -> float | None:
 def table(rows: Sequence[dict]) -> list[str]:
     """The rows as text, and each loss held against SFT at equal KL."""
     head = f"{'loss':<14}{'beta':>6}{'steps':>7}{'KL, nats':>17}{'true reward':>16}"
-    lines = [f"{head}{'well formed':>13}"]
+    lines = [f"{head}{'well formed':>13}   KL, reward of these"]
     for row in rows:
         beta = "" if row["beta"] is None else f"{row['beta']:g}"
         kl, reward = (_spread(row[name], row[f"{name}_sd"]) for name in ("kl", "reward"))
         lines.append(
             f"{row['loss']:<14}{beta:>6}{row['steps'] or '':>7}{kl:>17}{reward:>16}"
-            f"{row['well_formed']:>13.3f}"
+            f"{row['well_formed']:>13.3f}{_formed(row)}"
         )
     for name, frontier in curves(rows).items():
         above = [
@@ -220,6 +229,12 @@ def table(rows: Sequence[dict]) -> list[str]:
             said = ", ".join(f"{gain:+.2f} at {row['kl']:.2f} nats" for row, gain in above)
             lines.append(f"{name} over {SFT} at equal KL: {said}")
     return lines
+
+
+def _formed(row: dict) -> str:
+    if math.isnan(row["kl_formed"]):
+        return ""
+    return f"{row['kl_formed']:>13.2f}{row['reward_formed']:>8.2f}"
 
 
 def _spread(middle: float, deviation: float) -> str:

@@ -36,6 +36,7 @@ def test_the_comparison_prints_every_kind_and_that_the_losses_agree(monkeypatch,
 
 def row(loss, beta, steps, kl, reward):
     spread = {"kl_sd": 0.1, "reward_sd": 0.02, "well_formed": 0.97}
+    spread |= {"kl_formed": kl - 0.1, "reward_formed": reward}
     return {"loss": loss, "beta": beta, "steps": steps, "kl": kl, "reward": reward} | spread
 
 
@@ -51,7 +52,7 @@ def test_frontiers_are_compared_at_equal_kl_and_only_where_both_have_one():
 
 def test_points_of_one_setting_are_one_mean_over_seeds():
     points = [
-        frontier.Point("ipo", 1.0, 195, seed, kl, 0.5, 0.9, 0.8)
+        frontier.Point("ipo", 1.0, 195, seed, kl, 0.5, 0.9, kl - 0.5, 0.5, 0.8)
         for seed, kl in ((1, 1.0), (2, 2.0), (3, 3.0))
     ]
     (found,) = frontier.means(points)
@@ -76,7 +77,7 @@ def test_the_frontier_is_a_table_its_data_and_a_plot(small_base, capsys):
     said = capsys.readouterr().out
     assert "best possible    0.2" in said and "sigmoid            1      2" in said
     head, *lines = (small_base / "docs/frontier.csv").read_text().splitlines()
-    assert head == "loss,beta,steps,seed,kl,reward,well_formed,accuracy"
+    assert head == "loss,beta,steps,seed,kl,reward,well_formed,kl_formed,reward_formed,accuracy"
     assert len(lines) == len(frontier.OPTIMA) + 1
     assert (small_base / "docs/frontier.png").read_bytes().startswith(b"\x89PNG")
 
