@@ -282,7 +282,7 @@ def write(points: Sequence[Point], out: Path) -> None:
         writer.writeheader()
         for one in points:
             row = {n: "" if v != v else v for n, v in asdict(one).items()}  # NaN: it has none
-            writer.writerow({n: f"{v:.4f}" if isinstance(v, float) else v for n, v in row.items()})
+            writer.writerow({n: f"{v:.6f}" if isinstance(v, float) else v for n, v in row.items()})
     plot(points, means(points), out / "frontier.png")
 
 
