@@ -81,3 +81,16 @@ def convert_file(tmp_path, monkeypatch, capsys):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_model_dir):
+    """A finished LoRA run over 120 pairs, some of them held out: the path of its config."""
+    from evaluating import write_config, write_pairs
+
+    from dpo_wrap import train
+
+    folder = tmp_path_factory.mktemp("eval")
+    config = write_config(folder, tiny_model_dir, write_pairs(folder / "pairs.jsonl", 120))
+    assert train.main([str(config)]) == 0
+    return config

@@ -1,17 +1,15 @@
-"""The eval command on small finished runs: figures against plain torch and TRL, refusals."""
+"""The eval command on small finished runs: figures against plain torch and TRL."""
 
 import json
 import math
-import os
-import random
 import shutil
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas
 import pytest
 import yaml
+from evaluating import evaluated, figures_of, run_of, write_config, write_pairs
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
@@ -22,87 +20,9 @@ PREFERENCE = (
     *("reward_accuracy", "reward_accuracy_interval", "ties"),
     *("reward_margin", "chosen_log_ratio", "rejected_log_ratio"),
 )
+
+
 SAMPLED = ("kl_per_sequence", "kl_per_token", "length_ratio")
-
-SHORT = ("--samples", "2", "--max-new-tokens", "6")
-
-METRIC = """
-import datasets
-import evaluate
-
-
-class Letters(evaluate.Metric):
-    def _info(self):
-        features = datasets.Features({"predictions": datasets.Value("string")})
-        return evaluate.MetricInfo(description="", citation="", features=features)
-
-    def _compute(self, predictions):
-        counts = [float(len(text)) for text in predictions]
-        return {"letters": sum(counts) / len(counts), "letters_per_example": counts, "word": "no"}
-"""
-
-
-def write_pairs(path: Path, count: int) -> Path:
-    """Pairs in which the chosen answer is of other letters than the rejected one."""
-    draw = random.Random(0)
-    rows = [
-        {
-            "prompt": f"{number}:" + "".join(draw.choices("xyz", k=draw.randint(1, 6))),
-            "chosen": "".join(draw.choices("abc", k=draw.randint(2, 9))),
-            "rejected": "".join(draw.choices("def", k=draw.randint(2, 9))),
-        }
-        for number in range(count)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
-
-
-def write_config(folder: Path, model: Path, data: Path, **keys) -> Path:
-    config = {
-        "model_path": str(model),
-        "dataset_path": str(data),
-        "output_dir": str(folder / "run"),
-        "batch_size": 8,
-        "num_epochs": 2,
-        "learning_rate": 5e-3,
-        "lora_r": 4,
-        "gradient_checkpointing": False,
-        "per_device_eval_batch_size": 4,
-        "logging_steps": 1,
-        "save_strategy": "no",
-    }
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config | keys), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_model_dir):
-    """A finished LoRA run over 120 pairs, some of them held out, and its config."""
-    folder = tmp_path_factory.mktemp("eval")
-    data = write_pairs(folder / "pairs.jsonl", 120)
-    config = write_config(folder, tiny_model_dir, data)
-    assert train.main([str(config)]) == 0
-    return config
-
-
-def run_of(config: Path) -> Path:
-    return Path(yaml.safe_load(config.read_text(encoding="utf-8"))["output_dir"])
-
-
-def figures_of(config: Path) -> dict:
-    return json.loads((run_of(config) / "eval.json").read_text(encoding="utf-8"))
-
-
-def evaluated(config: Path, *options: str) -> dict:
-    assert eval_command.main([str(config), "--max-new-tokens", "6", *options]) == 0
-    return figures_of(config)
-
-
-def refused(capsys, *words: str) -> str:
-    capsys.readouterr()
-    assert eval_command.main(list(words)) == 2
-    return capsys.readouterr().err
 
 
 def by_hand(config: Path) -> tuple[list[float], list[float], list[dict]]:
@@ -283,83 +203,6 @@ def test_every_promised_key_is_there_with_and_without_samples(trained):
         assert found["steps"] == json.loads((run / "run.json").read_text("utf-8"))["steps"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_eval_with_a_line_and_status_1(trained, number, monkeypatch, capsys):
-    from dpo_wrap.judging import evaluation
-
-    run = run_of(trained)
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    monkeypatch.setattr(evaluation, "evaluate_run", lambda *_: os.kill(os.getpid(), number))
-    capsys.readouterr()
-    assert eval_command.main([str(trained)]) == 1
-    assert capsys.readouterr().err == "stopped; run the same command again\n"
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
-
-
-def test_metric_modules_score_both_models_on_the_same_prompts(trained, tmp_path, capsys):
-    module = tmp_path / "letters.py"
-    module.write_text(METRIC, encoding="utf-8")
-    found = evaluated(trained, "--samples", "5", "--set", f"metrics=[{module}]")
-    run = run_of(trained)
-    samples = [
-        json.loads(line)
-        for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert len(samples) == found["samples"] == 5
-    letters = found["metrics"]["letters"]
-    for who in ("reference", "policy"):
-        lengths = [len(sample["prompt"] + sample[who]) for sample in samples]
-        assert letters[who] == pytest.approx(sum(lengths) / len(lengths))
-    assert letters["change"] == pytest.approx(letters["policy"] - letters["reference"])
-    low, high = letters["change_interval"]
-    assert low <= letters["change"] <= high
-    assert "word" not in found["metrics"]
-    assert "letters" in capsys.readouterr().out
-
-
-def test_a_metric_module_that_is_missing_or_fails_is_named(trained, tmp_path, capsys):
-    error = refused(capsys, str(trained), "--set", "metrics=[nowhere.py]")
-    assert "--set metrics" in error and "'nowhere.py' does not exist" in error
-    broken = tmp_path / "broken.py"
-    broken.write_text(METRIC.replace("float(len(text))", "1 / 0"), encoding="utf-8")
-    words = (str(trained), "--samples", "2", "--max-new-tokens", "2")
-    error = refused(capsys, *words, "--set", f"metrics=[{broken}]")
-    assert "failed on the samples: division by zero" in error
-
-
-def test_without_a_finished_run_the_train_command_is_named(trained, tmp_path, capsys):
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/none")
-    assert "holds no finished run; train it: python -m dpo_wrap.train" in error
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_config_that_is_not_the_runs_is_refused_by_its_keys(trained, capsys):
-    error = refused(capsys, str(trained), "--set", "beta=0.5")
-    assert "beta 0.5, trained with 0.1; train it anew" in error
-    error = refused(capsys, str(trained), "--set", "lora.r=3", "--set", "overlength=drop")
-    assert "lora.r 3, trained with" in error and "overlength 'drop', trained with" in error
-
-
-def test_without_a_test_split_the_ways_on_are_named(trained, tmp_path, capsys):
-    few = write_pairs(tmp_path / "few.jsonl", 2)
-    error = refused(capsys, str(trained), "--dataset", str(few))
-    assert "there is no test split" in error and "--split train" in error
-    found = evaluated(trained, "--dataset", str(few), "--split", "train", "--samples", "0")
-    assert (found["examples"], found["split"], found["dataset"]) == (2, "train", [str(few)])
-    assert found["kl_per_sequence"] is None
-
-
-@pytest.mark.parametrize(
-    "words", [("--max-new-tokens", "0"), ("--seed", str(2**40)), ("--samples", "many")]
-)
-def test_a_number_that_cannot_be_is_a_fault_of_usage(trained, words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        eval_command.main([str(trained), *words])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert "out of range; it must be" in said or "an integer expected, found 'many'" in said
-
-
 def test_prompts_without_room_for_an_answer_are_said(trained, capsys):
     assert eval_command.main([str(trained), "--samples", "2", "--max-new-tokens", "127"]) == 0
     said = capsys.readouterr().err
@@ -377,20 +220,6 @@ def test_an_output_dir_in_the_home_directory_is_found(trained, monkeypatch):
     monkeypatch.setenv("HOME", str(run.parent))
     settings = load_settings(str(trained), ["output_dir=~/run"])
     assert trained_settings(settings, None).output_dir == str(run)
-
-
-def test_another_dataset_that_does_not_exist_is_named_as_it_was_given(trained, capsys):
-    assert "--dataset '/no/where' does not exist" in refused(
-        capsys, str(trained), "--dataset", "/no/where"
-    )
-
-
-def test_a_run_without_its_weights_is_refused(trained, tmp_path, capsys):
-    run = run_of(trained)
-    shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run/adapter_model.safetensors").unlink()
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run")
-    assert "its weights (*.safetensors) are gone; train it again" in error
 
 
 def test_full_weights_are_judged_against_the_model_that_they_began_as(tmp_path, tiny_model_dir):
@@ -436,35 +265,6 @@ def test_a_run_that_kept_its_best_checkpoint_is_judged(tmp_path, tiny_model_dir)
     assert evaluated(config, "--samples", "2")["examples"] > 0
 
 
-def spoiled(tmp_path, trained, change):
-    """A copy of the trained run whose adapter's tensors were changed, and its config."""
-    from safetensors.torch import load_file, save_file
-
-    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
-    shutil.copytree(keys["output_dir"], tmp_path / "run")
-    file = tmp_path / "run/adapter_model.safetensors"
-    save_file(change(load_file(file)), file)
-    (tmp_path / "c.yaml").write_text(
-        yaml.safe_dump(keys | {"output_dir": str(tmp_path / "run")}), encoding="utf-8"
-    )
-    return str(tmp_path / "c.yaml")
-
-
-def test_weights_that_are_not_all_there_are_refused(trained, tmp_path, capsys):
-    half = spoiled(tmp_path, trained, lambda tensors: dict(list(tensors.items())[1:]))
-    assert "could not be loaded" in refused(capsys, half, "--samples", "0")
-
-
-def test_weights_that_are_no_numbers_are_one_line(trained, tmp_path, capsys):
-    bad = spoiled(
-        tmp_path, trained, lambda tensors: {n: t * float("nan") for n, t in tensors.items()}
-    )
-    assert eval_command.main([bad, "--samples", "0"]) == 1
-    said = capsys.readouterr().err
-    assert "their log-probabilities are no numbers (NaN)" in said and "Traceback" not in said
-    assert not list((tmp_path / "run").glob("*.part"))
-
-
 def test_samples_are_of_the_whole_distribution_whatever_the_model_is_configured_to(trained):
     """A generation_config.json of penalties, beams and forbidden tokens changes no draw."""
     import torch
@@ -484,59 +284,6 @@ def test_samples_are_of_the_whole_distribution_whatever_the_model_is_configured_
         drawn.append(draw_answers(model, [[5, 6], [7]], dpo, [0], 12, 0))
         assert model.generation_config.suppress_tokens == odd.get("suppress_tokens")
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
-
-
-@pytest.fixture(scope="module")
-def less(trained, tmp_path_factory):
-    """A second run over the same pairs that moved less, and where it stands."""
-    folder = tmp_path_factory.mktemp("less")
-    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
-    config = write_config(
-        folder, Path(keys["model_path"]), Path(keys["dataset_path"]), max_steps=1, beta=0.2
-    )
-    assert train.main([str(config)]) == 0
-    return config
-
-
-def test_two_runs_are_compared_pair_by_pair(trained, less, capsys):
-    evaluated(less, *SHORT)
-    there = pandas.read_parquet(run_of(less) / "examples.parquet")
-    before = (run_of(less) / "eval.json").read_bytes()
-    found = evaluated(trained, *SHORT, "--against", str(run_of(less)))
-    said = capsys.readouterr().out
-    here = pandas.read_parquet(run_of(trained) / "examples.parquet")
-    margin = found["against"]["differences"]["reward_margin"]
-    apart = here["reward_margin"] - there["reward_margin"]
-    assert margin["examples"] == len(here) == len(there)
-    assert margin["difference"] == pytest.approx(apart.mean(), abs=1e-5)
-    error = 1.959964 * apart.std() / len(apart) ** 0.5
-    assert margin["difference_interval"] == pytest.approx(
-        [apart.mean() - error, apart.mean() + error], abs=1e-4
-    )
-    wins = found["against"]["differences"]["reward_accuracy"]
-    assert wins["here"] == found["reward_accuracy"]
-    assert wins["difference"] == pytest.approx(here["win"].mean() - there["win"].mean())
-    assert f"against {run_of(less)}, on the same rows" in said and "difference +" in said
-    assert (run_of(less) / "eval.json").read_bytes() == before  # nothing is written there
-
-
-def test_a_run_against_its_own_copy_cannot_be_told_from_it(trained, tmp_path, capsys):
-    shutil.copytree(run_of(trained), tmp_path / "copy")
-    found = evaluated(trained, *SHORT, "--against", str(tmp_path / "copy"))
-    wins = found["against"]["differences"]["reward_accuracy"]
-    assert wins["difference"] == 0
-    low, high = wins["difference_interval"]
-    assert low < -0.05 and high > 0.05  # no pair parted them, and these are few
-    assert found["against"]["differences"]["kl_per_sequence"]["difference"] == 0
-    assert "cannot be told from none" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("against", "said"),
-    [("/no/where", "holds no finished run"), (None, "is this run itself")],
-)
-def test_only_another_finished_run_can_be_held_against(trained, against, said, capsys):
-    assert said in refused(capsys, str(trained), "--against", against or str(run_of(trained)))
 
 
 def test_few_prompts_are_cautioned(trained, capsys):
@@ -589,69 +336,6 @@ def test_pairs_that_speak_against_their_label_are_shown_with_their_place(trained
     assert shown[0]["source"].startswith(str(raw)) and shown[0]["chosen"] == "fedfed"
 
 
-def test_rouge_is_taken_of_the_answers_against_the_chosen_ones(trained):
-    found = evaluated(trained, *SHORT, "--set", "metrics=[dpo_wrap/metrics/rouge.py]")
-    assert {"rouge1", "rouge2", "rougeL"} == found["metrics"].keys()
-    assert 0 <= found["metrics"]["rougeL"]["policy"] <= 1
-
-
-def test_an_empty_dataset_is_a_fault_of_usage(trained, capsys):
-    assert "--dataset: empty" in refused(capsys, str(trained), "--dataset", "")
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        ("return None", "failed on the samples"),
-        ("return {'x': float('nan')}", "x is nan and nan, or of some prompt no figure"),
-        ("return {'x': 1.0, 'x_per_example': [1.0] * self.n()}", "failed on the samples"),
-        ("return {'x': 1.0, 'x_per_example': [1.0]}", "1 and 1 figures for 2 predictions"),
-        ("return {'x': 1.0, 'x_per_example': [1.0, float('inf')]}", "of some prompt no figure"),
-    ],
-)
-def test_a_metric_that_gives_no_figures_is_refused(trained, tmp_path, capsys, body, said):
-    module = tmp_path / "odd.py"
-    module.write_text(
-        "import datasets\nimport evaluate\n\n\nclass Odd(evaluate.Metric):\n"
-        "    count = 0\n\n    def n(self):\n        Odd.count += 1\n        return Odd.count\n\n"
-        "    def _info(self):\n        features = datasets.Features("
-        "{'predictions': datasets.Value('string')})\n"
-        "        return evaluate.MetricInfo(description='', citation='', features=features)\n\n"
-        f"    def _compute(self, predictions):\n        {body}\n"
-    )
-    error = refused(capsys, str(trained), "--set", f"metrics={module}", *SHORT)
-    assert said in error and "metrics" in error
-
-
-def test_two_modules_with_a_figure_of_one_name_are_refused(trained, tmp_path, capsys):
-    for name in ("one.py", "two.py"):
-        (tmp_path / name).write_text(METRIC, encoding="utf-8")
-    modules = f"metrics=[{tmp_path}/one.py, {tmp_path}/two.py]"
-    error = refused(capsys, str(trained), "--set", modules, *SHORT)
-    assert "another module of metrics has a figure 'letters' too" in error
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_tokenizer_that_is_damaged_is_refused(trained, tmp_path, name, damage, capsys):
-    shutil.copytree(run_of(trained), tmp_path / "run")
-    file = tmp_path / "run" / name
-    if damage == "gone":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:40])
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run", *SHORT)
-    assert "its tokenizer cannot be loaded" in error and "train it again" in error
-
-
-@pytest.mark.parametrize("text", ["", "{", "{}", "[1]"])
-def test_a_run_json_that_is_not_whole_is_no_finished_run(trained, tmp_path, text, capsys):
-    shutil.copytree(run_of(trained), tmp_path / "run")
-    (tmp_path / "run/run.json").write_text(text)
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run", *SHORT)
-    assert "holds no finished run" in error
-
-
 def test_nothing_is_written_beside_data_of_which_rows_were_left_out(trained, tmp_path):
     from datasets import Dataset, DatasetDict
 
@@ -664,66 +348,6 @@ def test_nothing_is_written_beside_data_of_which_rows_were_left_out(trained, tmp
     words = ["--split", "train", "--samples", "0"]
     evaluated(trained, *words, "--set", f"dataset_path=[{tmp_path}/a, {tmp_path}/b]")
     assert sorted(path for path in tmp_path.rglob("*")) == before
-
-
-@pytest.fixture
-def sampled(trained):
-    """The run with samples of now, and its questions to judges."""
-    evaluated(trained, "--samples", "5", "--seed", "3")
-    text = (run_of(trained) / "to_judge.jsonl").read_text(encoding="utf-8")
-    return trained, [json.loads(line) for line in text.splitlines()]
-
-
-def test_verdicts_become_a_win_rate_and_nothing_else_is_touched(sampled, tmp_path, capsys):
-    config, records = sampled
-    before = figures_of(config)
-    for record in records:
-        record["preference"] = 1 if record["generator_1"] == "policy" else 2
-    file = tmp_path / "verdicts.json"
-    file.write_text(json.dumps(records))  # an array, as alpaca_eval writes it
-    assert eval_command.main([str(config), "--verdicts", str(file)]) == 0
-    said = capsys.readouterr().out
-    found = figures_of(config)
-    assert found.pop("win_rate")["wins"] == len(records) / 2
-    assert len(found.pop("findings")) == len(before.pop("findings")) + 1
-    assert found == before
-    assert "win rate" in said and f"page {run_of(config)}/report.html" in said
-    assert "win rate" in (run_of(config) / "report.html").read_text(encoding="utf-8")
-
-
-def test_verdicts_that_are_none_or_of_other_answers_are_refused(sampled, tmp_path, capsys):
-    config, records = sampled
-    blank = run_of(config) / "to_judge.jsonl"
-    assert "every preference is null" in refused(capsys, str(config), "--verdicts", str(blank))
-    others = tmp_path / "others.jsonl"
-    record = records[0] | {"output_1": "what nobody wrote", "preference": 1}
-    others.write_text(json.dumps(record))
-    refused(capsys, str(config), "--verdicts", str(others))
-    assert refused(capsys, str(config), "--verdicts", "")  # an unset variable scores nothing anew
-    assert "no such file" in refused(capsys, str(config), "--verdicts", str(tmp_path / "none"))
-    assert "--verdicts" not in figures_of(config) and "win_rate" not in figures_of(config)
-
-
-def test_verdicts_without_samples_are_refused(trained, tmp_path, capsys):
-    shutil.copytree(run_of(trained), tmp_path / "run")
-    where = ("--set", f"output_dir={tmp_path}/run")
-    verdicts = tmp_path / "verdicts.jsonl"
-    for text in ("", '{"prompt": "an older evaluation"}\n', '{"instruction": 1, "policy": 2}\n'):
-        (tmp_path / "run/samples.jsonl").write_text(text)
-        error = refused(capsys, str(trained), *where, "--verdicts", str(verdicts))
-        assert "holds no sampled answers to judge" in error
-
-
-def test_a_difference_of_wins_stays_within_what_shares_can_be(trained):
-    from dpo_wrap.judging.against import paired
-    from dpo_wrap.judging.evaluation import Evaluation
-
-    def of(win):
-        table = pandas.DataFrame({"row": range(6), "prompt_id": range(6), "win": win})
-        return Evaluation({"metrics": {}}, [], table.assign(reward_margin=1.0))
-
-    wins = paired(of(True), of(False))["reward_accuracy"]
-    assert wins["difference"] == 1.0 and wins["difference_interval"] == [1.0, 1.0]
 
 
 def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkeypatch):
@@ -765,27 +389,3 @@ def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkey
     words = [[token for token in one.policy_ids if token] for one in drawn]
     shares = [len(set(answer)) / len(answer) for answer in words if answer]
     assert found["distinct_1"]["policy"] == pytest.approx(sum(shares) / len(shares))
-
-
-def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_path, capsys):
-    config, records = sampled
-    shutil.copytree(run_of(config), tmp_path / "run")
-    verdicts = tmp_path / "verdicts.jsonl"
-    verdicts.write_text(json.dumps(records[0] | {"preference": 1}))
-    for name, change, said in (
-        ("run.json", {"steps": 999}, "was trained further since the answers were sampled"),
-        ("eval.json", {"steps": 999, "groups": float("nan")}, "trained further"),
-    ):
-        path = tmp_path / "run" / name
-        before = path.read_text(encoding="utf-8")
-        path.write_text(json.dumps(json.loads(before) | change))
-        where = ("--set", f"output_dir={tmp_path}/run")
-        assert said in refused(capsys, str(config), *where, "--verdicts", str(verdicts))
-        path.write_text(before)
-
-
-def test_verdicts_beside_what_would_be_ignored_are_refused(sampled, capsys):
-    config, _ = sampled
-    words = ("--verdicts", "v.jsonl", "--split", "train", "--max-new-tokens", "3")
-    error = refused(capsys, str(config), *words)
-    assert "--split, --max-new-tokens would be ignored" in error
