@@ -88,10 +88,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--timeout",
-        type=_in_range(float, 0.001),
+        type=_in_range(float, 0.001, 86_400),
         default=120.0,
         metavar="S",
-        help="seconds that a request may take (120)",
+        help="seconds to wait for the endpoint's next word (120)",
     )
     add(
         "--temperature", type=_in_range(float, 0), default=0.0, metavar="T", help="of the judge (0)"
