@@ -517,7 +517,7 @@ def test_a_criterion_may_stand_in_a_file_and_may_not_be_empty(run, server, tmp_p
     ("words", "said"),
     [
         (("--workers", "0"), "0 is out of range; it must be 1 to 256"),
-        (("--timeout", "nan"), "nan is out of range; it must be 0.001 or more"),
+        (("--timeout", "nan"), "nan is out of range; it must be 0.001 to 86400"),
         (("--temperature", "hot"), "a number expected, found 'hot'"),
         (("--request", "[]"), "a JSON object expected, found '[]'"),
         (("--request", '{"n": 2, "stream": true}'), "n, stream cannot be set; leave it out"),
