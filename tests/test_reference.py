@@ -222,3 +222,15 @@ def test_the_frozen_copy_of_an_adapter_drops_nothing_beforehand(run, tmp_path, c
     assert "precompute_ref_log_probs: true by default" in said
     step_0 = json.loads((out / "run.json").read_text())["step_0"]
     assert step_0["fault"] is None and abs(step_0["margin"]) < 1e-4
+
+
+@pytest.mark.parametrize("beforehand", [True, False])
+def test_a_copy_of_the_full_weights_is_spoken_of_only_where_there_is_one(
+    run, capsys, tiny_model_dir, beforehand
+):
+    keys = {"lora": False, "precompute_ref_log_probs": beforehand, "learning_rate": 1e-4}
+    assert run("--dry-run", **keys)[0] == 0
+    said = capsys.readouterr().out
+    assert (f"reference: a frozen copy of {tiny_model_dir}" in said) is not beforehand
+    computed = f"reference: {tiny_model_dir}, its log-probabilities computed before"
+    assert (computed in said) is beforehand

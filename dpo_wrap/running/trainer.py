@@ -281,6 +281,9 @@ def described(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
             reference = f"{settings.model_path} with the adapter off"
     else:
         what, reference = "full weights", f"a frozen copy of {settings.model_path}"
+        if prepared.arguments.dpo.precompute_ref_log_probs:
+            # The weights as they are before the first step; no copy of them is kept.
+            reference = settings.model_path
     if prepared.arguments.dpo.precompute_ref_log_probs:
         reference += ", its log-probabilities computed before the first step"
     test = len(prepared.test) if prepared.test is not None else 0
