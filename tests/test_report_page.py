@@ -166,6 +166,12 @@ def test_the_page_holds_every_part_of_a_run(filled):
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(("tone", "style"), [("good", "good"), ("warning", "bad"), ("odd", "")])
+def test_the_headline_has_the_colour_of_what_it_says(filled, tmp_path, tone, style):
+    filled(run__json=RUN, eval__json=FOUND | {"findings": [{"tone": tone, "text": "so"}]})
+    assert f'class="{f"verdict {style}".strip()}"' in page(read_pieces(tmp_path))
+
+
 def test_distributions_count_as_they_are_drawn(filled, tmp_path):
     filled(run__json=RUN, eval__json=FOUND)
     text = page(read_pieces(tmp_path))

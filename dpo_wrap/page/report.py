@@ -74,13 +74,15 @@ def page(pieces: Pieces) -> str:
 def _verdict(pieces: Pieces) -> Markup:
     """What came out, by the held-out pairs where they were evaluated, then how training went."""
     training = str(pieces.run.get("verdict") or "no finished run stands here")
-    first = a_dict(next(iter(a_list(judged(pieces).get("findings"))), None)).get("text")
-    if first:
-        inside = joined(tag("b", evaluation.sentence(first)), tag("span", f"Training {training}"))
+    first = a_dict(next(iter(a_list(judged(pieces).get("findings"))), None))
+    colour = {"good": " good", "warning": " bad"}.get(str(first.get("tone")), "")
+    if first.get("text"):
+        head = tag("b", evaluation.sentence(first["text"]))
+        inside = joined(head, tag("span", f"Training {training}"))
     else:
         head, stop, rest = training.partition(". ")
         inside = joined(tag("b", head + stop.strip()), tag("span", rest) if rest else "")
-    return tag("p", inside, class_="verdict", dir="auto")
+    return tag("p", inside, class_=f"verdict{colour}", dir="auto")
 
 
 def _left_out(pieces: Pieces) -> Markup:
