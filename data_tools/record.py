@@ -78,7 +78,7 @@ class Fault:
     reason: str
     detail: str
     comparison: tuple[bytes, bool] | None = None
-    """Of a pair that was excluded: its key and which way it went, since its repeats go with it."""
+    """Of a pair that was excluded: its key and which way it went, to know its repeats by."""
 
     def __post_init__(self):
         assert self.reason in REASONS, self.reason

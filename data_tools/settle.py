@@ -5,7 +5,7 @@ import xxhash
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import Fault, Pair, Place
 
-TRAIN, TEST, CONTRADICTORY, DUPLICATE, EXCLUDED = range(5)
+TRAIN, TEST, CONTRADICTORY, DUPLICATE = range(4)
 _FORWARD, _BACKWARD = 1, 2
 
 
@@ -30,7 +30,7 @@ class Settlement:
         self._ways[key] = self._ways.get(key, 0) | self._way[-1]
 
     def exclude(self, comparison: tuple[bytes, bool], place: Place) -> None:
-        """A pair that --exclude-rows lists; wherever else the same pair stands, it goes too."""
+        """A pair that --exclude-rows lists; where the same one is kept elsewhere, that is said."""
         key, forward = comparison
         self._excluded.setdefault((key, _FORWARD if forward else _BACKWARD), place)
 
@@ -44,14 +44,9 @@ class Settlement:
         verdicts, seen = bytearray(len(self._keys)), set()
         prompts: tuple[set[bytes], set[bytes]] = (set(), set())
         repeated = set()
-        for key, way in self._excluded:
-            # What is left of a comparison no longer contradicts it.
-            self._ways[key] = self._ways.get(key, 0) & ~way
+        again: dict[int, Place] = {}
         for index, (key, prompt) in enumerate(zip(self._keys, self._prompts, strict=True)):
-            if (key, self._way[index]) in self._excluded:
-                verdicts[index] = EXCLUDED
-                repeated.add(key)
-            elif self._ways[key] == _FORWARD | _BACKWARD:
+            if self._ways[key] == _FORWARD | _BACKWARD:
                 verdicts[index] = CONTRADICTORY
                 repeated.add(key)
             elif key in seen:
@@ -59,6 +54,8 @@ class Settlement:
                 repeated.add(key)
             else:
                 seen.add(key)
+                if listed := self._excluded.get((key, self._way[index])):
+                    again[index] = listed
                 verdicts[index] = TEST if self.in_test(prompt) else TRAIN
                 prompts[verdicts[index]].add(prompt)
         notes = []
@@ -72,8 +69,7 @@ class Settlement:
             "shared": len(prompts[TRAIN] & prompts[TEST]),
         }
         keys = {i: key for i, key in enumerate(self._keys) if key in repeated} if repeated else {}
-        excluded = {key: place for (key, _), place in self._excluded.items()}
-        return Settled(verdicts, keys, counts, notes, excluded)
+        return Settled(verdicts, keys, counts, notes, again)
 
 
 class Settled:
@@ -85,9 +81,9 @@ class Settled:
         keys: dict[int, bytes],
         prompts: dict[str, int],
         notes: list[str],
-        excluded: dict[bytes, Place],
+        again: dict[int, Place],
     ):
-        self._excluded = excluded
+        self._again = again  # of kept pairs that --exclude-rows lists at another place
         self.prompts, self.notes = prompts, notes
         self._verdicts, self._keys, self._index = verdicts, keys, -1
         self._first: dict[bytes, Place] = {}  # of pairs that are not alone
@@ -96,8 +92,12 @@ class Settled:
         """The split of the next pair, or why it goes after all."""
         self._index += 1
         verdict, key = self._verdicts[self._index], self._keys.get(self._index)
-        kept = verdict != EXCLUDED
-        first = self._first.setdefault(key, place) if key and kept else place
+        first = self._first.setdefault(key, place) if key else place
+        if listed := self._again.get(self._index):
+            self.notes.append(
+                f"{place}: kept, though the same pair is listed in --exclude-rows as {listed}; "
+                "list this place too, if neither is wanted"
+            )
         if verdict == CONTRADICTORY:
             where = "further on" if first is place else f"at {first} or beside it"
             return Fault(
@@ -105,9 +105,6 @@ class Settled:
                 f"the same two answers to this prompt are also judged the other way, {where}; "
                 "decide which is right and drop the other",
             )
-        if verdict == EXCLUDED:
-            listed = self._excluded[key]
-            return Fault("excluded", f"the same pair as {listed}, which --exclude-rows lists")
         if verdict == DUPLICATE:
             return Fault("duplicate", f"the same pair stands at {first}, which is kept")
         return "test" if verdict == TEST else "train"

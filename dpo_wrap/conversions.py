@@ -37,22 +37,14 @@ def agreement(reports: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     `share` over all judgements that others judged too: what a model at best can be asked for, since
     a label that the next annotator would turn round can only be guessed.
     """
-    rows = [
-        row
-        for report in reports
-        for row in _dict(report.get("agreement")).get("per_annotator", ())
-        if row.get("compared")
-    ]
+    known = [found for report in reports if (found := _dict(report.get("agreement")))]
+    rows = [row for found in known for row in found["per_annotator"] if row["compared"]]
     compared = sum(row["compared"] for row in rows)
     if not compared:
         return None
     agreed = sum(row["compared"] * (1 - row["differs"]) for row in rows)
-    alphas = [report["agreement"]["alpha"] for report in reports if report.get("agreement")]
-    return {
-        "share": agreed / compared,
-        "judgements": compared,
-        "alpha": alphas[0] if len(alphas) == 1 else None,
-    }
+    alpha = known[0]["alpha"] if len(known) == 1 else None
+    return {"share": agreed / compared, "judgements": compared, "alpha": alpha}
 
 
 def _object(path: Path) -> dict[str, Any]:

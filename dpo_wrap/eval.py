@@ -113,8 +113,8 @@ def write(done: "Evaluation", run: Path) -> None:
     done.examples.to_parquet(table, index=False)
     write_atomically(run / EXAMPLES_TABLE, table.getvalue())
     write_atomically(run / SAMPLES, _lines(done.samples))
-    asked = [sample | {"prompt": sample["instruction"]} for sample in done.samples]
-    write_atomically(run / TO_JUDGE, _lines(to_judge(asked, done.figures["seed"])))
+    questions = to_judge(_as_asked(done.samples), done.figures["seed"])
+    write_atomically(run / TO_JUDGE, _lines(questions))
     # Which weights these are figures of: a run may be gone on with.
     figures = {**done.figures, "steps": read_object(run / RUN).get("steps")}
     _write_figures(figures, run)
@@ -141,15 +141,19 @@ def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
             f"{run}: was trained further since the answers were sampled, so the verdicts are on "
             f"another policy; evaluate again: python -m dpo_wrap.eval {settings.source}"
         )
-    asked = [sample | {"prompt": sample["instruction"]} for sample in samples]
     given = read_verdicts(verdicts)
     if all(record["preference"] is None for record in given):
         raise ConfigError(f"{verdicts}: every preference is null, so nobody has judged; fill it in")
-    figures["win_rate"] = win_rate(asked, given)
+    figures["win_rate"] = win_rate(_as_asked(samples), given)
     figures["findings"] = findings(figures)
     _write_figures(figures, run)
     write_page(run)
     return figures["win_rate"]
+
+
+def _as_asked(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples with their prompts as people read them, without a template's marks."""
+    return [sample | {"prompt": sample["instruction"]} for sample in samples]
 
 
 def _write_figures(figures: dict[str, Any], run: Path) -> None:

@@ -29,8 +29,9 @@ after all, and leave the others out of the data:
   python -m data_tools.convert raw.csv -o data/mended --exclude-rows checkpoints/dpo/suspects.jsonl
 
 Each half is trained on for as many steps as the whole would be, so it takes twice as long as
-training. Pairs made of one record share its source and are left out together. It is a list to look
-at and no verdict: a rare but right opinion looks like a mistake.
+training. Pairs made of one record share its source and are left out together; where the same pair
+stands twice in the raw data, convert says which place to list too. It is a list to look at and no
+verdict: a rare but right opinion looks like a mistake.
 
 exit status: 0 scored; 1 it failed or was stopped, and the same command goes on; 2 the config, the
 data or the model's files were refused."""

@@ -336,7 +336,7 @@ def test_every_sample_that_is_shipped_converts(path, capsys):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_excluded_pair_takes_its_repeats_along_and_frees_what_it_contradicted(
+def test_exactly_the_listed_pairs_are_excluded_and_a_repeat_that_stays_is_said(
     convert_file, tmp_path, workers
 ):
     def pair(prompt, chosen, rejected):
@@ -344,16 +344,14 @@ def test_an_excluded_pair_takes_its_repeats_along_and_frees_what_it_contradicted
 
     records = [
         *(pair("P", "good", "bad"), pair("Q", "bad", "good"), pair("Q", "bad ", "good")),
-        *(pair("R", "bad", "good"), pair("R", "good", "bad"), pair("S", "good", "bad")),
+        *(pair("R", "bad", "good"), pair("R", "good", "bad"), pair("P", "good", "bad")),
     ]
-    (tmp_path / "wrong.jsonl").write_text(
-        '{"source": "raw.jsonl:2"}\n{"source": "raw.jsonl:4"}\n', "utf-8"
-    )
+    listed = "".join(f'{{"source": "raw.jsonl:{line}"}}\n' for line in (2, 4, 6))
+    (tmp_path / "wrong.jsonl").write_text(listed, "utf-8")
     done = convert_file(records, "--exclude-rows", "wrong.jsonl", "--workers", workers)
-    assert [row["source"] for row in done.rows] == ["raw.jsonl:1", "raw.jsonl:5", "raw.jsonl:6"]
-    assert [(item["line"], item["reason"]) for item in done.rejects] == [
-        (line, "excluded") for line in (2, 3, 4)
-    ]
-    assert done.rejects[1]["detail"] == "the same pair as raw.jsonl:2, which --exclude-rows lists"
-    assert done.report["pairs"] == {"made": 6, "kept": 3, "rejected": 3}
+    # What contradicted line 5 is gone, so it stays; line 6 is excluded before it is a duplicate.
+    assert [row["source"] for row in done.rows] == ["raw.jsonl:1", "raw.jsonl:3", "raw.jsonl:5"]
     assert done.report["reasons"] == {"excluded": 3}
+    notes = [note for note in done.report["notes"] if "is listed in --exclude-rows" in note]
+    assert [note.partition(": ")[0] for note in notes] == ["raw.jsonl:1", "raw.jsonl:3"]
+    assert "as raw.jsonl:2; list this place too" in notes[1] and notes[1] in done.out

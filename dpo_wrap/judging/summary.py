@@ -48,7 +48,7 @@ def _preferences(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _beside(found: dict[str, Any]) -> list[tuple[str, str]]:
     """What the accuracy is to be read against."""
     rules = found["baselines"]
-    rows = [(f"  always {name}", bounded(rules[name], "accuracy", ".3f")) for name in ("longer",)]
+    rows = [("  always longer", bounded(rules["longer"], "accuracy", ".3f"))]
     if first := found["first_answer"]:
         rows.append(("  always first", f"{first['accuracy']:.3f} of {first['pairs']:,} as shown"))
     rows.append(("  reference", bounded(rules["reference"], "accuracy", ".3f")))
