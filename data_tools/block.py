@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from data_tools import odd, rules, votes
 from data_tools.agreement import Ballot
-from data_tools.formats import fitting
+from data_tools.formats import FORMATS, fitting, flat
 from data_tools.formats.cells import unfold
 from data_tools.formats.repeats import without_prompt
 from data_tools.formats.shape import Format, Meaning, tidy_key, tidy_keys
@@ -26,6 +26,16 @@ class Task:
     limits: rules.Limits
     keep: tuple[str, ...] = ()
     annotators: str = "majority"
+    mapping: tuple[tuple[str, str], ...] = ()  # what --map says, where the shape is its own
+
+    def __reduce__(self):
+        """A shape is made of functions, which do not travel; its name does, or its mapping."""
+        return _task, (self.shape.name, *(getattr(self, f.name) for f in fields(self)[1:]))
+
+
+def _task(name: str, *rest: Any) -> Task:
+    mapping = rest[-1]
+    return Task(flat.mapped(dict(mapping)) if mapping else FORMATS[name], *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +60,19 @@ class Checked:
     places: tuple[Place, ...] = ()
 
 
-def check(items: Iterable[Raw | Reject], task: Task) -> Iterator[Checked]:
-    """Every record that was read, in order, with what became of it."""
+def check(items: Iterable[Raw | Reject], task: Task, salt: bytes = b"") -> Iterator[Checked]:
+    """Every record that was read, in order, with what became of it.
+
+    `salt` tells these records from others of the same places, where places are counted from
+    somewhere within a file.
+    """
     for item in items:
         if isinstance(item, Reject):
             yield Checked(item.place, item.raw, 0, (item.fault,))
             continue
         parts = parts_of(item, task)
         if isinstance(parts, Fault):
-            yield Checked(item.place, item.value, 0, (parts,), ballots=_ballots(item, task))
+            yield Checked(item.place, item.value, 0, (parts,), ballots=_ballots(item, task, salt))
             continue
         found, ballots = [], []
         for part in parts:
@@ -66,7 +80,8 @@ def check(items: Iterable[Raw | Reject], task: Task) -> Iterator[Checked]:
                 found.append(part)
                 continue
             key, forward = judged_key(part)
-            ballots.append(Ballot(_unit(key, part, item.place), part.votes, swapped=not forward))
+            unit = key if part.across else key + salt + str(item.place).encode()
+            ballots.append(Ballot(unit, part.votes, swapped=not forward))
             alone = not part.across or task.annotators == "each"
             found += votes.decide(part, task.annotators) if alone else [part]
         yield judge(item.place, item.value, found, task, _kept(item.value, task), tuple(ballots))
@@ -124,17 +139,12 @@ def parts_of(item: Raw, task: Task) -> list[Pair | Part | Fault] | Fault:
     return parts
 
 
-def _ballots(item: Raw, task: Task) -> tuple[Ballot, ...]:
+def _ballots(item: Raw, task: Task, salt: bytes) -> tuple[Ballot, ...]:
     """What the annotators of a record said that is at fault as a whole."""
     if task.shape.votes is None or not isinstance(item.value, dict):
         return ()
     given = task.shape.votes(tidy_keys(item.value), task.meaning)
-    return (Ballot(str(item.place).encode(), given),) if given else ()
-
-
-def _unit(key: bytes, part: Judged, place: Place) -> bytes:
-    """What the judgements are about: those of one record stand by themselves."""
-    return key if part.across else key + str(place).encode()
+    return (Ballot(salt + str(item.place).encode(), given),) if given else ()
 
 
 def _kept(value: dict, task: Task) -> tuple[str | None, ...]:

@@ -1,17 +1,18 @@
 """The figures of a conversion, gathered as it goes: what report.json holds."""
 
-import operator
-from array import array
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from data_tools.agreement import Agreement, Ballot
-from data_tools.odd import AlikePrompts, share_warnings
-from data_tools.record import REASONS, Fault, Pair, Place
-from data_tools.side import size
+from data_tools.odd import PAIR_WARNINGS, share_warnings
+from data_tools.record import REASONS, Fault, Place
 
 _PERCENTILES = (5, 50, 95, 100)
+SIDES = ("prompt", "chosen", "rejected")
 
 
 @dataclass
@@ -32,19 +33,16 @@ class Figures:
     examples: dict[str, str] = field(default_factory=dict)
     warned: Counter = field(default_factory=Counter)
     warned_at: dict[str, str] = field(default_factory=dict)
-    alike: AlikePrompts = field(default_factory=AlikePrompts)
+    alike: int = 0  # prompts of test that stand in train but for case and punctuation
+    alike_at: str = ""  # where the first of them stands
     agreement: Agreement = field(default_factory=Agreement)
     splits: Counter = field(default_factory=Counter)
     prompts: dict[str, int] = field(default_factory=dict)
-    prompt_sizes: array = field(default_factory=lambda: array("Q"))
-    chosen_sizes: array = field(default_factory=lambda: array("Q"))
-    rejected_sizes: array = field(default_factory=lambda: array("Q"))
+    sizes: dict[str, Counter] = field(default_factory=lambda: {side: Counter() for side in SIDES})
+    longer: int = 0  # pairs whose chosen answer is the longer one
+    shorter: int = 0
     ordered: Counter = field(default_factory=Counter)  # by split: pairs whose order was recorded
     first_wins: Counter = field(default_factory=Counter)
-
-    def count(self, made: int) -> None:
-        """Some pairs were made, kept or not; `read` and `converted` are set from outside."""
-        self.made += made
 
     def ballot(self, ballot: Ballot) -> None:
         self.agreement.add(ballot)
@@ -55,25 +53,41 @@ class Figures:
         self.beside[fault.reason] += not made
         self.examples.setdefault(fault.reason, f"{place}: {fault.detail}")
 
-    def keep(self, place: Place, pair: Pair, odd: tuple[str, ...], split: str) -> None:
-        self.kept += 1
-        self.splits[split] += 1
-        for code in odd:
-            self.warned[code] += 1
-            self.warned_at.setdefault(code, str(place))
-        self.alike.add(pair.prompt, split, place)
-        self.prompt_sizes.append(size(pair.prompt))
-        self.chosen_sizes.append(size(pair.chosen))
-        self.rejected_sizes.append(size(pair.rejected))
-        if pair.first_won is not None:
-            self.ordered[split] += 1
-            self.first_wins[split] += pair.first_won
+    def keep(
+        self, pairs: Mapping[str, np.ndarray], split: str, place: Callable[[int], Place]
+    ) -> None:
+        """Pairs that are kept in one split, by what the parts hold of them, and their places."""
+        self.kept += len(pairs["odd"])
+        self.splits[split] += len(pairs["odd"])
+        for bit, code in enumerate(PAIR_WARNINGS):
+            rows = np.flatnonzero(pairs["odd"] & (1 << bit))
+            if len(rows):
+                self.warned[code] += len(rows)
+                self.warned_at.setdefault(code, str(place(int(rows[0]))))
+        for side, counts in self.sizes.items():
+            values, times = np.unique(pairs[f"{side}_size"], return_counts=True)
+            counts.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+        chosen, rejected = pairs["chosen_size"], pairs["rejected_size"]
+        self.longer += int(np.count_nonzero(chosen > rejected))
+        self.shorter += int(np.count_nonzero(chosen < rejected))
+        self.ordered[split] += int(np.count_nonzero(pairs["first_won"] >= 0))
+        self.first_wins[split] += int(np.count_nonzero(pairs["first_won"] > 0))
+
+    def merge(self, other: "Figures") -> None:
+        """The figures of records further on, of the same conversion."""
+        for name in ("read", "converted", "made", "kept", "longer", "shorter"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("reasons", "beside", "warned", "splits", "ordered", "first_wins"):
+            getattr(self, name).update(getattr(other, name))
+        for side, counts in self.sizes.items():
+            counts.update(other.sizes[side])
+        self.examples = other.examples | self.examples
+        self.warned_at = other.warned_at | self.warned_at
+        self.notes += other.notes
 
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json; every identity of the counts holds by construction."""
-        longer = sum(map(operator.gt, self.chosen_sizes, self.rejected_sizes))
-        shorter = sum(map(operator.lt, self.chosen_sizes, self.rejected_sizes))
-        warned, warned_at = self._warned(longer, longer + shorter)
+        warned, warned_at = self._warned()
         prompts = sum(self.prompts.get(s, 0) for s in ("train", "test"))
         return {
             "format": self.shape,
@@ -97,13 +111,9 @@ class Figures:
             "splits": {name: self.splits[name] for name in ("train", "test")},
             "prompts": self.prompts,
             "pairs_per_prompt": round(self.kept / prompts, 2) if prompts else None,
-            "characters": {
-                "prompt": _percentiles(self.prompt_sizes),
-                "chosen": _percentiles(self.chosen_sizes),
-                "rejected": _percentiles(self.rejected_sizes),
-            },
-            "chosen_longer": _share(longer, self.kept),
-            "chosen_shorter": _share(shorter, self.kept),
+            "characters": {side: _percentiles(counts) for side, counts in self.sizes.items()},
+            "chosen_longer": _share(self.longer, self.kept),
+            "chosen_shorter": _share(self.shorter, self.kept),
             "first_answer_wins": _share(self.first_wins.total(), self.ordered.total()),
             "ordered_pairs": self.ordered.total(),
             "order_by_split": {
@@ -121,23 +131,28 @@ class Figures:
         """How many comparisons had this reason, of those and the pairs that were made."""
         return _share(self.reasons[reason], self.made + self.beside[reason])
 
-    def _warned(self, longer: int, unequal: int) -> tuple[Counter, dict[str, str]]:
+    def _warned(self) -> tuple[Counter, dict[str, str]]:
         """The warnings of pairs and those of the whole dataset, and the places of either."""
         warned, places = Counter(self.warned), dict(self.warned_at)
-        if alike := self.alike.count():
-            warned["alike_across_splits"] = alike
-            places["alike_across_splits"] = str(self.alike.example())
+        if self.alike:
+            warned["alike_across_splits"] = self.alike
+            places["alike_across_splits"] = self.alike_at
+        unequal = self.longer + self.shorter
         return warned + Counter(
-            share_warnings(self.first_wins.total(), self.ordered.total(), longer, unequal)
+            share_warnings(self.first_wins.total(), self.ordered.total(), self.longer, unequal)
         ), places
 
 
-def _percentiles(sizes: array) -> dict[str, int]:
-    ranked = sorted(sizes)
-    if not ranked:
-        return {}
-    last = len(ranked) - 1
-    return {f"p{p}": ranked[round(p / 100 * last)] for p in _PERCENTILES}
+def _percentiles(sizes: Counter) -> dict[str, int]:
+    """The sizes at some shares of all pairs, from how many pairs have each."""
+    last, found, passed = sizes.total() - 1, {}, 0
+    ranks = {f"p{p}": round(p / 100 * last) for p in _PERCENTILES} if sizes else {}
+    for value in sorted(sizes):
+        passed += sizes[value]
+        found |= {
+            mark: value for mark, rank in ranks.items() if mark not in found and rank < passed
+        }
+    return found
 
 
 def _share(part: int, whole: int) -> float | None:

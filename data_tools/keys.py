@@ -19,12 +19,14 @@ def prompt_key(prompt: Side) -> bytes:
 def pair_key(pair: Pair, prompt: bytes) -> tuple[bytes, bool]:
     """16 bytes for one comparison whichever way it went, and which way it went.
 
+    The first eight are the prompt's own, so that its pairs stand together when keys are sorted.
     Where every judgement is its own pair, its annotator is part of the key.
     """
     extras = [pair.tools, pair.chat_template_kwargs]
     if pair.annotator is not None:
         extras.append(pair.annotator)
-    return _comparison(prompt, pair.chosen, pair.rejected, extras)
+    key, forward = _comparison(prompt, pair.chosen, pair.rejected, extras)
+    return prompt[:8] + key[:8], forward
 
 
 def judged_key(judged: Judged) -> tuple[bytes, bool]:

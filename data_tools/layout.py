@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 
-from data_tools.record import Message, Pair
+from data_tools.record import Pair, Side
 from data_tools.side import as_messages
 
 SIDES = (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))
@@ -57,27 +58,49 @@ class Layout:
         metadata = {"huggingface": json.dumps({"info": {"features": features}})}
         return pa.schema([(name, _arrow(kind)) for name, kind in features.items()], metadata)
 
-    def row(self, pair: Pair, source: str, kept: Sequence[str | None]) -> dict[str, Any]:
-        """One pair as the values of its columns; text becomes messages where the dataset is so."""
-        row: dict[str, Any] = {}
-        for name, role in SIDES:
-            side = getattr(pair, name)
-            row[name] = self._turns(as_messages(side, role)) if self.messages else side
-        row["source"] = source
-        if self.tools:
-            row["tools"] = pair.tools
-        if self.kwargs:
-            row["chat_template_kwargs"] = dump(pair.chat_template_kwargs)
-        return row | dict(zip(self.keep, kept, strict=True))
+    def array(self, sides: Sequence[Side], role: str) -> pa.Array:
+        """Sides of pairs as a column; text becomes messages where the dataset is so.
 
-    def _turns(self, messages: list[Message]) -> list[dict[str, Any]]:
-        return [
-            {
-                key: dump(message.get(key)) if as_json else message.get(key)
-                for key, as_json in self.message_keys.items()
-            }
-            for message in messages
-        ]
+        What is stored as JSON is its plain text here.
+        """
+        if not self.messages:
+            return pa.array(sides, pa.string())
+        sides = [as_messages(side, role) for side in sides]
+        flat = [message for side in sides for message in side]
+        children = []
+        for key, as_json in self.message_keys.items():
+            values = [message.get(key) for message in flat]
+            children.append(pa.array(map(dump, values) if as_json else values, pa.string()))
+        return _lists(list(accumulate(map(len, sides), initial=0)), [*self.message_keys], children)
+
+    def fit(self, column: pa.Array, before: "Layout", role: str) -> pa.Array:
+        """A column that `before` made, as this layout, which holds all that it does, would."""
+        if self.messages == before.messages and self.message_keys == before.message_keys:
+            return column
+        if not before.messages:
+            offsets = range(len(column) + 1)
+            found = {"role": pa.repeat(pa.scalar(role), len(column)), "content": column}
+        else:
+            offsets, values = column.offsets, column.values
+            found = {key: values.field(key) for key in before.message_keys}
+            for key, as_json in before.message_keys.items():
+                if self.message_keys[key] and not as_json:
+                    found[key] = pa.array(map(dump, found[key].to_pylist()), pa.string())
+        nothing = pa.nulls(len(found["role"]), pa.string())
+        children = [found.get(key, nothing) for key in self.message_keys]
+        return _lists(offsets, [*self.message_keys], children)
+
+    def stored(self, columns: Sequence[pa.Array]) -> pa.Table:
+        """Columns as a table of this layout's schema, JSON known as such."""
+        schema = self.schema()
+        typed = [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)]
+        return pa.Table.from_arrays(typed, schema=schema)
+
+
+def _lists(offsets, names: list[str], children: list[pa.Array]) -> pa.Array:
+    if not isinstance(offsets, pa.Array):
+        offsets = pa.array(offsets, pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(children, names))
 
 
 class LayoutFinder:
@@ -98,6 +121,14 @@ class LayoutFinder:
                         if key not in ("role", "content"):
                             text = isinstance(value, str | None) and key != "tool_calls"
                             self._keys[key] = self._keys.get(key, False) or not text
+
+    def merge(self, other: "LayoutFinder") -> None:
+        """Learn all that another one has."""
+        self._messages |= other._messages
+        self._tools |= other._tools
+        self._kwargs |= other._kwargs
+        for key, as_json in other._keys.items():
+            self._keys[key] = self._keys.get(key, False) or as_json
 
     def layout(self, keep: tuple[str, ...]) -> Layout:
         keys = {"role": False, "content": False} | dict(sorted(self._keys.items()))
@@ -123,14 +154,3 @@ def load(text: str | None) -> Any:
 
 def dump(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def storage_type(kind: pa.DataType) -> pa.DataType:
-    """The type with JSON as the plain string that it is stored as."""
-    if isinstance(kind, pa.JsonType):
-        return kind.storage_type
-    if pa.types.is_list(kind):
-        return pa.list_(storage_type(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, storage_type(field.type)) for field in kind])
-    return kind

@@ -1,16 +1,15 @@
 """What looks odd but is kept: a warning, with a word on what it may mean.
 
-Some are seen in one pair (`warnings`), some only over the whole dataset (`AlikePrompts`,
-`share_warnings`).
+Some are seen in one pair (`warnings`), some only over the whole dataset (`share_warnings`, and
+`alike` by each prompt's `loose_key`).
 """
 
 import re
 import unicodedata
-from array import array
 
 import xxhash
 
-from data_tools.record import Pair, Place, Side
+from data_tools.record import Pair, Side
 from data_tools.side import texts
 
 WARNINGS = {
@@ -83,6 +82,8 @@ _COMPILED = {
     code: (tuple(hints.split(" ")), re.compile(pattern, re.MULTILINE))
     for code, (hints, pattern) in _PATTERNS.items()
 }
+PAIR_WARNINGS = tuple(_PATTERNS)
+"""The codes that one pair alone may have; they fit into 16 bits."""
 
 
 def warnings(pair: Pair) -> tuple[str, ...]:
@@ -94,39 +95,6 @@ def warnings(pair: Pair) -> tuple[str, ...]:
         for code, (hints, pattern) in _COMPILED.items()
         if any(hint in joined for hint in hints) and any(map(pattern.search, sides))
     )
-
-
-class AlikePrompts:
-    """Finds prompts of test that train has too but for case and punctuation; holds no texts.
-
-    Keys are 8 bytes: of a million prompts in train, about one test prompt in 10^13 is called alike
-    by chance.
-    """
-
-    def __init__(self) -> None:
-        self._train = array("Q")
-        self._test: dict[int, Place] = {}  # where each first stands
-
-    def add(self, prompt: Side, split: str, place: Place) -> None:
-        key = loose_key(prompt)
-        if key is None:
-            return
-        if split == "train":
-            self._train.append(key)
-        else:
-            self._test.setdefault(key, place)
-
-    def count(self) -> int:
-        """Prompts of test, alike ones taken as one, that stand in train as well."""
-        return len(self._found())
-
-    def example(self) -> Place | None:
-        """Where the first of them stands."""
-        found = self._found()
-        return next((place for key, place in self._test.items() if key in found), None)
-
-    def _found(self) -> set[int]:
-        return {key for key in self._train if key in self._test}
 
 
 def loose_key(prompt: Side) -> int | None:

@@ -58,6 +58,11 @@ class Place:
             return f"{self.file}#{self.record}"
         return f"{self.file}:{self.line}"
 
+    def moved(self, lines: int, records: int) -> "Place":
+        """The place further on, where it was counted from somewhere within the file."""
+        line = None if self.line is None else self.line + lines
+        return Place(self.file, line, self.record + records, self.crowded)
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:

@@ -29,6 +29,10 @@ class Report:
         """The figures with one example place each, then where things are."""
         return "\n".join([*_summary(self.figures), *map(_printable, self._ending())])
 
+    def json(self) -> str:
+        """The figures as report.json holds them."""
+        return as_json(self.figures)
+
     def _ending(self) -> list[str]:
         lines = []
         if self.output:

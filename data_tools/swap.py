@@ -8,7 +8,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from data_tools.record import ConvertError
 
@@ -46,13 +46,15 @@ def move_into_place(part: str, target: str) -> None:
         os.rename(older, part)
 
 
-def clear_litter(target: str, known: frozenset[str]) -> None:
+def clear_litter(target: str, is_known: Callable[[str], bool]) -> None:
     """Undo what a killed run left: restore a dataset caught between two renames, drop parts.
 
-    A directory that only looks like a part, since it holds more than `known`, is left alone.
+    A directory that only looks like a part, since it holds a name that is not known, is left alone.
     """
     for path in sorted(glob.glob(f"{glob.escape(target)}.part-*")):
-        if os.path.islink(path) or not os.path.isdir(path) or set(os.listdir(path)) - known:
+        if os.path.islink(path) or not os.path.isdir(path):
+            continue
+        if not all(map(is_known, os.listdir(path))):
             continue
         if path.endswith(".older") and not os.path.lexists(target):
             os.rename(path, target)
@@ -60,7 +62,9 @@ def clear_litter(target: str, known: frozenset[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def refuse_foreign(target: str, known: frozenset[str], is_ours) -> None:
+def refuse_foreign(
+    target: str, is_known: Callable[[str], bool], is_ours: Callable[[str], bool]
+) -> None:
     """Raise ConvertError (status 2) unless `target` is absent, empty or wholly ours."""
     if not os.path.lexists(target):
         return
@@ -68,7 +72,7 @@ def refuse_foreign(target: str, known: frozenset[str], is_ours) -> None:
         what = "a symbolic link" if os.path.islink(target) else "no directory"
         raise ConvertError(f"{target}: exists and is {what}; choose another place with -o")
     names = os.listdir(target)
-    foreign = sorted(set(names) - known)
+    foreign = sorted(name for name in names if not is_known(name))
     if foreign or (names and not is_ours(target)):
         what = f"it holds {foreign[0]}" if foreign else "it was not written by this command"
         raise ConvertError(

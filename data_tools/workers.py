@@ -1,23 +1,18 @@
-"""The block function in several processes: the same results in the same order as in one."""
+"""Pure functions on many tasks, in this process or in several: the results come in order."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from itertools import islice
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
 
-from data_tools import block
-from data_tools.formats import FORMATS, flat
-from data_tools.record import ConvertError, Raw, Reject
-
-_ALONE = 4000  # records that are checked before it is worth starting other processes
-_BATCH = 500  # records that travel together
-_task: block.Task | None = None  # a worker's own
+from data_tools.record import ConvertError
 
 
 def available() -> int:
@@ -27,44 +22,74 @@ def available() -> int:
     return os.cpu_count() or 1
 
 
-def check(
-    items: Iterable[Raw | Reject], task: block.Task, mapping: Mapping[str, str], count: int
-) -> Iterator[block.Checked]:
-    """`block.check` over all items; `mapping` is what --map says, whence a worker has its shape."""
-    items = iter(items)
-    if count == 1:
-        yield from block.check(items, task)
-        return
-    yield from block.check(islice(items, _ALONE), task)
-    batch = list(islice(items, _BATCH))
-    if not batch:
-        return
-    # A shape is made of functions, which do not travel; its name does.
-    given = (replace(task, shape=None), task.shape.name, dict(mapping))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, _start, given) as pool:
-        waiting = deque()
-        try:
-            while batch or waiting:
-                if batch:
-                    waiting.append(pool.submit(_check, batch))
-                    batch = list(islice(items, _BATCH))
-                if len(waiting) > 2 * count or not batch:
-                    yield from waiting.popleft().result()
-        except BrokenProcessPool:
-            raise ConvertError(
-                "a worker process was killed, for want of memory perhaps, or could not be "
-                "started; try --workers 1",
-                status=1,
-            ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
+class Now:
+    """What was submitted, done where its result is asked for."""
+
+    def __init__(self, function: Callable, *arguments: Any):
+        self._call = function, arguments
+
+    def result(self) -> Any:
+        function, arguments = self._call
+        return function(*arguments)
+
+    def cancel(self) -> None:
+        """Nothing was begun."""
 
 
-def _start(task: block.Task, name: str, mapping: dict[str, str]) -> None:
-    global _task
-    _task = replace(task, shape=flat.mapped(mapping) if mapping else FORMATS[name])
+class Crew:
+    """As many processes as asked for, started once there is a second task for them."""
+
+    def __init__(self, count: int):
+        self.ahead = 2 * count if count > 1 else 1  # tasks that may wait for their turn
+        self._count, self._pool = count, None
+
+    def submit(self, function: Callable, *arguments: Any):
+        if self._count == 1:
+            return Now(function, *arguments)
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, context, _start)
+        return self._pool.submit(function, *arguments)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def crew(count: int) -> Iterator[Crew]:
+    """Raises ConvertError (status 1) where a process was killed."""
+    own = Crew(count)
+    try:
+        yield own
+    except BrokenProcessPool:
+        raise ConvertError(
+            "a worker process was killed, for want of memory perhaps, or could not be "
+            "started; try --workers 1",
+            status=1,
+        ) from None
+    finally:
+        own.close()
+
+
+def alone_or(tasks: Iterable[Any], others: Crew) -> tuple[Iterator[Any], Crew]:
+    """The same tasks, and who is to do them: this process where there is but one."""
+    tasks = iter(tasks)
+    first = list(islice(tasks, 2))
+    return chain(first, tasks), others if len(first) > 1 else Crew(1)
+
+
+def in_order(function: Callable, tasks: Iterable[Any], crew: Crew) -> Iterator[Any]:
+    """What `function` makes of every task, a few of them under way at a time."""
+    tasks, waiting = iter(tasks), deque()
+    while True:
+        waiting += (crew.submit(function, t) for t in islice(tasks, crew.ahead - len(waiting)))
+        if not waiting:
+            return
+        yield waiting.popleft().result()
+
+
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command clears up, not its workers
     threading.Thread(target=_follow, daemon=True).start()
 
@@ -73,7 +98,3 @@ def _follow() -> None:
     """End with the command, also where it was killed and could not say so."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _check(items: list[Raw | Reject]) -> list[block.Checked]:
-    return list(block.check(items, _task))

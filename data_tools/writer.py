@@ -4,188 +4,202 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
-from data_tools.layout import SIDES, Layout, load, storage_type
-from data_tools.record import Fault, Pair, Place
+from data_tools.layout import SIDES, Layout, load
+from data_tools.parts import Rejected
 
 _BATCH = 1000  # rows a record batch, as `datasets` itself writes them
-_SHARD = 500_000_000  # bytes
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d(:?\d\d(\.\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 
 
-class Sink:
-    """The files of a dataset in the making; without a directory everything is only counted."""
+@dataclass(frozen=True)
+class Shard:
+    """One file of a split: where it is, what its bytes hash to, and what a reader must know."""
 
-    def __init__(self, directory: str | None, layout: Layout, kind: str):
-        self._directory, self._layout, self._kind = directory, layout, kind
-        self._splits: dict[str, SplitWriter] = {}
-        self._rejects = None
+    path: str
+    digest: str
+    dates: dict[tuple[str, str | None], bool]  # columns whose every text looks like a date
+
+
+class ShardSink:
+    """One shard of each split and its rejects; without a directory everything is only counted."""
+
+    def __init__(self, directory: str | None, number: int, layout: Layout, kind: str):
+        self._directory, self._number, self._layout, self._kind = directory, number, layout, kind
+        self._stores: dict[str, Any] = {}
+        self._rejects = self._rejects_path = None
         if directory:
-            path = os.path.join(directory, "rejects.jsonl")
-            self._rejects = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
+            self._rejects_path = os.path.join(directory, f"rejects-{number:05d}.jsonl")
+            self._rejects = open(self._rejects_path, "w", encoding="utf-8")  # noqa: SIM115 - closed
 
-    def __enter__(self) -> "Sink":
+    def __enter__(self) -> "ShardSink":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let go of the files; after a failure they are not complete, and not wanted."""
-        for file in (self._rejects, *(split.file for split in self._splits.values())):
+        for file in (self._rejects, *(store.file for store in self._stores.values())):
             with contextlib.suppress(OSError):
                 if file is not None:
                     file.close()
 
-    def keep(self, split: str, pair: Pair, source: str, kept: Sequence[str | None]) -> None:
-        if self._directory is None:
-            return
-        if split not in self._splits:
-            self._splits[split] = SplitWriter(self._directory, split, self._layout, self._kind)
-        self._splits[split].add(self._layout.row(pair, source, kept))
+    def keep(self, split: str, rows: pa.Table) -> None:
+        if split not in self._stores:
+            path = os.path.join(self._directory, f"{split}-{self._number:05d}.{self._kind}")
+            self._stores[split] = _STORES[self._kind](path, self._layout)
+        self._stores[split].write(rows)
 
-    def reject(self, place: Place, fault: Fault, raw: Any, places: Sequence[Place] = ()) -> None:
+    def reject(self, rejected: Rejected) -> None:
         """One line; `places` are those of all records that share the fault, the first among them.
 
         Where they stand in several files, their ordinals alone would not find them.
         """
-        if self._rejects is not None:
-            line = {"file": place.file, "line": place.line, "record": place.record}
-            if len(places) > 1:
-                line["records"] = [other.record for other in places]
-                if len({other.file for other in places}) > 1:
-                    line["sources"] = [str(other) for other in places]
-            line |= {"reason": fault.reason, "detail": fault.detail, "raw": raw}
-            self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if self._rejects is None:
+            return
+        place, places, fault = rejected.place, rejected.places, rejected.fault
+        line = {"file": place.file, "line": place.line, "record": place.record}
+        if len(places) > 1:
+            line["records"] = [other.record for other in places]
+            if len({other.file for other in places}) > 1:
+                line["sources"] = [str(other) for other in places]
+        line |= {"reason": fault.reason, "detail": fault.detail, "raw": rejected.raw}
+        self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def close(self) -> list[str]:
-        """Finish every file; returns what a reader of the dataset must know."""
-        notes = []
+    def close(self) -> tuple[dict[str, Shard], str | None]:
+        """Finish every file."""
         if self._rejects is not None:
             self._rejects.close()
-        for split in self._splits.values():
-            notes += split.close()
-        if self._splits and self._kind == "arrow":
-            names = [name for name in ("train", "test") if name in self._splits]
-            write_json(os.path.join(self._directory, "dataset_dict.json"), {"splits": names})
-        return notes
+        shards = {}
+        for split, store in self._stores.items():
+            dates = store.close()
+            shards[split] = Shard(store.path, _digest(store.path), dates)
+        return shards, self._rejects_path
 
 
-class SplitWriter:
-    """One split, written in batches; one without rows leaves nothing behind."""
+def _digest(path: str) -> str:
+    found, buffer = xxhash.xxh3_64(), bytearray(1 << 20)
+    with open(path, "rb") as file:
+        while count := file.readinto(buffer):
+            found.update(memoryview(buffer)[:count])
+    return found.hexdigest()
 
-    def __init__(self, directory: str, split: str, layout: Layout, kind: str):
-        self._schema = layout.schema()
-        self._store = _STORES[kind](directory, split, layout)
-        self._rows: list[dict] = []
 
-    @property
-    def file(self):
-        return self._store.file
+def finish(
+    directory: str,
+    kind: str,
+    layout: Layout,
+    shards: Sequence[Mapping[str, Shard]],
+    rejects: Sequence[str],
+) -> list[str]:
+    """Bring the shards under their names, the rejects into one file; returns notes for a reader."""
+    notes, splits = [], []
+    for split in ("train", "test"):
+        found = [some[split] for some in shards if split in some]
+        if found:
+            splits.append(split)
+            _name(directory, split, kind, layout, found)
+            notes += _dates(found, f"{split}.{kind}")
+    if splits and kind == "arrow":
+        write_json(os.path.join(directory, "dataset_dict.json"), {"splits": splits})
+    with open(os.path.join(directory, "rejects.jsonl"), "wb") as whole:
+        for path in rejects:
+            with open(path, "rb") as file:
+                shutil.copyfileobj(file, whole, 1 << 20)
+            os.remove(path)
+    return notes
 
-    def add(self, row: dict) -> None:
-        self._rows.append(row)
-        if len(self._rows) == _BATCH:
-            self._flush()
 
-    def close(self) -> list[str]:
-        if self._rows:
-            self._flush()
-        return self._store.close()
+def _name(directory: str, split: str, kind: str, layout: Layout, found: list[Shard]) -> None:
+    if kind != "arrow":
+        one = len(found) == 1
+        for number, shard in enumerate(found):
+            name = split if one else f"{split}-{number:05d}-of-{len(found):05d}"
+            os.rename(shard.path, os.path.join(directory, f"{name}.{kind}"))
+        return
+    folder, names = os.path.join(directory, split), []
+    os.makedirs(folder)
+    for number, shard in enumerate(found):
+        names.append(f"data-{number:05d}-of-{len(found):05d}.arrow")
+        os.rename(shard.path, os.path.join(folder, names[-1]))
+    info = {
+        "citation": "",
+        "description": "",
+        "features": layout.features(),
+        "homepage": "",
+        "license": "",
+    }
+    digests = "".join(shard.digest for shard in found)
+    state = {
+        "_data_files": [{"filename": name} for name in names],
+        "_fingerprint": xxhash.xxh3_64_hexdigest(digests.encode()),
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    write_json(os.path.join(folder, "dataset_info.json"), info)
+    write_json(os.path.join(folder, "state.json"), state)
 
-    def _flush(self) -> None:
-        arrays = []
-        for column in self._schema:
-            values = [row[column.name] for row in self._rows]
-            arrays.append(pa.array(values, storage_type(column.type)).cast(column.type))
-        self._store.write(pa.record_batch(arrays, schema=self._schema), self._rows)
-        self._rows = []
+
+def _dates(found: list[Shard], name: str) -> list[str]:
+    columns = [place for place in found[0].dates if all(place in s.dates for s in found)]
+    return [
+        f"every {place[1] or place[0]} of {name} looks like a date, which datasets.load_dataset "
+        "would turn into a timestamp; --to arrow keeps it text"
+        for place in columns
+        if any(shard.dates[place] for shard in found)
+    ]
 
 
 class _Arrow:
-    """`SPLIT/data-*.arrow` with the two JSON files that `load_from_disk` reads beside them."""
+    """A file as `load_from_disk` maps it."""
 
-    def __init__(self, directory: str, split: str, layout: Layout):
-        self.folder, self.split, self.layout = os.path.join(directory, split), split, layout
-        self.shards: list[str] = []
-        self.file = self.writer = None
-        self.hash = xxhash.xxh3_64()
+    def __init__(self, path: str, layout: Layout):
+        self.path = path
+        self.file = open(path, "wb")  # noqa: SIM115 - open across tables, closed in close()
+        self.writer = pa.ipc.new_stream(self.file, layout.schema())
 
-    def write(self, batch: pa.RecordBatch, rows: list[dict]) -> None:
-        if self.file is not None and self.file.tell() > _SHARD:
-            self._end_shard()
-        if self.file is None:
-            os.makedirs(self.folder, exist_ok=True)
-            path = os.path.join(self.folder, f"data-{len(self.shards):05d}.arrow")
-            self.shards.append(path)
-            self.file = open(path, "wb")  # noqa: SIM115 - open across batches, closed in close()
-            self.writer = pa.ipc.new_stream(self.file, batch.schema)
-        self.writer.write_batch(batch)
+    def write(self, rows: pa.Table) -> None:
+        self.writer.write_table(rows, max_chunksize=_BATCH)
 
-    def _end_shard(self) -> None:
+    def close(self) -> dict:
         self.writer.close()
         self.file.close()
-        self.file = None
-
-    def close(self) -> list[str]:
-        if not self.shards:
-            return []
-        self._end_shard()
-        names = []
-        for number, path in enumerate(self.shards):
-            with open(path, "rb") as shard:
-                while piece := shard.read(1 << 20):
-                    self.hash.update(piece)
-            names.append(f"data-{number:05d}-of-{len(self.shards):05d}.arrow")
-            os.rename(path, os.path.join(self.folder, names[-1]))
-        info = {
-            "citation": "",
-            "description": "",
-            "features": self.layout.features(),
-            "homepage": "",
-            "license": "",
-        }
-        state = {
-            "_data_files": [{"filename": name} for name in names],
-            "_fingerprint": self.hash.hexdigest(),
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": self.split,
-        }
-        write_json(os.path.join(self.folder, "dataset_info.json"), info)
-        write_json(os.path.join(self.folder, "state.json"), state)
-        return []
+        return {}
 
 
 class _Parquet:
-    """`SPLIT.parquet`."""
+    """One Parquet file."""
 
-    def __init__(self, directory: str, split: str, layout: Layout):
-        self.path, self.file, self.writer = os.path.join(directory, f"{split}.parquet"), None, None
+    def __init__(self, path: str, layout: Layout):
+        import pyarrow.parquet as pq
 
-    def write(self, batch: pa.RecordBatch, rows: list[dict]) -> None:
-        if self.writer is None:
-            self.file = open(self.path, "wb")  # noqa: SIM115 - closed in close()
-            self.writer = pq.ParquetWriter(self.file, batch.schema)
-        self.writer.write_batch(batch)
+        self.path = path
+        self.file = open(path, "wb")  # noqa: SIM115 - open across tables, closed in close()
+        self.writer = pq.ParquetWriter(self.file, layout.schema())
 
-    def close(self) -> list[str]:
-        if self.writer is not None:
-            self.writer.close()
-            self.file.close()
-        return []
+    def write(self, rows: pa.Table) -> None:
+        self.writer.write_table(rows)
+
+    def close(self) -> dict:
+        self.writer.close()
+        self.file.close()
+        return {}
 
 
 class _JsonLines:
-    """`SPLIT.jsonl`; values that are stored as JSON elsewhere stand here as themselves."""
+    """One JSON Lines file; values that are stored as JSON elsewhere stand here as themselves."""
 
-    def __init__(self, directory: str, split: str, layout: Layout):
-        self.path, self.file = os.path.join(directory, f"{split}.jsonl"), None
+    def __init__(self, path: str, layout: Layout):
+        self.path = path
+        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
         self.json_keys = [key for key, as_json in layout.message_keys.items() if as_json]
         keys = [key for key in layout.message_keys if key not in self.json_keys]
         places = [(name, key) for name, _ in SIDES for key in (keys if layout.messages else [None])]
@@ -193,10 +207,8 @@ class _JsonLines:
         self.dates = dict.fromkeys(places, False)  # whether there is a text; all look like dates
         self.kwargs = layout.kwargs
 
-    def write(self, batch: pa.RecordBatch, rows: list[dict]) -> None:
-        if self.file is None:
-            self.file = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
-        for row in rows:
+    def write(self, rows: pa.Table) -> None:
+        for row in rows.to_pylist():
             self.file.write(json.dumps(self._parsed(row), ensure_ascii=False) + "\n")
             for name, key in list(self.dates):
                 texts = [row[name]] if key is None else [message[key] for message in row[name]]
@@ -215,16 +227,9 @@ class _JsonLines:
             }
         return row
 
-    def close(self) -> list[str]:
-        if self.file is None:
-            return []
+    def close(self) -> dict:
         self.file.close()
-        return [
-            f"every {key or name} of {os.path.basename(self.path)} looks like a date, which "
-            "datasets.load_dataset would turn into a timestamp; --to arrow keeps it text"
-            for (name, key), found in self.dates.items()
-            if found
-        ]
+        return self.dates
 
 
 _STORES = {"arrow": _Arrow, "parquet": _Parquet, "jsonl": _JsonLines}

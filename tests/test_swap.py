@@ -98,7 +98,7 @@ def test_litter_of_a_run_that_was_killed_is_cleared():
     folder("out.part-def/train")
     folder("out.part-ghi")
     folder("outer.part-abc", train="another's")
-    swap.clear_litter("out", KNOWN)
+    swap.clear_litter("out", KNOWN.__contains__)
     assert tree() == {"outer.part-abc/train": "another's"}
     assert os.listdir() == ["outer.part-abc"]
 
@@ -109,14 +109,14 @@ def test_what_only_looks_like_litter_is_left_alone():
     folder("elsewhere", train="mine")
     Path("out.part-3").symlink_to("elsewhere")
     before = tree()
-    swap.clear_litter("out", KNOWN)
+    swap.clear_litter("out", KNOWN.__contains__)
     assert tree() == before
     assert Path("out.part-3").is_symlink()
 
 
 def test_the_part_of_a_run_that_still_writes_is_left_alone():
     with swap.written_aside("out") as part:
-        swap.clear_litter("out", KNOWN)
+        swap.clear_litter("out", KNOWN.__contains__)
         assert os.path.isdir(part)
 
 
@@ -130,14 +130,14 @@ def test_a_lock_is_not_left_behind_on_what_was_moved():
 def test_a_run_killed_between_two_renames_is_repaired():
     folder("out.part-abc", train="new")
     folder("out.part-abc.older", train="old")
-    swap.clear_litter("out", KNOWN)
+    swap.clear_litter("out", KNOWN.__contains__)
     assert tree() == {"out/train": "old"}
 
 
 def test_a_run_killed_after_two_renames_keeps_the_newer():
     folder("out", train="new")
     folder("out.part-abc.older", train="old")
-    swap.clear_litter("out", KNOWN)
+    swap.clear_litter("out", KNOWN.__contains__)
     assert tree() == {"out/train": "new"}
     assert os.listdir() == ["out"]
 
@@ -145,7 +145,7 @@ def test_a_run_killed_after_two_renames_keeps_the_newer():
 def test_a_name_full_of_patterns_is_only_a_name():
     folder("o[u]t*.part-abc", train="half")
     folder("out.part-abc", train="another's")
-    swap.clear_litter("o[u]t*", KNOWN)
+    swap.clear_litter("o[u]t*", KNOWN.__contains__)
     assert tree() == {"out.part-abc/train": "another's"}
 
 
@@ -160,7 +160,7 @@ def test_a_name_full_of_patterns_is_only_a_name():
 def test_a_target_that_is_no_directory_is_refused(make, ours, what):
     make()
     with pytest.raises(ConvertError) as caught:
-        swap.refuse_foreign("out", KNOWN, lambda _: ours)
+        swap.refuse_foreign("out", KNOWN.__contains__, lambda _: ours)
     assert str(caught.value) == f"out: exists {what}; choose another place with -o"
     assert caught.value.status == 2
 
@@ -168,17 +168,17 @@ def test_a_target_that_is_no_directory_is_refused(make, ours, what):
 def test_a_foreign_directory_is_refused_by_what_it_holds():
     folder("out", **{"train": "x", "thesis.tex": "x"})
     with pytest.raises(ConvertError, match="out: exists, and it holds thesis.tex; it is left al"):
-        swap.refuse_foreign("out", KNOWN, lambda _: True)
+        swap.refuse_foreign("out", KNOWN.__contains__, lambda _: True)
     folder("other", train="x")
     with pytest.raises(ConvertError, match="other: exists, and it was not written by this command"):
-        swap.refuse_foreign("other", KNOWN, lambda _: False)
+        swap.refuse_foreign("other", KNOWN.__contains__, lambda _: False)
 
 
 def test_nothing_an_empty_directory_and_our_own_are_no_foreign_ones():
     folder("empty")
     folder("ours", train="x")
     for target in ("absent", "empty", "ours"):
-        swap.refuse_foreign(target, KNOWN, lambda name: name == "ours")
+        swap.refuse_foreign(target, KNOWN.__contains__, lambda name: name == "ours")
 
 
 # The command killed for good at one point of its way, in a process of its own.

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from data_tools.readers import delimited, json_array, json_lines, parquet, spreadsheet
 from data_tools.readers.opening import COMPRESSIONS, STDIN, open_binary
+from data_tools.readers.stretches import Stretch as Stretch
+from data_tools.readers.stretches import Stretches as Stretches
 from data_tools.readers.text import open_text, printable
 from data_tools.record import ConvertError, Raw, Reject
 

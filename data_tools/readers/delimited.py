@@ -7,7 +7,8 @@ that cannot be read, reading goes on at the very next line.
 import csv
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from data_tools.readers.text import bad_text, printable
 from data_tools.record import ConvertError, Fault, Place, Raw, Reject
@@ -17,7 +18,17 @@ _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 def read_csv(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
     """Rows of a comma-separated file; another delimiter is found by the header, and named."""
-    lines = _Lines(text)
+    yield from Rows(*csv_head(text, path, notes), path)
+
+
+def read_tsv(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
+    """Rows of a tab-separated file."""
+    yield from Rows(*tsv_head(text, path, notes), path)
+
+
+def csv_head(text, path: str, notes: list[str]) -> tuple["Lines", "Head"]:
+    """The lines of a comma-separated file below its header, and what that says."""
+    lines = Lines(text)
     delimiter = ","
     if (head := lines.look()) and "," not in head:
         counts = {mark: head.count(mark) for mark in _OTHER_DELIMITERS}
@@ -25,60 +36,91 @@ def read_csv(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
         if counts[best]:
             delimiter = best
             notes.append(f"{path}: cells are separated by {_OTHER_DELIMITERS[best]}")
-    yield from _rows(lines, path, delimiter)
+    return lines, _head(lines, path, delimiter)
 
 
-def read_tsv(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
-    """Rows of a tab-separated file."""
-    yield from _rows(_Lines(text), path, "\t")
+def tsv_head(text, path: str, notes: list[str]) -> tuple["Lines", "Head"]:
+    """The same of a tab-separated file."""
+    lines = Lines(text)
+    return lines, _head(lines, path, "\t")
 
 
-def _rows(lines: "_Lines", path: str, delimiter: str) -> Iterator[Raw | Reject]:
-    csv.field_size_limit(sys.maxsize)  # one answer may be longer than the default 131,072
+@dataclass(frozen=True)
+class Head:
+    """What the header row says: the names of the columns, none where the file has no row."""
+
+    names: tuple[str, ...]
+    delimiter: str
+
+
+class Rows:
+    """The rows below a header, one record each; those that begin past line `until` are left.
+
+    `before` lines stand in the file before the first of `lines`.
+    """
+
+    def __init__(
+        self, lines: "Lines", head: Head, path: str, until: float = float("inf"), before: int = 0
+    ):
+        csv.field_size_limit(sys.maxsize)  # one answer may be longer than the default 131,072
+        self.lines, self._head, self._path = lines, head, path
+        self._until, self._before = until, before
+        self._reader = csv.reader(lines, delimiter=head.delimiter, strict=True)
+        self._record = 0
+
+    def __iter__(self) -> Iterator[Raw | Reject]:
+        while self._head.names and self.lines.number < self._until:
+            start = self._before + self.lines.number + 1
+            self.lines.taken.clear()
+            try:
+                cells = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                self._record += 1
+                self.lines.give_back(error)
+                yield self._broken(error, Place(self._path, start, self._record))
+                continue
+            taken = self.lines.taken
+            source = taken[0] if len(taken) == 1 else "".join(taken)
+            if not cells or source.isspace():
+                continue
+            self._record += 1
+            yield row(cells, source, self._head.names, Place(self._path, start, self._record))
+
+    def _broken(self, error: csv.Error, place: Place) -> Reject:
+        fault = Fault(
+            "ragged_row",
+            f"a quoted cell is not closed or goes on after its closing quote ({error}); "
+            "double the quotes inside a quoted cell",
+        )
+        first = self.lines.taken[0]
+        return Reject(place, bad_text(first, "the row") or fault, _plain(first))
+
+
+def row(cells: list[str], source: str, names: Sequence[str], place: Place) -> Raw | Reject:
+    """One row as a record, or what keeps it from being one."""
+    if fault := bad_text(source, "the row"):
+        return Reject(place, fault, _plain(source))
+    if len(cells) != len(names):
+        detail = (
+            f"{len(cells)} cells where the header has {len(names)}; "
+            "quote cells that hold the delimiter, or fill the missing ones"
+        )
+        return Reject(place, Fault("ragged_row", detail), _plain(source))
+    if tuple(cell.strip() for cell in cells) == names:
+        detail = "the header row stands here again and is no record; join files without it"
+        return Reject(place, Fault("wrong_type", detail), _plain(source))
+    return Raw(place, dict(zip(names, cells, strict=True)), cells=True)
+
+
+def _head(lines: "Lines", path: str, delimiter: str) -> Head:
+    csv.field_size_limit(sys.maxsize)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header = _header(reader, lines, path)
-    record = 0
-    while header:
-        start = lines.number + 1
-        lines.taken.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            record += 1
-            lines.give_back(error)
-            fault = Fault(
-                "ragged_row",
-                f"a quoted cell is not closed or goes on after its closing quote ({error}); "
-                "double the quotes inside a quoted cell",
-            )
-            first = lines.taken[0]
-            yield Reject(
-                Place(path, start, record), bad_text(first, "the row") or fault, _plain(first)
-            )
-            continue
-        source = lines.taken[0] if len(lines.taken) == 1 else "".join(lines.taken)
-        if not cells or source.isspace():
-            continue
-        record += 1
-        place = Place(path, start, record)
-        if fault := bad_text(source, "the row"):
-            yield Reject(place, fault, _plain(source))
-        elif len(cells) != len(header):
-            detail = (
-                f"{len(cells)} cells where the header has {len(header)}; "
-                "quote cells that hold the delimiter, or fill the missing ones"
-            )
-            yield Reject(place, Fault("ragged_row", detail), _plain(source))
-        elif [cell.strip() for cell in cells] == header:
-            detail = "the header row stands here again and is no record; join files without it"
-            yield Reject(place, Fault("wrong_type", detail), _plain(source))
-        else:
-            yield Raw(place, dict(zip(header, cells, strict=True)), cells=True)
+    return Head(tuple(_header(reader, lines, path)), delimiter)
 
 
-def _header(reader, lines: "_Lines", path: str) -> list[str]:
+def _header(reader, lines: "Lines", path: str) -> list[str]:
     try:
         while not (header := next(reader)) or "".join(lines.taken).isspace():
             lines.taken.clear()
@@ -105,7 +147,7 @@ def _plain(source: str) -> str:
     return printable(source.rstrip("\r\n"))
 
 
-class _Lines:
+class Lines:
     """Lines with their ends, counted; those taken for one row can be given back but the first.
 
     A row goes on to a next line only inside quotes, so a line that once led such a row to its

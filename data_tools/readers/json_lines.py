@@ -1,7 +1,7 @@
 """JSON Lines: one record a line, each line judged alone; blank lines are no records."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from data_tools import strict_json
 from data_tools.readers.text import bad_strings, bad_text, printable
@@ -13,15 +13,27 @@ def read(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
 
     Raises ConvertError for an array over several lines, none of which would be a record.
     """
+    yield from records(_checked(text, path), path)
+
+
+def records(lines: Iterable[str], path: str, before: int = 0) -> Iterator[Raw | Reject]:
+    """The same of lines that are known to be JSON Lines and have some before them in the file."""
     record = 0
-    for number, line in enumerate(text, start=1):
-        if line.isspace():
-            continue
-        record += 1
-        if record == 1 and line.lstrip().startswith("[") and _breaks_off(line):
-            mend = "save it as a .json file" if path == "-" else "rename it to .json"
-            raise ConvertError(f"{path}: its content is a JSON array, {mend}")
-        yield parse(line, Place(path, number, record))
+    for number, line in enumerate(lines, start=before + 1):
+        if not line.isspace():
+            record += 1
+            yield parse(line, Place(path, number, record))
+
+
+def _checked(text: Iterable[str], path: str) -> Iterator[str]:
+    first = True
+    for line in text:
+        if first and not line.isspace():
+            first = False
+            if line.lstrip().startswith("[") and _breaks_off(line):
+                mend = "save it as a .json file" if path == "-" else "rename it to .json"
+                raise ConvertError(f"{path}: its content is a JSON array, {mend}")
+        yield line
 
 
 def _breaks_off(line: str) -> bool:

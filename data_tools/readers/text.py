@@ -33,11 +33,32 @@ codecs.register_error("data_tools.mark", _mark)
 
 
 @contextlib.contextmanager
-def open_text(binary, encoding: str | None) -> Iterator[io.TextIOWrapper]:
+def open_text(binary, encoding: str | None, bom: bool = True) -> Iterator[io.TextIOWrapper]:
     """Text over `binary`, line ends untouched; the binary file stays the caller's to close.
 
-    A BOM decides. Raises ConvertError (status 2) for an unknown encoding, or one that it denies.
+    A BOM decides, unless it is known that none can stand where `binary` is. Raises ConvertError
+    (status 2) for an unknown encoding, or one that it denies.
     """
+    mark = _mark_of(binary, encoding) if bom else None
+    text = io.TextIOWrapper(
+        binary, encoding=mark or encoding or "utf-8", errors="data_tools.mark", newline=""
+    )
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
+def utf8_start(binary, encoding: str | None) -> int | None:
+    """Where the text of a file begins that is UTF-8 throughout; None for any other encoding."""
+    mark = _mark_of(binary, encoding)
+    if mark is None:
+        return 0 if codecs.lookup(encoding or "utf-8").name in ("utf-8", "utf-8-sig") else None
+    return len(codecs.BOM_UTF8) if mark == "utf-8-sig" else None
+
+
+def _mark_of(binary, encoding: str | None) -> str | None:
+    """The encoding that a file's first bytes name; raises ConvertError as `open_text` does."""
     named = encoding or "utf-8"
     try:
         codec = codecs.lookup(named).name
@@ -54,11 +75,7 @@ def open_text(binary, encoding: str | None) -> Iterator[io.TextIOWrapper]:
             f"--encoding {named}: the file begins with the mark of UTF-8, so it is not {named}; "
             "leave the option out"
         )
-    text = io.TextIOWrapper(binary, encoding=bom or named, errors="data_tools.mark", newline="")
-    try:
-        yield text
-    finally:
-        text.detach()
+    return bom
 
 
 def bad_text(text: str, what: str) -> Fault | None:

@@ -1,0 +1,100 @@
+"""The first pass, for one block: its records through format and rules, into a part of its own.
+
+Pure but for the files that it writes, so that any worker can run it, and run it again.
+"""
+
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from data_tools import block, parts, readers
+from data_tools.agreement import Ballot
+from data_tools.layout import LayoutFinder
+from data_tools.record import Fault, Part, Place, Raw, Reject
+from data_tools.settle import Split
+
+
+@dataclass(frozen=True)
+class Records:
+    """A block that was read already: records of one file, pickled."""
+
+    file: str
+    pickled: tuple[bytes, ...] = ()
+    before = 0  # lines; the records know their places
+
+    def read(self) -> Iterator[Raw | Reject]:
+        for piece in self.pickled:
+            yield from pickle.loads(piece)
+
+
+Source = Records | readers.Stretch
+
+
+@dataclass
+class Told:
+    """What is known of a block after the first pass; the rest stands in its part."""
+
+    source: Source
+    path: str  # of the part
+    records: int = 0
+    lines: int = 0
+    stop: int = 0  # where the records ended, which may be past the stretch that was asked for
+    made: int = 0
+    pairs: int = 0
+    entries: bytes = b""
+    size: int = 0  # bytes of the part
+    finder: LayoutFinder = field(default_factory=LayoutFinder)
+    ballots: list[Ballot] = field(default_factory=list)
+    excluded: list[tuple[tuple[bytes, bool], Place]] = field(default_factory=list)
+    loose_in_test: bytes = b""
+    waiting: list[block.Checked] | None = None  # what must be gathered before it can be settled
+
+
+def run(source: Source, task: block.Task, split: Split, folder: str, waits: bool) -> Told:
+    """Check a block and write its part.
+
+    Where a record waits for others, or `waits` says that some may, all are handed over instead.
+    """
+    told = Told(source, os.path.join(folder, uuid4().hex))
+    salt = b""
+    if isinstance(source, readers.Stretch):
+        items = source.open()
+        salt = f"{source.file}:{source.start}:".encode()
+    else:
+        items = source.read()
+    checked = list(block.check(items, task, salt))
+    told.records = len(checked)
+    if isinstance(source, readers.Stretch):
+        told.lines, told.stop = items.lines, items.stop
+    told.ballots = [ballot for found in checked for ballot in found.ballots]
+    if waits or any(isinstance(part, Part) for found in checked for part in found.results):
+        told.waiting = checked
+        return told
+    return finish(told, checked, task, split, isinstance(source, readers.Stretch))
+
+
+def finish(
+    told: Told, checked: list[block.Checked], task: block.Task, split: Split, again: bool = False
+) -> Told:
+    """Write what was checked to the part; `again` says that its records can be read again."""
+    told.made = sum(found.made for found in checked)
+    told.excluded = [
+        (result.comparison, found.place)
+        for found in checked
+        for result in found.results
+        if isinstance(result, Fault) and result.comparison
+    ]
+    return store(told, parts.gather(checked, split, task.keep, again))
+
+
+def store(told: Told, content: parts.Content) -> Told:
+    told.entries, told.finder = content.entries, content.finder
+    told.pairs = len(content.entries) // 16
+    in_test = content.columns["in_test"].to_numpy().astype(bool)
+    loose = content.columns["loose"].to_numpy()
+    has = content.columns["has_loose"].to_numpy().astype(bool)
+    told.loose_in_test = loose[in_test & has].tobytes()
+    told.size = parts.write(content, told.path)
+    return told

@@ -1,0 +1,181 @@
+"""What became of one block of records, in files of its own between the two passes.
+
+`NAME.arrow` holds the pairs that passed every rule of their own, as columns; `NAME.rest` what
+was rejected. Both are in the order of the records.
+"""
+
+import os
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_tools.layout import SIDES, Layout, LayoutFinder, dump
+from data_tools.odd import PAIR_WARNINGS, loose_key
+from data_tools.record import Fault, Pair, Place
+from data_tools.settle import Split, entry
+from data_tools.side import size
+
+_BITS = {code: 1 << bit for bit, code in enumerate(PAIR_WARNINGS)}
+SLOTS = 1 << 32  # results of one record, in the order of everything in a block
+
+NUMBERS = {
+    "order": np.uint64,  # SLOTS times the record's index in its block, and the slot within it
+    "line": np.uint32,  # 0 for none
+    "record": np.uint32,
+    "crowded": np.uint8,
+    "odd": np.uint16,  # a bit for each of PAIR_WARNINGS
+    "first_won": np.int8,  # -1 where the shape has no order of presentation
+    "prompt_size": np.uint32,  # characters
+    "chosen_size": np.uint32,
+    "rejected_size": np.uint32,
+    "in_test": np.uint8,  # whether the split's hash holds the prompt out
+    "loose": np.uint64,  # the prompt's loose key
+    "has_loose": np.uint8,  # whether it has one
+}
+"""Columns of numbers beside the sides of the pairs, none of them with nulls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A fault with its place in the order of the block; `made` says that it is of a pair."""
+
+    order: int
+    place: Place
+    fault: Fault
+    raw: Any
+    made: bool
+    places: tuple[Place, ...] = ()
+
+
+@dataclass
+class Rest:
+    """What a part holds beside its columns: the rejects, and what only some pairs have.
+
+    `raws` are the records of all pairs as they were read, None where the input can be read again.
+    `members` and `places` are those of pairs that several records make together, by their row.
+    """
+
+    rejected: list[Rejected] = field(default_factory=list)
+    raws: list[Any] | None = None
+    members: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    places: dict[int, tuple[Place, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class Content:
+    """One block: its pairs as columns, their entries for settling, and the rest."""
+
+    columns: dict[str, pa.Array]
+    layout: Layout
+    finder: LayoutFinder
+    entries: bytes
+    rest: Rest
+
+
+def gather(checked: Iterable[Any], split: Split, keep: Sequence[str], again: bool) -> Content:
+    """The content of a block from its checked records; `again` says that it can be read again."""
+    finder, rest = LayoutFinder(), Rest(raws=None if again else [])
+    pairs: list[Pair] = []
+    entries, kept = bytearray(), []
+    numbers: dict[str, list[int]] = {name: [] for name in NUMBERS}
+    for index, found in enumerate(checked):
+        place = found.place
+        for slot, (result, odd) in enumerate(zip(found.results, found.odd, strict=True)):
+            order = index * SLOTS + slot
+            if isinstance(result, Fault):
+                made = found.made > 0
+                rest.rejected.append(Rejected(order, place, result, found.raw, made, found.places))
+                continue
+            finder.add(result)
+            sizes = [size(side) for side in (result.prompt, result.chosen, result.rejected)]
+            made = entry(result, split)
+            loose = loose_key(result.prompt)
+            won = -1 if result.first_won is None else int(result.first_won)
+            bits = sum(_BITS[code] for code in odd)
+            test = bool(made[15] & 2)
+            row = (order, place.line or 0, place.record, place.crowded, bits, won, *sizes, test)
+            for values, value in zip(
+                numbers.values(), (*row, loose or 0, loose is not None), strict=True
+            ):
+                values.append(value)
+            if found.members:
+                rest.members[len(pairs)] = found.members
+                rest.places[len(pairs)] = found.places
+            if rest.raws is not None:
+                rest.raws.append(found.raw)
+            pairs.append(result)
+            kept.append(found.kept)
+            entries += made
+    layout = finder.layout(tuple(keep))
+    columns = {
+        name: layout.array([getattr(pair, name) for pair in pairs], role) for name, role in SIDES
+    }
+    if layout.tools:
+        columns["tools"] = pa.array([pair.tools for pair in pairs], pa.string())
+    if layout.kwargs:
+        texts = [dump(pair.chat_template_kwargs) for pair in pairs]
+        columns["chat_template_kwargs"] = pa.array(texts, pa.string())
+    for at, name in enumerate(keep):
+        columns[f"keep {name}"] = pa.array([values[at] for values in kept], pa.string())
+    columns |= {name: pa.array(np.array(numbers[name], kind)) for name, kind in NUMBERS.items()}
+    return Content(columns, layout, finder, bytes(entries), rest)
+
+
+def write(content: Content, path: str) -> int:
+    """Write both files, each whole before it has its name; returns their bytes."""
+    batch = pa.record_batch(content.columns)
+    with _named_when_whole(f"{path}.arrow") as name, pa.OSFile(name, "wb") as file:
+        with pa.ipc.new_file(file, batch.schema) as sink:
+            sink.write_batch(batch)
+        written = file.tell()
+    with _named_when_whole(f"{path}.rest") as name, open(name, "wb") as file:
+        pickle.dump((content.layout, content.rest), file, protocol=5)
+        return written + file.tell()
+
+
+class _named_when_whole:  # noqa: N801 - read like the function of contextlib that it stands for
+    def __init__(self, path: str):
+        self.path, self.aside = path, f"{path}.{os.getpid()}"
+
+    def __enter__(self) -> str:
+        return self.aside
+
+    def __exit__(self, kind, *_: object) -> None:
+        if kind is None:
+            os.replace(self.aside, self.path)
+
+
+class Part:
+    """A part that was written, its columns mapped and not copied."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._file = pa.memory_map(f"{path}.arrow")
+        self.batch = pa.ipc.open_file(self._file).get_batch(0)
+
+    def number(self, name: str) -> np.ndarray:
+        return self.batch.column(name).to_numpy()
+
+    @cached_property
+    def _rest(self) -> tuple[Layout, Rest]:
+        with open(f"{self._path}.rest", "rb") as file:
+            return pickle.load(file)
+
+    @property
+    def layout(self) -> Layout:
+        return self._rest[0]
+
+    @property
+    def rest(self) -> Rest:
+        return self._rest[1]
+
+    def place(self, row: int, file: str, lines: int, records: int) -> Place:
+        """Where a pair's record stands; the numbers are of lines and records before the block."""
+        line, record, crowded = (self.number(name)[row] for name in ("line", "record", "crowded"))
+        place = Place(file, int(line) or None, int(record), bool(crowded))
+        return place.moved(lines, records)

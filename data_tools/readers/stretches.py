@@ -1,0 +1,219 @@
+"""Large text files cut at the ends of records, so that several readers can read one file.
+
+A cut is a guess: a newline after which the next rows look like rows. Each reader goes on until
+its last row ends and says where that was, so that a guess which was wrong is seen, and only costs
+the time to read on from the right place.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from data_tools.readers import delimited, json_lines
+from data_tools.readers.opening import open_binary
+from data_tools.readers.text import open_text, utf8_start
+from data_tools.record import ConvertError, Raw, Reject
+
+SIZE = 16_000_000  # bytes of a stretch
+_WINDOW = 1 << 16  # bytes that are looked at for a cut, doubled until one is found
+_ALIKE = 3  # rows after a cut that must look like rows
+_FARTHEST = 64_000_000  # bytes after which any newline will do, since what is read tells the truth
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some bytes of a UTF-8 file that begin where a record does.
+
+    `before` is how many lines stand before it, None where that is not known and the first line is
+    called 1.
+    """
+
+    file: str
+    start: int
+    stop: int
+    head: delimited.Head | None = None  # None for JSON Lines
+    before: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def open(self) -> "Reading":
+        return Reading(self)
+
+    def source(self, lines: set[int]) -> dict[int, object]:
+        """The records that start on these lines, as they are read.
+
+        Raises ConvertError where one is not there any more.
+        """
+        found = {}
+        with open(self.file, "rb") as file:
+            file.seek(self.start)
+            data = file.read(self.size)
+            starts = line_starts(data)
+            for line in sorted(lines):
+                number = line - (self.before or 0)
+                if number > len(starts):
+                    break
+                at = self.start + starts[number - 1]
+                item = next(iter(replace(self, start=at, stop=at + 1).open()), None)
+                if isinstance(item, Raw):
+                    found[line] = item.value
+        if found.keys() != lines:
+            raise ConvertError(f"{self.file}: changed while it was read; convert it again", 1)
+        return found
+
+
+class Reading:
+    """The records of a stretch; once all are read, how many lines they took and where they end."""
+
+    def __init__(self, stretch: Stretch):
+        self._stretch = stretch
+        self.lines, self.stop = 0, stretch.stop
+
+    def __iter__(self) -> Iterator[Raw | Reject]:
+        stretch = self._stretch
+        try:
+            with open(stretch.file, "rb") as file:
+                file.seek(stretch.start)
+                data = file.read(stretch.size)
+                self.lines = count_lines(data)
+                if stretch.head is None:
+                    with open_text(io.BytesIO(data), "utf-8", bom=False) as text:
+                        yield from json_lines.records(text, stretch.file, stretch.before or 0)
+                    return
+                file.seek(stretch.start)
+                with open_text(file, "utf-8", bom=False) as text:
+                    lines = delimited.Lines(text)
+                    until, before = self.lines, stretch.before or 0
+                    yield from delimited.Rows(lines, stretch.head, stretch.file, until, before)
+                if lines.number > self.lines:  # the last row went on beyond the stretch
+                    self.lines = lines.number
+                    self.stop = stretch.start + _end_of_line(file, stretch.start, self.lines)
+        except OSError as error:
+            raise ConvertError(
+                f"{stretch.file}: cannot be read ({error.strerror or error})"
+            ) from None
+
+
+class Stretches:
+    """A file that can be cut: its stretches one after the other."""
+
+    def __init__(
+        self, path: str, start: int, head: delimited.Head | None, before: int, counted: bool
+    ):
+        self.path, self._head, self._before, self._counted = path, head, before, counted
+        self._start, self.end = start, os.path.getsize(path)
+
+    @classmethod
+    def of(
+        cls, path: str, syntax: str, encoding: str | None, counted: bool = False
+    ) -> "Stretches | None":
+        """The stretches of a file; None where it can only be read from its start.
+
+        `counted` asks for the line on which each begins, not the first alone; it takes time.
+        """
+        heads = {".csv": delimited.csv_head, ".tsv": delimited.tsv_head}
+        if syntax not in (*heads, ".jsonl", ".ndjson"):
+            return None
+        with open_binary(path, None) as file:
+            start = utf8_start(file, encoding)
+            if start is None:
+                return None
+            if syntax not in heads:
+                return cls(path, start, None, 0, counted)
+            with open_text(file, encoding) as text:
+                lines, head = heads[syntax](text, path, [])
+            if not head.names:
+                return None
+            start += _end_of_line(file, start, lines.number)
+            return cls(path, start, head, lines.number, counted)
+
+    def __iter__(self) -> Iterator[Stretch]:
+        with open(self.path, "rb") as file:
+            while self._start < self.end:
+                stop = self._cut(file, self._start + SIZE)
+                yield Stretch(self.path, self._start, stop, self._head, self._before)
+                if self._counted:
+                    file.seek(self._start)
+                    self._before += count_lines(file.read(stop - self._start))
+                else:
+                    self._before = None
+                self._start = stop
+
+    def _cut(self, file, at: int) -> int:
+        """Where a record seems to start, not before `at`."""
+        window = _WINDOW
+        while at < self.end:
+            file.seek(at - 1)
+            data = file.read(window + 1)
+            last = at - 1 + len(data) >= self.end
+            for start in _after_newlines(data):
+                if self._head is None or self._looks_like_rows(data, start, last):
+                    return at - 1 + start
+            if last:
+                break
+            if window > _FARTHEST and b"\n" in data:
+                return at + data.index(b"\n")
+            window *= 2
+        return self.end
+
+    def _looks_like_rows(self, data: bytes, start: int, last: bool) -> bool:
+        rows = csv.reader(_lines(data, start), delimiter=self._head.delimiter, strict=True)
+        try:
+            found = [row for row in islice(rows, _ALIKE + 1) if row]
+        except csv.Error:
+            return False
+        whole = found if last or len(found) > _ALIKE else found[:-1]
+        return bool(whole) and all(len(row) == len(self._head.names) for row in whole[:_ALIKE])
+
+
+def _lines(data: bytes, start: int) -> Iterator[str]:
+    while start < len(data):
+        stop = data.find(b"\n", start) + 1 or len(data)
+        for line in data[start:stop].splitlines(keepends=True):
+            yield line.decode("utf-8", "replace")
+        start = stop
+
+
+def _after_newlines(data: bytes) -> Iterator[int]:
+    at = data.find(b"\n")
+    while at >= 0:
+        yield at + 1
+        at = data.find(b"\n", at + 1)
+
+
+def count_lines(data: bytes) -> int:
+    """Lines as text files have them: each ends with CR, LF or both, the last perhaps with none."""
+    count = data.count(b"\n")
+    if b"\r" in data:
+        count += data.count(b"\r") - data.count(b"\r\n")
+    return count + (bool(data) and not data.endswith((b"\n", b"\r")))
+
+
+def line_starts(data: bytes) -> list[int]:
+    """Where every line of `data` begins."""
+    lines = data.splitlines(keepends=True) if b"\r" in data else data.split(b"\n")
+    starts, at = [], 0
+    extra = 0 if b"\r" in data else 1
+    for line in lines:
+        starts.append(at)
+        at += len(line) + extra
+    return starts
+
+
+def _end_of_line(file, start: int, number: int) -> int:
+    """Bytes from `start` to the end of the line of this number, counted from 1."""
+    file.seek(start)
+    window = _WINDOW
+    while True:
+        data = file.read(window)
+        count = data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n"))
+        if len(data) < window or count > number:
+            starts = line_starts(data)
+            return starts[number] if number < len(starts) else len(data)
+        file.seek(start)
+        window *= 2
