@@ -45,7 +45,7 @@ class Inputs:
         """All blocks in order; `counted` asks for the line on which each begins."""
         for path in self.files:
             stretches = None
-            if path != readers.STDIN:
+            if path != readers.STDIN and readers.is_plain(path):
                 stretches = Stretches.of(path, readers.syntax_of(path), self._encoding, counted)
             yield from self._read(path) if stretches is None else stretches
 

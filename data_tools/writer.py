@@ -44,8 +44,8 @@ class ShardSink:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the files; after a failure they are not complete, and not wanted."""
-        for file in (self._rejects, *(store.file for store in self._stores.values())):
-            with contextlib.suppress(OSError):
+        for file in (self._rejects, *self._stores.values()):
+            with contextlib.suppress(OSError, ValueError):
                 if file is not None:
                     file.close()
 

@@ -35,6 +35,11 @@ def syntax_of(path: str) -> str:
     return os.path.splitext(ending)[0] if ending.endswith(COMPRESSIONS) else ending
 
 
+def is_plain(path: str) -> bool:
+    """Whether the file's bytes are its text, not compressed."""
+    return not _ending(os.path.basename(path)).endswith(COMPRESSIONS)
+
+
 def stem_of(path: str) -> str:
     """The file's name without its known endings: `pairs.csv.gz` gives `pairs`."""
     name = os.path.basename(os.path.normpath(path))

@@ -58,8 +58,9 @@ class Stretch:
                 number = line - (self.before or 0)
                 if number > len(starts):
                     break
-                at = self.start + starts[number - 1]
-                item = next(iter(replace(self, start=at, stop=at + 1).open()), None)
+                bounds = [*starts[number - 1 : number + 1], self.size]
+                start, stop = (self.start + at for at in bounds[:2])
+                item = next(iter(replace(self, start=start, stop=stop).open()), None)
                 if isinstance(item, Raw):
                     found[line] = item.value
         if found.keys() != lines:
