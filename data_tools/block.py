@@ -14,7 +14,8 @@ from data_tools.formats.shape import Format, Meaning, tidy_key, tidy_keys
 from data_tools.keys import judged_key, pair_key, prompt_key
 from data_tools.record import Fault, Judged, Pair, Part, Place, Raw, Reject, clip, first_fault
 
-_MEDIA = ("images", "videos", "audios")
+MEDIA = ("images", "videos", "audios")
+"""Fields whose content no pair can hold, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def parts_of(item: Raw, task: Task) -> list[Pair | Part | Fault] | Fault:
         if isinstance(record, Fault):
             return record
     for name, value in record.items():
-        if name.casefold() in _MEDIA and value not in (None, False, 0, "", "[]", [], {}):
+        if name.casefold() in MEDIA and value not in (None, False, 0, "", "[]", [], {}):
             what = f"{name} beside the text cannot be trained on here; leave the record out"
             return Fault("wrong_type", what)
     parts = task.shape.pairs(record, task.meaning)

@@ -7,6 +7,10 @@ import xxhash
 from data_tools.record import Judged, Pair, Rated, Side
 from data_tools.side import as_messages, fold
 
+_FRAME = "{role}\x1f{text}\x1f{extra}"
+NO_EXTRAS = json.dumps([None, None]).encode()
+"""What is hashed for the extras of a pair that has none."""
+
 
 def prompt_key(prompt: Side) -> bytes:
     """16 bytes that are equal for prompts equal but for Unicode form and white space.
@@ -41,6 +45,12 @@ def rated_key(rated: Rated) -> bytes:
     return _key(prompt_key(rated.prompt) + extras.encode())
 
 
+def framed(role: str) -> tuple[bytes, bytes]:
+    """What stands before and after a folded text where it is hashed as a message of this role."""
+    before, after = _FRAME.format(role=role, text="\0", extra="").encode().split(b"\0")
+    return before, after
+
+
 def _comparison(prompt: bytes, first: Side, second: Side, extras: list) -> tuple[bytes, bool]:
     one = _key(_canonical(first, "assistant"))
     other = _key(_canonical(second, "assistant"))
@@ -58,5 +68,6 @@ def _canonical(side: Side, role: str) -> bytes:
     for message in as_messages(side, role):
         rest = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
         extra = json.dumps(rest, sort_keys=True) if rest else ""
-        parts.append(f"{message['role']}\x1f{fold(message['content'] or '')}\x1f{extra}")
+        text = fold(message["content"] or "")
+        parts.append(_FRAME.format(role=message["role"], text=text, extra=extra))
     return "\x1e".join(parts).encode()

@@ -59,29 +59,37 @@ def _any_of(tokens: tuple[str, ...]) -> str:
 # No pattern can match at more than a few lengths from one place, so none takes quadratic time.
 _PATTERNS = {
     "html": (
-        "< &",
+        ("<", "&"),
         r"</?(?:p|br|div|span|a|li|ul|ol|b|i|em|strong|table|tr|td)\b[^<>]*>|&[a-z]{2,6};",
     ),
-    "replacement_character": ("\ufffd", "\ufffd"),
-    "zero_width": ("\u200b \u200c \u2060 \ufeff", "[\u200b\u200c\u2060\ufeff]"),
-    "template_tokens": ("< [", _any_of(TEMPLATE_TOKENS)),
+    "replacement_character": (("\ufffd",), "\ufffd"),
+    "zero_width": (("\u200b", "\u200c", "\u2060", "\ufeff"), "[\u200b\u200c\u2060\ufeff]"),
+    "template_tokens": (("<", "["), _any_of(TEMPLATE_TOKENS)),
     "page_residue": (
-        "NETWORK $MODERATION$ Regenerate Copy ▌",
+        (
+            "NETWORK ERROR DUE TO HIGH TRAFFIC",
+            "$MODERATION$ YOUR INPUT VIOLATES",
+            "Regenerate response",
+            "Copy code",
+            "▌",
+        ),
         r"NETWORK ERROR DUE TO HIGH TRAFFIC"
         r"|\$MODERATION\$ YOUR INPUT VIOLATES OUR CONTENT MODERATION GUIDELINES"
         r"|^[ \t]*(?:Regenerate response|Copy code)[ \t]*\r?$"
         r"|▌\s*\Z",
     ),
     "judge_residue": (
-        "[ <|The",
+        ("[", "<|The"),
         r"\[\[(?:[ABC]|[AB](?:>>?|=|<<?)[AB]|(?<=Rating: \[\[)[0-9.]{1,4})\]\]"
         r"|(?:\[|<\|)The (?:Start|End) of (?:Assistant|Reference Answer)",
     ),
 }
 _COMPILED = {
-    code: (tuple(hints.split(" ")), re.compile(pattern, re.MULTILINE))
-    for code, (hints, pattern) in _PATTERNS.items()
+    code: (hints, re.compile(pattern, re.MULTILINE)) for code, (hints, pattern) in _PATTERNS.items()
 }
+_EVERY_HINT = dict.fromkeys(hint for hints, _ in _PATTERNS.values() for hint in hints)
+HINTS = tuple(hint for hint in _EVERY_HINT if not any(o in hint for o in _EVERY_HINT if o != hint))
+"""Texts one of which stands in whatever has a warning."""
 PAIR_WARNINGS = tuple(_PATTERNS)
 """The codes that one pair alone may have; they fit into 16 bits."""
 

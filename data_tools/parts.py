@@ -7,7 +7,7 @@ was rejected. Both are in the order of the records.
 import os
 import pickle
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -77,13 +77,23 @@ class Content:
     rest: Rest
 
 
-def gather(checked: Iterable[Any], split: Split, keep: Sequence[str], again: bool) -> Content:
-    """The content of a block from its checked records; `again` says that it can be read again."""
+def bits(codes: Iterable[str]) -> int:
+    """The warnings of a pair as one number."""
+    return sum(_BITS[code] for code in codes)
+
+
+def gather(
+    checked: Iterable[tuple[int, Any]], split: Split, keep: Sequence[str], again: bool
+) -> Content:
+    """The content of a block from its checked records and their indexes in it.
+
+    `again` says that they can be read again.
+    """
     finder, rest = LayoutFinder(), Rest(raws=None if again else [])
     pairs: list[Pair] = []
     entries, kept = bytearray(), []
     numbers: dict[str, list[int]] = {name: [] for name in NUMBERS}
-    for index, found in enumerate(checked):
+    for index, found in checked:
         place = found.place
         for slot, (result, odd) in enumerate(zip(found.results, found.odd, strict=True)):
             order = index * SLOTS + slot
@@ -96,9 +106,17 @@ def gather(checked: Iterable[Any], split: Split, keep: Sequence[str], again: boo
             made = entry(result, split)
             loose = loose_key(result.prompt)
             won = -1 if result.first_won is None else int(result.first_won)
-            bits = sum(_BITS[code] for code in odd)
             test = bool(made[15] & 2)
-            row = (order, place.line or 0, place.record, place.crowded, bits, won, *sizes, test)
+            row = (
+                order,
+                place.line or 0,
+                place.record,
+                place.crowded,
+                bits(odd),
+                won,
+                *sizes,
+                test,
+            )
             for values, value in zip(
                 numbers.values(), (*row, loose or 0, loose is not None), strict=True
             ):
@@ -124,6 +142,37 @@ def gather(checked: Iterable[Any], split: Split, keep: Sequence[str], again: boo
         columns[f"keep {name}"] = pa.array([values[at] for values in kept], pa.string())
     columns |= {name: pa.array(np.array(numbers[name], kind)) for name, kind in NUMBERS.items()}
     return Content(columns, layout, finder, bytes(entries), rest)
+
+
+def merge(one: Content, other: Content, keep: Sequence[str]) -> Content:
+    """Two contents of one block in the order of its records; only `other` holds rejects."""
+    if not other.entries:
+        return replace(one, rest=replace(one.rest, rejected=other.rest.rejected))
+    finder = LayoutFinder()
+    finder.merge(one.finder)
+    finder.merge(other.finder)
+    layout = finder.layout(tuple(keep))
+    orders = [content.columns["order"].to_numpy() for content in (one, other)]
+    order = np.argsort(np.concatenate(orders), kind="stable")
+    columns = {}
+    for name in dict.fromkeys((*one.columns, *other.columns)):
+        both = [_column(content, name, layout) for content in (one, other)]
+        columns[name] = pa.concat_arrays(both).take(pa.array(order))
+    entries = np.frombuffer(one.entries + other.entries, "V16")[order].tobytes()
+    raws = None
+    if one.rest.raws is not None:
+        raws = [*one.rest.raws, *other.rest.raws]
+        raws = [raws[row] for row in order.tolist()]
+    return Content(columns, layout, finder, entries, Rest(other.rest.rejected, raws))
+
+
+def _column(content: Content, name: str, layout: Layout) -> pa.Array:
+    """A column of a content as a wider layout has it."""
+    if name not in content.columns:
+        return pa.nulls(len(content.columns["order"]), pa.string())
+    role = dict(SIDES).get(name)
+    column = content.columns[name]
+    return layout.fit(column, content.layout, role) if role else column
 
 
 def write(content: Content, path: str) -> int:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from data_tools import odd
-from data_tools.record import Pair, Place
+from data_tools.record import Pair
 
 
 def user(text):
@@ -117,51 +117,6 @@ def test_no_long_text_makes_a_pattern_crawl(text):
     start = time.process_time()
     odd.warnings(Pair(text, "C", "R"))
     assert time.process_time() - start < 0.5
-
-
-def alike(*prompts):
-    found = odd.AlikePrompts()
-    for number, (split, prompt) in enumerate(prompts, start=1):
-        found.add(prompt, split, Place("f", number, number))
-    return found.count(), found.example() and str(found.example())
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("What is 2 + 2?", "what is 2+2"),
-        ("STRASSE", "straße!"),
-        ("Café", "cafe\u0301…"),
-        ("Hello", [user("hello!")]),
-        ([user("A b"), assistant("c"), user("d")], [user("a-b"), assistant("C."), user("D?")]),
-    ],
-)
-def test_prompts_alike_but_for_case_and_punctuation_are_found_across_the_splits(one, other):
-    assert alike(("train", one), ("test", other)) == (1, "f:2")
-    assert alike(("test", one), ("train", other)) == (1, "f:1")
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("two words", "two worlds"),
-        ("1 2", "3"),
-        ("\u0915\u093f", "\u0915\u093e"),  # Devanagari: one letter, two vowel signs
-        ("?", "!"),  # nothing is left of either
-        ([user("a"), assistant("b"), user("c")], [user("ab"), assistant(""), user("c")]),
-    ],
-)
-def test_prompts_of_other_letters_are_not_alike(one, other):
-    assert alike(("train", one), ("test", other)) == (0, None)
-
-
-def test_prompts_alike_within_one_split_are_nobodys_leak():
-    assert alike(("train", "a"), ("train", "A"), ("test", "b"), ("test", "B!")) == (0, None)
-
-
-def test_alike_prompts_of_test_count_once_however_often_they_stand():
-    prompts = [("test", "x"), ("test", "a?"), ("test", "A"), ("test", "b"), ("train", "a")]
-    assert alike(*prompts, ("train", "a!"), ("train", "B")) == (2, "f:2")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from test_figures import figures
+from test_figures import figures, keep
 
 from data_tools.agreement import Ballot
 from data_tools.figures import Figures
@@ -46,7 +46,6 @@ def test_the_text_shows_every_figure_with_one_place_each():
 
 def test_the_text_says_only_what_there_is():
     empty = Figures("hh", "why", [], {"to": "parquet"})
-    empty.count(0)
     empty.read = 1
     assert Report(1, empty.as_dict(), reason="no pair was kept").text().splitlines() == [
         "format    hh: why",
@@ -60,7 +59,7 @@ def test_a_bias_of_the_whole_dataset_is_a_warning_and_a_word_beside_its_share():
     for i in range(100):
         longer, first = i < 20, i < 85
         answers = ("long", "no") if longer else ("no", "long")
-        found.keep(Place("f", i, i), Pair(f"P{i}", *answers, first), (), "train")
+        keep(found, "train", (Place("f", i, i), Pair(f"P{i}", *answers, first), ()))
     found.prompts = {"train": 100, "test": 0, "shared": 0}
     assert found.as_dict()["warnings"] == {"first_answer_bias": 85, "length_bias": 80}
     assert found.as_dict()["warning_examples"] == {}
@@ -79,14 +78,14 @@ def test_answers_of_equal_length_are_no_length_bias():
     found = Figures("hh", "", [], {})
     for i in range(1000):
         answers = ("ab", "cd") if i < 900 else ("abc", "d") if i % 2 else ("a", "bcd")
-        found.keep(Place("f", i, i), Pair("P", *answers), (), "train")
+        keep(found, "train", (Place("f", i, i), Pair("P", *answers), ()))
     assert found.as_dict()["chosen_longer"] == 0.05
     assert found.as_dict()["warnings"] == {}
 
 
 def test_prompts_alike_across_the_splits_are_a_warning_with_a_place():
     found = figures()
-    found.keep(Place("b.jsonl", 5, 5), Pair("ppp?", "C", "R"), (), "test")
+    found.alike, found.alike_at = 1, "b.jsonl:5"
     found = found.as_dict()
     assert found["warnings"] == {"alike_across_splits": 1, "html": 1}
     assert found["warning_examples"]["alike_across_splits"] == "b.jsonl:5"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from data_tools.formats import label as labels
 from data_tools.formats.dialogue import check_side, check_system, check_tools
 from data_tools.formats.listed import paired
-from data_tools.formats.shape import Format, Found, Meaning, tidy_key
+from data_tools.formats.shape import Format, Found, Meaning, Plain, tidy_key
 from data_tools.record import ConvertError, Fault, Judged, Side, clip, first_fault
 from data_tools.side import as_messages
 
@@ -110,7 +110,15 @@ def as_format(row: Row) -> Format:
         general=row.general,
         structured=(row.history,) if row.history else (),
         dialogues=(*row.prompt, *((row.chosen, row.rejected) if row.chosen else answers)),
+        plain=None if row.judges else _plain(row),
     )
+
+
+def _plain(row: Row) -> Plain:
+    answers = {row.chosen, row.rejected} if row.chosen else {n for f in row.answers for n in f}
+    others = {row.context, row.history, row.system, *row.annotator, "tools", "chat_template_kwargs"}
+    kinds = {*row.prompt, *answers}, {*row.label}, others - {""}
+    return Plain(*(frozenset(name.casefold() for name in kind) for kind in kinds))
 
 
 def _view(row: Row, record: dict) -> dict:

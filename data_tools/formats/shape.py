@@ -30,6 +30,19 @@ Found = list[Pair | Part | Fault] | Fault
 
 
 @dataclass(frozen=True)
+class Plain:
+    """The fields of a flat shape by what their values can change, in small letters.
+
+    `texts` are taken over as they are, `labels` say who won; any of `others` may make something
+    else of the record, unless it is empty. What a field of no kind holds changes nothing.
+    """
+
+    texts: frozenset[str]
+    labels: frozenset[str]
+    others: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Format:
     """One shape of raw preference data.
 
@@ -60,6 +73,7 @@ class Format:
     dialogues: tuple[str, ...] = ()
     ranked: bool = False  # whether --pairs has something to choose
     rated: bool = False  # whether --min-margin has
+    plain: "Plain | None" = None  # where a record may be a plain one
     refused: str = ""  # why no record of this shape can be converted
 
 

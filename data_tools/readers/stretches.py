@@ -100,6 +100,47 @@ class Reading:
             ) from None
 
 
+class Ahead:
+    """Rows of a stretch read from somewhere within it, beyond its end where the last goes on."""
+
+    def __init__(self, stretch: Stretch):
+        self._stretch = stretch
+        self._file = self._lines = None
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def rows(self, at: int, before: int, until: int) -> Iterator[tuple[int, Raw | Reject, int]]:
+        """The rows that begin before line `until`, from the offset `at`, where line `before` does.
+
+        Each with the line on which it begins and that on which the next may; all count from 0 at
+        the stretch's start.
+        """
+        stretch = self._stretch
+        self._file = self._file or open(stretch.file, "rb")  # noqa: SIM115 - closed in __exit__
+        self._file.seek(stretch.start + at)
+        known = stretch.before or 0
+        with open_text(self._file, "utf-8", bom=False) as text:
+            self._lines = delimited.Lines(text)
+            for item in delimited.Rows(
+                self._lines, stretch.head, stretch.file, until - before, known + before
+            ):
+                yield item.place.line - known - 1, item, before + self._lines.number
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether a row that begins here is known to break, so that reading on costs least."""
+        return self._lines.number < self._lines.hopeless_to
+
+    def end_of_line(self, number: int) -> int:
+        """The offset in the file at which this line of the stretch ends, counted from 1."""
+        return self._stretch.start + _end_of_line(self._file, self._stretch.start, number)
+
+
 class Stretches:
     """A file that can be cut: its stretches one after the other."""
 

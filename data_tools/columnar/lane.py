@@ -1,0 +1,245 @@
+"""Plain records of a block kept as columns, all others of it through the row-wise lane."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from data_tools import block, keys, odd, parts, rules
+from data_tools.columnar import probe
+from data_tools.columnar.texts import Texts
+from data_tools.formats.shape import tidy_key, tidy_keys
+from data_tools.layout import SIDES, LayoutFinder
+from data_tools.record import Pair, Raw, Reject
+from data_tools.settle import FORWARD, IN_TEST, Split
+
+_LABELS = 100  # different values of a label, beyond which it is none
+
+# What shows that a plain row breaks no rule; of a rule that is not here the lane knows nothing.
+PROVEN = {
+    "bad_roles": "sides that are texts have no roles",
+    "empty_prompt": "something is left of the folded prompt",
+    "empty_response": "something is left of either folded answer",
+    "identical_pair": "the keys of the answers differ",
+    "overlong": "the sizes say so",
+    "excluded": "the line is not listed",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records with the same fields as columns of texts.
+
+    `order` is each one's index in its block. `labelled` gives a field's values and each record's
+    by its number among them, `raws` some rows as they were read. A field that is no column holds
+    something else than texts.
+    """
+
+    names: tuple[str, ...]
+    columns: dict[str, pa.Array]
+    order: np.ndarray
+    lines: np.ndarray  # 0 where there are none
+    cells: bool
+    empty: str | None  # what stands in a field that says nothing
+    raws: Callable[[np.ndarray], Sequence[Raw | Reject]]
+    labelled: Callable[[str], tuple[np.ndarray, list[Any]]]
+
+
+def content(
+    table: Table,
+    others: list[tuple[int, Raw | Reject]],
+    file: str,
+    task: block.Task,
+    split: Split,
+    again: bool,
+) -> tuple[parts.Content, list[block.Checked]] | None:
+    """The block's content, and what the row-wise lane checked of it; None where no row is plain.
+
+    `others` are the block's records beside the table, by their index.
+    """
+    plain = _plain(table, file, task)
+    if plain is None:
+        return None
+    rest = np.flatnonzero(~plain.rows)
+    items = others + list(zip(table.order[rest].tolist(), table.raws(rest), strict=True))
+    items.sort(key=lambda item: item[0])
+    checked = list(block.check((item for _, item in items), task))
+    slow = parts.gather(
+        zip((index for index, _ in items), checked, strict=True), split, task.keep, again
+    )
+    return parts.merge(_kept(table, plain, task, split, again), slow, task.keep), checked
+
+
+@dataclass
+class _Plain:
+    """The rows that are plainly sound, and what is known of all rows."""
+
+    rows: np.ndarray  # of booleans
+    sides: dict[str, list[tuple[np.ndarray, str]]]  # by side: rows, and the field it stands in
+    first_won: np.ndarray
+    texts: dict[str, Texts]
+    digests: dict[str, list[bytes]]  # by field, of each row's text as a prompt or an answer
+    prompt: str
+
+
+def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
+    count = len(table.order)
+    found = probe.kinds(table.names, task)
+    if found is None or not count or rules.RULES.keys() != PROVEN.keys():
+        return None
+    numbers, values = np.zeros(count, np.int64), [None]
+    for name in found.labels:
+        numbers, values = table.labelled(name)
+    if len(values) > _LABELS:
+        return None
+    asked = table.names, found, table.empty, table.cells, task
+    outcomes = [probe.outcome(value, *asked) for value in values]
+    fields = {(o.prompt, o.chosen, o.rejected) for o in outcomes if o}
+    prompts = {prompt for prompt, *_ in fields}
+    answers = sorted({name for _, *both in fields for name in both})
+    if len(prompts) != 1 or len(answers) != 2 or not {*prompts, *answers} <= table.columns.keys():
+        return None
+    prompt = prompts.pop()
+    rows = np.array([o is not None for o in outcomes])[numbers]
+    for name in found.others:
+        rows &= _empty(table, name)
+    texts = {name: Texts(table.columns[name]) for name in (prompt, *answers)}
+    digests = {}
+    for name in texts:
+        role = "user" if name == prompt else "assistant"
+        before, after = keys.framed(role)
+        folded = texts[name].folded
+        digest = xxhash.xxh3_128_digest
+        digests[name] = [digest(before + text + after) for text in folded]
+        rows &= _sound(folded, table.cells)
+        if table.columns[name].null_count:
+            rows &= table.columns[name].is_valid().to_numpy(zero_copy_only=False)
+    one, other = (digests[name] for name in answers)
+    rows &= np.array([a != b for a, b in zip(one, other, strict=True)], bool)
+    if task.limits.max_chars is not None:
+        longer = np.maximum(*(texts[name].sizes for name in answers))
+        rows &= texts[prompt].sizes + longer <= task.limits.max_chars
+    if task.limits.excluded:
+        rows &= ~_listed(table, file, task.limits.excluded)
+    if table.cells:
+        rows &= ~_is_header(table, prompt)
+    chosen = np.array([o is not None and o.chosen == answers[0] for o in outcomes])[numbers]
+    won = np.array([-1 if o is None or o.first_won is None else o.first_won for o in outcomes])
+    sides = {
+        "chosen": [(chosen, answers[0]), (~chosen, answers[1])],
+        "rejected": [(~chosen, answers[0]), (chosen, answers[1])],
+    }
+    return _Plain(rows, sides, won[numbers], texts, digests, prompt)
+
+
+def _empty(table: Table, name: str) -> np.ndarray:
+    """Where a field holds what stands for nothing."""
+    column = table.columns.get(name)
+    if column is None:
+        return np.zeros(len(table.order), bool)
+    if table.empty is None:
+        return column.is_null().to_numpy(zero_copy_only=False)
+    return pc.fill_null(pc.equal(column, table.empty), False).to_numpy(zero_copy_only=False)
+
+
+def _sound(folded: list[bytes], cells: bool) -> np.ndarray:
+    """Where something is left of the text, in a table also nothing that could be JSON."""
+    structure = (b"[", b"{") if cells else ()
+    return np.array([bool(text) and not text.startswith(structure) for text in folded], bool)
+
+
+def _listed(table: Table, file: str, excluded: frozenset[str]) -> np.ndarray:
+    return np.array([f"{file}:{line}" in excluded for line in table.lines.tolist()], bool)
+
+
+def _is_header(table: Table, prompt: str) -> np.ndarray:
+    """Where the header may stand again, by its first field."""
+    column = table.columns[prompt]
+    short = pc.less(pc.binary_length(column), len(prompt.encode()) + 64)
+    return pc.and_(short, pc.equal(pc.utf8_trim_whitespace(column), prompt)).to_numpy(
+        zero_copy_only=False
+    )
+
+
+def _kept(
+    table: Table, plain: _Plain, task: block.Task, split: Split, again: bool
+) -> parts.Content:
+    """The plain rows as the content of a block."""
+    rows = np.flatnonzero(plain.rows)
+    mask = pa.array(plain.rows)
+    prompt = plain.texts[plain.prompt]
+    first = plain.sides["chosen"][0]
+    (one, name), (_, other) = plain.sides["chosen"]
+    a, b = (table.columns[n].filter(mask) for n in (name, other))
+    won = pa.array(one[rows])
+    columns = {
+        "prompt": table.columns[plain.prompt].filter(mask),
+        "chosen": pc.if_else(won, a, b),
+        "rejected": pc.if_else(won, b, a),
+    }
+    for wanted in task.keep:
+        columns[f"keep {wanted}"] = _column(table, wanted).filter(mask)
+    sizes = [plain.texts[n].sizes for n in (name, other)]
+    entries, loose = _entries(plain, first[0], rows, split)
+    numbers = dict.fromkeys(parts.NUMBERS, 0) | {
+        "order": table.order[rows].astype(np.uint64) * parts.SLOTS,
+        "line": table.lines[rows],
+        "record": table.order[rows] + 1,
+        "odd": _warned(plain, rows, columns),
+        "first_won": plain.first_won[rows],
+        "prompt_size": prompt.sizes[rows],
+        "chosen_size": np.where(one, *sizes)[rows],
+        "rejected_size": np.where(one, *reversed(sizes))[rows],
+        "in_test": (entries[:, 15] & IN_TEST) > 0,
+        "loose": np.array([key or 0 for key in loose], np.uint64),
+        "has_loose": np.array([key is not None for key in loose], bool),
+    }
+    for name, kind in parts.NUMBERS.items():
+        columns[name] = pa.array(np.broadcast_to(numbers[name], len(rows)).astype(kind))
+    finder = LayoutFinder()
+    rest = parts.Rest(raws=None if again else [item.value for item in table.raws(rows)])
+    return parts.Content(columns, finder.layout(task.keep), finder, entries.tobytes(), rest)
+
+
+def _entries(
+    plain: _Plain, first: np.ndarray, rows: np.ndarray, split: Split
+) -> tuple[np.ndarray, list[int | None]]:
+    """`settle.entry` of each row, and its prompt's loose key."""
+    (_, one), (_, other) = plain.sides["chosen"]
+    digest, salt, tail = xxhash.xxh3_128_digest, split.salt, keys.NO_EXTRAS
+    every = rows.tolist()
+    prompts = [plain.digests[plain.prompt][row] for row in every]
+    answers = [sorted((plain.digests[one][row], plain.digests[other][row])) for row in every]
+    lower = np.array([plain.digests[one][row] < plain.digests[other][row] for row in every], bool)
+    found = [digest(p + a + b + tail) for p, (a, b) in zip(prompts, answers, strict=True)]
+    entries = np.empty((len(every), 16), np.uint8)
+    entries[:, :8] = np.frombuffer(b"".join(prompts), np.uint8).reshape(-1, 16)[:, :8]
+    entries[:, 8:] = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)[:, :8]
+    below = split.below.to_bytes(17, "big")
+    in_test = np.array([b"\0" + digest(salt + prompt) < below for prompt in prompts], bool)
+    forward = lower == first[rows]
+    entries[:, 15] = entries[:, 15] & 0xFC | forward * FORWARD | in_test * IN_TEST
+    loose = plain.texts[plain.prompt].loose()
+    return entries, [loose[row] for row in every]
+
+
+def _warned(plain: _Plain, rows: np.ndarray, columns: dict[str, pa.Array]) -> np.ndarray:
+    """The bits of each row's warnings, looked for where a hint of one stands."""
+    hinted = np.zeros(len(plain.rows), bool)
+    for texts in plain.texts.values():
+        hinted[texts.hinted] = True
+    found = np.zeros(len(rows), np.uint16)
+    for row in np.flatnonzero(hinted[rows]).tolist():
+        pair = Pair(*(columns[side][row].as_py() for side, _ in SIDES))
+        found[row] = parts.bits(odd.warnings(pair))
+    return found
+
+
+def _column(table: Table, wanted: str) -> pa.Array:
+    """A column that is kept beside the sides, under its tidy name."""
+    name = tidy_keys({name: name for name in table.names}).get(tidy_key(wanted))
+    return table.columns.get(name, pa.nulls(len(table.order), pa.string()))

@@ -1,0 +1,72 @@
+"""What a flat record with these fields and this label becomes, asked of the shape itself.
+
+Each field holds a text of its own in place of a real one, and where these texts come out tells
+which field is the prompt and which answer won. So the lane says nothing that a shape says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_tools import block
+from data_tools.formats.shape import tidy_key
+from data_tools.record import Pair, Place, Raw
+
+_NOWHERE = Place("", None, 1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The fields whose texts are the sides of the one pair, and whether the first answer won."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    first_won: bool | None
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The fields of some records: those that hold a label, and those that must be empty."""
+
+    labels: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def kinds(names: Sequence[str], task: block.Task) -> Kinds | None:
+    """What each field is to the task's shape; None where no record of it is ever plain."""
+    plain = task.shape.plain
+    if plain is None or task.meaning.answers_repeat_prompt:
+        return None
+    read = {name: tidy_key(name).casefold() for name in names}
+    others = [n for n in names if read[n] in plain.others or read[n] in block.MEDIA]
+    labels = [n for n in names if read[n] in plain.labels and n not in others]
+    # A field may be a label in one record and an answer in another: chosen, say.
+    if any(read[name] in plain.texts for name in (*others, *labels)):
+        others = [name for name in others if read[name] not in plain.texts]
+        labels = [name for name in labels if read[name] not in plain.texts]
+    return Kinds(tuple(labels), tuple(others)) if len(labels) < 2 else None
+
+
+def outcome(
+    label: Any, names: Sequence[str], found: Kinds, empty: str | None, cells: bool, task: block.Task
+) -> Outcome | None:
+    """What a record with this label comes to; None where it is not one pair of its texts.
+
+    `empty` is what the fields hold that must be empty.
+    """
+    record = {name: f"text {number}" for number, name in enumerate(names)}
+    where = {text: name for name, text in record.items()}
+    record |= dict.fromkeys(found.others, empty) | dict.fromkeys(found.labels, label)
+    parts = block.parts_of(Raw(_NOWHERE, record, cells), task)
+    pair = parts[0] if isinstance(parts, list) and len(parts) == 1 else None
+    if not isinstance(pair, Pair):
+        return None
+    extras = (pair.tools, pair.chat_template_kwargs, pair.annotator)
+    sides = (pair.prompt, pair.chosen, pair.rejected)
+    if extras != (None, None, None) or not all(isinstance(side, str) for side in sides):
+        return None
+    fields = [where.get(side) for side in sides]
+    if None in fields or {*fields} & {*found.labels, *found.others}:
+        return None
+    return Outcome(*fields, pair.first_won)
