@@ -85,7 +85,7 @@ def check(items: Iterable[Raw | Reject], task: Task, salt: bytes = b"") -> Itera
             ballots.append(Ballot(unit, part.votes, swapped=not forward))
             alone = not part.across or task.annotators == "each"
             found += votes.decide(part, task.annotators) if alone else [part]
-        yield judge(item.place, item.value, found, task, _kept(item.value, task), tuple(ballots))
+        yield judge(item.place, item.value, found, task, kept(item.value, task), tuple(ballots))
 
 
 def judge(
@@ -148,7 +148,7 @@ def _ballots(item: Raw, task: Task, salt: bytes) -> tuple[Ballot, ...]:
     return (Ballot(salt + str(item.place).encode(), given),) if given else ()
 
 
-def _kept(value: dict, task: Task) -> tuple[str | None, ...]:
+def kept(value: dict, task: Task) -> tuple[str | None, ...]:
     record = tidy_keys(value) if task.keep else value
     return tuple(_as_text(record.get(tidy_key(name))) for name in task.keep)
 

@@ -54,11 +54,10 @@ class Figures:
         self.examples.setdefault(fault.reason, f"{place}: {fault.detail}")
 
     def keep(
-        self, pairs: Mapping[str, np.ndarray], split: str, place: Callable[[int], Place]
+        self, pairs: Mapping[str, np.ndarray], in_test: np.ndarray, place: Callable[[int], Place]
     ) -> None:
-        """Pairs that are kept in one split, by what the parts hold of them, and their places."""
+        """Pairs that are kept in either split, by what the parts hold of them, and their places."""
         self.kept += len(pairs["odd"])
-        self.splits[split] += len(pairs["odd"])
         for bit, code in enumerate(PAIR_WARNINGS):
             rows = np.flatnonzero(pairs["odd"] & (1 << bit))
             if len(rows):
@@ -70,8 +69,11 @@ class Figures:
         chosen, rejected = pairs["chosen_size"], pairs["rejected_size"]
         self.longer += int(np.count_nonzero(chosen > rejected))
         self.shorter += int(np.count_nonzero(chosen < rejected))
-        self.ordered[split] += int(np.count_nonzero(pairs["first_won"] >= 0))
-        self.first_wins[split] += int(np.count_nonzero(pairs["first_won"] > 0))
+        for split, rows in (("train", ~in_test), ("test", in_test)):
+            won = pairs["first_won"][rows]
+            self.splits[split] += len(won)
+            self.ordered[split] += int(np.count_nonzero(won >= 0))
+            self.first_wins[split] += int(np.count_nonzero(won > 0))
 
     def merge(self, other: "Figures") -> None:
         """The figures of records further on, of the same conversion."""

@@ -83,10 +83,7 @@ def _columnar(told: Told, task: block.Task, split: Split) -> Told | None:
     stretch = told.source
     if not isinstance(stretch, readers.Stretch) or stretch.head is None:
         return None
-    with open(stretch.file, "rb") as file:
-        file.seek(stretch.start)
-        data = file.read(stretch.size)
-    found = delimited.read(stretch, data)
+    found = delimited.read(stretch, stretch.read())
     lane_found = found and lane.content(found.table, found.others, stretch.file, task, split, True)
     if not lane_found:
         return None

@@ -6,7 +6,7 @@ Pure but for the files that it writes, so that any worker can run it, and run it
 import heapq
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
@@ -23,7 +23,7 @@ from data_tools.readers import Stretch
 from data_tools.record import Fault, Place
 from data_tools.settle import CONTRADICTORY, DUPLICATE, TEST, TRAIN
 
-_OPEN = 64  # parts whose places are held for those that name a pair in another one
+_OPEN = 8  # parts that are held open, for pairs that name one in another part
 _SPLITS = {"train": TRAIN, "test": TEST}
 
 
@@ -84,7 +84,9 @@ def run(job: Job) -> Done:
             at, dropped = at + block.pairs, dropped + count
             _kept(block, verdicts, job, sink, done)
             for rejected in heapq.merge(
-                _moved(block), _dropped(block, verdicts, first, job), key=attrgetter("order")
+                _part(block.part).rejected(block.lines, block.records),
+                _dropped(block, verdicts, first, job),
+                key=attrgetter("order"),
             ):
                 done.figures.reject(rejected.place, rejected.fault, rejected.made)
                 sink.reject(rejected)
@@ -94,31 +96,28 @@ def run(job: Job) -> Done:
 
 def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, done: Done) -> None:
     part = _part(block.part)
-    for split, verdict in _SPLITS.items():
-        rows = np.flatnonzero(verdicts == verdict)
-        if not len(rows):
-            continue
-        batch = part.batch
-        if len(rows) < len(verdicts):
-            batch = batch.filter(pa.array(verdicts == verdict))
-        numbers = {name: batch.column(name).to_numpy() for name in NUMBERS}
-        done.figures.keep(numbers, split, lambda row, rows=rows: block.place(int(rows[row])))
-        has = numbers["has_loose"].astype(bool)
-        done.alike.add(numbers["loose"][has], np.full(np.count_nonzero(has), split == "test"))
-        if job.directory is not None:
-            sink.keep(split, _columns(batch, part.layout, numbers, block, job.layout))
-    for row in np.flatnonzero(verdicts < CONTRADICTORY) if job.again else ():
+    alive = verdicts < CONTRADICTORY
+    rows, in_test = np.flatnonzero(alive), verdicts[alive] == TEST
+    numbers = {name: part.number(name)[alive] for name in NUMBERS}
+    done.figures.keep(numbers, in_test, lambda row: block.place(int(rows[row])))
+    has = numbers["has_loose"].astype(bool)
+    done.alike.add(numbers["loose"][has], in_test[has])
+    for split, verdict in _SPLITS.items() if job.directory is not None else ():
+        chosen = verdicts == verdict
+        if chosen.any():
+            batch = part.batch if chosen.all() else part.batch.filter(pa.array(chosen))
+            mine = {name: values[in_test == (split == "test")] for name, values in numbers.items()}
+            sink.keep(split, _columns(batch, part.layout, mine, block, job.layout))
+    for row in rows if job.again else ():
         if listed := job.again.get(block.first + int(row)):
             done.figures.notes.append(
                 f"{block.place(int(row))}: kept, though the same pair is listed in --exclude-rows "
                 f"as {listed}; list this place too, if neither is wanted"
             )
-    if part.rest.members:
-        alive = verdicts < CONTRADICTORY
-        done.members += [m for row, ms in part.rest.members.items() if alive[row] for m in ms]
+    if part.members:
+        done.members += [m for row, ms in part.members.items() if alive[row] for m in ms]
     else:
-        orders = part.number("order")[verdicts < CONTRADICTORY]
-        done.figures.converted += len(np.unique(orders // SLOTS))
+        done.figures.converted += len(np.unique(numbers["order"] // SLOTS))
 
 
 def _columns(
@@ -149,12 +148,6 @@ def _sources(numbers: dict[str, np.ndarray], block: Block) -> pa.Array:
     return pc.binary_join_element_wise(marks, pa.array(found).cast(pa.string()), "")
 
 
-def _moved(block: Block) -> Iterator[Rejected]:
-    """What the first pass rejected, its places counted from the beginning of the file."""
-    for rejected in _part(block.part).rest.rejected:
-        yield replace(rejected, place=rejected.place.moved(block.lines, block.records))
-
-
 def _dropped(block: Block, verdicts: np.ndarray, first: np.ndarray, job: Job) -> Iterator[Rejected]:
     """The pairs that settling dropped, each with the record that it is of."""
     rows = np.flatnonzero(verdicts >= CONTRADICTORY)
@@ -166,7 +159,7 @@ def _dropped(block: Block, verdicts: np.ndarray, first: np.ndarray, job: Job) ->
     for row, leader in zip(map(int, rows), map(int, first), strict=True):
         place, leader = block.place(row), _place_of(leader, job.every)
         fault = _fault(int(verdicts[row]), place, leader)
-        places = part.rest.places.get(row, ())
+        places = part.places.get(row, ())
         yield Rejected(int(orders[row]), place, fault, raw(row), True, places)
 
 
@@ -183,8 +176,8 @@ def _fault(verdict: int, place: Place, first: Place) -> Fault:
 
 def _raws(block: Block, part: Part, rows: np.ndarray) -> Callable[[int], Any]:
     """Each row's record as it was read."""
-    if part.rest.raws is not None:
-        return part.rest.raws.__getitem__
+    if part.raws is not None:
+        return part.raws.__getitem__
     lines = part.number("line")
     found = block.stretch.source({int(line) for line in lines[rows]})
     return lambda row: found[int(lines[row])]

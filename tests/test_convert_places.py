@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools import block, convert, swap
+from data_tools import block, conversion, first_pass, second_pass, settle, swap, writer
 from data_tools.convert import main
 
 
@@ -181,7 +181,7 @@ def test_no_place_for_temporary_files_is_one_clear_line(convert_file, monkeypatc
     def refuse(*_, **__):
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(convert.tempfile, "SpooledTemporaryFile", refuse)
+    monkeypatch.setattr(conversion.tempfile, "TemporaryDirectory", refuse)
     done = convert_file([pair()], "--check")
     assert (done.status, done.err) == (
         1,
@@ -190,24 +190,82 @@ def test_no_place_for_temporary_files_is_one_clear_line(convert_file, monkeypatc
     )
 
 
-def test_records_beyond_memory_go_through_a_file(convert_file, monkeypatch):
-    monkeypatch.setattr(convert, "_SPOOL_IN_MEMORY", 1000)
+def test_standard_input_that_cannot_be_copied_for_want_of_a_place_is_one_clear_line(
+    monkeypatch, capsys
+):
+    def refuse(*_, **__):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(conversion.tempfile, "TemporaryFile", refuse)
+    assert main(["-", "--check"]) == 1
+    assert capsys.readouterr().err.startswith("convert: a temporary file: cannot be written (No us")
+
+
+def judged(number, annotator="ann"):
+    answers = {"prompt": f"P{number}", "response_a": f"A{number}", "response_b": f"B{number}"}
+    return answers | {"winner": "a", "annotator": annotator}
+
+
+def test_records_that_wait_for_others_go_through_a_file_beyond_memory(convert_file, monkeypatch):
+    records = [judged(i, annotator) for annotator in ("ann", "bob") for i in range(100)]
+    before = convert_file(records)
+    assert [row["prompt"] for row in before.rows] == [f"P{i}" for i in range(100)]
+    monkeypatch.setattr(conversion, "_SPOOL_IN_MEMORY", 1000)
+    after = convert_file(records)
+    assert (after.rows, after.report) == (before.rows, before.report)
+
+
+def test_keys_beyond_memory_go_through_files_that_do_not_stay(convert_file, monkeypatch):
+    spilled, spill = [], settle.Settlement._spill
+
+    def counted(self):
+        spilled.append(self)
+        spill(self)
+
+    monkeypatch.setattr(settle.Settlement, "_spill", counted)
+    monkeypatch.setattr(settle.Settlement.__init__, "__defaults__", (None, 1000))
     done = convert_file([pair(i) for i in range(500)] + [pair(3)])
+    assert spilled
     assert [row["prompt"] for row in done.rows] == [f"P{i}" for i in range(500)]
     assert done.report["reasons"] == {"duplicate": 1}
+    assert sorted(os.listdir("out")) == [
+        "README.md",
+        "dataset_dict.json",
+        "rejects.jsonl",
+        "report.json",
+        "train",
+    ]
+
+
+def stopped_while(room, name, number, monkeypatch):
+    """A signal arrives when this function of the converter has done its work."""
+    plain = getattr(room, name)
+
+    def interrupted(*arguments):
+        plain(*arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(room, name, interrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_with_status_one_and_leaves_no_litter(convert_file, monkeypatch, number):
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        (block, "parts_of"),
+        (first_pass, "run"),
+        (settle.Settlement, "finish"),
+        (second_pass, "run"),
+        (writer, "finish"),
+    ],
+    ids=["first pass", "after it", "settling", "second pass", "naming"],
+)
+def test_a_signal_stops_with_status_one_and_leaves_no_litter(
+    convert_file, monkeypatch, number, room, name
+):
     convert_file([pair()])
     before, handler = files("out"), signal.getsignal(number)
-    check = block.check
-
-    def interrupted(items, task):
-        yield from check(items, task)
-        signal.raise_signal(number)
-
-    monkeypatch.setattr(block, "check", interrupted)
+    stopped_while(room, name, number, monkeypatch)
     done = convert_file([pair(2)])
     assert (done.status, done.err) == (
         1,

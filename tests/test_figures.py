@@ -27,7 +27,7 @@ def keep(found, split, *pairs):
                 [-1 if pair.first_won is None else pair.first_won for pair in shown], np.int8
             ),
         },
-        split,
+        np.full(len(shown), split == "test"),
         lambda row: pairs[row][0],
     )
 

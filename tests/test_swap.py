@@ -185,7 +185,7 @@ def test_nothing_an_empty_directory_and_our_own_are_no_foreign_ones():
 
 KILLED = """
 import os, signal, sys
-from data_tools import convert, swap, writer
+from data_tools import convert, first_pass, parts, second_pass, settle, swap, writer
 
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -207,15 +207,23 @@ def kill_at_rename(number):
 
     swap.move_into_place = moved
 
+def kill_after(room, name):
+    plain = getattr(room, name)
+    setattr(room, name, lambda *arguments: (plain(*arguments), kill()))
+
 point = sys.argv.pop(1)
-if point == "writing":
-    writer.SplitWriter.add = kill
-elif point == "complete":
-    swap.move_into_place = kill
-elif point == "exchanged":
-    swap._exchange = exchange_then_kill
-else:
-    kill_at_rename(int(point))
+ways = {
+    "checking": lambda: setattr(first_pass.block, "parts_of", kill),
+    "a part is written": lambda: kill_after(parts, "write"),
+    "settling": lambda: setattr(settle.Settlement, "finish", kill),
+    "writing": lambda: setattr(writer.ShardSink, "keep", kill),
+    "a shard is written": lambda: kill_after(second_pass, "run"),
+    "naming": lambda: setattr(writer, "finish", kill),
+    "named": lambda: kill_after(writer, "finish"),
+    "complete": lambda: setattr(swap, "move_into_place", kill),
+    "exchanged": lambda: setattr(swap, "_exchange", exchange_then_kill),
+}
+ways[point]() if point in ways else kill_at_rename(int(point))
 convert.main(sys.argv[1:])
 """
 
@@ -248,7 +256,13 @@ def whole(directory="out"):
 @pytest.mark.parametrize(
     ("point", "left"),
     [
+        ("checking", "older"),
+        ("a part is written", "older"),
+        ("settling", "older"),
         ("writing", "older"),
+        ("a shard is written", "older"),
+        ("naming", "older"),
+        ("named", "older"),
         ("complete", "older"),
         ("exchanged", "newer"),
         ("1", "older"),

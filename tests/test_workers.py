@@ -85,17 +85,17 @@ MAPPED = ("--map", "prompt=prompt", "a=response_a", "b=response_b", "label=winne
     [(), MAPPED, (*MAPPED, "annotator=who"), (*MAPPED, "system=the task")],
     ids=["recognised", "mapped", "annotated", "spaced"],
 )
-def test_any_number_of_countwrites_the_same_bytes(many_blocks, options):
+def test_any_number_of_workers_writes_the_same_bytes(many_blocks, options):
     same_for_any_number("raw.csv", *options)
 
 
 @pytest.mark.parametrize("name", [name for name in CONTENTS if name != "raw.csv"])
-def test_any_number_of_countwrites_the_same_bytes_of_any_syntax(many_blocks, name):
+def test_any_number_of_workers_writes_the_same_bytes_of_any_syntax(many_blocks, name):
     same_for_any_number(name, "--keep", "who", "--test-size", "0.3")
 
 
 @pytest.mark.parametrize("name", ["raw.jsonl", "raw.json"])
-def test_any_number_of_countgathers_the_same_bytes(many_blocks, name):
+def test_any_number_of_workers_gathers_the_same_bytes(many_blocks, name):
     annotated = (*MAPPED, "annotator=who", "--annotators", "unanimous")
     same_for_any_number(name, *annotated, "--test-size", "0.3")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from data_tools import writer
+from data_tools import conversion, writer
 from data_tools.convert import Options, convert
+from data_tools.readers import stretches
 
 STORES = ("arrow", "parquet", "jsonl")
 CALLS = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1, "y": [None, "2"]}}}]
@@ -164,15 +165,49 @@ def test_json_lines_whose_every_text_looks_like_a_date_say_so(tmp_path):
     assert notes_as_json_lines(tmp_path, dated, to="arrow", keep=("day",)) == []
 
 
-def test_rows_beyond_one_batch_and_one_shard_are_all_there(tmp_path, monkeypatch):
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Blocks of a few records, each a shard of its own."""
+    monkeypatch.setattr(stretches, "SIZE", 400)
+    monkeypatch.setattr(conversion, "_SHARD", 3000)
+
+
+def test_rows_beyond_one_batch_and_one_shard_are_all_there(tmp_path, monkeypatch, small_shards):
     monkeypatch.setattr(writer, "_BATCH", 7)
-    monkeypatch.setattr(writer, "_SHARD", 3000)
     directory = written(tmp_path, [pair(i) for i in range(100)])
     names = sorted(path.name for path in directory.glob("train/*.arrow"))
     assert len(names) > 2
     assert names == [f"data-{i:05d}-of-{len(names):05d}.arrow" for i in range(len(names))]
     found = datasets.load_from_disk(str(directory))["train"]
     assert found["prompt"][:] == [f"P{i}" for i in range(100)]
+
+
+@pytest.mark.parametrize("to", ["parquet", "jsonl"])
+def test_several_shards_open_as_one_split_and_rejects_stand_in_one_file(tmp_path, small_shards, to):
+    records = [pair(i, chosen="" if i % 10 == 9 else f"C{i}") for i in range(100)]
+    directory = written(tmp_path, records, to=to, test_size=0.5)
+    for split in ("train", "test"):
+        names = sorted(path.name for path in directory.glob(f"{split}*"))
+        assert len(names) > 2
+        assert names == [f"{split}-{i:05d}-of-{len(names):05d}.{to}" for i in range(len(names))]
+    found = opened(directory, to, tmp_path / "cache")
+    kept = [record["prompt"] for record in records if record["chosen"]]
+    read = {name: found[name]["prompt"][:] for name in ("train", "test")}
+    assert sorted(read["train"] + read["test"], key=kept.index) == kept
+    for prompts in read.values():
+        assert prompts == sorted(prompts, key=kept.index)
+    rejects = (directory / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in rejects] == list(range(10, 101, 10))
+    others = {path.name for path in directory.iterdir() if "-of-" not in path.name}
+    assert others == {"README.md", "rejects.jsonl", "report.json"}
+
+
+def test_dates_are_told_of_all_shards_together(tmp_path, small_shards):
+    dated = [pair(i, prompt=f"2024-01-{i:02d}", day="2024-01-01") for i in range(1, 32)]
+    told = [date_note("prompt"), date_note("day")]
+    assert notes_as_json_lines(tmp_path, *dated, keep=("day",)) == told
+    dated[-1]["prompt"] = "no date"
+    assert notes_as_json_lines(tmp_path, *dated, keep=("day",)) == told[1:]
 
 
 def files(directory):

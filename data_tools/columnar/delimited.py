@@ -4,6 +4,7 @@
 read by it, since a lenient parser alters text in silence.
 """
 
+import codecs
 import csv
 import io
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class Found:
 
 def read(stretch: Stretch, data: bytes) -> Found | None:
     """The rows of a stretch whose bytes are `data`; None where only the definition can tell."""
-    if b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
+    if b"\0" in data or _has_lone_returns(data):
         return None
     walk = _Walk(stretch, data)
     walk.run()
@@ -91,6 +92,15 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
     return Found(table, others, len(order) + len(others), walk.lines, walk.stop)
 
 
+def _has_lone_returns(data: bytes) -> bool:
+    """Whether a line ends with CR alone, as no parser of columns has it."""
+    if b"\r" not in data:
+        return False
+    values = np.frombuffer(data, np.uint8)
+    after = np.minimum(where(values, lambda part: part == _CR) + 1, len(data) - 1)
+    return bool((values[after] != _LF).any())
+
+
 def _encoded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
     found = column.dictionary_encode()
     return found.indices.to_numpy(), found.dictionary.to_pylist()
@@ -115,6 +125,8 @@ def _parsed(
     firsts, lasts = starts[[0, *(breaks + 1)]], stops[[*breaks, -1]]
     view = memoryview(data)
     pieces = [view[a:b] for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True)]
+    if pieces[0][:3] == codecs.BOM_UTF8:  # the text of a cell, which Arrow would take for a mark
+        pieces.insert(0, codecs.BOM_UTF8)
     ragged = []
 
     def skip(row: arrow_csv.InvalidRow) -> str:

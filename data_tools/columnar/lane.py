@@ -1,7 +1,8 @@
 """Plain records of a block kept as columns, all others of it through the row-wise lane."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from data_tools.columnar import probe
 from data_tools.columnar.texts import Texts
 from data_tools.formats.shape import tidy_key, tidy_keys
 from data_tools.layout import SIDES, LayoutFinder
-from data_tools.record import Pair, Raw, Reject
+from data_tools.record import Fault, Pair, Raw, Reject
 from data_tools.settle import FORWARD, IN_TEST, Split
 
 _LABELS = 100  # different values of a label, beyond which it is none
@@ -65,13 +66,30 @@ def content(
     if plain is None:
         return None
     rest = np.flatnonzero(~plain.rows)
-    items = others + list(zip(table.order[rest].tolist(), table.raws(rest), strict=True))
-    items.sort(key=lambda item: item[0])
-    checked = list(block.check((item for _, item in items), task))
-    slow = parts.gather(
-        zip((index for index, _ in items), checked, strict=True), split, task.keep, again
-    )
-    return parts.merge(_kept(table, plain, task, split, again), slow, task.keep), checked
+    slow = [(index, next(block.check([item], task))) for index, item in others]
+    slow += zip(table.order[rest].tolist(), _judged(table, plain, rest, task), strict=True)
+    slow.sort(key=itemgetter(0))
+    gathered = parts.gather(slow, split, task.keep, again)
+    content = parts.merge(_kept(table, plain, task, split, again), gathered, task.keep)
+    return content, [checked for _, checked in slow]
+
+
+def _judged(
+    table: Table, plain: "_Plain", rows: np.ndarray, task: block.Task
+) -> Iterator[block.Checked]:
+    """The rows that are not plain through the rules, or from the start where need be."""
+    sides = {plain.prompt, *(name for _, name in plain.sides["chosen"])}
+    texts = {name: table.columns[name].take(pa.array(rows)).to_pylist() for name in sorted(sides)}
+    for at, (row, item) in enumerate(zip(rows.tolist(), table.raws(rows), strict=True)):
+        outcome = plain.outcomes[plain.numbers[row]] if plain.structured[row] else None
+        if outcome is None or isinstance(item, Reject):
+            yield next(block.check([item], task))
+            continue
+        if isinstance(outcome, probe.Outcome):
+            fields = (outcome.prompt, outcome.chosen, outcome.rejected)
+            outcome = Pair(*(texts[name][at] for name in fields), outcome.first_won)
+        kept = block.kept(item.value, task)
+        yield block.judge(item.place, item.value, [outcome], task, kept)
 
 
 @dataclass
@@ -79,6 +97,9 @@ class _Plain:
     """The rows that are plainly sound, and what is known of all rows."""
 
     rows: np.ndarray  # of booleans
+    structured: np.ndarray  # whether a row is what its label's outcome says, sound or not
+    outcomes: list[probe.Outcome | Fault | None]
+    numbers: np.ndarray  # each row's outcome
     sides: dict[str, list[tuple[np.ndarray, str]]]  # by side: rows, and the field it stands in
     first_won: np.ndarray
     texts: dict[str, Texts]
@@ -98,15 +119,17 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         return None
     asked = table.names, found, table.empty, table.cells, task
     outcomes = [probe.outcome(value, *asked) for value in values]
-    fields = {(o.prompt, o.chosen, o.rejected) for o in outcomes if o}
+    pairs = [o if isinstance(o, probe.Outcome) else None for o in outcomes]
+    fields = {(o.prompt, o.chosen, o.rejected) for o in pairs if o}
     prompts = {prompt for prompt, *_ in fields}
     answers = sorted({name for _, *both in fields for name in both})
     if len(prompts) != 1 or len(answers) != 2 or not {*prompts, *answers} <= table.columns.keys():
         return None
     prompt = prompts.pop()
-    rows = np.array([o is not None for o in outcomes])[numbers]
+    structured = np.array([o is not None for o in outcomes])[numbers]
     for name in found.others:
-        rows &= _empty(table, name)
+        structured &= _empty(table, name)
+    rows = np.array([o is not None for o in pairs])[numbers]
     texts = {name: Texts(table.columns[name]) for name in (prompt, *answers)}
     digests = {}
     for name in texts:
@@ -115,9 +138,11 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         folded = texts[name].folded
         digest = xxhash.xxh3_128_digest
         digests[name] = [digest(before + text + after) for text in folded]
-        rows &= _sound(folded, table.cells)
+        if table.cells:  # where structure stands as JSON
+            structured &= ~np.array([text.startswith((b"[", b"{")) for text in folded], bool)
         if table.columns[name].null_count:
-            rows &= table.columns[name].is_valid().to_numpy(zero_copy_only=False)
+            structured &= table.columns[name].is_valid().to_numpy(zero_copy_only=False)
+        rows &= np.fromiter(map(len, folded), np.int64, len(folded)) > 0
     one, other = (digests[name] for name in answers)
     rows &= np.array([a != b for a, b in zip(one, other, strict=True)], bool)
     if task.limits.max_chars is not None:
@@ -127,13 +152,14 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         rows &= ~_listed(table, file, task.limits.excluded)
     if table.cells:
         rows &= ~_is_header(table, prompt)
-    chosen = np.array([o is not None and o.chosen == answers[0] for o in outcomes])[numbers]
-    won = np.array([-1 if o is None or o.first_won is None else o.first_won for o in outcomes])
+    rows &= structured
+    chosen = np.array([o is not None and o.chosen == answers[0] for o in pairs])[numbers]
+    won = np.array([-1 if o is None or o.first_won is None else o.first_won for o in pairs])
     sides = {
         "chosen": [(chosen, answers[0]), (~chosen, answers[1])],
         "rejected": [(~chosen, answers[0]), (chosen, answers[1])],
     }
-    return _Plain(rows, sides, won[numbers], texts, digests, prompt)
+    return _Plain(rows, structured, outcomes, numbers, sides, won[numbers], texts, digests, prompt)
 
 
 def _empty(table: Table, name: str) -> np.ndarray:
@@ -144,12 +170,6 @@ def _empty(table: Table, name: str) -> np.ndarray:
     if table.empty is None:
         return column.is_null().to_numpy(zero_copy_only=False)
     return pc.fill_null(pc.equal(column, table.empty), False).to_numpy(zero_copy_only=False)
-
-
-def _sound(folded: list[bytes], cells: bool) -> np.ndarray:
-    """Where something is left of the text, in a table also nothing that could be JSON."""
-    structure = (b"[", b"{") if cells else ()
-    return np.array([bool(text) and not text.startswith(structure) for text in folded], bool)
 
 
 def _listed(table: Table, file: str, excluded: frozenset[str]) -> np.ndarray:
@@ -213,15 +233,18 @@ def _entries(
     digest, salt, tail = xxhash.xxh3_128_digest, split.salt, keys.NO_EXTRAS
     every = rows.tolist()
     prompts = [plain.digests[plain.prompt][row] for row in every]
-    answers = [sorted((plain.digests[one][row], plain.digests[other][row])) for row in every]
-    lower = np.array([plain.digests[one][row] < plain.digests[other][row] for row in every], bool)
-    found = [digest(p + a + b + tail) for p, (a, b) in zip(prompts, answers, strict=True)]
+    answers = [(plain.digests[one][row], plain.digests[other][row]) for row in every]
+    lower = [a < b for a, b in answers]
+    found = [
+        digest(p + (a + b if low else b + a) + tail)
+        for p, (a, b), low in zip(prompts, answers, lower, strict=True)
+    ]
     entries = np.empty((len(every), 16), np.uint8)
     entries[:, :8] = np.frombuffer(b"".join(prompts), np.uint8).reshape(-1, 16)[:, :8]
     entries[:, 8:] = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)[:, :8]
     below = split.below.to_bytes(17, "big")
     in_test = np.array([b"\0" + digest(salt + prompt) < below for prompt in prompts], bool)
-    forward = lower == first[rows]
+    forward = np.array(lower, bool) == first[rows]
     entries[:, 15] = entries[:, 15] & 0xFC | forward * FORWARD | in_test * IN_TEST
     loose = plain.texts[plain.prompt].loose()
     return entries, [loose[row] for row in every]

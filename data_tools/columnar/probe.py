@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_tools import block
-from data_tools.formats.shape import tidy_key
-from data_tools.record import Pair, Place, Raw
+from data_tools.formats.shape import tidy_key, tidy_keys
+from data_tools.record import Fault, Pair, Place, Raw
 
 _NOWHERE = Place("", None, 1)
 
@@ -50,15 +50,17 @@ def kinds(names: Sequence[str], task: block.Task) -> Kinds | None:
 
 def outcome(
     label: Any, names: Sequence[str], found: Kinds, empty: str | None, cells: bool, task: block.Task
-) -> Outcome | None:
-    """What a record with this label comes to; None where it is not one pair of its texts.
+) -> Outcome | Fault | None:
+    """What a record with this label comes to where its texts are sound, a fault too.
 
-    `empty` is what the fields hold that must be empty.
+    None where it is not one pair of its texts. `empty` is what the fields hold that must be empty.
     """
     record = {name: f"text {number}" for number, name in enumerate(names)}
     where = {text: name for name, text in record.items()}
     record |= dict.fromkeys(found.others, empty) | dict.fromkeys(found.labels, label)
     parts = block.parts_of(Raw(_NOWHERE, record, cells), task)
+    if isinstance(parts, Fault) and task.shape.matches(tidy_keys(record)):
+        return parts
     pair = parts[0] if isinstance(parts, list) and len(parts) == 1 else None
     if not isinstance(pair, Pair):
         return None

@@ -16,7 +16,6 @@ from data_tools.side import fold
 _CHUNK = 1 << 18  # bytes that are looked at together, so that they stay in the cache
 _WHITE = np.zeros(256, bool)  # of ASCII, what str.split takes for white space
 _WHITE[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = True
-_DENSE = 64  # a byte in so many that goes, from where one mask is faster than many slices
 _LETTERS = bytes(c for c in range(128) if chr(c).isalnum())
 _LOWER = bytes(range(256)).lower()
 _DROPPED = bytes(set(range(256)) - set(_LETTERS))
@@ -141,12 +140,8 @@ def _where_repeated(data: np.ndarray) -> np.ndarray:
 
 def _without(data: np.ndarray, positions: np.ndarray) -> bytes:
     """The bytes but for those at some positions."""
-    if not len(positions):
-        return data.tobytes()
-    if len(positions) * _DENSE > len(data):
+    if len(positions):
         kept = np.ones(len(data), bool)
         kept[positions] = False
-        return data[kept].tobytes()
-    view, places = memoryview(data), positions.tolist()
-    starts, stops = [0, *(at + 1 for at in places)], [*places, len(data)]
-    return b"".join([view[start:stop] for start, stop in zip(starts, stops, strict=True)])
+        data = data[kept]
+    return data.tobytes()
