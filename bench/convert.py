@@ -104,9 +104,10 @@ def table(raw: Path, records: int, found: dict[str, list[Measured]]) -> list[str
         seconds = statistics.median(one.seconds for one in runs)
         peak = max(one.peak for one in runs)
         ratio = statistics.median(a.seconds / b for a, b in zip(runs, ours, strict=True))
+        speed = f"{records / seconds:,.0f} | {size / seconds / 1e6:,.0f}"
         lines.append(
-            f"| {raw.suffix[1:]}, {records:,} | {name} | {seconds:.1f} | {records / seconds:,.0f} | "
-            f"{size / seconds / 1e6:,.0f} | {peak / 1e6:,.0f} | {ratio:.1f} |"
+            f"| {raw.suffix[1:]}, {records:,} | {name} | {seconds:.1f} | {speed} | "
+            f"{peak / 1e6:,.0f} | {ratio:.1f} |"
         )
     return lines
 

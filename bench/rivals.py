@@ -105,7 +105,7 @@ def _sound(path: Path) -> Iterator:
         prompts = folded["prompt"][full]
         low, high = a.where(a < b, b), b.where(a < b, a)
         keys = [
-            xxhash.xxh3_128_digest("\0".join(key)) for key in zip(prompts, low, high, strict=True)
+            xxhash.xxh3_128_digest("\0".join(key).encode()) for key in zip(prompts, low, high, strict=True)
         ]
         yield pd.DataFrame(
             {
@@ -114,7 +114,7 @@ def _sound(path: Path) -> Iterator:
                 "rejected": rows["response_b"].where(first, rows["response_a"]),
                 "key": keys,
                 "way": ((a < b) == first).astype(int) + 1,
-                "held": [xxhash.xxh3_64_intdigest(text) % 20 == 0 for text in prompts],
+                "held": [xxhash.xxh3_64_intdigest(text.encode()) % 20 == 0 for text in prompts],
             }
         )
 

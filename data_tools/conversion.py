@@ -209,7 +209,9 @@ class Conversion:
         for told, lines, records in self._told(waits=False):
             if told.waiting is not None:
                 raise _MustGather
-            stretch = told.source if isinstance(told.source, readers.Stretch) else None
+            stretch = None
+            if isinstance(told.source, readers.Stretch):
+                stretch = replace(told.source, stop=told.stop)
             self._settle(told, lines, records, stretch)
 
     def _begin(self) -> None:

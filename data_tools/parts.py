@@ -220,8 +220,10 @@ class Part:
         self._file = pa.memory_map(f"{path}.arrow")
         self.batch = pa.ipc.open_file(self._file).get_batch(0)
 
-    def number(self, name: str) -> np.ndarray:
-        return self.batch.column(name).to_numpy()
+    @cached_property
+    def numbers(self) -> dict[str, np.ndarray]:
+        """The columns of NUMBERS."""
+        return {name: self.batch.column(name).to_numpy() for name in NUMBERS}
 
     @cached_property
     def _rest(self) -> tuple[Layout, tuple]:
@@ -254,6 +256,6 @@ class Part:
 
     def place(self, row: int, file: str, lines: int, records: int) -> Place:
         """Where a pair's record stands; the numbers are of lines and records before the block."""
-        line, record, crowded = (self.number(name)[row] for name in ("line", "record", "crowded"))
+        line, record, crowded = (self.numbers[name][row] for name in ("line", "record", "crowded"))
         place = Place(file, int(line) or None, int(record), bool(crowded))
         return place.moved(lines, records)

@@ -18,7 +18,7 @@ from data_tools import writer
 from data_tools.alike import AlikePrompts
 from data_tools.figures import Figures
 from data_tools.layout import SIDES, Layout
-from data_tools.parts import NUMBERS, SLOTS, Part, Rejected
+from data_tools.parts import SLOTS, Part, Rejected
 from data_tools.readers import Stretch
 from data_tools.record import Fault, Place
 from data_tools.settle import CONTRADICTORY, DUPLICATE, TEST, TRAIN
@@ -98,7 +98,7 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
     part = _part(block.part)
     alive = verdicts < CONTRADICTORY
     rows, in_test = np.flatnonzero(alive), verdicts[alive] == TEST
-    numbers = {name: part.number(name)[alive] for name in NUMBERS}
+    numbers = {name: values[alive] for name, values in part.numbers.items()}
     done.figures.keep(numbers, in_test, lambda row: block.place(int(rows[row])))
     has = numbers["has_loose"].astype(bool)
     done.alike.add(numbers["loose"][has], in_test[has])
@@ -155,7 +155,7 @@ def _dropped(block: Block, verdicts: np.ndarray, first: np.ndarray, job: Job) ->
         return
     part = _part(block.part)
     raw = _raws(block, part, rows)
-    orders = part.number("order")
+    orders = part.numbers["order"]
     for row, leader in zip(map(int, rows), map(int, first), strict=True):
         place, leader = block.place(row), _place_of(leader, job.every)
         fault = _fault(int(verdicts[row]), place, leader)
@@ -178,7 +178,7 @@ def _raws(block: Block, part: Part, rows: np.ndarray) -> Callable[[int], Any]:
     """Each row's record as it was read."""
     if part.raws is not None:
         return part.raws.__getitem__
-    lines = part.number("line")
+    lines = part.numbers["line"]
     found = block.stretch.source({int(line) for line in lines[rows]})
     return lambda row: found[int(lines[row])]
 
@@ -198,7 +198,7 @@ def first_alike(found: np.ndarray, verdicts: np.ndarray, every: Sequence[Block])
     for block in every if len(found) else ():
         part = _part(block.part)
         mine = verdicts[block.first : block.first + block.pairs]
-        alike = np.isin(part.number("loose"), found) & (part.number("has_loose") == 1)
+        alike = np.isin(part.numbers["loose"], found) & (part.numbers["has_loose"] == 1)
         rows = np.flatnonzero(alike & (mine == TEST))
         if len(rows):
             return block.place(int(rows[0]))

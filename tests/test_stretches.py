@@ -287,7 +287,7 @@ def test_what_can_only_be_read_from_its_start_has_no_stretches(name, content, en
 )
 def test_lines_are_those_of_text_files(content, counted, starts):
     assert count_lines(content) == counted
-    assert line_starts(content)[:counted] == starts
+    assert list(line_starts(content)[:counted]) == starts
 
 
 def test_lines_are_counted_and_found_as_a_text_file_does_it(monkeypatch):
@@ -299,7 +299,7 @@ def test_lines_are_counted_and_found_as_a_text_file_does_it(monkeypatch):
         sizes = [len(line.encode()) for line in lines]
         starts = [sum(sizes[:number]) for number in range(len(lines))]
         assert count_lines(data) == len(lines)
-        assert line_starts(data)[: len(lines)] == starts
+        assert list(line_starts(data)[: len(lines)]) == starts
         monkeypatch.setattr(stretches, "_WINDOW", chance.choice((1, 2, 5, 1 << 16)))
         for start in {0, *starts}:
             for number in range(len([at for at in starts if at >= start]) + 1):
@@ -322,7 +322,7 @@ def test_a_record_is_found_again_where_it_stands(monkeypatch):
                 if not isinstance(block.source, Stretch):
                     continue
                 read = {item.place.line: item.value for item in block.items if type(item) is Raw}
-                again = block.source.source(set(read))
+                again = replace(block.source, stop=block.stop).source(set(read))
                 assert again == read, (seed, counted)
 
 

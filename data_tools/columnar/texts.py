@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from data_tools import odd
+from data_tools.columnar import letters
 from data_tools.side import fold
 
 _CHUNK = 1 << 18  # bytes that are looked at together, so that they stay in the cache
@@ -47,14 +48,20 @@ class Texts:
         return pc.utf8_length(self.array).to_numpy()
 
     @cached_property
-    def foreign(self) -> np.ndarray:
-        """The rows with anything but plain ASCII text: other letters, and control characters."""
+    def _ascii(self) -> bool:
+        return not self._bytes.size or bool(self._bytes.max() < 128)
+
+    @cached_property
+    def _wild(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that only the definition folds, and those of which only it has a loose key."""
         controls = self._controls
-        odd_ones = controls[~_WHITE[self._bytes[controls]]]
-        found = [self._rows(odd_ones)]
-        if self._bytes.size and self._bytes.max() > 127:
-            found.append(self._rows(where(self._bytes, lambda part: part > 127)))
-        return np.unique(np.concatenate(found))
+        odd_ones = self._rows(controls[~_WHITE[self._bytes[controls]]])
+        if self._ascii:
+            return np.unique(odd_ones), np.unique(odd_ones)
+        at, kinds = letters.kinds(self._bytes)
+        wild = np.unique(np.concatenate((odd_ones, self._rows(at[kinds == letters.WILD]))))
+        lettered = self._rows(at[kinds == letters.LETTER])
+        return wild, np.union1d(wild, lettered)
 
     @cached_property
     def _controls(self) -> np.ndarray:
@@ -65,7 +72,7 @@ class Texts:
         """Each text as `side.fold` has it, in UTF-8."""
         data, starts, stops = self._folded_ascii()
         found = [data[start:stop] for start, stop in zip(starts, stops, strict=True)]
-        for row in self.foreign.tolist():
+        for row in self._wild[0].tolist():
             found[row] = fold(self.array[row].as_py()).encode()
         return found
 
@@ -90,11 +97,19 @@ class Texts:
         """The rows in which a hint of `odd` stands, so that a closer look is due."""
         if not self._bytes.size:
             return np.empty(0, np.int64)
-        ascii_only = self._bytes.max() < 128
-        found = [
-            self._find(hint.encode()) for hint in odd.HINTS if hint.isascii() or not ascii_only
-        ]
+        found = [self._find(hint.encode()) for hint in odd.HINTS if hint.isascii()]
+        if not self._ascii:
+            at = where(self._bytes, lambda part: part >= 0xC0)
+            beyond = [hint.encode() for hint in odd.HINTS if not hint.isascii()]
+            found += [self._among(at, hint) for hint in beyond]
         return np.unique(self._rows(np.concatenate(found)))
+
+    def _among(self, at: np.ndarray, hint: bytes) -> np.ndarray:
+        """Those of some positions at which a hint stands."""
+        for step, byte in enumerate(hint):
+            at = at[at < len(self._bytes) - step]
+            at = at[self._bytes[at + step] == byte]
+        return at
 
     def _find(self, hint: bytes) -> np.ndarray:
         """Where a hint stands in the bytes."""
@@ -113,7 +128,7 @@ class Texts:
         for start, stop in zip(bounds, bounds[1:], strict=False):
             kept = data[start:stop].translate(_LOWER, _DROPPED)
             found.append(xxhash.xxh3_64_intdigest(kept) if kept else None)
-        for row in self.foreign.tolist():
+        for row in self._wild[1].tolist():
             found[row] = odd.loose_key(self.array[row].as_py())
         return found
 

@@ -9,8 +9,8 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from data_tools.readers import delimited, json_lines
@@ -21,6 +21,7 @@ from data_tools.record import ConvertError, Raw, Reject
 SIZE = 6_000_000  # bytes of a stretch
 _WINDOW = 1 << 16  # bytes that are looked at for a cut, doubled until one is found
 _ALIKE = 3  # rows after a cut that must look like rows
+_LF, _CR = b"\n\r"
 _FARTHEST = 64_000_000  # bytes after which any newline will do, since what is read tells the truth
 
 
@@ -55,14 +56,16 @@ class Stretch:
 
         Raises ConvertError where one is not there any more.
         """
-        found, starts = {}, line_starts(self.read())
-        for line in sorted(lines):
-            number = line - (self.before or 0)
-            if number > len(starts):
-                break
-            bounds = [*starts[number - 1 : number + 1], self.size]
-            start, stop = (self.start + at for at in bounds[:2])
-            item = next(iter(replace(self, start=start, stop=stop).open()), None)
+        found, data = {}, self.read()
+        starts = line_starts(data)
+        for line in lines:
+            number = line - (self.before or 0) - 1
+            texts = _lines(data, int(starts[number])) if number < len(starts) else iter(())
+            if self.head is None:
+                records = json_lines.records(texts, self.file)
+            else:
+                records = delimited.Rows(delimited.Lines(texts), self.head, self.file)
+            item = next(iter(records), None)
             if isinstance(item, Raw):
                 found[line] = item.value
         if found.keys() != lines:
@@ -72,10 +75,14 @@ class Stretch:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """The bytes of a file; raises ConvertError where they cannot be had."""
+    with _refusing(path), open(path, "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _refusing(path: str) -> Iterator[None]:
     try:
-        with open(path, "rb") as file:
-            yield file
+        yield
     except OSError as error:
         raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -169,7 +176,7 @@ class Stretches:
         heads = {".csv": delimited.csv_head, ".tsv": delimited.tsv_head}
         if syntax not in (*heads, ".jsonl", ".ndjson"):
             return None
-        with open_binary(path, None) as file:
+        with _refusing(path), open_binary(path, None) as file:
             start = utf8_start(file, encoding)
             if start is None:
                 return None
@@ -244,15 +251,26 @@ def count_lines(data: bytes) -> int:
     return count + (bool(data) and not data.endswith((b"\n", b"\r")))
 
 
-def line_starts(data: bytes) -> list[int]:
-    """Where every line of `data` begins."""
-    lines = data.splitlines(keepends=True) if b"\r" in data else data.split(b"\n")
-    starts, at = [], 0
-    extra = 0 if b"\r" in data else 1
-    for line in lines:
-        starts.append(at)
-        at += len(line) + extra
-    return starts
+def line_starts(data: bytes) -> Sequence[int]:
+    """Where every line of `data` begins, the empty one after a last line end too."""
+    import numpy as np
+
+    values = np.frombuffer(data, np.uint8)
+    ends = values == _LF
+    if b"\r" in data:
+        alone = values == _CR
+        alone[:-1] &= ~ends[1:]  # of both, the second ends the line
+        ends |= alone
+    return np.concatenate(([0], np.flatnonzero(ends) + 1))
+
+
+def _lines(data: bytes, start: int) -> Iterator[str]:
+    """The lines from somewhere on."""
+    while start < len(data):
+        stop = data.find(b"\n", start) + 1 or len(data)
+        for line in data[start:stop].splitlines(keepends=True):
+            yield line.decode("utf-8", "data_tools.mark")
+        start = stop
 
 
 def _end_of_line(file, start: int, number: int) -> int:
@@ -264,6 +282,6 @@ def _end_of_line(file, start: int, number: int) -> int:
         count = data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n"))
         if len(data) < window or count > number:
             starts = line_starts(data)
-            return starts[number] if number < len(starts) else len(data)
+            return int(starts[number]) if number < len(starts) else len(data)
         file.seek(start)
         window *= 2
