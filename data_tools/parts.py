@@ -28,6 +28,7 @@ NUMBERS = {
     "line": np.uint32,  # 0 for none
     "record": np.uint32,
     "crowded": np.uint8,
+    "start": np.uint64,  # bytes of its file before it; 0 where that is not known
     "odd": np.uint16,  # a bit for each of PAIR_WARNINGS
     "first_won": np.int8,  # -1 where the shape has no order of presentation
     "prompt_size": np.uint32,  # characters
@@ -112,6 +113,7 @@ def gather(
                 place.line or 0,
                 place.record,
                 place.crowded,
+                0,
                 bits(odd),
                 won,
                 *sizes,

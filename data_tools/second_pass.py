@@ -178,9 +178,9 @@ def _raws(block: Block, part: Part, rows: np.ndarray) -> Callable[[int], Any]:
     """Each row's record as it was read."""
     if part.raws is not None:
         return part.raws.__getitem__
-    lines = part.numbers["line"]
-    found = block.stretch.source({int(line) for line in lines[rows]})
-    return lambda row: found[int(lines[row])]
+    lines, starts = part.numbers["line"][rows].tolist(), part.numbers["start"][rows].tolist()
+    found = block.stretch.source(dict(zip(lines, starts, strict=True)))
+    return lambda row: found[int(part.numbers["line"][row])]
 
 
 def _place_of(number: int, every: Sequence[Block]) -> Place:

@@ -84,6 +84,7 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
         columns=dict(zip(names, columns, strict=True)),
         order=order,
         lines=lines,
+        starts=starts + stretch.start,
         cells=True,
         empty="",
         raws=raws,

@@ -44,6 +44,7 @@ class Table:
     columns: dict[str, pa.Array]
     order: np.ndarray
     lines: np.ndarray  # 0 where there are none
+    starts: np.ndarray  # bytes of the file before each; 0 where that is not known
     cells: bool
     empty: str | None  # what stands in a field that says nothing
     raws: Callable[[np.ndarray], Sequence[Raw | Reject]]
@@ -209,6 +210,7 @@ def _kept(
         "order": table.order[rows].astype(np.uint64) * parts.SLOTS,
         "line": table.lines[rows],
         "record": table.order[rows] + 1,
+        "start": table.starts[rows],
         "odd": _warned(plain, rows, columns),
         "first_won": plain.first_won[rows],
         "prompt_size": prompt.sizes[rows],

@@ -12,14 +12,13 @@ import numpy as np
 WILD, LETTER, MARK = range(3)
 """What only the definition can judge; what folding leaves alone; and what loose keys drop too."""
 
-_LAST = 0x110000
+_LAST = 0x20000  # beyond it no two characters become one
 
 
-def kinds(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the characters beyond ASCII begin in UTF-8 bytes, and of what kind each is."""
-    at = np.flatnonzero(data >= 0xC0)
+def kinds(data: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Of what kind the characters beyond ASCII are that begin at some UTF-8 bytes."""
     points, numbers = np.unique(_code_points(data, at), return_inverse=True)
-    return at, np.array([_kind(point) for point in points.tolist()], np.uint8)[numbers]
+    return np.array([_kind(point) for point in points.tolist()], np.uint8)[numbers]
 
 
 def _code_points(data: np.ndarray, at: np.ndarray) -> np.ndarray:

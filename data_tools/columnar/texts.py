@@ -52,13 +52,18 @@ class Texts:
         return not self._bytes.size or bool(self._bytes.max() < 128)
 
     @cached_property
+    def _beyond(self) -> np.ndarray:
+        """Where characters beyond ASCII begin."""
+        return where(self._bytes, lambda part: part >= 0xC0)
+
+    @cached_property
     def _wild(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows that only the definition folds, and those of which only it has a loose key."""
         controls = self._controls
         odd_ones = self._rows(controls[~_WHITE[self._bytes[controls]]])
         if self._ascii:
             return np.unique(odd_ones), np.unique(odd_ones)
-        at, kinds = letters.kinds(self._bytes)
+        at, kinds = self._beyond, letters.kinds(self._bytes, self._beyond)
         wild = np.unique(np.concatenate((odd_ones, self._rows(at[kinds == letters.WILD]))))
         lettered = self._rows(at[kinds == letters.LETTER])
         return wild, np.union1d(wild, lettered)
@@ -99,9 +104,8 @@ class Texts:
             return np.empty(0, np.int64)
         found = [self._find(hint.encode()) for hint in odd.HINTS if hint.isascii()]
         if not self._ascii:
-            at = where(self._bytes, lambda part: part >= 0xC0)
-            beyond = [hint.encode() for hint in odd.HINTS if not hint.isascii()]
-            found += [self._among(at, hint) for hint in beyond]
+            hints = [hint.encode() for hint in odd.HINTS if not hint.isascii()]
+            found += [self._among(self._beyond, hint) for hint in hints]
         return np.unique(self._rows(np.concatenate(found)))
 
     def _among(self, at: np.ndarray, hint: bytes) -> np.ndarray:

@@ -9,8 +9,9 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import BinaryIO
 
 from data_tools.readers import delimited, json_lines
@@ -21,7 +22,6 @@ from data_tools.record import ConvertError, Raw, Reject
 SIZE = 6_000_000  # bytes of a stretch
 _WINDOW = 1 << 16  # bytes that are looked at for a cut, doubled until one is found
 _ALIKE = 3  # rows after a cut that must look like rows
-_LF, _CR = b"\n\r"
 _FARTHEST = 64_000_000  # bytes after which any newline will do, since what is read tells the truth
 
 
@@ -51,26 +51,33 @@ class Stretch:
             file.seek(self.start)
             return file.read(self.size)
 
-    def source(self, lines: set[int]) -> dict[int, object]:
+    def source(self, lines: Mapping[int, int]) -> dict[int, object]:
         """The records that start on these lines, as they are read.
 
-        Raises ConvertError where one is not there any more.
+        Each line stands with how many bytes of the file are before it, 0 where that is not known.
+        Raises ConvertError where a record is not there any more.
         """
-        found, data = {}, self.read()
-        starts = line_starts(data)
-        for line in lines:
-            number = line - (self.before or 0) - 1
-            texts = _lines(data, int(starts[number])) if number < len(starts) else iter(())
-            if self.head is None:
-                records = json_lines.records(texts, self.file)
-            else:
-                records = delimited.Rows(delimited.Lines(texts), self.head, self.file)
-            item = next(iter(records), None)
-            if isinstance(item, Raw):
-                found[line] = item.value
-        if found.keys() != lines:
+        found, starts = {}, []
+        if not all(lines.values()):
+            starts = [*map(self.start.__add__, line_starts(self.read()))]
+        with _opened(self.file) as file:
+            for line, start in lines.items():
+                if not start:
+                    number = line - (self.before or 0) - 1
+                    start = starts[number] if number < len(starts) else self.stop
+                file.seek(start)
+                with open_text(file, "utf-8", bom=False) as text:
+                    item = next(iter(self._records(text)), None) if start < self.stop else None
+                if isinstance(item, Raw):
+                    found[line] = item.value
+        if len(found) < len(lines):
             raise ConvertError(f"{self.file}: changed while it was read; convert it again", 1)
         return found
+
+    def _records(self, text: Iterator[str]) -> Iterable[Raw | Reject]:
+        if self.head is None:
+            return json_lines.records(text, self.file)
+        return delimited.Rows(delimited.Lines(text), self.head, self.file)
 
 
 @contextlib.contextmanager
@@ -251,26 +258,11 @@ def count_lines(data: bytes) -> int:
     return count + (bool(data) and not data.endswith((b"\n", b"\r")))
 
 
-def line_starts(data: bytes) -> Sequence[int]:
+def line_starts(data: bytes) -> list[int]:
     """Where every line of `data` begins, the empty one after a last line end too."""
-    import numpy as np
-
-    values = np.frombuffer(data, np.uint8)
-    ends = values == _LF
-    if b"\r" in data:
-        alone = values == _CR
-        alone[:-1] &= ~ends[1:]  # of both, the second ends the line
-        ends |= alone
-    return np.concatenate(([0], np.flatnonzero(ends) + 1))
-
-
-def _lines(data: bytes, start: int) -> Iterator[str]:
-    """The lines from somewhere on."""
-    while start < len(data):
-        stop = data.find(b"\n", start) + 1 or len(data)
-        for line in data[start:stop].splitlines(keepends=True):
-            yield line.decode("utf-8", "data_tools.mark")
-        start = stop
+    if b"\r" not in data:
+        return [0, *_after_newlines(data)]
+    return [0, *accumulate(map(len, data.splitlines(keepends=True)))]
 
 
 def _end_of_line(file, start: int, number: int) -> int:
