@@ -36,10 +36,21 @@ class Inputs:
         self._encoding, self._sheet, self._stdin = encoding, sheet, stdin
         self._states = {path: _state(path) for path in files}
 
-    def read(self, path: str) -> Iterator[Raw | Reject]:
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(self._size, self.files))
+
+    def _size(self, path: str) -> int:
+        if path == readers.STDIN:
+            return self._stdin.seek(0, os.SEEK_END)  # where it begins is looked up at each reading
+        state = self._states[path]
+        return 0 if state is None else state[0]
+
+    def read(self, path: str, meter: readers.Meter | None = None) -> Iterator[Raw | Reject]:
         """Every record of one file; its notes are those of this reading."""
         self.notes[path] = notes = []
-        return readers.read(path, self._encoding, notes, self._stdin, self._sheet)
+        return readers.read(path, self._encoding, notes, self._stdin, self._sheet, meter)
 
     def sources(self, counted: bool) -> Iterator[first_pass.Source]:
         """All blocks in order; `counted` asks for the line on which each begins."""
@@ -51,18 +62,20 @@ class Inputs:
 
     def _read(self, path: str) -> Iterator[first_pass.Records]:
         pieces, records, size, piece = [], 0, 0, []
-        for item in self.read(path):
+        end, at, meter = self._size(path), 0, readers.Meter()
+        for item in self.read(path, meter):
             piece.append(item)
             if len(piece) == _PIECE:
                 pieces.append(pickle.dumps(piece, protocol=5))
                 records, size, piece = records + len(piece), size + len(pieces[-1]), []
                 if records >= _RECORDS or size >= _BYTES:
-                    yield first_pass.Records(path, tuple(pieces))
+                    before, at = at, min(meter.tell(), end)
+                    yield first_pass.Records(path, tuple(pieces), at - before)
                     pieces, records, size = [], 0, 0
         if piece:
             pieces.append(pickle.dumps(piece, protocol=5))
         if pieces:
-            yield first_pass.Records(path, tuple(pieces))
+            yield first_pass.Records(path, tuple(pieces), end - at)
 
     def check_unchanged(self) -> None:
         """Raise ConvertError where a file is not what it was when it was first looked at."""

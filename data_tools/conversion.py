@@ -40,6 +40,7 @@ from data_tools.figures import Figures
 from data_tools.formats.shape import parse_label, tidy_key
 from data_tools.layout import Layout, LayoutFinder
 from data_tools.options import Options
+from data_tools.progress import Progress
 from data_tools.recognise import HEAD, Recognition, listed, recognise
 from data_tools.record import ConvertError
 from data_tools.report import Report
@@ -182,9 +183,11 @@ class Conversion:
         """Do it; returns a block for the dataset's card."""
         options, figures = self._options, self._figures
         try:
-            self._check()
+            with Progress("checking", self._inputs.size) as self._progress:
+                self._check()
         except _MustGather:
-            self._gather()
+            with Progress("checking", self._inputs.size) as self._progress:
+                self._gather()
         self._inputs.check_unchanged()
         figures.notes += [note for path in self._inputs.files for note in self._inputs.notes[path]]
         if options.annotators != Options.annotators and not figures.agreement.judged:
@@ -192,7 +195,8 @@ class Conversion:
             figures.notes.append(note)
         settled = self._settlement.finish()
         layout = self._finder.layout(options.keep)
-        notes = self._write(settled, layout)
+        with Progress("writing", sum(self._sizes)) as self._progress:
+            notes = self._write(settled, layout)
         figures.prompts = settled.prompts
         figures.notes += settled.notes + notes
         excluded = self._task.limits.excluded
@@ -233,6 +237,9 @@ class Conversion:
             if isinstance(told.source, readers.Stretch):
                 lines[file] = (lines[file] if before is None else before) + told.lines
                 records[file] += told.records
+                self._progress.update(told.stop - told.source.start)
+            else:
+                self._progress.update(told.source.size)
             self._figures.read += told.records
             for ballot in told.ballots:
                 self._figures.ballot(ballot)
@@ -282,8 +289,11 @@ class Conversion:
         """The second pass: the shards, the rejects and the figures; returns notes for a reader."""
         figures, survived = self._figures, bytearray(self._figures.read)
         shards, rejects, alike = [], [], AlikePrompts()
-        jobs, crew = workers.alone_or(self._jobs(settled, layout), self._crew)
-        for done in workers.in_order(second_pass.run, jobs, crew):
+        sizes: list[int] = []  # bytes of the parts of each job, known once it is asked for
+        jobs, crew = workers.alone_or(self._jobs(settled, layout, sizes), self._crew)
+        results = workers.in_order(second_pass.run, jobs, crew)
+        for done, size in zip(results, sizes, strict=False):
+            self._progress.update(size)
             figures.merge(done.figures)
             alike.merge(done.alike)
             shards.append(done.shards)
@@ -299,7 +309,9 @@ class Conversion:
             return []
         return writer.finish(self._part, self._options.to, layout, shards, rejects)
 
-    def _jobs(self, settled: settle.Settled, layout: Layout) -> Iterator[second_pass.Job]:
+    def _jobs(
+        self, settled: settle.Settled, layout: Layout, sizes: list[int]
+    ) -> Iterator[second_pass.Job]:
         candidates = os.path.join(self._work, "loose.npy")
         np.save(candidates, np.unique(np.frombuffer(b"".join(self._loose), np.uint64)))
         firsts = np.array([block.first for block in self._blocks])
@@ -308,6 +320,7 @@ class Conversion:
             size += more
             if size < _SHARD and stop < len(self._sizes):
                 continue
+            sizes.append(size)
             blocks, size = self._blocks[start:stop], 0
             pairs = blocks[0].first, blocks[-1].first + blocks[-1].pairs
             verdicts, first = settled.between(*pairs)

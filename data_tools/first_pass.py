@@ -23,6 +23,7 @@ class Records:
 
     file: str
     pickled: tuple[bytes, ...] = ()
+    size: int = 0  # bytes of the file that were read for it
     before = 0  # lines; the records know their places
 
     def read(self) -> Iterator[Raw | Reject]:

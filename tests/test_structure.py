@@ -37,6 +37,7 @@ MAY_KNOW = {
     "target": {"record", "readers", "swap"},
     "block": {"record", "formats", "rules", "odd", "votes", "keys", "agreement"},
     "workers": {"record"},
+    "progress": set(),
     "columnar": {
         *("record", "side", "keys", "readers", "formats", "rules", "odd"),
         *("settle", "layout", "parts", "block"),
@@ -58,6 +59,7 @@ OUTSIDE = {
     "pyarrow": {"layout", "parts", "writer", "columnar", "second_pass", "readers"},
     "numpy": {"settle", "alike", "figures", "parts", "columnar", "second_pass", "conversion"},
     "openpyxl": {"readers"},
+    "tqdm": {"progress"},
     "xxhash": {"keys", "settle", "writer", "odd", "columnar"},
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from data_tools.readers import delimited, json_array, json_lines, parquet, spreadsheet
 from data_tools.readers.opening import COMPRESSIONS, STDIN, open_binary
+from data_tools.readers.opening import Meter as Meter
 from data_tools.readers.stretches import Stretch as Stretch
 from data_tools.readers.stretches import Stretches as Stretches
 from data_tools.readers.text import open_text, printable
@@ -112,16 +113,18 @@ def read(
     notes: list[str] | None = None,
     stdin=None,
     sheet: str | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[Raw | Reject]:
     """Yield what stands in one file.
 
     `notes` gains what the reader had to find out for itself (a delimiter, say); `stdin` is a
-    seekable binary file that stands for the path `-`; `sheet` is the one to read of a spreadsheet.
+    seekable binary file that stands for the path `-`; `sheet` is the one to read of a spreadsheet;
+    `meter` says how far the file has been read while it is.
     """
     notes = [] if notes is None else notes
     seen = 0
     try:
-        for item in _items(path, encoding, notes, stdin, sheet):
+        for item in _items(path, encoding, notes, stdin, sheet, meter):
             seen = item.place.record
             yield item
         if not seen:
@@ -140,9 +143,9 @@ def read(
         ) from None
 
 
-def _items(path: str, encoding: str | None, notes: list[str], stdin, sheet: str | None):
+def _items(path: str, encoding: str | None, notes: list[str], stdin, sheet, meter):
     syntax = ".jsonl" if path == STDIN else syntax_of(path)
-    with open_binary(path, stdin) as binary:
+    with open_binary(path, stdin, meter) as binary:
         if syntax in _TABLES:
             yield from _TABLES[syntax](binary, path, notes, sheet)
         else:

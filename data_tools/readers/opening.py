@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_tools.record import ConvertError
@@ -46,12 +47,24 @@ _KINDS = (
 )
 
 
-def open_binary(path: str, stdin):
-    """A context manager over the seekable bytes of one input.
+@dataclass
+class Meter:
+    """How far an input has been read: `tell` says it in bytes of the file as it is, packed or not.
+
+    Of a table it counts what was read, which need not be from the front.
+    """
+
+    tell: Callable[[], int] = int
+
+
+def open_binary(path: str, stdin, meter: Meter | None = None):
+    """A context manager over the seekable bytes of one input, which `meter` then measures.
 
     Raises ConvertError (status 2) for what is no file, an LFS pointer, or not what its ending says.
     """
+    meter = meter or Meter()
     if path == STDIN:
+        meter.tell = stdin.tell
         stdin.seek(0)  # read twice: recognition, then conversion
         if found := _kind(stdin.read(64)):
             raise ConvertError(
@@ -70,10 +83,13 @@ def open_binary(path: str, stdin):
         )
     _refuse_other_kinds(path, head)
     if path.lower().endswith(".gz"):
-        return gzip.open(path, "rb")
-    if path.lower().endswith(".zst"):
-        return io.BufferedReader(_Zstd(path), 1 << 16)
-    return open(path, "rb")
+        unpacked = gzip.GzipFile(path, "rb")
+        meter.tell = unpacked.fileobj.tell
+        return unpacked
+    packed = path.lower().endswith(".zst")
+    raw = _Zstd(path) if packed else _Counted(path)
+    meter.tell = raw.taken
+    return io.BufferedReader(raw, 1 << 16 if packed else io.DEFAULT_BUFFER_SIZE)
 
 
 def _refuse_other_kinds(path: str, head: bytes) -> None:
@@ -105,6 +121,25 @@ def _called(kind: _Kind) -> str:
     return "a spreadsheet" if kind.ending == ".xlsx" else kind.name
 
 
+class _Counted(io.FileIO):
+    """A file that knows how many bytes were taken from it, wherever they stood."""
+
+    _taken = 0
+
+    def taken(self) -> int:
+        return self._taken
+
+    def readinto(self, buffer) -> int | None:
+        count = super().readinto(buffer)
+        self._taken += count or 0
+        return count
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        self._taken += len(data)
+        return data
+
+
 class _Zstd(io.RawIOBase):
     """The bytes inside a Zstandard file; going back to the start opens it anew."""
 
@@ -115,7 +150,11 @@ class _Zstd(io.RawIOBase):
     def _restart(self) -> None:
         from pyarrow import CompressedInputStream, OSFile
 
-        self._stream, self._position = CompressedInputStream(OSFile(self._path), "zstd"), 0
+        self._file, self._position = OSFile(self._path), 0
+        self._stream = CompressedInputStream(self._file, "zstd")
+
+    def taken(self) -> int:
+        return self._file.tell()
 
     def readable(self) -> bool:
         return True

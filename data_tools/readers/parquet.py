@@ -23,7 +23,12 @@ def read(binary, path: str, notes: list[str], sheet: str | None) -> Iterator[Raw
 
     record = 0
     try:
-        file = parquet.ParquetFile(binary, buffer_size=_READ_AHEAD, page_checksum_verification=True)
+        file = parquet.ParquetFile(
+            binary,
+            buffer_size=_READ_AHEAD,
+            pre_buffer=False,  # which would hold the whole file
+            page_checksum_verification=True,
+        )
         meta = file.metadata
         _refuse_names_twice(file.schema_arrow, path)
         # Threads of its own would hang a process that is forked beside them.
