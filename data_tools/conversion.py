@@ -197,6 +197,7 @@ class Conversion:
         layout = self._finder.layout(options.keep)
         with Progress("writing", sum(self._sizes)) as self._progress:
             notes = self._write(settled, layout)
+        self._inputs.check_unchanged()
         figures.prompts = settled.prompts
         figures.notes += settled.notes + notes
         excluded = self._task.limits.excluded

@@ -98,4 +98,5 @@ def _stoppable() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    sys.modules.setdefault("pandas", None)  # which Arrow would load, and nothing here needs
     sys.exit(main())

@@ -85,7 +85,7 @@ def _columnar(told: Told, task: block.Task, split: Split) -> Told | None:
     if not isinstance(stretch, readers.Stretch) or stretch.head is None:
         return None
     found = delimited.read(stretch, stretch.read())
-    lane_found = found and lane.content(found.table, found.others, stretch.file, task, split, True)
+    lane_found = found and lane.content(found.table, found.others, stretch.file, task, split)
     if not lane_found:
         return None
     content, checked = lane_found
@@ -119,9 +119,8 @@ def finish(
 def store(told: Told, content: parts.Content) -> Told:
     told.entries, told.finder = content.entries, content.finder
     told.pairs = len(content.entries) // 16
-    in_test = content.columns["in_test"].to_numpy().astype(bool)
-    loose = content.columns["loose"].to_numpy()
-    has = content.columns["has_loose"].to_numpy().astype(bool)
-    told.loose_in_test = loose[in_test & has].tobytes()
+    numbers = content.numbers
+    in_test = (numbers["in_test"] == 1) & (numbers["has_loose"] == 1)
+    told.loose_in_test = numbers["loose"][in_test].tobytes()
     told.size = parts.write(content, told.path)
     return told

@@ -30,6 +30,12 @@ class Layout:
     kwargs: bool
     keep: tuple[str, ...] = ()
 
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The columns of extras, where there are any."""
+        kinds = {"tools": self.tools, "chat_template_kwargs": self.kwargs}
+        return tuple(name for name, there in kinds.items() if there)
+
     def features(self) -> dict[str, Any]:
         """The columns in the words of `datasets`' own dataset_info.json."""
         message = {key: _JSON if as_json else _STRING for key, as_json in self.message_keys.items()}
@@ -75,7 +81,8 @@ class Layout:
 
     def fit(self, column: pa.Array, before: "Layout", role: str) -> pa.Array:
         """A column that `before` made, as this layout, which holds all that it does, would."""
-        if self.messages == before.messages and self.message_keys == before.message_keys:
+        known = before.messages and self.message_keys == before.message_keys
+        if known or not self.messages:
             return column
         if not before.messages:
             offsets = range(len(column) + 1)

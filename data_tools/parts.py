@@ -1,7 +1,8 @@
 """What became of one block of records, in files of its own between the two passes.
 
-`NAME.arrow` holds the pairs that passed every rule of their own, as columns; `NAME.rest` what
-was rejected. Both are in the order of the records.
+`NAME.numbers` holds what is counted of each pair that passed every rule of its own, `NAME.arrow`
+the texts of those that cannot simply be read again, `NAME.rest` what was rejected. All are in the
+order of the records.
 """
 
 import os
@@ -29,6 +30,8 @@ NUMBERS = {
     "record": np.uint32,
     "crowded": np.uint8,
     "start": np.uint64,  # bytes of its file before it; 0 where that is not known
+    "length": np.uint32,  # bytes of it
+    "again": np.uint8,  # 0 where its texts are stored, else which answer is the chosen one: 1, 2
     "odd": np.uint16,  # a bit for each of PAIR_WARNINGS
     "first_won": np.int8,  # -1 where the shape has no order of presentation
     "prompt_size": np.uint32,  # characters
@@ -67,11 +70,28 @@ class Rest:
     places: dict[int, tuple[Place, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Again:
+    """How the texts of plain rows are read again: from which cells of their file."""
+
+    file: str
+    names: tuple[str, ...]
+    delimiter: str | None  # None for JSON Lines
+    prompt: int
+    answers: tuple[int, int]
+    keep: tuple[int | None, ...]
+
+
 @dataclass
 class Content:
-    """One block: its pairs as columns, their entries for settling, and the rest."""
+    """One block: its pairs in numbers and columns, their entries for settling, and the rest.
 
+    `columns` are the texts of the pairs that are not read `again`.
+    """
+
+    numbers: dict[str, np.ndarray]
     columns: dict[str, pa.Array]
+    again: Again | None
     layout: Layout
     finder: LayoutFinder
     entries: bytes
@@ -108,17 +128,8 @@ def gather(
             loose = loose_key(result.prompt)
             won = -1 if result.first_won is None else int(result.first_won)
             test = bool(made[15] & 2)
-            row = (
-                order,
-                place.line or 0,
-                place.record,
-                place.crowded,
-                0,
-                bits(odd),
-                won,
-                *sizes,
-                test,
-            )
+            where = (place.line or 0, place.record, place.crowded, 0, 0, 0)
+            row = (order, *where, bits(odd), won, *sizes, test)
             for values, value in zip(
                 numbers.values(), (*row, loose or 0, loose is not None), strict=True
             ):
@@ -142,51 +153,40 @@ def gather(
         columns["chat_template_kwargs"] = pa.array(texts, pa.string())
     for at, name in enumerate(keep):
         columns[f"keep {name}"] = pa.array([values[at] for values in kept], pa.string())
-    columns |= {name: pa.array(np.array(numbers[name], kind)) for name, kind in NUMBERS.items()}
-    return Content(columns, layout, finder, bytes(entries), rest)
+    counted = {name: np.array(numbers[name], kind) for name, kind in NUMBERS.items()}
+    return Content(counted, columns, None, layout, finder, bytes(entries), rest)
 
 
-def merge(one: Content, other: Content, keep: Sequence[str]) -> Content:
-    """Two contents of one block in the order of its records; only `other` holds rejects."""
-    if not other.entries:
-        return replace(one, rest=replace(one.rest, rejected=other.rest.rejected))
-    finder = LayoutFinder()
-    finder.merge(one.finder)
-    finder.merge(other.finder)
-    layout = finder.layout(tuple(keep))
-    orders = [content.columns["order"].to_numpy() for content in (one, other)]
-    order = np.argsort(np.concatenate(orders), kind="stable")
-    columns = {}
-    for name in dict.fromkeys((*one.columns, *other.columns)):
-        both = [_column(content, name, layout) for content in (one, other)]
-        columns[name] = pa.concat_arrays(both).take(pa.array(order))
+def merge(one: Content, other: Content) -> Content:
+    """Two contents of one block in the order of its records.
+
+    The pairs of `one` are plain texts and all read again, or none is; only `other` has rejects.
+    """
+    order = np.concatenate([content.numbers["order"] for content in (one, other)]).argsort()
+    numbers = {
+        name: np.concatenate((one.numbers[name], other.numbers[name]))[order] for name in NUMBERS
+    }
     entries = np.frombuffer(one.entries + other.entries, "V16")[order].tobytes()
-    raws = None
-    if one.rest.raws is not None:
-        raws = [*one.rest.raws, *other.rest.raws]
-        raws = [raws[row] for row in order.tolist()]
-    return Content(columns, layout, finder, entries, Rest(other.rest.rejected, raws))
-
-
-def _column(content: Content, name: str, layout: Layout) -> pa.Array:
-    """A column of a content as a wider layout has it."""
-    if name not in content.columns:
-        return pa.nulls(len(content.columns["order"]), pa.string())
-    role = dict(SIDES).get(name)
-    column = content.columns[name]
-    return layout.fit(column, content.layout, role) if role else column
+    return replace(other, numbers=numbers, entries=entries, again=one.again)
 
 
 def write(content: Content, path: str) -> int:
-    """Write both files, each whole before it has its name; returns their bytes."""
-    batch = pa.record_batch(content.columns)
-    with _named_when_whole(f"{path}.arrow") as name, pa.OSFile(name, "wb") as file:
-        with pa.ipc.new_file(file, batch.schema) as sink:
-            sink.write_batch(batch)
-        written = file.tell()
-    with _named_when_whole(f"{path}.rest") as name, open(name, "wb") as file:
-        pickle.dump((content.layout, _flat(content.rest)), file, protocol=5)
-        return written + file.tell()
+    """Write the files, each whole before it has its name; returns their bytes."""
+    size = 0
+    for ending, value in (
+        ("rest", (content.layout, _flat(content.rest))),
+        ("numbers", (content.numbers, content.again)),
+    ):
+        with _named_when_whole(f"{path}.{ending}") as name, open(name, "wb") as file:
+            pickle.dump(value, file, protocol=5)
+            size += file.tell()
+    if content.columns:
+        batch = pa.record_batch(content.columns)
+        with _named_when_whole(f"{path}.arrow") as name, pa.OSFile(name, "wb") as file:
+            with pa.ipc.new_file(file, batch.schema) as sink:
+                sink.write_batch(batch)
+            size += file.tell()
+    return size
 
 
 def _flat(rest: Rest) -> tuple:
@@ -215,17 +215,30 @@ class _named_when_whole:  # noqa: N801 - read like the function of contextlib th
 
 
 class Part:
-    """A part that was written, its columns mapped and not copied."""
+    """A part that was written; only what is asked for is read."""
 
     def __init__(self, path: str):
         self._path = path
-        self._file = pa.memory_map(f"{path}.arrow")
-        self.batch = pa.ipc.open_file(self._file).get_batch(0)
 
     @cached_property
+    def _counted(self) -> tuple[dict[str, np.ndarray], Again | None]:
+        with open(f"{self._path}.numbers", "rb") as file:
+            return pickle.load(file)
+
+    @property
     def numbers(self) -> dict[str, np.ndarray]:
         """The columns of NUMBERS."""
-        return {name: self.batch.column(name).to_numpy() for name in NUMBERS}
+        return self._counted[0]
+
+    @property
+    def again(self) -> Again | None:
+        return self._counted[1]
+
+    @cached_property
+    def batch(self) -> pa.RecordBatch:
+        """The texts that are stored."""
+        with pa.OSFile(f"{self._path}.arrow") as file:
+            return pa.ipc.open_file(file).get_batch(0)
 
     @cached_property
     def _rest(self) -> tuple[Layout, tuple]:

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_tools import writer
 from data_tools.alike import AlikePrompts
+from data_tools.columnar import delimited
 from data_tools.figures import Figures
 from data_tools.layout import SIDES, Layout
-from data_tools.parts import SLOTS, Part, Rejected
+from data_tools.parts import SLOTS, Again, Part, Rejected
 from data_tools.readers import Stretch
 from data_tools.record import Fault, Place
 from data_tools.settle import CONTRADICTORY, DUPLICATE, TEST, TRAIN
@@ -105,9 +107,8 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
     for split, verdict in _SPLITS.items() if job.directory is not None else ():
         chosen = verdicts == verdict
         if chosen.any():
-            batch = part.batch if chosen.all() else part.batch.filter(pa.array(chosen))
-            mine = {name: values[in_test == (split == "test")] for name, values in numbers.items()}
-            sink.keep(split, _columns(batch, part.layout, mine, block, job.layout))
+            mine = {name: values[chosen] for name, values in part.numbers.items()}
+            sink.keep(split, _table(part, chosen, mine, block, job.layout))
     for row in rows if job.again else ():
         if listed := job.again.get(block.first + int(row)):
             done.figures.notes.append(
@@ -120,22 +121,51 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
         done.figures.converted += len(np.unique(numbers["order"] // SLOTS))
 
 
-def _columns(
-    batch: pa.RecordBatch, before: Layout, numbers: dict[str, np.ndarray], block: Block, now: Layout
+def _table(
+    part: Part, chosen: np.ndarray, numbers: dict[str, np.ndarray], block: Block, now: Layout
 ) -> pa.Table:
+    """Some pairs of a part, their texts from where it keeps them or read again."""
+    plain = numbers["again"] > 0
+    pieces = []
+    if plain.any():
+        mine = {name: values[plain] for name, values in numbers.items()}
+        pieces.append(_plain(part.again, mine, now))
+    if not plain.all():
+        stored = part.numbers["again"] == 0
+        batch = part.batch if chosen[stored].all() else part.batch.filter(pa.array(chosen[stored]))
+        pieces.append(_stored(batch, part.layout, now))
+    columns = pieces[0]
+    if len(pieces) > 1:
+        order = pa.array(np.argsort(np.argsort(~plain, kind="stable")))
+        columns = [pa.concat_arrays(both).take(order) for both in zip(*pieces, strict=True)]
+    columns.insert(len(SIDES), _sources(numbers, block))
+    return now.stored(columns)
+
+
+def _plain(again: Again, numbers: dict[str, np.ndarray], now: Layout) -> list[pa.Array]:
+    """The columns of pairs whose texts stand in the input as they are."""
+    starts = numbers["start"].astype(np.int64)
+    cells = delimited.texts(again, starts, starts + numbers["length"])
+    one, other = (cells[number] for number in again.answers)
+    won, none = pa.array(numbers["again"] == 1), pa.nulls(len(starts), pa.string())
+    sides = cells[again.prompt], pc.if_else(won, one, other), pc.if_else(won, other, one)
+    text = Layout(False, {}, False, False)
+    columns = [now.fit(side, text, role) for side, (_, role) in zip(sides, SIDES, strict=True)]
+    kept = [none if number is None else cells[number] for number in again.keep]
+    return columns + [none] * len(now.extras) + kept
+
+
+def _stored(batch: pa.RecordBatch, before: Layout, now: Layout) -> list[pa.Array]:
+    """The columns of pairs whose texts stand in their part."""
     columns = [now.fit(batch.column(name), before, role) for name, role in SIDES]
-    columns.append(_sources(numbers, block))
-    extras = (*(["tools"] if now.tools else ()), *(["chat_template_kwargs"] if now.kwargs else ()))
-    for name in (*extras, *(f"keep {name}" for name in now.keep)):
+    for name in (*now.extras, *(f"keep {name}" for name in now.keep)):
         there = name in batch.schema.names
         columns.append(batch.column(name) if there else pa.nulls(len(batch), pa.string()))
-    return now.stored(columns)
+    return columns
 
 
 def _sources(numbers: dict[str, np.ndarray], block: Block) -> pa.Array:
     """`file:line`, or `file#record` where no line finds the record; as `str(Place)` has it."""
-    import pyarrow.compute as pc
-
     by_line = (numbers["line"] > 0) & (numbers["crowded"] == 0)
     lines = numbers["line"].astype(np.int64) + block.lines
     records = numbers["record"].astype(np.int64) + block.records

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -90,6 +91,7 @@ def in_order(function: Callable, tasks: Iterable[Any], crew: Crew) -> Iterator[A
 
 
 def _start() -> None:
+    sys.modules.setdefault("pandas", None)  # which Arrow would load, and nothing here needs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command clears up, not its workers
     threading.Thread(target=_follow, daemon=True).start()
 

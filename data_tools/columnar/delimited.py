@@ -9,17 +9,19 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
+from data_tools import parts
 from data_tools.columnar.lane import Table
 from data_tools.columnar.texts import where
 from data_tools.readers import Stretch, delimited
 from data_tools.readers.stretches import Ahead
-from data_tools.record import Place, Raw, Reject
+from data_tools.record import ConvertError, Place, Raw, Reject
 
 _QUOTE, _CR, _LF = 34, 13, 10
 _PIECE = 1 << 20  # bytes that Arrow parses at a time, unless a row is longer
@@ -45,10 +47,10 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
     walk = _Walk(stretch, data)
     walk.run()
     starts, stops = walk.rows()
-    try:
-        columns, ragged = _parsed(data, starts, stops, stretch.head)
-    except pa.ArrowInvalid:  # bytes that are no text
+    if not _is_text(data):
         return None
+    names = stretch.head.names
+    columns, ragged = _parsed(data, starts, stops, len(names), stretch.head.delimiter)
     good = np.ones(len(starts), bool)
     good[ragged] = False
     if np.count_nonzero(good) != len(columns[0]):
@@ -78,19 +80,27 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
             for row, texts in zip(rows.tolist(), cells, strict=True)
         ]
 
-    names = stretch.head.names
     table = Table(
         names=names,
         columns=dict(zip(names, columns, strict=True)),
         order=order,
         lines=lines,
         starts=starts + stretch.start,
+        lengths=stops - starts,
         cells=True,
         empty="",
         raws=raws,
+        again=partial(parts.Again, stretch.file, names, stretch.head.delimiter),
         labelled=lambda name: _encoded(columns[names.index(name)]),
     )
     return Found(table, others, len(order) + len(others), walk.lines, walk.stop)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return data.isascii() or data.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def _has_lone_returns(data: bytes) -> bool:
@@ -100,6 +110,26 @@ def _has_lone_returns(data: bytes) -> bool:
     values = np.frombuffer(data, np.uint8)
     after = np.minimum(where(values, lambda part: part == _CR) + 1, len(data) - 1)
     return bool((values[after] != _LF).any())
+
+
+def texts(again: parts.Again, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:
+    """The cells of plain rows, which stand between these offsets of their file.
+
+    Raises ConvertError where they are not there any more.
+    """
+    first = int(starts[0])
+    try:
+        with open(again.file, "rb") as file:
+            file.seek(first)
+            data = file.read(int(stops[-1]) - first)
+        columns, ragged = _parsed(
+            data, starts - first, stops - first, len(again.names), again.delimiter
+        )
+    except (OSError, pa.ArrowInvalid):
+        columns, ragged = [[]], []
+    if ragged or len(columns[0]) != len(starts):
+        raise ConvertError(f"{again.file}: changed while it was read; convert it again", 1)
+    return columns
 
 
 def _encoded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
@@ -116,10 +146,10 @@ def _row(source: str, stretch: Stretch, line: int, index: int) -> Raw | Reject:
 
 
 def _parsed(
-    data: bytes, starts: np.ndarray, stops: np.ndarray, head: delimited.Head
+    data: bytes, starts: np.ndarray, stops: np.ndarray, width: int, delimiter: str
 ) -> tuple[list[pa.Array], list[int]]:
     """The columns of the rows that have a cell for each, and which rows have not."""
-    names = [str(number) for number in range(len(head.names))]
+    names = [str(number) for number in range(width)]
     if not len(starts):
         return [pa.array([], pa.string()) for _ in names], []
     breaks = np.flatnonzero(starts[1:] != stops[:-1])
@@ -141,7 +171,7 @@ def _parsed(
             use_threads=False, column_names=names, block_size=max(_PIECE, 2 * longest)
         ),
         arrow_csv.ParseOptions(
-            delimiter=head.delimiter, newlines_in_values=True, invalid_row_handler=skip
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
         ),
         arrow_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False

@@ -14,7 +14,7 @@ from data_tools import block, keys, odd, parts, rules
 from data_tools.columnar import probe
 from data_tools.columnar.texts import Texts
 from data_tools.formats.shape import tidy_key, tidy_keys
-from data_tools.layout import SIDES, LayoutFinder
+from data_tools.layout import LayoutFinder
 from data_tools.record import Fault, Pair, Raw, Reject
 from data_tools.settle import FORWARD, IN_TEST, Split
 
@@ -36,19 +36,22 @@ class Table:
     """Records with the same fields as columns of texts.
 
     `order` is each one's index in its block. `labelled` gives a field's values and each record's
-    by its number among them, `raws` some rows as they were read. A field that is no column holds
-    something else than texts.
+    by its number among them, `raws` some rows as they were read, `again` how those that are plain
+    are read again, given the numbers of the prompt's field, of the answers' and of what is kept.
+    A field that is no column holds something else than texts.
     """
 
     names: tuple[str, ...]
     columns: dict[str, pa.Array]
     order: np.ndarray
     lines: np.ndarray  # 0 where there are none
-    starts: np.ndarray  # bytes of the file before each; 0 where that is not known
+    starts: np.ndarray  # bytes of the file before each
+    lengths: np.ndarray  # bytes of each
     cells: bool
     empty: str | None  # what stands in a field that says nothing
     raws: Callable[[np.ndarray], Sequence[Raw | Reject]]
     labelled: Callable[[str], tuple[np.ndarray, list[Any]]]
+    again: Callable[..., parts.Again]
 
 
 def content(
@@ -57,7 +60,6 @@ def content(
     file: str,
     task: block.Task,
     split: Split,
-    again: bool,
 ) -> tuple[parts.Content, list[block.Checked]] | None:
     """The block's content, and what the row-wise lane checked of it; None where no row is plain.
 
@@ -70,8 +72,8 @@ def content(
     slow = [(index, next(block.check([item], task))) for index, item in others]
     slow += zip(table.order[rest].tolist(), _judged(table, plain, rest, task), strict=True)
     slow.sort(key=itemgetter(0))
-    gathered = parts.gather(slow, split, task.keep, again)
-    content = parts.merge(_kept(table, plain, task, split, again), gathered, task.keep)
+    gathered = parts.gather(slow, split, task.keep, again=True)
+    content = parts.merge(_kept(table, plain, task, split), gathered)
     return content, [checked for _, checked in slow]
 
 
@@ -186,32 +188,21 @@ def _is_header(table: Table, prompt: str) -> np.ndarray:
     )
 
 
-def _kept(
-    table: Table, plain: _Plain, task: block.Task, split: Split, again: bool
-) -> parts.Content:
+def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.Content:
     """The plain rows as the content of a block."""
     rows = np.flatnonzero(plain.rows)
-    mask = pa.array(plain.rows)
     prompt = plain.texts[plain.prompt]
-    first = plain.sides["chosen"][0]
     (one, name), (_, other) = plain.sides["chosen"]
-    a, b = (table.columns[n].filter(mask) for n in (name, other))
-    won = pa.array(one[rows])
-    columns = {
-        "prompt": table.columns[plain.prompt].filter(mask),
-        "chosen": pc.if_else(won, a, b),
-        "rejected": pc.if_else(won, b, a),
-    }
-    for wanted in task.keep:
-        columns[f"keep {wanted}"] = _column(table, wanted).filter(mask)
     sizes = [plain.texts[n].sizes for n in (name, other)]
-    entries, loose = _entries(plain, first[0], rows, split)
+    entries, loose = _entries(plain, one, rows, split)
     numbers = dict.fromkeys(parts.NUMBERS, 0) | {
         "order": table.order[rows].astype(np.uint64) * parts.SLOTS,
         "line": table.lines[rows],
         "record": table.order[rows] + 1,
         "start": table.starts[rows],
-        "odd": _warned(plain, rows, columns),
+        "length": table.lengths[rows],
+        "again": np.where(one, 1, 2)[rows],
+        "odd": _warned(table, plain, rows),
         "first_won": plain.first_won[rows],
         "prompt_size": prompt.sizes[rows],
         "chosen_size": np.where(one, *sizes)[rows],
@@ -220,11 +211,16 @@ def _kept(
         "loose": np.array([key or 0 for key in loose], np.uint64),
         "has_loose": np.array([key is not None for key in loose], bool),
     }
-    for name, kind in parts.NUMBERS.items():
-        columns[name] = pa.array(np.broadcast_to(numbers[name], len(rows)).astype(kind))
-    finder = LayoutFinder()
-    rest = parts.Rest(raws=None if again else [item.value for item in table.raws(rows)])
-    return parts.Content(columns, finder.layout(task.keep), finder, entries.tobytes(), rest)
+    counted = {
+        wanted: np.broadcast_to(numbers[wanted], len(rows)).astype(kind)
+        for wanted, kind in parts.NUMBERS.items()
+    }
+    finder, places = LayoutFinder(), {column: at for at, column in enumerate(table.names)}
+    tidy = tidy_keys({column: column for column in table.names})
+    kept = tuple(places.get(tidy.get(tidy_key(wanted))) for wanted in task.keep)
+    again = table.again(places[plain.prompt], (places[name], places[other]), kept)
+    layout = finder.layout(task.keep)
+    return parts.Content(counted, {}, again, layout, finder, entries.tobytes(), parts.Rest())
 
 
 def _entries(
@@ -252,19 +248,13 @@ def _entries(
     return entries, [loose[row] for row in every]
 
 
-def _warned(plain: _Plain, rows: np.ndarray, columns: dict[str, pa.Array]) -> np.ndarray:
+def _warned(table: Table, plain: _Plain, rows: np.ndarray) -> np.ndarray:
     """The bits of each row's warnings, looked for where a hint of one stands."""
     hinted = np.zeros(len(plain.rows), bool)
     for texts in plain.texts.values():
         hinted[texts.hinted] = True
     found = np.zeros(len(rows), np.uint16)
-    for row in np.flatnonzero(hinted[rows]).tolist():
-        pair = Pair(*(columns[side][row].as_py() for side, _ in SIDES))
-        found[row] = parts.bits(odd.warnings(pair))
+    for at in np.flatnonzero(hinted[rows]).tolist():
+        sides = (table.columns[name][int(rows[at])].as_py() for name in plain.texts)
+        found[at] = parts.bits(odd.warnings(Pair(*sides)))  # whichever answer is the better
     return found
-
-
-def _column(table: Table, wanted: str) -> pa.Array:
-    """A column that is kept beside the sides, under its tidy name."""
-    name = tidy_keys({name: name for name in table.names}).get(tidy_key(wanted))
-    return table.columns.get(name, pa.nulls(len(table.order), pa.string()))
