@@ -289,7 +289,7 @@ class Conversion:
     def _write(self, settled: settle.Settled, layout: Layout) -> list[str]:
         """The second pass: the shards, the rejects and the figures; returns notes for a reader."""
         figures, survived = self._figures, bytearray(self._figures.read)
-        shards, rejects, alike = [], [], AlikePrompts()
+        shards, alike = [], AlikePrompts()
         sizes: list[int] = []  # bytes of the parts of each job, known once it is asked for
         jobs, crew = workers.alone_or(self._jobs(settled, layout, sizes), self._crew)
         results = workers.in_order(second_pass.run, jobs, crew)
@@ -298,7 +298,8 @@ class Conversion:
             figures.merge(done.figures)
             alike.merge(done.alike)
             shards.append(done.shards)
-            rejects.append(done.rejects)
+            if done.rejects:
+                writer.append_rejects(self._part, done.rejects)
             for member in done.members:
                 survived[member] = True
         figures.converted += sum(survived)
@@ -308,7 +309,7 @@ class Conversion:
             figures.alike_at = str(second_pass.first_alike(found, settled.verdicts, self._blocks))
         if self._part is None:
             return []
-        return writer.finish(self._part, self._options.to, layout, shards, rejects)
+        return writer.finish(self._part, self._options.to, layout, shards)
 
     def _jobs(
         self, settled: settle.Settled, layout: Layout, sizes: list[int]

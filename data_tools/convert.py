@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+from data_tools import lean
 from data_tools.options import Options, parse
 from data_tools.record import ConvertError
 
@@ -98,5 +99,5 @@ def _stoppable() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.modules.setdefault("pandas", None)  # which Arrow would load, and nothing here needs
+    lean.stay()
     sys.exit(main())

@@ -46,7 +46,7 @@ class Told:
     made: int = 0
     pairs: int = 0
     entries: bytes = b""
-    size: int = 0  # bytes of the part
+    size: int = 0  # bytes of the part, and of what is read again for it
     finder: LayoutFinder = field(default_factory=LayoutFinder)
     ballots: list[Ballot] = field(default_factory=list)
     excluded: list[tuple[tuple[bytes, bool], Place]] = field(default_factory=list)
@@ -122,5 +122,5 @@ def store(told: Told, content: parts.Content) -> Told:
     numbers = content.numbers
     in_test = (numbers["in_test"] == 1) & (numbers["has_loose"] == 1)
     told.loose_in_test = numbers["loose"][in_test].tobytes()
-    told.size = parts.write(content, told.path)
+    told.size = parts.write(content, told.path) + int(numbers["length"].sum())
     return told

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
+from data_tools import lean
 from data_tools.record import ConvertError
 
 
@@ -91,7 +91,7 @@ def in_order(function: Callable, tasks: Iterable[Any], crew: Crew) -> Iterator[A
 
 
 def _start() -> None:
-    sys.modules.setdefault("pandas", None)  # which Arrow would load, and nothing here needs
+    lean.stay()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command clears up, not its workers
     threading.Thread(target=_follow, daemon=True).start()
 

@@ -95,9 +95,8 @@ def finish(
     kind: str,
     layout: Layout,
     shards: Sequence[Mapping[str, Shard]],
-    rejects: Sequence[str],
 ) -> list[str]:
-    """Bring the shards under their names, the rejects into one file; returns notes for a reader."""
+    """Bring the shards under their names; returns notes for a reader."""
     notes, splits = [], []
     for split in ("train", "test"):
         found = [some[split] for some in shards if split in some]
@@ -107,12 +106,18 @@ def finish(
             notes += _dates(found, f"{split}.{kind}")
     if splits and kind == "arrow":
         write_json(os.path.join(directory, "dataset_dict.json"), {"splits": splits})
-    with open(os.path.join(directory, "rejects.jsonl"), "wb") as whole:
-        for path in rejects:
-            with open(path, "rb") as file:
-                shutil.copyfileobj(file, whole, 1 << 20)
-            os.remove(path)
     return notes
+
+
+def append_rejects(directory: str, path: str) -> None:
+    """Bring the rejects of the next shard into the file of all."""
+    whole = os.path.join(directory, "rejects.jsonl")
+    if not os.path.exists(whole):
+        os.rename(path, whole)
+        return
+    with open(path, "rb") as file, open(whole, "ab") as out:
+        shutil.copyfileobj(file, out, 1 << 20)
+    os.remove(path)
 
 
 def _name(directory: str, split: str, kind: str, layout: Layout, found: list[Shard]) -> None:
