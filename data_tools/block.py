@@ -150,10 +150,11 @@ def _ballots(item: Raw, task: Task, salt: bytes) -> tuple[Ballot, ...]:
 
 def kept(value: dict, task: Task) -> tuple[str | None, ...]:
     record = tidy_keys(value) if task.keep else value
-    return tuple(_as_text(record.get(tidy_key(name))) for name in task.keep)
+    return tuple(as_text(record.get(tidy_key(name))) for name in task.keep)
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """What is kept of a field beside the pair."""
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)

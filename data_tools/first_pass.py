@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from data_tools import block, parts, readers
 from data_tools.agreement import Ballot
-from data_tools.columnar import delimited, lane
+from data_tools.columnar import delimited, json_lines, lane
 from data_tools.layout import LayoutFinder
 from data_tools.record import Fault, Part, Place, Raw, Reject
 from data_tools.settle import Split
@@ -82,9 +82,12 @@ def run(source: Source, task: block.Task, split: Split, folder: str, waits: bool
 def _columnar(told: Told, task: block.Task, split: Split) -> Told | None:
     """The same through the fast lane; None where the block has no plain records for it."""
     stretch = told.source
-    if not isinstance(stretch, readers.Stretch) or stretch.head is None:
+    if not isinstance(stretch, readers.Stretch):
         return None
-    found = delimited.read(stretch, stretch.read())
+    if stretch.head is None:
+        found = json_lines.read(stretch, stretch.read(), task)
+    else:
+        found = delimited.read(stretch, stretch.read())
     lane_found = found and lane.content(found.table, found.others, stretch.file, task, split)
     if not lane_found:
         return None

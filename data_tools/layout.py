@@ -113,8 +113,8 @@ def _lists(offsets, names: list[str], children: list[pa.Array]) -> pa.Array:
 class LayoutFinder:
     """Learns from every pair that is made which layout holds them all."""
 
-    def __init__(self):
-        self._messages = self._tools = self._kwargs = False
+    def __init__(self, messages: bool = False):
+        self._messages, self._tools, self._kwargs = messages, False, False
         self._keys: dict[str, bool] = {}
 
     def add(self, pair: Pair) -> None:

@@ -167,7 +167,10 @@ def merge(one: Content, other: Content) -> Content:
         name: np.concatenate((one.numbers[name], other.numbers[name]))[order] for name in NUMBERS
     }
     entries = np.frombuffer(one.entries + other.entries, "V16")[order].tobytes()
-    return replace(other, numbers=numbers, entries=entries, again=one.again)
+    finder = LayoutFinder()
+    finder.merge(one.finder)
+    finder.merge(other.finder)
+    return replace(other, numbers=numbers, entries=entries, again=one.again, finder=finder)
 
 
 def write(content: Content, path: str) -> int:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from data_tools import writer
 from data_tools.alike import AlikePrompts
-from data_tools.columnar import delimited
+from data_tools.columnar import delimited, json_lines
 from data_tools.figures import Figures
 from data_tools.layout import SIDES, Layout
 from data_tools.parts import SLOTS, Again, Part, Rejected
@@ -145,7 +145,8 @@ def _table(
 def _plain(again: Again, numbers: dict[str, np.ndarray], now: Layout) -> list[pa.Array]:
     """The columns of pairs whose texts stand in the input as they are."""
     starts = numbers["start"].astype(np.int64)
-    cells = delimited.texts(again, starts, starts + numbers["length"])
+    syntax = json_lines if again.delimiter is None else delimited
+    cells = syntax.texts(again, starts, starts + numbers["length"])
     one, other = (cells[number] for number in again.answers)
     won, none = pa.array(numbers["again"] == 1), pa.nulls(len(starts), pa.string())
     sides = cells[again.prompt], pc.if_else(won, one, other), pc.if_else(won, other, one)

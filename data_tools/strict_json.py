@@ -15,13 +15,9 @@ def loads(source: str) -> Any:
     """The value of a JSON text. Raises ValueError or RecursionError, which `sentence` words."""
     if source.count("{") + source.count("[") > MAX_DEPTH:
         _check_depth(source)
-    return json.loads(
-        source,
-        object_pairs_hook=_unique,
-        parse_constant=_no_constant,
-        parse_float=_finite,
-        parse_int=_whole,
-    )
+    if source.startswith("\ufeff"):
+        return json.loads(source)  # which refuses it, and says why
+    return _DECODER.decode(source)
 
 
 def sentence(error: Exception) -> str:
@@ -78,3 +74,11 @@ def _check_depth(source: str) -> None:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         elif char in "}]":
             depth -= 1
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_no_constant,
+    parse_float=_finite,
+    parse_int=_whole,
+)

@@ -8,7 +8,6 @@ import codecs
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,37 +16,24 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from data_tools import parts
-from data_tools.columnar.lane import Table
-from data_tools.columnar.texts import where
+from data_tools.columnar.lane import Found, Items, Table
+from data_tools.columnar.texts import has_lone_returns, is_text, where
 from data_tools.readers import Stretch, delimited
 from data_tools.readers.stretches import Ahead
 from data_tools.record import ConvertError, Place, Raw, Reject
 
-_QUOTE, _CR, _LF = 34, 13, 10
+_QUOTE, _CR, _LF = b'"\r\n'
 _PIECE = 1 << 20  # bytes that Arrow parses at a time, unless a row is longer
-
-Items = list[tuple[int, Raw | Reject]]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a stretch holds: rows as a table, the other records by their index."""
-
-    table: Table
-    others: Items
-    records: int
-    lines: int
-    stop: int
 
 
 def read(stretch: Stretch, data: bytes) -> Found | None:
     """The rows of a stretch whose bytes are `data`; None where only the definition can tell."""
-    if b"\0" in data or _has_lone_returns(data):
+    if b"\0" in data or has_lone_returns(data):
         return None
     walk = _Walk(stretch, data)
     walk.run()
     starts, stops = walk.rows()
-    if not _is_text(data):
+    if not is_text(data):
         return None
     names = stretch.head.names
     columns, ragged = _parsed(data, starts, stops, len(names), stretch.head.delimiter)
@@ -82,6 +68,7 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
 
     table = Table(
         names=names,
+        shells=dict.fromkeys(names),
         columns=dict(zip(names, columns, strict=True)),
         order=order,
         lines=lines,
@@ -94,22 +81,6 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
         labelled=lambda name: _encoded(columns[names.index(name)]),
     )
     return Found(table, others, len(order) + len(others), walk.lines, walk.stop)
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        return data.isascii() or data.decode() is not None
-    except UnicodeDecodeError:
-        return False
-
-
-def _has_lone_returns(data: bytes) -> bool:
-    """Whether a line ends with CR alone, as no parser of columns has it."""
-    if b"\r" not in data:
-        return False
-    values = np.frombuffer(data, np.uint8)
-    after = np.minimum(where(values, lambda part: part == _CR) + 1, len(data) - 1)
-    return bool((values[after] != _LF).any())
 
 
 def texts(again: parts.Again, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:

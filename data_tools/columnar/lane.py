@@ -42,6 +42,7 @@ class Table:
     """
 
     names: tuple[str, ...]
+    shells: dict[str, str | None]  # the roles of fields that are one message in place of a text
     columns: dict[str, pa.Array]
     order: np.ndarray
     lines: np.ndarray  # 0 where there are none
@@ -54,9 +55,23 @@ class Table:
     again: Callable[..., parts.Again]
 
 
+Items = list[tuple[int, Raw | Reject]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a stretch holds: rows as a table, the other records by their index."""
+
+    table: Table
+    others: Items
+    records: int
+    lines: int
+    stop: int
+
+
 def content(
     table: Table,
-    others: list[tuple[int, Raw | Reject]],
+    others: Items,
     file: str,
     task: block.Task,
     split: Split,
@@ -120,9 +135,11 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         numbers, values = table.labelled(name)
     if len(values) > _LABELS:
         return None
-    asked = table.names, found, table.empty, table.cells, task
+    asked = table.shells, table.names, found, table.empty, table.cells, task
     outcomes = [probe.outcome(value, *asked) for value in values]
     pairs = [o if isinstance(o, probe.Outcome) else None for o in outcomes]
+    if len({o.messages for o in pairs if o}) > 1:
+        return None
     fields = {(o.prompt, o.chosen, o.rejected) for o in pairs if o}
     prompts = {prompt for prompt, *_ in fields}
     answers = sorted({name for _, *both in fields for name in both})
@@ -130,8 +147,8 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         return None
     prompt = prompts.pop()
     structured = np.array([o is not None for o in outcomes])[numbers]
-    for name in found.others:
-        structured &= _empty(table, name)
+    for name in found.others if table.cells else ():
+        structured &= pc.equal(table.columns[name], table.empty).to_numpy(zero_copy_only=False)
     rows = np.array([o is not None for o in pairs])[numbers]
     texts = {name: Texts(table.columns[name]) for name in (prompt, *answers)}
     digests = {}
@@ -163,16 +180,6 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         "rejected": [(~chosen, answers[0]), (chosen, answers[1])],
     }
     return _Plain(rows, structured, outcomes, numbers, sides, won[numbers], texts, digests, prompt)
-
-
-def _empty(table: Table, name: str) -> np.ndarray:
-    """Where a field holds what stands for nothing."""
-    column = table.columns.get(name)
-    if column is None:
-        return np.zeros(len(table.order), bool)
-    if table.empty is None:
-        return column.is_null().to_numpy(zero_copy_only=False)
-    return pc.fill_null(pc.equal(column, table.empty), False).to_numpy(zero_copy_only=False)
 
 
 def _listed(table: Table, file: str, excluded: frozenset[str]) -> np.ndarray:
@@ -215,7 +222,8 @@ def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.
         wanted: np.broadcast_to(numbers[wanted], len(rows)).astype(kind)
         for wanted, kind in parts.NUMBERS.items()
     }
-    finder, places = LayoutFinder(), {column: at for at, column in enumerate(table.names)}
+    finder = LayoutFinder(messages=any(table.shells[name] for name in plain.texts))
+    places = {column: at for at, column in enumerate(table.names)}
     tidy = tidy_keys({column: column for column in table.names})
     kept = tuple(places.get(tidy.get(tidy_key(wanted))) for wanted in task.keep)
     again = table.again(places[plain.prompt], (places[name], places[other]), kept)

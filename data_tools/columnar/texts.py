@@ -14,6 +14,7 @@ from data_tools import odd
 from data_tools.columnar import letters
 from data_tools.side import fold
 
+_CR, _LF = b"\r\n"
 _CHUNK = 1 << 18  # bytes that are looked at together, so that they stay in the cache
 _WHITE = np.zeros(256, bool)  # of ASCII, what str.split takes for white space
 _WHITE[[9, 10, 11, 12, 13, 28, 29, 30, 31, 32]] = True
@@ -164,3 +165,20 @@ def _without(data: np.ndarray, positions: np.ndarray) -> bytes:
         kept[positions] = False
         data = data[kept]
     return data.tobytes()
+
+
+def is_text(data: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        return data.isascii() or data.decode() is not None
+    except UnicodeDecodeError:
+        return False
+
+
+def has_lone_returns(data: bytes) -> bool:
+    """Whether a line ends with CR alone, as no parser of columns has it."""
+    if b"\r" not in data:
+        return False
+    values = np.frombuffer(data, np.uint8)
+    after = np.minimum(where(values, lambda part: part == _CR) + 1, len(data) - 1)
+    return bool((values[after] != _LF).any())

@@ -46,9 +46,12 @@ def _breaks_off(line: str) -> bool:
     return False
 
 
-def parse(source: str, place: Place) -> Raw | Reject:
-    """One JSON value as a record, or what is wrong with it; `source` may end in a line end."""
-    if fault := bad_text(source, "the record"):
+def parse(source: str, place: Place, sound: bool = False) -> Raw | Reject:
+    """One JSON value as a record, or what is wrong with it; `source` may end in a line end.
+
+    `sound` says that it is known to be text.
+    """
+    if fault := None if sound else bad_text(source, "the record"):
         return Reject(place, fault, printable(source.rstrip("\r\n")))
     try:
         value = strict_json.loads(source)
