@@ -19,7 +19,7 @@ export OMP_NUM_THREADS ?= 1
 
 # The environment is made anew when the requirements differ from those it was made from, and not
 # only because a fresh checkout dated the files anew.
-$(READY): requirements.txt requirements-judge.txt requirements-dev.txt
+$(READY): requirements.txt requirements-judge.txt requirements-dask.txt requirements-dev.txt
 	@if cat $^ | cmp -s - $@ && $(PY) -c "" 2>/dev/null; then touch $@; else \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")' && \
 	  echo "setting up .venv (once; torch is large)" && \

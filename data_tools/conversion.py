@@ -66,9 +66,10 @@ def run(options: Options) -> Report:
         again = [path for path in options.inputs if options.inputs.count(path) > 1]
         figures.notes += [f"{path}: is named twice and read once" for path in dict.fromkeys(again)]
         task = _task(options, found)
-        with workers.crew(options.workers or workers.available()) as crew:
+        with _crew(options) as crew:
             if place is None:
-                with tempfile.TemporaryDirectory() as work:
+                shared = os.getcwd() if options.scheduler else None  # where its workers see it
+                with tempfile.TemporaryDirectory(dir=shared) as work:
                     Conversion(options, inputs, task, figures, crew, work).run()
                 return _ended(options, figures, None, None, "")
             with _writing(place, "choose another place with -o"):
@@ -78,6 +79,14 @@ def run(options: Options) -> Report:
                     os.mkdir(work)
                     block = Conversion(options, inputs, task, figures, crew, work, part).run()
                     return _ended(options, figures, part, place, block)
+
+
+def _crew(options: Options):
+    if options.scheduler is None:
+        return workers.crew(options.workers or workers.available())
+    from data_tools.cluster import cluster
+
+    return cluster(options.scheduler)
 
 
 def _task(options: Options, found: Recognition) -> Task:
@@ -150,7 +159,7 @@ def _without_effect(options: Options, files: Sequence[str], found: Recognition) 
 
 def _shaping(options: Options) -> dict[str, Any]:
     """The options that shape the output, for report.json."""
-    silent = {"inputs", "output", "check", "strict", "json", "workers"}
+    silent = {"inputs", "output", "check", "strict", "json", "workers", "scheduler"}
     return {name: value for name, value in vars(options).items() if name not in silent}
 
 

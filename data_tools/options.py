@@ -43,6 +43,7 @@ class Options:
     encoding: str | None = None
     sheet: str | None = None
     workers: int | None = None
+    scheduler: str | None = None
     check: bool = False
     strict: bool = False
     json: bool = False
@@ -59,6 +60,8 @@ def parse(argv: Sequence[str] | None) -> Options | None:
     _settle_maps(arguments)
     if not arguments.inputs:
         raise ConvertError("no input; name a file, e.g. python -m data_tools.convert raw.csv")
+    if arguments.scheduler and arguments.workers:
+        raise ConvertError("--workers beside --scheduler: its workers are as many as it has")
     given = vars(arguments)
     values = {name: given[name] for name in Options.__dataclass_fields__ if name in given}
     values |= {
@@ -155,6 +158,12 @@ def parser() -> argparse.ArgumentParser:
         type=count,
         metavar="N",
         help="processes (default: all cores that may be used)",
+    )
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="let the workers of this Dask scheduler do it (tcp://HOST:8786); they need the same "
+        "working directory and files (pip install -r requirements-dask.txt)",
     )
     add("--check", action="store_true", help="read and check everything, write nothing")
     add("--strict", action="store_true", help="any reject: exit status 1 and no dataset")

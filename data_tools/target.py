@@ -13,7 +13,7 @@ _OWN_FILES = re.compile(
     r"(train|test)(-\d{5,}-of-\d{5,})?(\.parquet|\.jsonl)?"
     r"|dataset_dict\.json|rejects\.jsonl|report\.json|README\.md"
 )
-_UNFINISHED = re.compile(rf"{WORK}|(train|test|rejects)-\d{{5,}}\.(arrow|parquet|jsonl)")
+_UNFINISHED = re.compile(rf"{WORK}|(train|test|rejects)-\d{{5,}}\.(arrow|parquet|jsonl)(\.\d+)?")
 
 
 def is_own(name: str) -> bool:

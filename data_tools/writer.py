@@ -37,7 +37,8 @@ class ShardSink:
         self._rejects = self._rejects_path = None
         if directory:
             self._rejects_path = os.path.join(directory, f"rejects-{number:05d}.jsonl")
-            self._rejects = open(self._rejects_path, "w", encoding="utf-8")  # noqa: SIM115 - closed
+            aside = _aside(self._rejects_path)
+            self._rejects = open(aside, "w", encoding="utf-8")  # noqa: SIM115 - closed
 
     def __enter__(self) -> "ShardSink":
         return self
@@ -52,7 +53,7 @@ class ShardSink:
     def keep(self, split: str, rows: pa.Table) -> None:
         if split not in self._stores:
             path = os.path.join(self._directory, f"{split}-{self._number:05d}.{self._kind}")
-            self._stores[split] = _STORES[self._kind](path, self._layout)
+            self._stores[split] = _STORES[self._kind](_aside(path), self._layout)
         self._stores[split].write(rows)
 
     def reject(self, rejected: Rejected) -> None:
@@ -72,14 +73,21 @@ class ShardSink:
         self._rejects.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def close(self) -> tuple[dict[str, Shard], str | None]:
-        """Finish every file."""
+        """Finish every file, each whole before it has its name."""
         if self._rejects is not None:
             self._rejects.close()
+            os.replace(_aside(self._rejects_path), self._rejects_path)
         shards = {}
         for split, store in self._stores.items():
-            dates = store.close()
-            shards[split] = Shard(store.path, _digest(store.path), dates)
+            dates, path = store.close(), store.path.removesuffix(_aside(""))
+            shards[split] = Shard(path, _digest(store.path), dates)
+            os.replace(store.path, path)
         return shards, self._rejects_path
+
+
+def _aside(path: str) -> str:
+    """Where a file is written; the same task may be at it elsewhere."""
+    return f"{path}.{os.getpid()}"
 
 
 def _digest(path: str) -> str:

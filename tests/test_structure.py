@@ -36,7 +36,9 @@ MAY_KNOW = {
     "swap": {"record"},
     "target": {"record", "readers", "swap"},
     "block": {"record", "formats", "rules", "odd", "votes", "keys", "agreement"},
-    "workers": {"record"},
+    "lean": set(),
+    "workers": {"record", "lean"},
+    "cluster": {"record"},
     "progress": set(),
     "columnar": {
         *("record", "side", "keys", "readers", "formats", "rules", "odd"),
@@ -49,17 +51,18 @@ MAY_KNOW = {
     "blocks": {"record", "readers", "workers", "first_pass"},
     "second_pass": {
         *("record", "readers", "settle", "alike"),
-        *("layout", "parts", "figures", "writer"),
+        *("layout", "parts", "figures", "writer", "columnar"),
     },
     "recognise": {"record", "formats"},
     "options": {"record", "readers", "ranking", "votes"},
-    "convert": {"record", "options", "formats", "conversion"},
+    "convert": {"record", "lean", "options", "formats", "conversion"},
 }
 OUTSIDE = {
     "pyarrow": {"layout", "parts", "writer", "columnar", "second_pass", "readers"},
     "numpy": {"settle", "alike", "figures", "parts", "columnar", "second_pass", "conversion"},
     "openpyxl": {"readers"},
     "tqdm": {"progress"},
+    "distributed": {"cluster"},
     "xxhash": {"keys", "settle", "writer", "odd", "columnar"},
 }
 
