@@ -11,6 +11,7 @@ the command's, as medians of the ratios within each turn.
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ OURS, OTHERS = (
     "data_tools.convert",
     {"csv": ("datasets", "pandas", "read"), "jsonl": ("datasets", "read")},
 )
+_BEGINS = re.compile(rb'"?\d+: |\{"prompt"|\Z')  # a record, or nothing
 _LOOK = 0.05  # seconds between two looks at the memory
 
 
@@ -123,7 +125,12 @@ def broken_line(raw: Path, out: Path, runs: int, more: Sequence[str]) -> str:
     spoiled = raw.with_name(f"broken{raw.suffix}")
     with raw.open("rb") as file, spoiled.open("wb") as copy:
         copy.write(file.read(raw.stat().st_size // 2))
-        copy.write(file.readline() + b'"broken' + b"\n" if raw.suffix == ".csv" else b'{"broken\n')
+        line = file.readline()
+        while not _BEGINS.match(line):
+            copy.write(line)
+            line = file.readline()
+        copy.write(b'"broken\n' if raw.suffix == ".csv" else b'{"broken\n')
+        copy.write(line)
         shutil.copyfileobj(file, copy, 1 << 20)
     ratios = []
     for _ in range(runs):

@@ -80,11 +80,11 @@ def _labelled(file, pairs: Iterator[Pair], dice: random.Random) -> None:
 
 def _messages(file, pairs: Iterator[Pair], dice: random.Random) -> None:
     for pair in pairs:
-        fault = _fault(dice, (*_SPOILED, "null", "roles"))
+        fault = _fault(dice, (*_SPOILED, "null", "history"))
         prompt, good, bad = _SPOILED.get(fault, lambda pair: pair)(pair)
         record = {
             "prompt": [{"role": "user", "content": prompt}],
-            "chosen": [{"role": "user" if fault == "roles" else "assistant", "content": good}],
+            "chosen": [{"role": "user" if fault == "history" else "assistant", "content": good}],
             "rejected": None if fault == "null" else [{"role": "assistant", "content": bad}],
         }
         file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -105,7 +105,8 @@ def _sound(path: Path) -> Iterator:
         prompts = folded["prompt"][full]
         low, high = a.where(a < b, b), b.where(a < b, a)
         keys = [
-            xxhash.xxh3_128_digest("\0".join(key).encode()) for key in zip(prompts, low, high, strict=True)
+            xxhash.xxh3_128_digest("\0".join(key).encode())
+            for key in zip(prompts, low, high, strict=True)
         ]
         yield pd.DataFrame(
             {

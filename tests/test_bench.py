@@ -1,10 +1,13 @@
 """bench: what is claimed about speed is printed by a command that runs."""
 
+import json
 import statistics
+from pathlib import Path
 
 import pytest
 
-from bench import dialogues, frontier, train_throughput
+from bench import convert as bench_convert
+from bench import dialogues, frontier, raw_pairs, train_throughput
 from bench import suspects as bench_suspects
 
 
@@ -92,3 +95,34 @@ def test_flipped_labels_are_looked_for_both_ways(small_base, monkeypatch, capsys
     assert figures[0] == "20%" and 550 < int(figures[1]) < 610
     # Two steps teach next to nothing: by chance every fifth would be right.
     assert 0 <= float(figures[2]) <= 1 and 0 <= float(figures[3]) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_what_convert_takes_is_printed_beside_what_others_take(kind, capsys, tmp_path):
+    words = ["--records", "3000", "--runs", "1", "--kinds", kind, "--folder", str(tmp_path)]
+    assert bench_convert.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ways = [bench_convert.OURS, *bench_convert.OTHERS[kind]]
+    assert [line.split(" | ")[1] for line in lines[2:-1]] == ways
+    assert lines[-1].endswith("(3,001 records read)")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_raw_pairs_are_the_same_every_time_and_hold_every_fault(tmp_path, monkeypatch):
+    from data_tools.convert import main
+
+    monkeypatch.chdir(tmp_path)
+    faults = {"empty_prompt", "empty_response", "identical_pair", "contradictory", "duplicate"}
+    own = {".csv": {"ragged_row", "null_label", "unknown_label", "tie"}}
+    own[".jsonl"] = {"missing_field", "history_mismatch"}
+    for ending, more in own.items():
+        paths = [Path(f"{name}{ending}") for name in ("one", "other")]
+        for path in paths:
+            raw_pairs.write(path, 2000, short=True)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+        assert main([str(paths[0]), "-o", f"out{ending}"]) == 0
+        report = json.loads(Path(f"out{ending}/report.json").read_text())
+        assert report["reasons"].keys() == faults | more
+        assert report["records"]["read"] == 2000
+        assert report["warnings"]["html"] > 30

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import frontier, overhead, train_throughput
+from bench import convert as bench_convert
+from bench import frontier, overhead, rivals, train_throughput
 from bench import suspects as bench_suspects
 from data_tools import options
 from data_tools.formats import FORMATS
@@ -24,7 +25,9 @@ PARSERS = {
     "dpo_wrap.merge": merge.parser,
     "dpo_wrap.judge": judge.parser,
     "dpo_wrap.suspects": suspects.parser,
+    "bench.convert": bench_convert.parser,
     "bench.frontier": frontier.parser,
+    "bench.rivals": rivals.parser,
     "bench.overhead": overhead.parser,
     "bench.suspects": bench_suspects.parser,
     "bench.train_throughput": train_throughput.parser,
