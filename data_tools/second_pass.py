@@ -129,7 +129,7 @@ def _table(
     pieces = []
     if plain.any():
         mine = {name: values[plain] for name, values in numbers.items()}
-        pieces.append(_plain(part.again, mine, now))
+        pieces.append(_plain(part.again, mine, block, now))
     if not plain.all():
         stored = part.numbers["again"] == 0
         batch = part.batch if chosen[stored].all() else part.batch.filter(pa.array(chosen[stored]))
@@ -142,11 +142,20 @@ def _table(
     return now.stored(columns)
 
 
-def _plain(again: Again, numbers: dict[str, np.ndarray], now: Layout) -> list[pa.Array]:
+@lru_cache(1)
+def _bytes(stretch: Stretch) -> bytes:
+    """What both splits of one block are read from."""
+    return stretch.read()
+
+
+def _plain(
+    again: Again, numbers: dict[str, np.ndarray], block: Block, now: Layout
+) -> list[pa.Array]:
     """The columns of pairs whose texts stand in the input as they are."""
-    starts = numbers["start"].astype(np.int64)
+    first = block.stretch.start
+    starts = numbers["start"].astype(np.int64) - first
     syntax = json_lines if again.delimiter is None else delimited
-    cells = syntax.texts(again, starts, starts + numbers["length"])
+    cells = syntax.texts(again, _bytes(block.stretch), starts, starts + numbers["length"])
     one, other = (cells[number] for number in again.answers)
     won, none = pa.array(numbers["again"] == 1), pa.nulls(len(starts), pa.string())
     sides = cells[again.prompt], pc.if_else(won, one, other), pc.if_else(won, other, one)

@@ -7,7 +7,6 @@ read by it, since a lenient parser alters text in silence.
 import codecs
 import csv
 import io
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -54,17 +53,16 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
         if any(data[starts[at] : stops[at]].decode().isspace() for at in bare):
             return None
 
-    def raws(rows: np.ndarray) -> Sequence[Raw | Reject]:
+    def raws(rows: np.ndarray) -> list[Raw | Reject]:
         cells = zip(*(column.take(pa.array(rows)).to_pylist() for column in columns), strict=True)
-        return [
-            delimited.row(
-                list(texts),
-                data[starts[row] : stops[row]].decode(),
-                stretch.head.names,
-                Place(stretch.file, int(lines[row]), int(order[row]) + 1),
-            )
-            for row, texts in zip(rows.tolist(), cells, strict=True)
-        ]
+        return [record(row, texts) for row, texts in zip(rows.tolist(), cells, strict=True)]
+
+    def record(row: int, texts: tuple[str, ...]) -> Raw | Reject:
+        place = Place(stretch.file, int(lines[row]), int(order[row]) + 1)
+        if texts[0].strip() != names[0]:
+            return Raw(place, dict(zip(names, texts, strict=True)), cells=True)
+        source = data[starts[row] : stops[row]].decode()  # the header again, perhaps
+        return delimited.row(list(texts), source, names, place)
 
     table = Table(
         names=names,
@@ -83,20 +81,14 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
     return Found(table, others, len(order) + len(others), walk.lines, walk.stop)
 
 
-def texts(again: parts.Again, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:
-    """The cells of plain rows, which stand between these offsets of their file.
+def texts(again: parts.Again, data: bytes, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:
+    """The cells of plain rows, which stand between these offsets of `data`.
 
     Raises ConvertError where they are not there any more.
     """
-    first = int(starts[0])
     try:
-        with open(again.file, "rb") as file:
-            file.seek(first)
-            data = file.read(int(stops[-1]) - first)
-        columns, ragged = _parsed(
-            data, starts - first, stops - first, len(again.names), again.delimiter
-        )
-    except (OSError, pa.ArrowInvalid):
+        columns, ragged = _parsed(data, starts, stops, len(again.names), again.delimiter)
+    except pa.ArrowInvalid:
         columns, ragged = [[]], []
     if ragged or len(columns[0]) != len(starts):
         raise ConvertError(f"{again.file}: changed while it was read; convert it again", 1)

@@ -124,23 +124,23 @@ def _numbered(values: list[Any]) -> tuple[np.ndarray, list[Any]]:
     return np.array(found, np.int64), [first[number] for number in range(len(numbers))]
 
 
-def texts(again: parts.Again, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:
-    """The fields of plain records, those that are texts or are kept; raises ConvertError."""
-    first, wanted = int(starts[0]), {again.prompt, *again.answers}
+def texts(again: parts.Again, data: bytes, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:
+    """The fields of plain records, those that are texts or are kept; raises ConvertError.
+
+    Each record stands between two offsets of `data`.
+    """
+    wanted = {again.prompt, *again.answers}
     kept = {number for number in again.keep if number is not None}
     columns: dict[int, list[str | None]] = {number: [] for number in wanted | kept}
     try:
-        with open(again.file, "rb") as file:
-            file.seek(first)
-            data = file.read(int(stops[-1]) - first)
-        for start, stop in zip((starts - first).tolist(), (stops - first).tolist(), strict=True):
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             value = json.loads(data[start:stop])
             for number, column in columns.items():
                 field = value[again.names[number]]
                 if number in wanted and not isinstance(field, str):
                     field = field[0]["content"]
                 column.append(block.as_text(field))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         changed = f"{again.file}: changed while it was read; convert it again"
         raise ConvertError(changed, 1) from None
     nothing: Sequence[str] = []
