@@ -29,7 +29,7 @@ OURS, OTHERS = (
     {"csv": ("datasets", "pandas", "read"), "jsonl": ("datasets", "read")},
 )
 _BEGINS = re.compile(rb'"?\d+: |\{"prompt"|\Z')  # a record, or nothing
-_LOOK = 0.05  # seconds between two looks at the memory
+_LOOK = 0.25  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raw_pairs.write(raw, records, arguments.short)
                 found = in_turns(raw, out, arguments.runs, more, _say)
                 lines += table(raw, records, found)
-                if records == max(arguments.records):
+                if records == max(arguments.records) and kind == "csv":
                     notes.append(broken_line(raw, out, arguments.runs, more))
                 raw.unlink()
     print("\n".join([*HEAD, *lines, *notes]))

@@ -125,5 +125,6 @@ def store(told: Told, content: parts.Content) -> Told:
     numbers = content.numbers
     in_test = (numbers["in_test"] == 1) & (numbers["has_loose"] == 1)
     told.loose_in_test = numbers["loose"][in_test].tobytes()
-    told.size = parts.write(content, told.path) + int(numbers["length"].sum())
+    again = int(numbers["length"].sum()) if content.again else 0
+    told.size = parts.write(content, told.path) + again
     return told

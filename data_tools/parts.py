@@ -1,8 +1,8 @@
 """What became of one block of records, in files of its own between the two passes.
 
-`NAME.numbers` holds what is counted of each pair that passed every rule of its own, `NAME.arrow`
-the texts of those that cannot simply be read again, `NAME.rest` what was rejected. All are in the
-order of the records.
+`NAME.numbers` holds what is counted of each pair that passed every rule of its own, `NAME.plain`
+and `NAME.arrow` the texts of those that cannot simply be read again, `NAME.rest` what was rejected.
+All are in the order of the records.
 """
 
 import os
@@ -76,7 +76,7 @@ class Again:
 
     file: str
     names: tuple[str, ...]
-    delimiter: str | None  # None for JSON Lines
+    delimiter: str
     prompt: int
     answers: tuple[int, int]
     keep: tuple[int | None, ...]
@@ -86,11 +86,13 @@ class Again:
 class Content:
     """One block: its pairs in numbers and columns, their entries for settling, and the rest.
 
-    `columns` are the texts of the pairs that are not read `again`.
+    The texts of plain rows, prompt and answers in the order shown and what is kept, are read
+    `again` or stand in `plain`; `columns` are those of all other pairs.
     """
 
     numbers: dict[str, np.ndarray]
     columns: dict[str, pa.Array]
+    plain: dict[str, pa.Array]
     again: Again | None
     layout: Layout
     finder: LayoutFinder
@@ -154,14 +156,11 @@ def gather(
     for at, name in enumerate(keep):
         columns[f"keep {name}"] = pa.array([values[at] for values in kept], pa.string())
     counted = {name: np.array(numbers[name], kind) for name, kind in NUMBERS.items()}
-    return Content(counted, columns, None, layout, finder, bytes(entries), rest)
+    return Content(counted, columns, {}, None, layout, finder, bytes(entries), rest)
 
 
 def merge(one: Content, other: Content) -> Content:
-    """Two contents of one block in the order of its records.
-
-    The pairs of `one` are plain texts and all read again, or none is; only `other` has rejects.
-    """
+    """Two contents of one block in the order of its records: of plain rows, and of all others."""
     order = np.concatenate([content.numbers["order"] for content in (one, other)]).argsort()
     numbers = {
         name: np.concatenate((one.numbers[name], other.numbers[name]))[order] for name in NUMBERS
@@ -170,7 +169,14 @@ def merge(one: Content, other: Content) -> Content:
     finder = LayoutFinder()
     finder.merge(one.finder)
     finder.merge(other.finder)
-    return replace(other, numbers=numbers, entries=entries, again=one.again, finder=finder)
+    return replace(
+        other,
+        numbers=numbers,
+        plain=one.plain,
+        again=one.again,
+        finder=finder,
+        entries=entries,
+    )
 
 
 def write(content: Content, path: str) -> int:
@@ -183,9 +189,11 @@ def write(content: Content, path: str) -> int:
         with _named_when_whole(f"{path}.{ending}") as name, open(name, "wb") as file:
             pickle.dump(value, file, protocol=5)
             size += file.tell()
-    if content.columns:
-        batch = pa.record_batch(content.columns)
-        with _named_when_whole(f"{path}.arrow") as name, pa.OSFile(name, "wb") as file:
+    for ending, columns in (("arrow", content.columns), ("plain", content.plain)):
+        if not columns:
+            continue
+        batch = pa.record_batch(columns)
+        with _named_when_whole(f"{path}.{ending}") as name, pa.OSFile(name, "wb") as file:
             with pa.ipc.new_file(file, batch.schema) as sink:
                 sink.write_batch(batch)
             size += file.tell()
@@ -239,8 +247,16 @@ class Part:
 
     @cached_property
     def batch(self) -> pa.RecordBatch:
-        """The texts that are stored."""
-        with pa.OSFile(f"{self._path}.arrow") as file:
+        """The texts of pairs that are not plain rows."""
+        return self._read("arrow")
+
+    @cached_property
+    def plain(self) -> pa.RecordBatch:
+        """The texts of plain rows, where they are stored."""
+        return self._read("plain")
+
+    def _read(self, ending: str) -> pa.RecordBatch:
+        with pa.OSFile(f"{self._path}.{ending}") as file:
             return pa.ipc.open_file(file).get_batch(0)
 
     @cached_property

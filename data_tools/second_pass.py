@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from data_tools import writer
 from data_tools.alike import AlikePrompts
-from data_tools.columnar import delimited, json_lines
+from data_tools.columnar import delimited
 from data_tools.figures import Figures
 from data_tools.layout import SIDES, Layout
-from data_tools.parts import SLOTS, Again, Part, Rejected
+from data_tools.parts import SLOTS, Part, Rejected
 from data_tools.readers import Stretch
 from data_tools.record import Fault, Place
 from data_tools.settle import CONTRADICTORY, DUPLICATE, TEST, TRAIN
@@ -129,7 +129,7 @@ def _table(
     pieces = []
     if plain.any():
         mine = {name: values[plain] for name, values in numbers.items()}
-        pieces.append(_plain(part.again, mine, block, now))
+        pieces.append(_plain(part, chosen, mine, block, now))
     if not plain.all():
         stored = part.numbers["again"] == 0
         batch = part.batch if chosen[stored].all() else part.batch.filter(pa.array(chosen[stored]))
@@ -149,19 +149,23 @@ def _bytes(stretch: Stretch) -> bytes:
 
 
 def _plain(
-    again: Again, numbers: dict[str, np.ndarray], block: Block, now: Layout
+    part: Part, chosen: np.ndarray, numbers: dict[str, np.ndarray], block: Block, now: Layout
 ) -> list[pa.Array]:
-    """The columns of pairs whose texts stand in the input as they are."""
-    first = block.stretch.start
-    starts = numbers["start"].astype(np.int64) - first
-    syntax = json_lines if again.delimiter is None else delimited
-    cells = syntax.texts(again, _bytes(block.stretch), starts, starts + numbers["length"])
-    one, other = (cells[number] for number in again.answers)
-    won, none = pa.array(numbers["again"] == 1), pa.nulls(len(starts), pa.string())
-    sides = cells[again.prompt], pc.if_else(won, one, other), pc.if_else(won, other, one)
-    text = Layout(False, {}, False, False)
+    """The columns of pairs whose texts are plain."""
+    none = pa.nulls(len(numbers["again"]), pa.string())
+    if part.again is None:
+        mine = chosen[part.numbers["again"] > 0]
+        prompt, one, other, *kept = part.plain.filter(pa.array(mine)).columns
+    else:
+        again = part.again
+        starts = numbers["start"].astype(np.int64) - block.stretch.start
+        stops = starts + numbers["length"]
+        cells = delimited.texts(again, _bytes(block.stretch), starts, stops)
+        prompt, (one, other) = cells[again.prompt], (cells[at] for at in again.answers)
+        kept = [none if number is None else cells[number] for number in again.keep]
+    won, text = pa.array(numbers["again"] == 1), Layout(False, {}, False, False)
+    sides = prompt, pc.if_else(won, one, other), pc.if_else(won, other, one)
     columns = [now.fit(side, text, role) for side, (_, role) in zip(sides, SIDES, strict=True)]
-    kept = [none if number is None else cells[number] for number in again.keep]
     return columns + [none] * len(now.extras) + kept
 
 

@@ -4,20 +4,17 @@
 says the same; a line that holds anything else in its place is left to the row-wise lane.
 """
 
-import json
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from data_tools import block, parts
+from data_tools import block
 from data_tools.columnar import probe
 from data_tools.columnar.lane import Found, Table
 from data_tools.columnar.texts import has_lone_returns, is_text
 from data_tools.readers import Stretch, json_lines
-from data_tools.record import ConvertError, Place, Raw, Reject
+from data_tools.record import Place, Raw, Reject
 
 _MESSAGE = {"role", "content"}
 _LOOK = 50  # records by which it is told what is usual
@@ -35,6 +32,7 @@ def read(stretch: Stretch, data: bytes, task: block.Task) -> Found | None:
     shells = {name: probe.shell(first[name]) for name in kinds.texts}
     texts: dict[str, list[str]] = {name: [] for name in shells}
     labels: list[Any] = []
+    kept: list[list[str | None]] = [[] for _ in task.keep]
     plain, others = [], []
     for at, item in enumerate(items):
         found = _texts(item, first.keys(), shells, kinds)
@@ -43,6 +41,8 @@ def read(stretch: Stretch, data: bytes, task: block.Task) -> Found | None:
             continue
         plain.append(at)
         for column, text in zip(texts.values(), found, strict=True):
+            column.append(text)
+        for column, text in zip(kept, block.kept(item.value, task), strict=True):
             column.append(text)
         labels.append(item.value[kinds.labels[0]] if kinds.labels else None)
     rows = np.array(plain, np.int64)
@@ -58,7 +58,7 @@ def read(stretch: Stretch, data: bytes, task: block.Task) -> Found | None:
         empty=None,
         raws=lambda wanted: [items[plain[at]] for at in wanted.tolist()],
         labelled=lambda name: _numbered(labels),
-        again=partial(parts.Again, stretch.file, tuple(first), None),
+        kept=[pa.array(column, pa.string()) for column in kept],
     )
     lines = data.count(b"\n") + (not data.endswith(b"\n"))
     return Found(table, others, len(items), lines, stretch.stop)
@@ -122,28 +122,3 @@ def _numbered(values: list[Any]) -> tuple[np.ndarray, list[Any]]:
     found = [numbers.setdefault(key, len(numbers)) for key in keyed]
     first = dict(zip(reversed(found), reversed(values), strict=True))
     return np.array(found, np.int64), [first[number] for number in range(len(numbers))]
-
-
-def texts(again: parts.Again, data: bytes, starts: np.ndarray, stops: np.ndarray) -> list[pa.Array]:
-    """The fields of plain records, those that are texts or are kept; raises ConvertError.
-
-    Each record stands between two offsets of `data`.
-    """
-    wanted = {again.prompt, *again.answers}
-    kept = {number for number in again.keep if number is not None}
-    columns: dict[int, list[str | None]] = {number: [] for number in wanted | kept}
-    try:
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            value = json.loads(data[start:stop])
-            for number, column in columns.items():
-                field = value[again.names[number]]
-                if number in wanted and not isinstance(field, str):
-                    field = field[0]["content"]
-                column.append(block.as_text(field))
-    except (ValueError, KeyError, TypeError):
-        changed = f"{again.file}: changed while it was read; convert it again"
-        raise ConvertError(changed, 1) from None
-    nothing: Sequence[str] = []
-    return [
-        pa.array(columns.get(number, nothing), pa.string()) for number in range(len(again.names))
-    ]

@@ -36,9 +36,10 @@ class Table:
     """Records with the same fields as columns of texts.
 
     `order` is each one's index in its block. `labelled` gives a field's values and each record's
-    by its number among them, `raws` some rows as they were read, `again` how those that are plain
-    are read again, given the numbers of the prompt's field, of the answers' and of what is kept.
-    A field that is no column holds something else than texts.
+    by its number among them, `raws` some rows as they were read. `again` is how those that are
+    plain are read again, given the numbers of the prompt's field, of the answers' and of what is
+    kept; without it their texts are stored, and `kept` beside them. A field that is no column holds
+    something else than texts.
     """
 
     names: tuple[str, ...]
@@ -52,7 +53,8 @@ class Table:
     empty: str | None  # what stands in a field that says nothing
     raws: Callable[[np.ndarray], Sequence[Raw | Reject]]
     labelled: Callable[[str], tuple[np.ndarray, list[Any]]]
-    again: Callable[..., parts.Again]
+    again: Callable[..., parts.Again] | None = None
+    kept: Sequence[pa.Array] = ()
 
 
 Items = list[tuple[int, Raw | Reject]]
@@ -223,12 +225,18 @@ def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.
         for wanted, kind in parts.NUMBERS.items()
     }
     finder = LayoutFinder(messages=any(table.shells[name] for name in plain.texts))
-    places = {column: at for at, column in enumerate(table.names)}
-    tidy = tidy_keys({column: column for column in table.names})
-    kept = tuple(places.get(tidy.get(tidy_key(wanted))) for wanted in task.keep)
-    again = table.again(places[plain.prompt], (places[name], places[other]), kept)
-    layout = finder.layout(task.keep)
-    return parts.Content(counted, {}, again, layout, finder, entries.tobytes(), parts.Rest())
+    layout, rest = finder.layout(task.keep), parts.Rest()
+    again, stored = None, {}
+    if table.again is not None:
+        places = {column: at for at, column in enumerate(table.names)}
+        tidy = tidy_keys({column: column for column in table.names})
+        kept = tuple(places.get(tidy.get(tidy_key(wanted))) for wanted in task.keep)
+        again = table.again(places[plain.prompt], (places[name], places[other]), kept)
+    else:
+        columns = [*(table.columns[field] for field in (plain.prompt, name, other)), *table.kept]
+        mask = pa.array(plain.rows)
+        stored = {str(at): column.filter(mask) for at, column in enumerate(columns)}
+    return parts.Content(counted, {}, stored, again, layout, finder, entries.tobytes(), rest)
 
 
 def _entries(
