@@ -104,11 +104,12 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
     done.figures.keep(numbers, in_test, lambda row: block.place(int(rows[row])))
     has = numbers["has_loose"].astype(bool)
     done.alike.add(numbers["loose"][has], in_test[has])
+    data = lru_cache(1)(lambda: block.stretch.read())  # once, for both splits
     for split, verdict in _SPLITS.items() if job.directory is not None else ():
         chosen = verdicts == verdict
         if chosen.any():
             mine = {name: values[chosen] for name, values in part.numbers.items()}
-            sink.keep(split, _table(part, chosen, mine, block, job.layout))
+            sink.keep(split, _table(part, chosen, mine, block, data, job.layout))
     for row in rows if job.again else ():
         if listed := job.again.get(block.first + int(row)):
             done.figures.notes.append(
@@ -122,14 +123,19 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
 
 
 def _table(
-    part: Part, chosen: np.ndarray, numbers: dict[str, np.ndarray], block: Block, now: Layout
+    part: Part,
+    chosen: np.ndarray,
+    numbers: dict[str, np.ndarray],
+    block: Block,
+    data: Callable[[], bytes],
+    now: Layout,
 ) -> pa.Table:
     """Some pairs of a part, their texts from where it keeps them or read again."""
     plain = numbers["again"] > 0
     pieces = []
     if plain.any():
         mine = {name: values[plain] for name, values in numbers.items()}
-        pieces.append(_plain(part, chosen, mine, block, now))
+        pieces.append(_plain(part, chosen, mine, block, data, now))
     if not plain.all():
         stored = part.numbers["again"] == 0
         batch = part.batch if chosen[stored].all() else part.batch.filter(pa.array(chosen[stored]))
@@ -142,14 +148,13 @@ def _table(
     return now.stored(columns)
 
 
-@lru_cache(1)
-def _bytes(stretch: Stretch) -> bytes:
-    """What both splits of one block are read from."""
-    return stretch.read()
-
-
 def _plain(
-    part: Part, chosen: np.ndarray, numbers: dict[str, np.ndarray], block: Block, now: Layout
+    part: Part,
+    chosen: np.ndarray,
+    numbers: dict[str, np.ndarray],
+    block: Block,
+    data: Callable[[], bytes],
+    now: Layout,
 ) -> list[pa.Array]:
     """The columns of pairs whose texts are plain."""
     none = pa.nulls(len(numbers["again"]), pa.string())
@@ -160,7 +165,7 @@ def _plain(
         again = part.again
         starts = numbers["start"].astype(np.int64) - block.stretch.start
         stops = starts + numbers["length"]
-        cells = delimited.texts(again, _bytes(block.stretch), starts, stops)
+        cells = delimited.texts(again, data(), starts, stops)
         prompt, (one, other) = cells[again.prompt], (cells[at] for at in again.answers)
         kept = [none if number is None else cells[number] for number in again.keep]
     won, text = pa.array(numbers["again"] == 1), Layout(False, {}, False, False)
