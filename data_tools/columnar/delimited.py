@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from data_tools import parts
@@ -49,7 +48,7 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
         others.append((int(order[at]), _row(source, stretch, int(lines[at]), int(order[at]))))
     starts, stops, lines, order = (values[good] for values in (starts, stops, lines, order))
     if stretch.head.delimiter.isspace():
-        bare = np.flatnonzero(pc.equal(pc.utf8_trim_whitespace(columns[0]), "").to_numpy(False))
+        bare = [at for at, text in enumerate(columns[0].to_pylist()) if not text.strip()]
         if any(data[starts[at] : stops[at]].decode().isspace() for at in bare):
             return None
 

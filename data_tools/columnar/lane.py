@@ -17,6 +17,7 @@ from data_tools.formats.shape import tidy_key, tidy_keys
 from data_tools.layout import LayoutFinder
 from data_tools.record import Fault, Pair, Raw, Reject
 from data_tools.settle import FORWARD, IN_TEST, Split
+from data_tools.side import fold
 
 _LABELS = 100  # different values of a label, beyond which it is none
 
@@ -98,8 +99,7 @@ def _judged(
     table: Table, plain: "_Plain", rows: np.ndarray, task: block.Task
 ) -> Iterator[block.Checked]:
     """The rows that are not plain through the rules, or from the start where need be."""
-    sides = {plain.prompt, *(name for _, name in plain.sides["chosen"])}
-    texts = {name: table.columns[name].take(pa.array(rows)).to_pylist() for name in sorted(sides)}
+    texts = {name: table.columns[name].take(pa.array(rows)).to_pylist() for name in plain.texts}
     for at, (row, item) in enumerate(zip(rows.tolist(), table.raws(rows), strict=True)):
         outcome = plain.outcomes[plain.numbers[row]] if plain.structured[row] else None
         if outcome is None or isinstance(item, Reject):
@@ -120,11 +120,12 @@ class _Plain:
     structured: np.ndarray  # whether a row is what its label's outcome says, sound or not
     outcomes: list[probe.Outcome | Fault | None]
     numbers: np.ndarray  # each row's outcome
-    sides: dict[str, list[tuple[np.ndarray, str]]]  # by side: rows, and the field it stands in
+    prompt: str
+    answers: tuple[str, str]  # the fields that hold them
+    first: np.ndarray  # whether the one of these that stands first is the chosen one
     first_won: np.ndarray
     texts: dict[str, Texts]
     digests: dict[str, list[bytes]]  # by field, of each row's text as a prompt or an answer
-    prompt: str
 
 
 def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
@@ -160,6 +161,8 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         folded = texts[name].folded
         digest = xxhash.xxh3_128_digest
         digests[name] = [digest(before + text + after) for text in folded]
+        if table.cells and name == prompt:  # where the header may stand again
+            rows &= np.array([text != fold(name).encode() for text in folded], bool)
         if table.cells:  # where structure stands as JSON
             structured &= ~np.array([text.startswith((b"[", b"{")) for text in folded], bool)
         if table.columns[name].null_count:
@@ -172,38 +175,34 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         rows &= texts[prompt].sizes + longer <= task.limits.max_chars
     if task.limits.excluded:
         rows &= ~_listed(table, file, task.limits.excluded)
-    if table.cells:
-        rows &= ~_is_header(table, prompt)
     rows &= structured
     chosen = np.array([o is not None and o.chosen == answers[0] for o in pairs])[numbers]
     won = np.array([-1 if o is None or o.first_won is None else o.first_won for o in pairs])
-    sides = {
-        "chosen": [(chosen, answers[0]), (~chosen, answers[1])],
-        "rejected": [(~chosen, answers[0]), (chosen, answers[1])],
-    }
-    return _Plain(rows, structured, outcomes, numbers, sides, won[numbers], texts, digests, prompt)
+    return _Plain(
+        rows=rows,
+        structured=structured,
+        outcomes=outcomes,
+        numbers=numbers,
+        prompt=prompt,
+        answers=tuple(answers),
+        first=chosen,
+        first_won=won[numbers],
+        texts=texts,
+        digests=digests,
+    )
 
 
 def _listed(table: Table, file: str, excluded: frozenset[str]) -> np.ndarray:
     return np.array([f"{file}:{line}" in excluded for line in table.lines.tolist()], bool)
 
 
-def _is_header(table: Table, prompt: str) -> np.ndarray:
-    """Where the header may stand again, by its first field."""
-    column = table.columns[prompt]
-    short = pc.less(pc.binary_length(column), len(prompt.encode()) + 64)
-    return pc.and_(short, pc.equal(pc.utf8_trim_whitespace(column), prompt)).to_numpy(
-        zero_copy_only=False
-    )
-
-
 def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.Content:
     """The plain rows as the content of a block."""
     rows = np.flatnonzero(plain.rows)
     prompt = plain.texts[plain.prompt]
-    (one, name), (_, other) = plain.sides["chosen"]
+    one, (name, other) = plain.first, plain.answers
     sizes = [plain.texts[n].sizes for n in (name, other)]
-    entries, loose = _entries(plain, one, rows, split)
+    entries, loose = _entries(plain, rows, split)
     numbers = dict.fromkeys(parts.NUMBERS, 0) | {
         "order": table.order[rows].astype(np.uint64) * parts.SLOTS,
         "line": table.lines[rows],
@@ -239,11 +238,9 @@ def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.
     return parts.Content(counted, {}, stored, again, layout, finder, entries.tobytes(), rest)
 
 
-def _entries(
-    plain: _Plain, first: np.ndarray, rows: np.ndarray, split: Split
-) -> tuple[np.ndarray, list[int | None]]:
+def _entries(plain: _Plain, rows: np.ndarray, split: Split) -> tuple[np.ndarray, list[int | None]]:
     """`settle.entry` of each row, and its prompt's loose key."""
-    (_, one), (_, other) = plain.sides["chosen"]
+    one, other = plain.answers
     digest, salt, tail = xxhash.xxh3_128_digest, split.salt, keys.NO_EXTRAS
     every = rows.tolist()
     prompts = [plain.digests[plain.prompt][row] for row in every]
@@ -258,7 +255,7 @@ def _entries(
     entries[:, 8:] = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)[:, :8]
     below = split.below.to_bytes(17, "big")
     in_test = np.array([b"\0" + digest(salt + prompt) < below for prompt in prompts], bool)
-    forward = np.array(lower, bool) == first[rows]
+    forward = np.array(lower, bool) == plain.first[rows]
     entries[:, 15] = entries[:, 15] & 0xFC | forward * FORWARD | in_test * IN_TEST
     loose = plain.texts[plain.prompt].loose()
     return entries, [loose[row] for row in every]
