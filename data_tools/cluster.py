@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from data_tools.record import ConvertError
 
-_PATIENCE = "10s"  # until the scheduler answers
+_PATIENCE = 10.0  # seconds until the scheduler answers
 _LOOK = 2.0  # seconds between two looks at whether there are workers left
 _ALONE = 30  # looks without any worker after which there is nobody to wait for
 _RETRIES = 3  # of a task that failed, since a mount may fail on one worker alone
@@ -31,7 +31,7 @@ class Cluster:
     def __init__(self, client: Any, files: Sequence[str]):
         self._client = client
         self._token, self._seen = uuid4().hex, _seen(files)
-        self.ahead = 2 * max(1, sum(client.nthreads().values()))
+        self.ahead = 2 * sum(client.nthreads().values())  # tasks that may wait for their turn
 
     def submit(self, function: Callable, *arguments: Any) -> "Task":
         # Keys are not told from arguments: these hold the files' names, not what is in them.
@@ -61,7 +61,7 @@ class Task:
                 return self._future.result(timeout=_LOOK)
             except Exception as error:
                 if self._future.status == "error":
-                    raise _told(error) from None
+                    raise _told(self._future.exception()) from None
                 if not isinstance(error, TimeoutError):
                     raise _gone(error) from None
             alone = 0 if self._manned() else alone + 1
@@ -116,13 +116,13 @@ def _told(error: Exception) -> Exception:
 
     if isinstance(error, KilledWorker):
         return _lost("a task cost one worker after the other, for want of memory perhaps")
-    if "deserialization" in str(error):
-        return _lost("it has not this package, or other versions of it or of Python")
+    if isinstance(error, RuntimeError) and "deserialization" in str(error):
+        return _lost("it lacks this package, or has other versions of it or of Python")
     return error
 
 
 def _gone(error: Exception) -> ConvertError:
-    return _lost(f"it is gone ({type(error).__name__})")
+    return _lost(f"the scheduler is gone ({type(error).__name__})")
 
 
 def _lost(what: str) -> ConvertError:
@@ -151,19 +151,19 @@ def cluster(address: str, files: Sequence[str]) -> Iterator[Cluster]:
     except (OSError, ValueError, TypeError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise ConvertError(f"--scheduler {address}: no scheduler answers there ({said})") from None
+    own = Cluster(client, files)
     quiet = {"distributed.admin.large-graph-warning-threshold": "1TB"}  # many --exclude-rows
     try:
-        if not client.nthreads():
+        if not own.ahead:
             raise ConvertError(
                 f"--scheduler {address}: it has no workers; start some with "
                 f"`dask worker {address}` in {os.getcwd()}",
                 status=1,
             )
         with dask.config.set(quiet):
-            yield Cluster(client, files)
+            yield own
     finally:
-        with suppress(Exception):  # of a scheduler that is gone
-            client.close(timeout=2)
+        own.close()
 
 
 async def _reach(address: str) -> None:
@@ -171,5 +171,5 @@ async def _reach(address: str) -> None:
     from distributed.comm import connect
 
     secrets = Security().get_connection_args("client")
-    comm = await connect(address, timeout=float(_PATIENCE.removesuffix("s")), **secrets)
+    comm = await connect(address, timeout=_PATIENCE, **secrets)
     await comm.close()

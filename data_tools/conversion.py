@@ -66,7 +66,7 @@ def run(options: Options) -> Report:
         again = [path for path in options.inputs if options.inputs.count(path) > 1]
         figures.notes += [f"{path}: is named twice and read once" for path in dict.fromkeys(again)]
         task = _task(options, found)
-        with _crew(options) as crew:
+        with _crew(options, files) as crew:
             if place is None:
                 shared = os.getcwd() if options.scheduler else None  # where its workers see it
                 with tempfile.TemporaryDirectory(dir=shared) as work:
@@ -81,12 +81,12 @@ def run(options: Options) -> Report:
                     return _ended(options, figures, part, place, block)
 
 
-def _crew(options: Options):
+def _crew(options: Options, files: Sequence[str]):
     if options.scheduler is None:
         return workers.crew(options.workers or workers.available())
     from data_tools.cluster import cluster
 
-    return cluster(options.scheduler)
+    return cluster(options.scheduler, files)
 
 
 def _task(options: Options, found: Recognition) -> Task:
@@ -344,7 +344,7 @@ class Conversion:
                 again={n: place for n, place in settled.again.items() if pairs[0] <= n < pairs[1]},
                 every=[self._blocks[number] for number in meant],
                 layout=layout,
-                directory=self._part,
+                directory=self._work if self._part else None,
                 kind=self._options.to,
                 candidates=candidates,
             )
@@ -369,7 +369,7 @@ def _ended(
         return Report(status, summary, None, beside, f"{reason}: no dataset was written")
     done = Report(status, summary, place, os.path.join(place, "rejects.jsonl"))
     report.write(done, part, card_block)
-    shutil.rmtree(os.path.join(part, target.WORK))
+    shutil.rmtree(os.path.join(part, target.WORK), ignore_errors=True)
     swap.move_into_place(part, place)
     with contextlib.suppress(FileNotFoundError):
         os.remove(beside)

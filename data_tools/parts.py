@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -215,7 +216,7 @@ def _numbers(place: Place) -> tuple:
 
 class _named_when_whole:  # noqa: N801 - read like the function of contextlib that it stands for
     def __init__(self, path: str):
-        self.path, self.aside = path, f"{path}.{os.getpid()}"
+        self.path, self.aside = path, f"{path}.{uuid4().hex}"
 
     def __enter__(self) -> str:
         return self.aside

@@ -13,7 +13,6 @@ _OWN_FILES = re.compile(
     r"(train|test)(-\d{5,}-of-\d{5,})?(\.parquet|\.jsonl)?"
     r"|dataset_dict\.json|rejects\.jsonl|report\.json|README\.md"
 )
-_UNFINISHED = re.compile(rf"{WORK}|(train|test|rejects)-\d{{5,}}\.(arrow|parquet|jsonl)(\.\d+)?")
 
 
 def is_own(name: str) -> bool:
@@ -23,7 +22,7 @@ def is_own(name: str) -> bool:
 
 def is_part(name: str) -> bool:
     """The same of one that is being written."""
-    return is_own(name) or bool(_UNFINISHED.fullmatch(name))
+    return is_own(name) or name == WORK
 
 
 def choose(options, files: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import xxhash
@@ -35,9 +36,10 @@ class ShardSink:
         self._directory, self._number, self._layout, self._kind = directory, number, layout, kind
         self._stores: dict[str, Any] = {}
         self._rejects = self._rejects_path = None
+        self._aside = f".{uuid4().hex}"  # of files under way; the same task may be at it elsewhere
         if directory:
             self._rejects_path = os.path.join(directory, f"rejects-{number:05d}.jsonl")
-            aside = _aside(self._rejects_path)
+            aside = self._rejects_path + self._aside
             self._rejects = open(aside, "w", encoding="utf-8")  # noqa: SIM115 - closed
 
     def __enter__(self) -> "ShardSink":
@@ -53,7 +55,7 @@ class ShardSink:
     def keep(self, split: str, rows: pa.Table) -> None:
         if split not in self._stores:
             path = os.path.join(self._directory, f"{split}-{self._number:05d}.{self._kind}")
-            self._stores[split] = _STORES[self._kind](_aside(path), self._layout)
+            self._stores[split] = _STORES[self._kind](path + self._aside, self._layout)
         self._stores[split].write(rows)
 
     def reject(self, rejected: Rejected) -> None:
@@ -76,18 +78,13 @@ class ShardSink:
         """Finish every file, each whole before it has its name."""
         if self._rejects is not None:
             self._rejects.close()
-            os.replace(_aside(self._rejects_path), self._rejects_path)
+            os.replace(self._rejects_path + self._aside, self._rejects_path)
         shards = {}
         for split, store in self._stores.items():
-            dates, path = store.close(), store.path.removesuffix(_aside(""))
+            dates, path = store.close(), store.path.removesuffix(self._aside)
             shards[split] = Shard(path, _digest(store.path), dates)
             os.replace(store.path, path)
         return shards, self._rejects_path
-
-
-def _aside(path: str) -> str:
-    """Where a file is written; the same task may be at it elsewhere."""
-    return f"{path}.{os.getpid()}"
 
 
 def _digest(path: str) -> str:
@@ -104,7 +101,7 @@ def finish(
     layout: Layout,
     shards: Sequence[Mapping[str, Shard]],
 ) -> list[str]:
-    """Bring the shards under their names; returns notes for a reader."""
+    """Bring the shards under their names in the dataset; returns notes for a reader."""
     notes, splits = [], []
     for split in ("train", "test"):
         found = [some[split] for some in shards if split in some]

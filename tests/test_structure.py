@@ -63,6 +63,7 @@ OUTSIDE = {
     "openpyxl": {"readers"},
     "tqdm": {"progress"},
     "distributed": {"cluster"},
+    "dask": {"cluster"},
     "xxhash": {"keys", "settle", "writer", "odd", "columnar"},
 }
 
@@ -151,6 +152,7 @@ def loaded_by(code):
 
 def test_importing_the_command_loads_nothing_heavy():
     heavy = {"pyarrow", "pandas", "numpy", "datasets", "torch", "transformers", "trl", "tqdm"}
+    heavy |= {"dask", "distributed"}
     assert not heavy & loaded_by("import data_tools.convert")
 
 

@@ -1,0 +1,291 @@
+"""columnar: plain rows a column at a time, to the last byte what the other lane makes of them."""
+
+import csv
+import io
+import json
+import os
+import random
+import shutil
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_tools import block, first_pass, odd, rules
+from data_tools.columnar import lane, letters, probe
+from data_tools.columnar.texts import Texts
+from data_tools.convert import main
+from data_tools.formats import FORMATS
+from data_tools.formats.shape import Meaning
+from data_tools.side import fold
+
+PIECES = (
+    *("word", "two words", "a  b", "line\nline", "\r\n", "\t", "\x0b", "\x1c", "\x85", "\xa0"),
+    *("\u2003", "\u3000", "\u200b", "\ufeff", "\ufffd", "cafe\u0301", "café", "\u1112\u1161\u11ab"),
+    *("한", "कि", "漢字", "😀", "Ⅳ", "Ⓐ", "ß", "İ", "–", "<br>", "&amp;", "<|im_start|>", "[INST]"),
+    *("\nCopy code\n", "Regenerate response", "[[A]]", '"', '""', ",", ";", "x" * 300, " ", "."),
+)
+WHOLE = (
+    *(
+        "",
+        " ",
+        "\n",
+        "\u3000",
+        "[1, 2]",
+        "[broken",
+        '{"a": 1}',
+        '[{"role": "user", "content": "u"}]',
+    ),
+    *("prompt", " prompt ", "chosen", "response_a", "a", "P", "same", "same "),
+)
+LABELS = ("a", "b", "response_a", "B", "tie", "", "null", "the long one", "1", "0", "A ", "left")
+
+
+def text(dice):
+    if dice.random() < 0.3:
+        return dice.choice(WHOLE)
+    return "".join(dice.choices(PIECES, k=dice.randint(1, 6)))
+
+
+def table(names, delimiter=","):
+    """A generator of dirty tables under these names; those in small letters may hold a label."""
+
+    def made(dice):
+        out = io.StringIO()
+        rows = csv.writer(out, delimiter=delimiter, lineterminator=dice.choice(("\n", "\r\n")))
+        rows.writerow(names)
+        earlier = []
+        for _ in range(dice.randint(1, 30)):
+            row = [dice.choice(LABELS) if name in LABELLED else text(dice) for name in names]
+            for at, name in enumerate(names):
+                if name in ("system", "input", "tools") and dice.random() < 0.8:
+                    row[at] = ""
+            if earlier and dice.random() < 0.2:
+                row = list(dice.choice(earlier))
+            earlier.append(row)
+            if dice.random() < 0.05:
+                row = row[:-1]
+            rows.writerow(names if dice.random() < 0.02 else row)
+            if dice.random() < 0.06:
+                soup = (
+                    "\n",
+                    "  \n",
+                    '"open\n',
+                    'a"b,c"d\n',
+                    '"a"b,c,d\n',
+                    "\u3000\n",
+                    "\t\t\n",
+                    "x\n",
+                )
+                out.write(dice.choice(soup))
+        data = out.getvalue().encode()
+        if dice.random() < 0.1:
+            at = dice.randrange(len(data))
+            data = data[:at] + dice.choice((b"\xff", b"\0", b"\r", b'"')) + data[at:]
+        return data if dice.random() < 0.8 else data.rstrip(b"\r\n")
+
+    return made
+
+
+LABELLED = ("preference", "labels")
+
+
+def lines(kind):
+    """A generator of dirty JSON Lines: sides as text, as messages, or as either."""
+
+    def side(dice, role):
+        content = text(dice)
+        if kind == "text" or (kind == "mixed" and dice.random() < 0.5):
+            return content
+        messages = [{"role": role, "content": content}]
+        if dice.random() < 0.1:
+            messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}] * 2
+        if dice.random() < 0.05:
+            messages[0] |= dice.choice(({"name": "n"}, {"tool_calls": [1]}, {"content": None}))
+        return messages
+
+    def made(dice):
+        found = []
+        for _ in range(dice.randint(1, 30)):
+            roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+            record = {name: side(dice, role) for name, role in roles.items()}
+            if dice.random() < 0.15:
+                record[dice.choice([*record])] = dice.choice((None, 1, True, [], {}, ["x"], 1.5))
+            if dice.random() < 0.1:
+                record |= dice.choice(({"id": 7}, {"tools": "[]"}, {"system": "s"}, {"note": "n"}))
+            if dice.random() < 0.1:
+                record = dict(reversed(record.items()))
+            line = json.dumps(record, ensure_ascii=dice.random() < 0.3)
+            if dice.random() < 0.06:
+                line = dice.choice(
+                    ("", "  ", "{", "[1]", '{"a": NaN}', '{"a": 1, "a": 2}', line[:-1])
+                )
+            if dice.random() < 0.03:
+                line = line.replace("word", dice.choice(("\\ud800", "\\u0000", "\\n")))
+            found += [line] * (1 + (dice.random() < 0.1))
+        return ("\n".join(found) + dice.choice(("\n", ""))).encode()
+
+    return made
+
+
+LABEL = ["prompt", "response_a", "response_b", "preference"]
+PAIR = ["prompt", "chosen", "rejected"]
+KINDS = {
+    "labelled.csv": (table(LABEL), ["--format", "labelled-pairs"]),
+    "capitals.csv": (table(["Prompt", "Response A", "Response B", "preference"]), []),
+    "semicolons.csv": (table(LABEL, ";"), ["--format", "labelled-pairs", "--test-size", "0.3"]),
+    "pairs.csv": (table(PAIR), ["--format", "preference", "--max-chars", "60"]),
+    "kept.csv": (table([*PAIR, "note", "system"]), ["--format", "preference", "--keep", "note"]),
+    "alpaca.csv": (
+        table(["instruction", "input", "chosen", "rejected"]),
+        ["--format", "llamafactory-alpaca"],
+    ),
+    "orca.csv": (table(["system", "question", "chosen", "rejected"]), ["--format", "orca"]),
+    "shp.csv": (table(["history", "human_ref_A", "human_ref_B", "labels"]), ["--format", "shp"]),
+    "mapped.csv": (
+        table(["q", "x", "y", "preference"]),
+        ["--map", "prompt=q", "a=x", "b=y", "label=preference", "--label", "first=1,second=0"],
+    ),
+    "excluded.csv": (table(PAIR), ["--format", "preference", "--exclude-rows", "rows"]),
+    "pairs.tsv": (table(PAIR, "\t"), ["--format", "preference", "--test-size", "0.3"]),
+    "texts.jsonl": (lines("text"), ["--format", "preference"]),
+    "messages.jsonl": (lines("messages"), ["--format", "preference", "--test-size", "0.3"]),
+    "mixed.jsonl": (lines("mixed"), ["--format", "preference", "--max-chars", "90"]),
+}
+
+
+def converted(name, options):
+    """Everything that a conversion leaves, and how it ended."""
+    status = main([name, *options, "-o", "out", "--workers", "1"])
+    found = {
+        str(path): path.read_bytes() for path in sorted(Path().glob("out*/**/*")) if path.is_file()
+    }
+    if Path("out.rejects.jsonl").exists():
+        found["rejects"] = Path("out.rejects.jsonl").read_bytes()
+        os.remove("out.rejects.jsonl")
+    shutil.rmtree("out", ignore_errors=True)
+    return status, found
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_both_lanes_write_the_same_bytes(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make, options = KINDS[name]
+    taken = []
+    merge = lane.parts.merge
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            lane.parts,
+            "merge",
+            lambda one, other: taken.append(len(one.entries)) or merge(one, other),
+        )
+        for seed in range(60):
+            dice = random.Random(f"{name} {seed}")
+            Path(name).write_bytes(make(dice))
+            rows = "".join(json.dumps({"source": f"{name}:{n}"}) + "\n" for n in range(2, 40, 3))
+            Path("rows").write_text(rows)
+            fast = *converted(name, options), capsys.readouterr()
+            with patch.context() as slow:
+                slow.setattr(first_pass, "_columnar", lambda *_: None)
+                assert (*converted(name, options), capsys.readouterr()) == fast, seed
+    assert sum(map(bool, taken)) > 5
+
+
+@pytest.mark.parametrize("name", ["labelled.csv", "pairs.tsv", "texts.jsonl", "messages.jsonl"])
+def test_clean_files_go_the_fast_way_whole(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kind = name.split(".")[0]
+    names = LABEL if kind == "labelled" else PAIR
+    rows = [[f"P {n}", f"one – {n}", f'two "{n}"', "a"][: len(names)] for n in range(50)]
+    if name.endswith("jsonl"):
+        roles = ("user", "assistant", "assistant")
+        records = [
+            dict(zip(names, row, strict=True))
+            if kind == "texts"
+            else {n: [{"role": r, "content": t}] for n, r, t in zip(names, roles, row, strict=True)}
+            for row in rows
+        ]
+        Path(name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    else:
+        with open(name, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter="\t" if name.endswith("tsv") else ",").writerows(
+                [names, *rows]
+            )
+    found = []
+    merge = lane.parts.merge
+    monkeypatch.setattr(
+        lane.parts,
+        "merge",
+        lambda one, other: (
+            found.append((len(one.entries), len(other.entries))) or merge(one, other)
+        ),
+    )
+    assert main([name, "-o", "out"]) == 0
+    assert found == [(50 * 16, 0)]
+
+
+def strings():
+    dice = random.Random(0)
+    every = [chr(point) for point in range(1, 0x3000) if not 0xD800 <= point < 0xE000]
+    for _ in range(3000):
+        yield text(dice)
+        yield "".join(dice.choices(every, k=dice.randint(0, 8))) + dice.choice((" ", "", "a"))
+
+
+def test_what_is_asked_of_a_column_is_what_is_asked_of_each_text():
+    whole = list(strings())
+    for at in range(0, len(whole), 50):
+        some = whole[at : at + 50]
+        texts = Texts(pa.array(["x", *some, "y"], pa.string())[1:-1])
+        assert texts.folded == [fold(one).encode() for one in some]
+        assert texts.sizes.tolist() == list(map(len, some))
+        assert texts.loose() == list(map(odd.loose_key, some))
+        hinted = {row for row, one in enumerate(some) if any(hint in one for hint in odd.HINTS)}
+        assert hinted == set(texts.hinted.tolist())
+
+
+def test_a_character_that_is_not_wild_is_folded_alone_and_among_others():
+    kinds = {
+        point: letters._kind(point) for point in range(0x80, 0x20000) if not 0xD7FF < point < 0xE000
+    }
+    for point, kind in kinds.items():
+        if kind != letters.WILD:
+            around = f"a{chr(point)}e {chr(point)} \u1100{chr(point)}o"
+            assert fold(around) == around, hex(point)
+            loose = unicodedata.normalize("NFC", chr(point).casefold())
+            dropped = not any(unicodedata.category(c)[0] in "LNM" for c in loose)
+            assert dropped == (kind == letters.MARK), hex(point)
+    assert {letters._kind(ord(c)) for c in "é漢ßя"} == {letters.LETTER}
+    assert {letters._kind(ord(c)) for c in "–…“😀"} == {letters.MARK}
+    assert {letters._kind(ord(c)) for c in "\u0301\xa0\u3000\u1161"} == {letters.WILD}
+
+
+def test_every_rule_is_known_to_the_lane():
+    assert list(lane.PROVEN) == list(rules.RULES)
+
+
+@pytest.mark.parametrize("name", [name for name, shape in FORMATS.items() if shape.plain])
+def test_the_probe_finds_the_sides_of_every_flat_shape(name):
+    shape = FORMATS[name]
+    record = {k: v for k, v in shape.passing.items() if k.casefold() not in shape.plain.others}
+    if not all(isinstance(value, str | int | float) for value in record.values()):
+        record = {k: v if isinstance(v, str | int) else "text" for k, v in record.items()}
+    task = block.Task(shape, Meaning(), rules.Limits())
+    kinds = probe.kinds(tuple(record), task)
+    label = record[kinds.labels[0]] if kinds.labels else None
+    found = probe.outcome(
+        label, dict.fromkeys(kinds.texts), tuple(record), kinds, None, False, task
+    )
+    if isinstance(found, probe.Outcome):
+        (pair,) = shape.pairs(record, Meaning())
+        sides = record[found.prompt], record[found.chosen], record[found.rejected]
+        assert sides == (pair.prompt, pair.chosen, pair.rejected)
+    else:
+        assert name == "halos"  # whose answers must be messages, or a type beside them
+
+
+def test_positions_of_no_bytes_are_none():
+    assert Texts(pa.array([], pa.string())).folded == []
+    assert np.array_equal(Texts(pa.array(["", ""])).hinted, [])
