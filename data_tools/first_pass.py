@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from data_tools import block, parts, readers
 from data_tools.agreement import Ballot
-from data_tools.columnar import delimited, json_lines, lane
+from data_tools.columnar import delimited, json_lines, lane, records
 from data_tools.layout import LayoutFinder
 from data_tools.record import Fault, Part, Place, Raw, Reject
 from data_tools.settle import Split
@@ -81,14 +81,17 @@ def run(source: Source, task: block.Task, split: Split, folder: str, waits: bool
 
 def _columnar(told: Told, task: block.Task, split: Split) -> Told | None:
     """The same through the fast lane; None where the block has no plain records for it."""
-    stretch = told.source
-    if not isinstance(stretch, readers.Stretch):
-        return None
-    if stretch.head is None:
-        found = json_lines.read(stretch, stretch.read(), task)
+    source = told.source
+    if not isinstance(source, readers.Stretch):
+        items = list(source.read())
+        made = records.table(items, task)
+        found = made and lane.Found(*made, len(items), 0, 0)
+    elif source.head is None:
+        found = json_lines.read(source, source.read(), task)
     else:
-        found = delimited.read(stretch, stretch.read())
-    lane_found = found and lane.content(found.table, found.others, stretch.file, task, split)
+        found = delimited.read(source, source.read())
+    again = isinstance(source, readers.Stretch)
+    lane_found = found and lane.content(found.table, found.others, source.file, task, split, again)
     if not lane_found:
         return None
     content, checked = lane_found

@@ -163,6 +163,10 @@ def gather(
 def merge(one: Content, other: Content) -> Content:
     """Two contents of one block in the order of its records: of plain rows, and of all others."""
     order = np.concatenate([content.numbers["order"] for content in (one, other)]).argsort()
+    raws = None
+    if one.rest.raws is not None:
+        both = one.rest.raws + other.rest.raws
+        raws = [both[row] for row in order.tolist()]
     numbers = {
         name: np.concatenate((one.numbers[name], other.numbers[name]))[order] for name in NUMBERS
     }
@@ -177,6 +181,7 @@ def merge(one: Content, other: Content) -> Content:
         again=one.again,
         finder=finder,
         entries=entries,
+        rest=replace(other.rest, raws=raws),
     )
 
 

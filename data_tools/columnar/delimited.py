@@ -68,6 +68,8 @@ def read(stretch: Stretch, data: bytes) -> Found | None:
         shells=dict.fromkeys(names),
         columns=dict(zip(names, columns, strict=True)),
         order=order,
+        records=order + 1,
+        crowded=np.zeros(len(order), bool),
         lines=lines,
         starts=starts + stretch.start,
         lengths=stops - starts,

@@ -15,7 +15,7 @@ from data_tools.columnar import probe
 from data_tools.columnar.texts import Texts
 from data_tools.formats.shape import tidy_key, tidy_keys
 from data_tools.layout import LayoutFinder
-from data_tools.record import Fault, Pair, Raw, Reject
+from data_tools.record import Fault, Pair, Place, Raw, Reject
 from data_tools.settle import FORWARD, IN_TEST, Split
 from data_tools.side import fold
 
@@ -47,7 +47,9 @@ class Table:
     shells: dict[str, str | None]  # the roles of fields that are one message in place of a text
     columns: dict[str, pa.Array]
     order: np.ndarray
+    records: np.ndarray  # ordinals, as their places have them
     lines: np.ndarray  # 0 where there are none
+    crowded: np.ndarray
     starts: np.ndarray  # bytes of the file before each
     lengths: np.ndarray  # bytes of each
     cells: bool
@@ -78,10 +80,12 @@ def content(
     file: str,
     task: block.Task,
     split: Split,
+    again: bool,
 ) -> tuple[parts.Content, list[block.Checked]] | None:
     """The block's content, and what the row-wise lane checked of it; None where no row is plain.
 
-    `others` are the block's records beside the table, by their index.
+    `others` are the block's records beside the table, by their index; `again` says that all can
+    be read again.
     """
     plain = _plain(table, file, task)
     if plain is None:
@@ -90,8 +94,8 @@ def content(
     slow = [(index, next(block.check([item], task))) for index, item in others]
     slow += zip(table.order[rest].tolist(), _judged(table, plain, rest, task), strict=True)
     slow.sort(key=itemgetter(0))
-    gathered = parts.gather(slow, split, task.keep, again=True)
-    content = parts.merge(_kept(table, plain, task, split), gathered)
+    gathered = parts.gather(slow, split, task.keep, again)
+    content = parts.merge(_kept(table, plain, task, split, again), gathered)
     return content, [checked for _, checked in slow]
 
 
@@ -150,7 +154,7 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
         return None
     prompt = prompts.pop()
     structured = np.array([o is not None for o in outcomes])[numbers]
-    for name in found.others if table.cells else ():
+    for name in table.columns.keys() & {*found.others}:
         structured &= pc.equal(table.columns[name], table.empty).to_numpy(zero_copy_only=False)
     rows = np.array([o is not None for o in pairs])[numbers]
     texts = {name: Texts(table.columns[name]) for name in (prompt, *answers)}
@@ -193,10 +197,14 @@ def _plain(table: Table, file: str, task: block.Task) -> _Plain | None:
 
 
 def _listed(table: Table, file: str, excluded: frozenset[str]) -> np.ndarray:
-    return np.array([f"{file}:{line}" in excluded for line in table.lines.tolist()], bool)
+    numbers = (values.tolist() for values in (table.lines, table.records, table.crowded))
+    places = (Place(file, line or None, *more) for line, *more in zip(*numbers, strict=True))
+    return np.array([str(place) in excluded for place in places], bool)
 
 
-def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.Content:
+def _kept(
+    table: Table, plain: _Plain, task: block.Task, split: Split, read_again: bool
+) -> parts.Content:
     """The plain rows as the content of a block."""
     rows = np.flatnonzero(plain.rows)
     prompt = plain.texts[plain.prompt]
@@ -206,7 +214,8 @@ def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.
     numbers = dict.fromkeys(parts.NUMBERS, 0) | {
         "order": table.order[rows].astype(np.uint64) * parts.SLOTS,
         "line": table.lines[rows],
-        "record": table.order[rows] + 1,
+        "record": table.records[rows],
+        "crowded": table.crowded[rows],
         "start": table.starts[rows],
         "length": table.lengths[rows],
         "again": np.where(one, 1, 2)[rows],
@@ -224,7 +233,8 @@ def _kept(table: Table, plain: _Plain, task: block.Task, split: Split) -> parts.
         for wanted, kind in parts.NUMBERS.items()
     }
     finder = LayoutFinder(messages=any(table.shells[name] for name in plain.texts))
-    layout, rest = finder.layout(task.keep), parts.Rest()
+    raws = None if read_again else [item.value for item in table.raws(rows)]
+    layout, rest = finder.layout(task.keep), parts.Rest(raws=raws)
     again, stored = None, {}
     if table.again is not None:
         places = {column: at for at, column in enumerate(table.names)}
