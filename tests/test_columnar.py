@@ -1,6 +1,7 @@
 """columnar: plain rows a column at a time, to the last byte what the other lane makes of them."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_tools import block, first_pass, odd, rules
@@ -130,6 +132,30 @@ def lines(kind):
     return made
 
 
+def zipped(make):
+    return lambda dice: gzip.compress(make(dice))
+
+
+def array(make):
+    """The lines of a generator that are JSON, as one array, some of them beside each other."""
+
+    def made(dice):
+        found = [line for line in make(dice).decode().split("\n") if line.endswith("}")]
+        return ("[" + dice.choice((",", ",\n")).join(found) + "]").encode()
+
+    return made
+
+
+def parquet(dice):
+    rows = [{name: text(dice) for name in [*PAIR, "note"]} for _ in range(dice.randint(1, 30))]
+    for row in rows:
+        if dice.random() < 0.1:
+            row[dice.choice([*row])] = None
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out)
+    return out.getvalue()
+
+
 LABEL = ["prompt", "response_a", "response_b", "preference"]
 PAIR = ["prompt", "chosen", "rejected"]
 KINDS = {
@@ -152,6 +178,11 @@ KINDS = {
     "pairs.tsv": (table(PAIR, "\t"), ["--format", "preference", "--test-size", "0.3"]),
     "texts.jsonl": (lines("text"), ["--format", "preference"]),
     "messages.jsonl": (lines("messages"), ["--format", "preference", "--test-size", "0.3"]),
+    "labelled.csv.gz": (zipped(table(LABEL)), ["--format", "labelled-pairs"]),
+    "texts.jsonl.gz": (zipped(lines("text")), ["--format", "preference", "--test-size", "0.3"]),
+    "messages.json": (array(lines("messages")), ["--format", "preference"]),
+    "excluded.json": (array(lines("text")), ["--format", "preference", "--exclude-rows", "rows"]),
+    "pairs.parquet": (parquet, ["--format", "preference", "--keep", "note"]),
     "mixed.jsonl": (lines("mixed"), ["--format", "preference", "--max-chars", "90"]),
 }
 
@@ -184,7 +215,8 @@ def test_both_lanes_write_the_same_bytes(name, tmp_path, monkeypatch, capsys):
         for seed in range(60):
             dice = random.Random(f"{name} {seed}")
             Path(name).write_bytes(make(dice))
-            rows = "".join(json.dumps({"source": f"{name}:{n}"}) + "\n" for n in range(2, 40, 3))
+            marks = [f"{name}{mark}{n}" for n in range(2, 40, 3) for mark in ":#"]
+            rows = "".join(json.dumps({"source": mark}) + "\n" for mark in marks)
             Path("rows").write_text(rows)
             fast = *converted(name, options), capsys.readouterr()
             with patch.context() as slow:
