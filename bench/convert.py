@@ -76,20 +76,24 @@ def _memory(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
-def commands(raw: Path, out: Path, more: Sequence[str]) -> dict[str, list[str]]:
+def commands(raw: Path, out: Path, more: Sequence[str], alone: bool) -> dict[str, list[str]]:
     """What is run, by its name."""
     ours = ["-m", OURS, str(raw), "-o", str(out / "converted"), "--json", *more]
-    others = {w: ["-m", "bench.rivals", w, str(raw), str(out / w)] for w in OTHERS[raw.suffix[1:]]}
+    others = (
+        {}
+        if alone
+        else {w: ["-m", "bench.rivals", w, str(raw), str(out / w)] for w in OTHERS[raw.suffix[1:]]}
+    )
     return {OURS: ours} | others
 
 
 def in_turns(
-    raw: Path, out: Path, runs: int, more: Sequence[str], say: Callable[[str], None]
+    raw: Path, out: Path, runs: int, more: Sequence[str], alone: bool, say: Callable[[str], None]
 ) -> dict[str, list[Measured]]:
     """Every way some times, one after the other."""
     found: dict[str, list[Measured]] = {}
     for turn in range(runs):
-        for name, words in commands(raw, out, more).items():
+        for name, words in commands(raw, out, more, alone).items():
             measured = measure(words)
             found.setdefault(name, []).append(measured)
             say(f"turn {turn + 1} {raw.name} {name}: {measured.seconds:.2f} s")
@@ -134,7 +138,9 @@ def broken_line(raw: Path, out: Path, runs: int, more: Sequence[str]) -> str:
         shutil.copyfileobj(file, copy, 1 << 20)
     ratios = []
     for _ in range(runs):
-        both = [measure(commands(path, out, more)[OURS]).seconds for path in (raw, spoiled)]
+        both = [
+            measure(commands(path, out, more, alone=True)[OURS]).seconds for path in (raw, spoiled)
+        ]
         ratios.append(both[1] / both[0])
     report = json.loads((out / "converted/report.json").read_text("utf-8"))
     spoiled.unlink()
@@ -178,9 +184,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raw = Path(folder) / f"raw.{kind}"
                 out.mkdir(exist_ok=True)
                 raw_pairs.write(raw, records, arguments.short)
-                found = in_turns(raw, out, arguments.runs, more, _say)
+                found = in_turns(raw, out, arguments.runs, more, arguments.short, _say)
                 lines += table(raw, records, found)
-                if records == max(arguments.records) and kind == "csv":
+                if records == max(arguments.records) and kind == "csv" and not arguments.short:
                     notes.append(broken_line(raw, out, arguments.runs, more))
                 raw.unlink()
     print("\n".join([*HEAD, *lines, *notes]))
