@@ -9,6 +9,7 @@ the command's, as medians of the ratios within each turn.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -47,9 +48,10 @@ def measure(words: Sequence[str]) -> Measured:
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=said)
         peak = 0
-        while process.poll() is None:
+        while process.returncode is None:
             peak = max(peak, sum(map(_memory, _tree(process.pid))))
-            time.sleep(_LOOK)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK)
         seconds = time.perf_counter() - started
         if process.returncode:
             said.seek(0)
