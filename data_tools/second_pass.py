@@ -109,7 +109,7 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
         chosen = verdicts == verdict
         if chosen.any():
             mine = {name: values[chosen] for name, values in part.numbers.items()}
-            sink.keep(split, _table(part, chosen, mine, block, data, job.layout))
+            sink.keep(split, _table(_Chosen(part, chosen, mine, block, data), job.layout))
     for row in rows if job.again else ():
         if listed := job.again.get(block.first + int(row)):
             done.figures.notes.append(
@@ -122,20 +122,25 @@ def _kept(block: Block, verdicts: np.ndarray, job: Job, sink: writer.ShardSink, 
         done.figures.converted += len(np.unique(numbers["order"] // SLOTS))
 
 
-def _table(
-    part: Part,
-    chosen: np.ndarray,
-    numbers: dict[str, np.ndarray],
-    block: Block,
-    data: Callable[[], bytes],
-    now: Layout,
-) -> pa.Table:
+@dataclass(frozen=True)
+class _Chosen:
+    """Some pairs of a part: which, their numbers, their block and its bytes."""
+
+    part: Part
+    rows: np.ndarray  # of booleans, over all pairs of the part
+    numbers: dict[str, np.ndarray]
+    block: Block
+    data: Callable[[], bytes]
+
+
+def _table(some: _Chosen, now: Layout) -> pa.Table:
     """Some pairs of a part, their texts from where it keeps them or read again."""
+    part, chosen, numbers = some.part, some.rows, some.numbers
     plain = numbers["again"] > 0
     pieces = []
     if plain.any():
         mine = {name: values[plain] for name, values in numbers.items()}
-        pieces.append(_plain(part, chosen, mine, block, data, now))
+        pieces.append(_plain(some, mine, now))
     if not plain.all():
         stored = part.numbers["again"] == 0
         batch = part.batch if chosen[stored].all() else part.batch.filter(pa.array(chosen[stored]))
@@ -144,28 +149,22 @@ def _table(
     if len(pieces) > 1:
         order = pa.array(np.argsort(np.argsort(~plain, kind="stable")))
         columns = [pa.concat_arrays(both).take(order) for both in zip(*pieces, strict=True)]
-    columns.insert(len(SIDES), _sources(numbers, block))
+    columns.insert(len(SIDES), _sources(numbers, some.block))
     return now.stored(columns)
 
 
-def _plain(
-    part: Part,
-    chosen: np.ndarray,
-    numbers: dict[str, np.ndarray],
-    block: Block,
-    data: Callable[[], bytes],
-    now: Layout,
-) -> list[pa.Array]:
+def _plain(some: _Chosen, numbers: dict[str, np.ndarray], now: Layout) -> list[pa.Array]:
     """The columns of pairs whose texts are plain."""
+    part, stretch = some.part, some.block.stretch
     none = pa.nulls(len(numbers["again"]), pa.string())
     if part.again is None:
-        mine = chosen[part.numbers["again"] > 0]
+        mine = some.rows[part.numbers["again"] > 0]
         prompt, one, other, *kept = part.plain.filter(pa.array(mine)).columns
     else:
         again = part.again
-        starts = numbers["start"].astype(np.int64) - block.stretch.start
+        starts = numbers["start"].astype(np.int64) - stretch.start
         stops = starts + numbers["length"]
-        cells = delimited.texts(again, data(), starts, stops)
+        cells = delimited.texts(again, some.data(), starts, stops)
         prompt, (one, other) = cells[again.prompt], (cells[at] for at in again.answers)
         kept = [none if number is None else cells[number] for number in again.keep]
     won, text = pa.array(numbers["again"] == 1), Layout(False, {}, False, False)

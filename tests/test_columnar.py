@@ -28,6 +28,8 @@ PIECES = (
     *("\u2003", "\u3000", "\u200b", "\ufeff", "\ufffd", "cafe\u0301", "café", "\u1112\u1161\u11ab"),
     *("한", "कि", "漢字", "😀", "Ⅳ", "Ⓐ", "ß", "İ", "–", "<br>", "&amp;", "<|im_start|>", "[INST]"),
     *("\nCopy code\n", "Regenerate response", "[[A]]", '"', '""', ",", ";", "x" * 300, " ", "."),
+    *("\u0958", "\u212b", "\u0345", "\u200d", "ﬁ", "ẞ", "ς", "\U0001d15e", "\U000110ba", "e", "\r"),
+    *("A", "<s>", "▌", "\u0644\u0653", "\u0b47", "\u0b3e", "\u2028", "\x7f", "\x1f", "0", "²", "_"),
 )
 WHOLE = (
     *(
@@ -39,6 +41,12 @@ WHOLE = (
         "[broken",
         '{"a": 1}',
         '[{"role": "user", "content": "u"}]',
+        '[{"from": "human", "value": "u"}, {"from": "gpt", "value": "v"}]',
+        " [x] ",
+        '"quoted"',
+        "\u200b",
+        "\u0301",
+        "Same",
     ),
     *("prompt", " prompt ", "chosen", "response_a", "a", "P", "same", "same "),
 )
@@ -52,46 +60,69 @@ def text(dice):
 
 
 def table(names, delimiter=","):
-    """A generator of dirty tables under these names; those in small letters may hold a label."""
+    """A generator of dirty tables under these names, some of which hold labels."""
 
     def made(dice):
         out = io.StringIO()
-        rows = csv.writer(out, delimiter=delimiter, lineterminator=dice.choice(("\n", "\r\n")))
-        rows.writerow(names)
+        end = dice.choice(("\n", "\n", "\r\n"))
+        quoting = dice.choice((csv.QUOTE_MINIMAL, csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+        rows = csv.writer(out, delimiter=delimiter, lineterminator=end, quoting=quoting)
+        rows.writerow([f" {name} " if dice.random() < 0.01 else name for name in names])
         earlier = []
         for _ in range(dice.randint(1, 30)):
             row = [dice.choice(LABELS) if name in LABELLED else text(dice) for name in names]
             for at, name in enumerate(names):
-                if name in ("system", "input", "tools") and dice.random() < 0.8:
+                if name in EMPTY and dice.random() < 0.8:
                     row[at] = ""
             if earlier and dice.random() < 0.2:
                 row = list(dice.choice(earlier))
+                dice.random() < 0.3 and row.__setitem__(-1, dice.choice(LABELS))
             earlier.append(row)
             if dice.random() < 0.05:
-                row = row[:-1]
+                row = dice.choice((row[:-1], [*row, "more"], row[:1], [""] * len(row)))
             rows.writerow(names if dice.random() < 0.02 else row)
             if dice.random() < 0.06:
-                soup = (
-                    "\n",
-                    "  \n",
-                    '"open\n',
-                    'a"b,c"d\n',
-                    '"a"b,c,d\n',
-                    "\u3000\n",
-                    "\t\t\n",
-                    "x\n",
-                )
-                out.write(dice.choice(soup))
+                out.write(dice.choice(SOUP) + dice.choice(("", end)))
         data = out.getvalue().encode()
         if dice.random() < 0.1:
             at = dice.randrange(len(data))
             data = data[:at] + dice.choice((b"\xff", b"\0", b"\r", b'"')) + data[at:]
+        if dice.random() < 0.05:
+            data = b"\xef\xbb\xbf" + data
         return data if dice.random() < 0.8 else data.rstrip(b"\r\n")
 
     return made
 
 
-LABELLED = ("preference", "labels")
+SOUP = (
+    *("\n", "  \n", '"open\n', 'a"b,c"d\n', '"a"b,c,d\n', "\u3000\n", "\t\t\n", "x\n", "\r\n"),
+    *(
+        '"a" ,b,c\n',
+        ' "a",b,c\n',
+        '"","",""\n',
+        ",,\n",
+        '"a""",b,c\n',
+        'a,b,"c\n"\n',
+        "\ufeffa,b,c",
+    ),
+    *('""a,b,c\n', 'a,"b\nc,d\n"e,f"\n', "a\tb\tc\n", '"a\tb"\t"\n"\tc\n', "a;b;c;a\n", '"'),
+)
+EMPTY = ("system", "input", "tools", "annotator_id", "images", "response_c", "history")
+LABELLED = ("preference", "labels", "better_response_id")
+
+
+EXTRAS = (
+    *({"name": "n"}, {"tool_calls": [1]}, {"content": None}, {"content": ["x"]}, {"role": "tool"}),
+    *({"role": None}, {"role": 1}, {"role": "human"}, {"tool_calls": None}, {"content": 1}),
+    {"content": [{"type": "text", "text": "part"}]},
+)
+
+
+BESIDE = (
+    *({"id": 7}, {"tools": "[]"}, {"system": "s"}, {"note": "n"}, {"tools": None}, {"images": []}),
+    *({"tools": [{"type": "function"}]}, {"chat_template_kwargs": {"a": 1}}, {"Prompt": "again"}),
+    *({"images": ["i.png"]}, {"chosen ": "again"}, {"score": 1.5}, {"system": ""}, {"history": []}),
+)
 
 
 def lines(kind):
@@ -105,7 +136,9 @@ def lines(kind):
         if dice.random() < 0.1:
             messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}] * 2
         if dice.random() < 0.05:
-            messages[0] |= dice.choice(({"name": "n"}, {"tool_calls": [1]}, {"content": None}))
+            messages.insert(0, {"role": "system", "content": text(dice)})
+        if dice.random() < 0.05:
+            messages[0] |= dice.choice(EXTRAS)
         return messages
 
     def made(dice):
@@ -116,13 +149,26 @@ def lines(kind):
             if dice.random() < 0.15:
                 record[dice.choice([*record])] = dice.choice((None, 1, True, [], {}, ["x"], 1.5))
             if dice.random() < 0.1:
-                record |= dice.choice(({"id": 7}, {"tools": "[]"}, {"system": "s"}, {"note": "n"}))
+                record |= dice.choice(BESIDE)
             if dice.random() < 0.1:
                 record = dict(reversed(record.items()))
             line = json.dumps(record, ensure_ascii=dice.random() < 0.3)
             if dice.random() < 0.06:
                 line = dice.choice(
-                    ("", "  ", "{", "[1]", '{"a": NaN}', '{"a": 1, "a": 2}', line[:-1])
+                    (
+                        *(
+                            "",
+                            "  ",
+                            "{",
+                            "[1]",
+                            '{"a": NaN}',
+                            '{"a": 1, "a": 2}',
+                            line[:-1],
+                            "null",
+                        ),
+                        *("\ufeff" + line, line + " ", "\t" + line, line + line, "[" * 300, "\x85"),
+                        line[:-1] + ', "prompt": "P"}',
+                    )
                 )
             if dice.random() < 0.03:
                 line = line.replace("word", dice.choice(("\\ud800", "\\u0000", "\\n")))
@@ -130,6 +176,44 @@ def lines(kind):
         return ("\n".join(found) + dice.choice(("\n", ""))).encode()
 
     return made
+
+
+def labelled(names):
+    """A generator of JSON Lines whose labels are of any type."""
+
+    def made(dice):
+        found = []
+        usual = [dice.choice(WORTHS) for _ in range(2)]
+        for _ in range(dice.randint(1, 30)):
+            record = {
+                name: text(dice) for name in names if name not in EMPTY or dice.random() < 0.3
+            }
+            for name in record:
+                if name in LABELLED:
+                    record[name] = dice.choice(usual if dice.random() < 0.8 else WORTHS)
+                elif dice.random() < 0.03:
+                    record[name] = dice.choice((None, 0, True, [], {}, ["x"], 1e300, -0.0))
+                elif name in EMPTY:
+                    record[name] = dice.choice((None, None, "", [], [["q", "r"]], "s"))
+            if dice.random() < 0.03:
+                record |= {dice.choice([*record]).capitalize(): "again"}
+            if dice.random() < 0.03:
+                record.pop(dice.choice([*record]))
+            line = json.dumps(record, ensure_ascii=dice.random() < 0.3)
+            if dice.random() < 0.04:
+                line = line.replace("word", dice.choice(("\\ud800", "\\u0000", "\\ud83d\\ude00")))
+            if dice.random() < 0.04:
+                line = line[:-1] + ', "prompt": "P"}'
+            found += [line] * (1 + (dice.random() < 0.1))
+        return dice.choice(("\n", "\n", "\r\n")).join(found).encode()
+
+    return made
+
+
+WORTHS = (
+    *("a", "b", "A", "response_a", "response_b", "tie", "c", "", None, 0, 1, 2, 1.0, 0.0, True),
+    *(False, "1", "0", 1.5, -1, [1], {"a": 1}, "response_c", "the long one", 10**30, 0.1, "first"),
+)
 
 
 def zipped(make):
@@ -173,6 +257,34 @@ KINDS = {
     "mapped.csv": (
         table(["q", "x", "y", "preference"]),
         ["--map", "prompt=q", "a=x", "b=y", "label=preference", "--label", "first=1,second=0"],
+    ),
+    "annotated.csv": (
+        table([*LABEL, "annotator_id", "response_c"]),
+        ["--format", "labelled-pairs", "--annotators", "each", "--keep", "Annotator ID"],
+    ),
+    "unmapped.csv": (
+        table(["q", "x", "y", "prompt", "images"]),
+        ["--map", "prompt=q", "chosen=x", "rejected=y", "--keep", "prompt", "--keep", "none"],
+    ),
+    "alpaca.tsv": (
+        table(["input", "instruction", "system", "chosen", "rejected", "history"], "\t"),
+        ["--format", "llamafactory-alpaca", "--keep", "input", "--to", "jsonl"],
+    ),
+    "saferlhf.csv": (
+        table(["response_0", "response_1", "prompt", "better_response_id"]),
+        ["--format", "pku-saferlhf", "--label", "first=1,second=0,tie=a", "--seed", "3"],
+    ),
+    "labelled.jsonl": (
+        labelled([*LABEL, "annotator_id", "system", "response_c", "history"]),
+        ["--format", "labelled-pairs", "--keep", "preference", "--test-size", "0.3"],
+    ),
+    "alpaca.jsonl": (
+        labelled(["instruction", "input", "chosen", "rejected", "history", "system", "images"]),
+        ["--format", "llamafactory-alpaca", "--keep", "history"],
+    ),
+    "shp.jsonl": (
+        labelled(["history", "human_ref_A", "human_ref_B", "labels", "tools"]),
+        ["--format", "shp", "--max-chars", "40"],
     ),
     "excluded.csv": (table(PAIR), ["--format", "preference", "--exclude-rows", "rows"]),
     "pairs.tsv": (table(PAIR, "\t"), ["--format", "preference", "--test-size", "0.3"]),
