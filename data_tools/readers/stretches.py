@@ -19,7 +19,7 @@ from data_tools.readers.opening import open_binary
 from data_tools.readers.text import open_text, utf8_start
 from data_tools.record import ConvertError, Raw, Reject
 
-SIZE = 6_000_000  # bytes of a stretch
+SIZE = 4_000_000  # bytes of a stretch
 _WINDOW = 1 << 16  # bytes that are looked at for a cut, doubled until one is found
 _ALIKE = 3  # rows after a cut that must look like rows
 _FARTHEST = 64_000_000  # bytes after which any newline will do, since what is read tells the truth
