@@ -15,7 +15,7 @@ from data_tools.columnar import probe
 from data_tools.columnar.texts import Texts
 from data_tools.formats.shape import tidy_key, tidy_keys
 from data_tools.layout import LayoutFinder
-from data_tools.record import Fault, Pair, Place, Raw, Reject
+from data_tools.record import Fault, Pair, Part, Place, Raw, Reject
 from data_tools.settle import FORWARD, IN_TEST, Split
 from data_tools.side import fold
 
@@ -94,6 +94,8 @@ def content(
     slow = [(index, next(block.check([item], task))) for index, item in others]
     slow += zip(table.order[rest].tolist(), _judged(table, plain, rest, task), strict=True)
     slow.sort(key=itemgetter(0))
+    if any(isinstance(result, Part) for _, checked in slow for result in checked.results):
+        return None  # what waits for other records is not for a part
     gathered = parts.gather(slow, split, task.keep, again)
     content = parts.merge(_kept(table, plain, task, split, again), gathered)
     return content, [checked for _, checked in slow]
@@ -232,7 +234,8 @@ def _kept(
         wanted: np.broadcast_to(numbers[wanted], len(rows)).astype(kind)
         for wanted, kind in parts.NUMBERS.items()
     }
-    finder = LayoutFinder(messages=any(table.shells[name] for name in plain.texts))
+    messages = len(rows) > 0 and any(table.shells[name] for name in plain.texts)
+    finder = LayoutFinder(messages)
     raws = None if read_again else [item.value for item in table.raws(rows)]
     layout, rest = finder.layout(task.keep), parts.Rest(raws=raws)
     again, stored = None, {}
