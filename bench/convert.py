@@ -115,14 +115,14 @@ def table(raw: Path, records: int, found: dict[str, list[Measured]]) -> list[str
         speed = f"{records / seconds:,.0f} | {size / seconds / 1e6:,.0f}"
         lines.append(
             f"| {raw.suffix[1:]}, {records:,} | {name} | {seconds:.1f} | {speed} | "
-            f"{peak / 1e6:,.0f} | {ratio:.1f} |"
+            f"{peak / 1e6:,.0f} | {peak / records:,.0f} | {ratio:.1f} |"
         )
     return lines
 
 
 HEAD = [
-    "| input | way | seconds | records/s | MB/s | peak MB | seconds over ours |",
-    "|---|---|---|---|---|---|---|",
+    "| input | way | seconds | records/s | MB/s | peak MB | bytes a record | seconds over ours |",
+    "|---|---|---|---|---|---|---|---|",
 ]
 
 
