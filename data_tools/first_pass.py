@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from data_tools import block, parts, readers
 from data_tools.agreement import Ballot
-from data_tools.columnar import delimited, json_lines, lane, records
+from data_tools.columnar import delimited, json_lines, lane, probe, records
 from data_tools.layout import LayoutFinder
 from data_tools.record import Fault, Part, Place, Raw, Reject
 from data_tools.settle import Split
@@ -72,8 +72,8 @@ def run(source: Source, task: block.Task, split: Split, folder: str, waits: bool
     told.records = len(checked)
     if isinstance(source, readers.Stretch):
         told.lines, told.stop = items.lines, items.stop
-    _note(told, checked)
     if waits or any(isinstance(part, Part) for found in checked for part in found.results):
+        _note(told, checked)
         told.waiting = checked
         return told
     return finish(told, checked, task, split, isinstance(source, readers.Stretch))
@@ -82,6 +82,8 @@ def run(source: Source, task: block.Task, split: Split, folder: str, waits: bool
 def _columnar(told: Told, task: block.Task, split: Split) -> Told | None:
     """The same through the fast lane; None where the block has no plain records for it."""
     source = told.source
+    if not probe.may_be_plain(task):
+        return None
     if not isinstance(source, readers.Stretch):
         items = list(source.read())
         made = records.table(items, task)

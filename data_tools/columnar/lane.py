@@ -82,22 +82,25 @@ def content(
     split: Split,
     again: bool,
 ) -> tuple[parts.Content, list[block.Checked]] | None:
-    """The block's content, and what the row-wise lane checked of it; None where no row is plain.
+    """The block's content, and what the row-wise lane checked of it.
 
     `others` are the block's records beside the table, by their index; `again` says that all can
-    be read again.
+    be read again. None where a record waits for others, of other blocks perhaps.
     """
     plain = _plain(table, file, task)
     if plain is None:
-        return None
-    rest = np.flatnonzero(~plain.rows)
+        every = table.raws(np.arange(len(table.order)))
+        others = [*others, *zip(table.order.tolist(), every, strict=True)]
     slow = [(index, next(block.check([item], task))) for index, item in others]
-    slow += zip(table.order[rest].tolist(), _judged(table, plain, rest, task), strict=True)
+    if plain is not None:
+        rest = np.flatnonzero(~plain.rows)
+        slow += zip(table.order[rest].tolist(), _judged(table, plain, rest, task), strict=True)
     slow.sort(key=itemgetter(0))
     if any(isinstance(result, Part) for _, checked in slow for result in checked.results):
-        return None  # what waits for other records is not for a part
-    gathered = parts.gather(slow, split, task.keep, again)
-    content = parts.merge(_kept(table, plain, task, split, again), gathered)
+        return None
+    content = parts.gather(slow, split, task.keep, again)
+    if plain is not None:
+        content = parts.merge(_kept(table, plain, task, split, again), content)
     return content, [checked for _, checked in slow]
 
 

@@ -35,11 +35,16 @@ class Kinds:
     others: tuple[str, ...]
 
 
+def may_be_plain(task: block.Task) -> bool:
+    """Whether any record of the task's shape is one pair of its own texts as they are."""
+    return task.shape.plain is not None and not task.meaning.answers_repeat_prompt
+
+
 def kinds(names: Sequence[str], task: block.Task) -> Kinds | None:
     """What each field is to the task's shape; None where no record of it is ever plain."""
-    plain = task.shape.plain
-    if plain is None or task.meaning.answers_repeat_prompt:
+    if not may_be_plain(task):
         return None
+    plain = task.shape.plain
     read = {name: tidy_key(name).casefold() for name in names}
     others = [n for n in names if read[n] in plain.others or read[n] in block.MEDIA]
     labels = [n for n in names if read[n] in plain.labels and n not in others]
