@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_tools import block, first_pass, odd, rules
-from data_tools.columnar import lane, letters, probe
+from data_tools.columnar import delimited, lane, letters, probe
 from data_tools.columnar.texts import Texts
 from data_tools.convert import main
 from data_tools.formats import FORMATS
 from data_tools.formats.shape import Meaning
-from data_tools.readers import stretches
+from data_tools.readers import Stretch, stretches
+from data_tools.readers.delimited import Head
 from data_tools.side import fold
 
 PIECES = (
@@ -513,3 +514,13 @@ def test_the_probe_finds_the_sides_of_every_flat_shape(name):
 def test_positions_of_no_bytes_are_none():
     assert Texts(pa.array([], pa.string())).folded == []
     assert np.array_equal(Texts(pa.array(["", ""])).hinted, [])
+
+
+def test_a_ragged_row_with_a_huge_cell_is_read_where_no_other_row_was():
+    """csv's own limit of a field is a process's, and a fresh worker has the small one."""
+    source = f"Q,{'x' * 200_000}\n"
+    stretch = Stretch("raw.csv", 0, len(source), Head(("prompt", "chosen", "rejected"), ","))
+    csv.field_size_limit(131_072)
+    found = delimited.read(stretch, source.encode())
+    ((index, reject),) = found.others
+    assert (index, reject.place.line, reject.fault.reason) == (0, 1, "ragged_row")

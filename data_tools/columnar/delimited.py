@@ -5,7 +5,6 @@ read by it, since a lenient parser alters text in silence.
 """
 
 import codecs
-import csv
 import io
 from functools import partial
 
@@ -103,10 +102,9 @@ def _encoded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
 
 def _row(source: str, stretch: Stretch, line: int, index: int) -> Raw | Reject:
     """One row whose quotes are sound, read by the definition."""
-    reader = csv.reader(io.StringIO(source, newline=""), delimiter=stretch.head.delimiter)
-    return delimited.row(
-        next(reader), source, stretch.head.names, Place(stretch.file, line, index + 1)
-    )
+    lines = delimited.Lines(io.StringIO(source, newline=""))
+    (item,) = delimited.Rows(lines, stretch.head, stretch.file)
+    return _at(item, Place(stretch.file, line, index + 1))
 
 
 def _parsed(
