@@ -11,14 +11,14 @@ QUICKSTART := checkpoints/quickstart
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-# The models here are tiny: on a busy machine several threads wait for each other and crawl.
+# The models here are tiny: on a busy machine several threads wait for each other.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart test test-slow lint clean distclean
 .DELETE_ON_ERROR:
 
-# The environment is made anew when the requirements differ from those it was made from, and not
-# only because a fresh checkout dated the files anew.
+# The environment is made again when the requirements differ from those it was made from, not only
+# because a fresh checkout has newer files.
 $(READY): requirements.txt requirements-judge.txt requirements-dask.txt requirements-dev.txt
 	@if cat $^ | cmp -s - $@ && $(PY) -c "" 2>/dev/null; then touch $@; else \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")' && \
@@ -38,7 +38,7 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 
 test: lint
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(READY)
 	$(PY) -m pytest -q -m slow

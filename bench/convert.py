@@ -1,155 +1,201 @@
-"""How fast data_tools.convert is, and in how much memory: python -m bench.convert
+"""Speed and memory of data_tools.convert, next to what people write instead.
 
-Files of invented pairs with 3 % of each fault are converted by this command, by `datasets`
-(load_dataset, filter, map, save_to_disk), by pandas in chunks with the same rules, and read and
-thrown away; whole processes, in turns, so that other work on the machine falls on all of them.
-Printed are medians of seconds, records and megabytes a second, peak memory over all processes of
-each (as proportional shares, so that what they share counts once), and the others' seconds over
-the command's, as medians of the ratios within each turn.
+    python -m bench.convert                      every kind of file, 100,000 and 1,000,000 records
+    python -m bench.convert --kinds ascii --records 300000 --scaling     two workers against one
+    python -m bench.convert --startup            --help, and 100 records
+
+The files are those of bench.raw_pairs: labelled CSV in ASCII, the same with accents and Chinese
+(wide), TRL's messages as JSON Lines, ranked answers, and CSV with three annotators. The other
+programs are those of bench.rivals; on ranked and annotated files, convert runs alone.
+
+All programs run in turn, three rounds by default, so that other load on the machine affects all of
+them. Seconds are the median over rounds, memory is the largest sum over all processes of a program
+(proportional set size, which counts shared pages once), and a ratio is the median of the ratios
+within each round.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import raw_pairs
 
-OURS, OTHERS = (
-    "data_tools.convert",
-    {"csv": ("datasets", "pandas", "read"), "jsonl": ("datasets", "read")},
-)
-_BEGINS = re.compile(rb'"?\d+: |\{"prompt"|\Z')  # a record, or nothing
-_LOOK = 0.25  # seconds between two looks at the memory
+CONVERT = "data_tools.convert"
+RIVALS = {
+    "ascii": ("datasets", "pandas", "read"),
+    "wide": ("datasets", "pandas", "read"),
+    "jsonl": ("datasets", "read"),
+}
+BROKEN = "ascii"  # the kind that is also converted with a broken line
+_INTERVAL = 0.25  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One process and all that it started."""
+class Run:
+    """Wall-clock seconds of a program, and the peak memory of all its processes in bytes."""
 
     seconds: float
     peak: int
-    """Bytes."""
 
 
-def measure(words: Sequence[str]) -> Measured:
-    """Run a Python program; ends the bench with what it said if it fails."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=said)
-        peak = 0
-        while process.returncode is None:
-            peak = max(peak, sum(map(_memory, _tree(process.pid))))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_LOOK)
+Command = list[str]  # the arguments of Python
+
+
+def convert(raw: Path, out: Path, workers: int | None = None) -> Command:
+    """The command that converts a raw file."""
+    chosen = ["--workers", str(workers)] if workers else []
+    return ["-m", CONVERT, str(raw), "-o", str(out), *chosen]
+
+
+def measure(command: Command) -> Run:
+    """Run a program to its end. Raises SystemExit with its error output where it fails."""
+    peak, ended = 0, threading.Event()
+    with tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=errors
+        )
+
+        def watch() -> None:
+            nonlocal peak
+            while not ended.wait(_INTERVAL):
+                peak = max(peak, sum(map(_memory, _processes(process.pid))))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        status = process.wait()
         seconds = time.perf_counter() - started
-        if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"{' '.join(words)} ended with {process.returncode}:\n{said.read()}")
-    return Measured(seconds, peak)
+        ended.set()
+        watcher.join()
+        if status:
+            errors.seek(0)
+            raise SystemExit(f"{' '.join(command)}: exit status {status}\n{errors.read()}")
+    return Run(seconds, peak)
 
 
-def _tree(pid: int) -> Iterator[int]:
+def _processes(pid: int) -> Iterator[int]:
+    """A process and all below it."""
     yield pid
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            children = Path(f"/proc/{pid}/task/{task}/children").read_text()
-            for child in children.split():
-                yield from _tree(int(child))
-    except OSError:  # it has ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                yield from _processes(int(child))
+    except OSError:  # the process has ended
         return
 
 
 def _memory(pid: int) -> int:
+    """The proportional set size of a process in bytes."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
+    except OSError:  # the process has ended
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
-def commands(raw: Path, out: Path, more: Sequence[str], alone: bool) -> dict[str, list[str]]:
-    """What is run, by its name."""
-    ours = ["-m", OURS, str(raw), "-o", str(out / "converted"), "--json", *more]
-    others = (
-        {}
-        if alone
-        else {w: ["-m", "bench.rivals", w, str(raw), str(out / w)] for w in OTHERS[raw.suffix[1:]]}
-    )
-    return {OURS: ours} | others
-
-
-def in_turns(
-    raw: Path, out: Path, runs: int, more: Sequence[str], alone: bool, say: Callable[[str], None]
-) -> dict[str, list[Measured]]:
-    """Every way some times, one after the other."""
-    found: dict[str, list[Measured]] = {}
-    for turn in range(runs):
-        for name, words in commands(raw, out, more, alone).items():
-            measured = measure(words)
-            found.setdefault(name, []).append(measured)
-            say(f"turn {turn + 1} {raw.name} {name}: {measured.seconds:.2f} s")
+def interleave(commands: Mapping[str, Command], rounds: int, out: Path) -> dict[str, list[Run]]:
+    """The runs of each command; what they write to `out` is removed before the next."""
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for number in range(1, rounds + 1):
+        for name, command in commands.items():
             shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-    return found
+            run = measure(command)
+            runs[name].append(run)
+            line = f"round {number}, {' '.join(command)}: {run.seconds:.2f} s"
+            print(line, file=sys.stderr, flush=True)
+    return runs
 
 
-def table(raw: Path, records: int, found: dict[str, list[Measured]]) -> list[str]:
-    size = raw.stat().st_size
-    ours = [one.seconds for one in found[OURS]]
-    lines = []
-    for name, runs in found.items():
-        seconds = statistics.median(one.seconds for one in runs)
-        peak = max(one.peak for one in runs)
-        ratio = statistics.median(a.seconds / b for a, b in zip(runs, ours, strict=True))
-        speed = f"{records / seconds:,.0f} | {size / seconds / 1e6:,.0f}"
-        lines.append(
-            f"| {raw.suffix[1:]}, {records:,} | {name} | {seconds:.1f} | {speed} | "
-            f"{peak / 1e6:,.0f} | {peak / records:,.0f} | {ratio:.1f} |"
-        )
+def seconds(runs: Sequence[Run]) -> float:
+    return statistics.median(run.seconds for run in runs)
+
+
+def ratio(runs: Sequence[Run], base: Sequence[Run]) -> float:
+    """How many times as long as `base` it takes."""
+    return statistics.median(a.seconds / b.seconds for a, b in zip(runs, base, strict=True))
+
+
+def throughput(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """A table of all programs on all kinds of files, and what a broken line costs."""
+    columns = ("input", "records", "program", "seconds", "records/s", "MB/s", "peak MB")
+    lines = _head(*columns, "bytes/record", "seconds over ours")
+    notes, out = [], folder / "out"
+    for records in arguments.records:
+        for kind in arguments.kinds:
+            raw = raw_pairs.write(folder, kind, records, arguments.short)
+            size = raw.stat().st_size
+            commands = {CONVERT: convert(raw, out, arguments.workers)}
+            for rival in () if arguments.short else RIVALS.get(kind, ()):
+                commands[rival] = ["-m", "bench.rivals", rival, str(raw), str(out)]
+            found = interleave(commands, arguments.runs or 3, out)
+            for name, runs in found.items():
+                took, peak = seconds(runs), max(run.peak for run in runs)
+                lines.append(
+                    f"| {kind} | {records:,} | {name} | {took:.1f} | {records / took:,.0f} | "
+                    f"{size / took / 1e6:,.0f} | {peak / 1e6:,.0f} | {peak / records:,.0f} | "
+                    f"{ratio(runs, found[CONVERT]):.1f} |"
+                )
+            if kind == BROKEN and records == max(arguments.records) and not arguments.short:
+                notes = ["", broken_line(raw, records, arguments, folder)]
+            raw.unlink()
+    return [*lines, *notes]
+
+
+def broken_line(raw: Path, records: int, arguments: argparse.Namespace, folder: Path) -> str:
+    """What one line with an open quote in the middle of a table costs."""
+    broken, out = raw_pairs.write(folder, BROKEN, records, broken=True), folder / "out"
+    commands = {
+        "whole": convert(raw, out, arguments.workers),
+        "broken": convert(broken, out, arguments.workers),
+    }
+    found = interleave(commands, arguments.runs or 3, out)
+    broken.unlink()
+    read = json.loads((out / "report.json").read_text("utf-8"))["records"]["read"]
+    cost = ratio(found["broken"], found["whole"]) - 1
+    return f"One broken line in {records:,} costs {cost:+.1%} ({read:,} records read)."
+
+
+def scaling(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """How many times as fast two workers are as one."""
+    lines = _head("input", "records", "one worker, s", "two workers, s", "ratio")
+    out = folder / "out"
+    for records in arguments.records:
+        for kind in arguments.kinds:
+            raw = raw_pairs.write(folder, kind, records, arguments.short)
+            commands = {f"{n} workers": convert(raw, out, n) for n in (1, 2)}
+            one, two = interleave(commands, arguments.runs or 3, out).values()
+            shown = f"{seconds(one):.1f} | {seconds(two):.1f} | {ratio(one, two):.2f}"
+            lines.append(f"| {kind} | {records:,} | {shown} |")
+            raw.unlink()
     return lines
 
 
-HEAD = [
-    "| input | way | seconds | records/s | MB/s | peak MB | bytes a record | seconds over ours |",
-    "|---|---|---|---|---|---|---|---|",
-]
+def startup(arguments: argparse.Namespace, folder: Path) -> list[str]:
+    """Seconds of --help, and of 100 records of each kind."""
+    out = folder / "out"
+    commands = {"--help": ["-m", CONVERT, "--help"]}
+    for kind in arguments.kinds:
+        raw = raw_pairs.write(folder, kind, 100, arguments.short)
+        commands[f"100 records, {kind}"] = convert(raw, out, arguments.workers)
+    found = interleave(commands, arguments.runs or 10, out)
+    return [
+        *_head(CONVERT, "seconds"),
+        *(f"| {name} | {seconds(runs):.2f} |" for name, runs in found.items()),
+    ]
 
 
-def broken_line(raw: Path, out: Path, runs: int, more: Sequence[str]) -> str:
-    """What one line with an open quote costs, in turns with the same file without it."""
-    spoiled = raw.with_name(f"broken{raw.suffix}")
-    with raw.open("rb") as file, spoiled.open("wb") as copy:
-        copy.write(file.read(raw.stat().st_size // 2))
-        line = file.readline()
-        while not _BEGINS.match(line):
-            copy.write(line)
-            line = file.readline()
-        copy.write(b'"broken\n' if raw.suffix == ".csv" else b'{"broken\n')
-        copy.write(line)
-        shutil.copyfileobj(file, copy, 1 << 20)
-    ratios = []
-    for _ in range(runs):
-        both = [
-            measure(commands(path, out, more, alone=True)[OURS]).seconds for path in (raw, spoiled)
-        ]
-        ratios.append(both[1] / both[0])
-    report = json.loads((out / "converted/report.json").read_text("utf-8"))
-    spoiled.unlink()
-    return (
-        f"{raw.suffix[1:]}: one broken line costs {statistics.median(ratios) - 1:+.1%} "
-        f"({report['records']['read']:,} records read)"
-    )
+def _head(*columns: str) -> list[str]:
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -158,45 +204,25 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add(
-        "--records",
-        type=int,
-        nargs="+",
-        default=[100_000, 1_000_000],
-        metavar="N",
-        help="records of a file (default 100000 1000000)",
-    )
-    add("--kinds", nargs="+", choices=OTHERS, default=[*OTHERS], help="of file (default both)")
-    add("--runs", type=int, default=3, metavar="N", help="turns (default 3)")
-    add("--workers", metavar="N", help="of the command (default: its own)")
-    add("--short", action="store_true", help="texts of a few words, the command alone")
-    add("--folder", type=Path, metavar="DIR", help="where files go (default: a temporary folder)")
+    add, kinds, sizes = parser.add_argument, [*raw_pairs.KINDS], [100_000, 1_000_000]
+    help = "records of a file (default 100000 1000000)"
+    add("--records", type=int, nargs="+", default=sizes, metavar="N", help=help)
+    add("--kinds", nargs="+", choices=kinds, default=kinds, help="of files (default all)")
+    add("--runs", type=int, metavar="N", help="rounds (default 3, and 10 for --startup)")
+    add("--workers", type=int, metavar="N", help="of convert (default its own)")
+    add("--short", action="store_true", help="texts of a few words, and convert alone")
+    add("--scaling", action="store_true", help="compare two workers with one")
+    add("--startup", action="store_true", help="measure --help and 100 records")
+    add("--folder", type=Path, metavar="DIR", help="for all files (default a temporary folder)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    more = ["--workers", arguments.workers] if arguments.workers else []
-    lines, notes = [], []
+    bench = scaling if arguments.scaling else startup if arguments.startup else throughput
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        out = Path(folder) / "out"
-        for records in arguments.records:
-            for kind in arguments.kinds:
-                raw = Path(folder) / f"raw.{kind}"
-                out.mkdir(exist_ok=True)
-                raw_pairs.write(raw, records, arguments.short)
-                found = in_turns(raw, out, arguments.runs, more, arguments.short, _say)
-                lines += table(raw, records, found)
-                if records == max(arguments.records) and kind == "csv" and not arguments.short:
-                    notes.append(broken_line(raw, out, arguments.runs, more))
-                raw.unlink()
-    print("\n".join([*HEAD, *lines, *notes]))
+        print("\n".join(bench(arguments, Path(folder))))
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

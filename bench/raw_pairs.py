@@ -1,90 +1,168 @@
-"""Raw preference files to measure on: invented prose with 3 % of each fault, the same every time.
+"""Raw preference files for bench.convert: invented prose with 3 % of each fault, always the same.
 
-Labelled pairs as CSV, or TRL's message records as JSON Lines; about 2.2 kB a record, unless short.
+A record has about 2.2 kB, or a few words with `short`. All texts are ASCII except those of `wide`,
+where a quarter of the words has an accented letter and a tenth is Chinese.
 """
 
 import csv
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-SHARE = 0.03
-"""Of the records that have each fault."""
+Pair = tuple[str, str, str]  # prompt, better answer, worse answer
 
-Pair = tuple[str, str, str]  # prompt, the better answer, the worse
-
-_WORDS, _TEXTS = 3000, 2000
-_FREQUENT = "etaoinshrdlucmfwypvbgkqjxz"
-
-
-def write(path: Path, records: int, short: bool = False) -> None:
-    """Write one file of either kind, by its ending; `short` texts have a few words."""
-    dice = random.Random(0)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        kind = _labelled if path.suffix == ".csv" else _messages
-        kind(file, _pairs(dice, records, short), dice)
+ANNOTATORS = ("ann", "bob", "cleo")
+_FAULT = 0.03  # share of the records with each fault
+_WORDS, _TEXTS = 3000, 2000  # distinct ones
+_LETTERS = "etaoinshrdlucmfwypvbgkqjxz"
+_ACCENTED = "áàâäãåçéèêëíìîïñóòôöõøúùûüýÿœæß"
+_CHINESE = [chr(code) for code in range(0x4E00, 0x9FA0)]
+_COLUMNS = ["prompt", "response_a", "response_b", "preference"]
+_PAIR_FAULTS = ("duplicate", "contradiction", "no prompt", "no answer", "equal", "markup")
+_LABEL_FAULTS = ("tie", "", "the long one", "ragged")  # labels, and a row without its last cell
 
 
-def _pairs(dice: random.Random, records: int, short: bool) -> Iterator[Pair]:
-    words = ["".join(dice.choices(_FREQUENT, k=dice.randint(1, 11))) for _ in range(_WORDS)]
-    length = (1, 6) if short else (60, 220)
-    texts = [_prose(dice, words, dice.randint(*length)) for _ in range(_TEXTS)]
-    earlier: list[Pair] = []
-    for number in range(records):
-        question = dice.choice(texts)[: dice.randint(5, 20) if short else dice.randint(50, 500)]
-        pair = f"{number}: {question}", f"{dice.choice(texts)} Yes.", f"{dice.choice(texts)} No."
-        if earlier and (fault := _fault(dice, ("repeated", "turned"))):
-            prompt, good, bad = dice.choice(earlier)
-            pair = (prompt, good, bad) if fault == "repeated" else (prompt, bad, good)
-        elif len(earlier) < 10_000:
-            earlier.append(pair)
-        yield pair
+def labelled(texts: Sequence[str], records: int) -> Iterator[list[str]]:
+    """CSV rows of a prompt, two answers and the label that names the better one."""
+    dice = random.Random(1)
+    yield _COLUMNS
+    for pair in _pairs(texts, records):
+        yield _cut(_judgement(dice, pair))
 
 
-def _prose(dice: random.Random, words: list[str], count: int) -> str:
-    ends = dice.choices([" ", ", ", ". ", "\n\n", ' "', " – "], (84, 8, 6, 1, 0.7, 0.3), k=count)
-    return "".join(dice.choice(words) + end for end in ends).strip()
+def annotated(texts: Sequence[str], records: int) -> Iterator[list[str]]:
+    """The same with a column that names who judged.
+
+    Three annotators judge each comparison, one after the other, so that the three rows of a
+    comparison are a third of the file apart.
+    """
+    dice = random.Random(1)
+    yield [*_COLUMNS, "annotator_id"]
+    for annotator in ANNOTATORS:
+        for prompt, better, worse in _pairs(texts, -(-records // 3)):
+            agrees = dice.random() < 0.85
+            pair = (prompt, better, worse) if agrees else (prompt, worse, better)
+            yield _cut([*_judgement(dice, pair), annotator])
 
 
-def _fault(dice: random.Random, names: tuple[str, ...]) -> str:
-    """One of the names, each for 3 % of the records; empty for the others."""
-    at = int(dice.random() / SHARE)
-    return names[at] if at < len(names) else ""
+def messages(texts: Sequence[str], records: int) -> Iterator[dict]:
+    """TRL's conversational records."""
+    dice = random.Random(1)
+    for prompt, better, worse in _pairs(texts, records):
+        fault = _fault(dice, ("no rejected", "wrong role"))
+        role = "user" if fault == "wrong role" else "assistant"
+        rejected = [{"role": "assistant", "content": worse}]
+        yield {
+            "prompt": [{"role": "user", "content": prompt}],
+            "chosen": [{"role": role, "content": better}],
+            "rejected": None if fault == "no rejected" else rejected,
+        }
 
 
-_SPOILED: dict[str, Callable[[Pair], tuple[str | None, str | None, str | None]]] = {
-    "empty prompt": lambda pair: ("", *pair[1:]),
-    "empty answer": lambda pair: (pair[0], " \n", pair[2]),
-    "equal answers": lambda pair: (pair[0], pair[1], f"{pair[1]} "),
-    "markup": lambda pair: (pair[0], f"<p>{pair[1]}</p>", pair[2]),
+def ranked(texts: Sequence[str], records: int) -> Iterator[dict]:
+    """Nectar's records: a prompt and four answers with their ranks, in random order."""
+    dice = random.Random(1)
+    for prompt, better, worse in _pairs(texts, records):
+        middle = [f"{dice.choice(texts)} {word}." for word in ("Rather", "Hardly")]
+        answers = [
+            {"answer": answer, "model": f"model-{dice.randint(1, 9)}", "rank": rank}
+            for rank, answer in enumerate((better, *middle, worse), start=1)
+        ]
+        fault = _fault(dice, ("tie", "no rank"))
+        for answer in answers if fault == "tie" else answers[:1] if fault else ():
+            answer["rank"] = 1 if fault == "tie" else None
+        dice.shuffle(answers)
+        yield {"prompt": f"\n\nHuman: {prompt}\n\nAssistant: ", "answers": answers}
+
+
+KINDS = {
+    "ascii": labelled,
+    "wide": labelled,
+    "jsonl": messages,
+    "ranked": ranked,
+    "annotated": annotated,
 }
 
 
-def _labelled(file, pairs: Iterator[Pair], dice: random.Random) -> None:
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["prompt", "response_a", "response_b", "preference"])
-    for pair in pairs:
-        fault = _fault(dice, (*_SPOILED, "tie", "", "the long one", "ragged"))
-        prompt, good, bad = _SPOILED.get(fault, lambda pair: pair)(pair)
-        won = dice.choice("ab")
-        row = [prompt, *((good, bad) if won == "a" else (bad, good)), f"response_{won}"]
-        if fault == "ragged":
-            row = row[:-1]
-        elif fault not in _SPOILED and fault:
-            row[-1] = fault
-        elif dice.random() < SHARE:
-            row[-1] = ""
-        rows.writerow(row)
+def write(folder: Path, kind: str, records: int, short: bool = False, broken: bool = False) -> Path:
+    """Write a file of some records; `broken` adds a line with an open quote in the middle."""
+    words = (1, 6) if short else (30, 90) if kind == "ranked" else (60, 220)
+    rows = KINDS[kind](_texts(kind == "wide", words), records)
+    name = f"{kind}-broken" if broken else kind
+    path = folder / f"{name}.{'jsonl' if kind in ('jsonl', 'ranked') else 'csv'}"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            return path
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows(islice(rows, 1 + (records // 2 if broken else records)))
+        if broken:
+            file.write('"broken\n')
+            writer.writerows(rows)
+    return path
 
 
-def _messages(file, pairs: Iterator[Pair], dice: random.Random) -> None:
-    for pair in pairs:
-        fault = _fault(dice, (*_SPOILED, "null", "history"))
-        prompt, good, bad = _SPOILED.get(fault, lambda pair: pair)(pair)
-        record = {
-            "prompt": [{"role": "user", "content": prompt}],
-            "chosen": [{"role": "user" if fault == "history" else "assistant", "content": good}],
-            "rejected": None if fault == "null" else [{"role": "assistant", "content": bad}],
-        }
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def _texts(wide: bool, lengths: tuple[int, int]) -> list[str]:
+    """Texts with a number of words between two `lengths`."""
+    dice = random.Random(0)
+    words = ["".join(dice.choices(_LETTERS, k=dice.randint(1, 11))) for _ in range(_WORDS)]
+    if wide:
+        for at in range(_WORDS // 4):
+            middle = len(words[at]) // 2
+            words[at] = words[at][:middle] + dice.choice(_ACCENTED) + words[at][middle + 1 :]
+        for at in range(_WORDS // 4, _WORDS // 4 + _WORDS // 10):
+            words[at] = "".join(dice.choices(_CHINESE, k=dice.randint(1, 4)))
+    found = []
+    for _ in range(_TEXTS):
+        count = dice.randint(*lengths)
+        ends = dice.choices([" ", ", ", ". ", "\n\n", ' "'], (84, 8, 6, 1, 1), k=count)
+        found.append("".join(dice.choice(words) + end for end in ends).strip())
+    return found
+
+
+def _pairs(texts: Sequence[str], count: int) -> Iterator[Pair]:
+    """The same pairs at every call, with the faults of `_PAIR_FAULTS`."""
+    dice, earlier = random.Random(0), []
+    for number in range(count):
+        prompt = f"{number}: {dice.choice(texts)[: dice.randint(50, 500)]}"
+        better, worse = f"{dice.choice(texts)} Yes.", f"{dice.choice(texts)} No."
+        match _fault(dice, _PAIR_FAULTS):
+            case "duplicate" if earlier:
+                prompt, better, worse = dice.choice(earlier)
+            case "contradiction" if earlier:
+                prompt, worse, better = dice.choice(earlier)
+            case "no prompt":
+                prompt = ""
+            case "no answer":
+                better = " \n"
+            case "equal":
+                worse = f"{better} "
+            case "markup":
+                better = f"<p>{better}</p>"
+            case _ if len(earlier) < 10_000:
+                earlier.append((prompt, better, worse))
+        yield prompt, better, worse
+
+
+def _judgement(dice: random.Random, pair: Pair) -> list[str]:
+    """The prompt, the answers in random order and the label, perhaps one of `_LABEL_FAULTS`."""
+    prompt, better, worse = pair
+    if dice.random() < 0.5:
+        answers, label = (better, worse), "response_a"
+    else:
+        answers, label = (worse, better), "response_b"
+    fault = _fault(dice, _LABEL_FAULTS)
+    return [prompt, *answers, label if fault is None else fault]
+
+
+def _cut(row: list[str]) -> list[str]:
+    """The row without its last cell where it is to be ragged."""
+    return row[:-1] if row[3] == "ragged" else row
+
+
+def _fault(dice: random.Random, names: Sequence[str]) -> str | None:
+    """One of the names, each for 3 % of the records, or None."""
+    at = int(dice.random() / _FAULT)
+    return names[at] if at < len(names) else None

@@ -1,160 +1,258 @@
-"""One block of records through format and rules: pure, so that any worker can run it."""
+"""One block of records through reader, format and checks: what a worker runs in the first pass.
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any
+Pure except for the files that it writes under a name of its own, so that a worker that is lost
+can be replaced by another.
+"""
 
-from data_tools import odd, rules, votes
-from data_tools.agreement import Ballot
-from data_tools.formats import FORMATS, fitting, flat
-from data_tools.formats.cells import unfold
-from data_tools.formats.repeats import without_prompt
-from data_tools.formats.shape import Format, Meaning, tidy_key, tidy_keys
-from data_tools.keys import judged_key, pair_key, prompt_key
-from data_tools.record import Fault, Judged, Pair, Part, Place, Raw, Reject, clip, first_fault
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from uuid import uuid4
 
-MEDIA = ("images", "videos", "audios")
-"""Fields whose content no pair can hold, in small letters."""
+from data_tools import annotators, keys
+from data_tools.annotators import Ballot
+from data_tools.block_files import (
+    SLOTS,
+    BlockFiles,
+    RejectRow,
+    Row,
+    Storage,
+    as_json,
+    write_pairs,
+    write_pending,
+    write_rejects,
+)
+from data_tools.checks import Limits
+from data_tools.dedupe import Split
+from data_tools.formats import FORMATS
+from data_tools.formats.format import Format, ReadOptions
+from data_tools.formats.mapping import mapped
+from data_tools.formats.reader import FormatReader
+from data_tools.readers.blocks import Span, SpanReader
+from data_tools.record import (
+    BadRecord,
+    LabeledComparison,
+    Location,
+    Pair,
+    Pending,
+    Reject,
+    Result,
+    ScoredAnswer,
+    Side,
+    TreeMessage,
+    as_messages,
+    first_by_reason,
+)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to do with every record: its shape, what its labels mean, limits, columns to keep."""
+    """What to do with every record. The format is named, since it holds functions."""
 
-    shape: Format
-    meaning: Meaning
-    limits: rules.Limits
-    keep: tuple[str, ...] = ()
-    annotators: str = "majority"
-    mapping: tuple[tuple[str, str], ...] = ()  # what --map says, where the shape is its own
+    format: str
+    mapping: tuple[tuple[str, str], ...]  # of --map, where the format is its own
+    options: ReadOptions
+    annotators: str
+    limits: Limits
+    keep: tuple[str, ...]
+    split: Split
 
-    def __reduce__(self):
-        """A shape is made of functions, which do not travel; its name does, or its mapping."""
-        return _task, (self.shape.name, *(getattr(self, f.name) for f in fields(self)[1:]))
-
-
-def _task(name: str, *rest: Any) -> Task:
-    mapping = rest[-1]
-    return Task(flat.mapped(dict(mapping)) if mapping else FORMATS[name], *rest)
+    def find_format(self) -> Format:
+        return mapped(dict(self.mapping)) if self.mapping else FORMATS[self.format]
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One record after format and rules, or what several records come to together.
+@dataclass(frozen=True)
+class Block:
+    """Some records of one file in a row: a span to read, or records that were read already."""
 
-    `results` holds a `Pair` for each one that passed, a `Fault` for each that did not, a `Part`
-    for what waits for other records; `odd` beside it the warnings of each. Where the record made
-    no pair and holds no part, `made` is 0 and `results` is the one fault that says why.
-    `members` are the indexes of the records that take part, `places` where they stand; empty for
-    the record alone.
+    file: str
+    size: int  # bytes of the file, for the progress bar
+    span: Span | None = None
+    records: tuple[bytes, ...] = ()  # pickled lists, where there is no span
+
+
+@dataclass(slots=True)
+class PendingRow:
+    """What grouping needs of one result of a grouped block.
+
+    `key` says what it belongs together with, `value` what is known of it (see `grouping`). Pairs
+    and faults of a record have no key.
     """
 
-    place: Place
-    raw: Any
-    made: int
-    results: tuple[Pair | Part | Fault, ...]
-    odd: tuple[tuple[str, ...], ...] = ((),)
-    kept: tuple[str | None, ...] = ()
-    ballots: tuple[Ballot, ...] = ()
-    members: tuple[int, ...] = ()
-    places: tuple[Place, ...] = ()
+    order: int
+    location: Location
+    kind: type | None = None
+    key: bytes = b""
+    value: tuple = ()
 
 
-def check(items: Iterable[Raw | Reject], task: Task, salt: bytes = b"") -> Iterator[Checked]:
-    """Every record that was read, in order, with what became of it.
+@dataclass
+class BlockResult:
+    """What became of a block.
 
-    `salt` tells these records from others of the same places, where places are counted from
-    somewhere within a file.
+    `stop` is the offset at which the last record of its span ended. The driver fills in
+    `first_record`, the records of the whole input before the block, and `records_before`, what the
+    ordinals of its records count from in their file.
     """
-    for item in items:
-        if isinstance(item, Reject):
-            yield Checked(item.place, item.raw, 0, (item.fault,))
+
+    block: Block
+    files: BlockFiles
+    records: int = 0
+    made: int = 0
+    stop: int = 0
+    ballots: list[Ballot] = field(default_factory=list)
+    pending: list[PendingRow] = field(default_factory=list)
+    first_record: int = 0
+    records_before: int = 0
+
+
+def run(block: Block, task: Task, folder: str) -> BlockResult:
+    """Read and check the records of a block, and write its files to `folder`."""
+    path = os.path.join(folder, uuid4().hex)
+    result = BlockResult(block, BlockFiles(path))
+    rejects: list[RejectRow] = []
+    rows = [*_read(block, task, result, rejects)]
+    storage = Storage(task.keep, raw=block.span is None)
+    if any(not isinstance(row.result, Pair) for row in rows):
+        result.pending = _pending(rows)
+        sides = [replace(row, result=_sides(row.result)) for row in rows]
+        result.files = write_pending(path, sides, storage)
+    else:
+        result.files, failed = write_pairs(path, rows, task.limits, task.split, storage)
+        rejects += failed
+    result.files.size += write_rejects(path, rejects)
+    return result
+
+
+def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow]) -> Iterator[Row]:
+    """What the records come to, one by one; those that come to nothing are added to `rejects`."""
+    reader = FormatReader(task.find_format(), task.options, task.keep)
+    if block.span:
+        records = SpanReader(block.span)
+    else:
+        records = chain.from_iterable(map(pickle.loads, block.records))
+    votes: list[LabeledComparison] = []
+    for index, record in enumerate(records):
+        order, location = index * SLOTS, record.location
+        result.records += 1
+        if isinstance(record, Reject):
+            raw = as_json(record.raw)
+            rejects.append(RejectRow(order, location, record.reason, record.detail, raw, False))
             continue
-        parts = parts_of(item, task)
-        if isinstance(parts, Fault):
-            yield Checked(item.place, item.value, 0, (parts,), ballots=_ballots(item, task, salt))
+        try:
+            results, kept = reader.read(record)
+        except BadRecord as fault:
+            if fault.votes:
+                result.ballots.append(_ballot(location, 0, fault.votes))
+            raw = as_json(record.value)
+            rejects.append(RejectRow(order, location, fault.reason, fault.detail, raw, False))
             continue
-        found, ballots = [], []
-        for part in parts:
-            if not isinstance(part, Judged):
-                found.append(part)
+        if isinstance(results[0], LabeledComparison | BadRecord):
+            results = _decided(results, task.annotators, location, result.ballots, votes)
+        faults = [found for found in results if isinstance(found, BadRecord)]
+        if len(faults) == len(results):
+            results, made = [first_by_reason(faults)], 0
+        else:
+            made = sum([isinstance(found, Pair | BadRecord) for found in results])
+        result.made += made
+        for slot, found in enumerate(results):
+            if not isinstance(found, BadRecord):
+                yield Row(order + slot, location, found, kept, record.value)
                 continue
-            key, forward = judged_key(part)
-            unit = key if part.across else key + salt + str(item.place).encode()
-            ballots.append(Ballot(unit, part.votes, swapped=not forward))
-            alone = not part.across or task.annotators == "each"
-            found += votes.decide(part, task.annotators) if alone else [part]
-        yield judge(item.place, item.value, found, task, kept(item.value, task), tuple(ballots))
+            raw = as_json(record.value)
+            reject = (order + slot, location, found.reason, found.detail, raw, made > 0)
+            rejects.append(RejectRow(*reject))
+    if block.span:
+        result.stop = records.stop
+    for comparison, (key, forward) in zip(votes, _comparison_keys(votes), strict=True):
+        result.ballots.append(Ballot(key, comparison.votes, swapped=not forward))
 
 
-def judge(
-    place: Place,
-    raw: Any,
-    found: list[Pair | Part | Fault],
-    task: Task,
-    kept: tuple[str | None, ...] = (),
-    ballots: tuple[Ballot, ...] = (),
-) -> Checked:
-    """What was found in one record, after the rules."""
-    if all(isinstance(part, Fault) for part in found):
-        return Checked(place, raw, 0, (first_fault(found),), ballots=ballots)
-    results = tuple(ruled(part, place, task) for part in found)
-    made = sum(isinstance(part, Pair | Fault) for part in found)
-    return Checked(place, raw, made, results, warned(results), kept, ballots)
+def _decided(
+    results: list[Result],
+    mode: str,
+    location: Location,
+    ballots: list[Ballot],
+    votes: list[LabeledComparison],
+) -> list[Result]:
+    """The results with each comparison decided, unless other records may hold votes on it.
+
+    The votes are added to `ballots`, or to `votes` where they need the key of the comparison.
+    """
+    decided: list[Result] = []
+    for slot, found in enumerate(results):
+        if not isinstance(found, LabeledComparison):
+            decided.append(found)
+            continue
+        if found.across_records:
+            votes.append(found)
+        else:
+            ballots.append(_ballot(location, slot, found.votes))
+        is_final = not found.across_records or mode == "each"
+        decided += annotators.decide(found, mode) if is_final else [found]
+    return decided
 
 
-def ruled(part: Pair | Part | Fault, place: Place, task: Task) -> Pair | Part | Fault:
-    """A pair, or the first rule that it breaks; parts and faults as they are."""
-    if not isinstance(part, Pair):
-        return part
-    fault = rules.check(part, str(place), task.limits)
-    if fault is not None and fault.reason == "excluded":
-        return replace(fault, comparison=pair_key(part, prompt_key(part.prompt)))
-    return fault or part
+def _ballot(location: Location, slot: int, votes: tuple) -> Ballot:
+    """The votes on a comparison that no other record has."""
+    where = f"{location.file}#{location.line}#{location.record}#{slot}"
+    return Ballot(keys.digest(where.encode()), votes)
 
 
-def warned(results: tuple) -> tuple[tuple[str, ...], ...]:
-    """The warnings beside each result."""
-    return tuple(odd.warnings(part) if isinstance(part, Pair) else () for part in results)
+def _comparison_keys(comparisons: list[LabeledComparison]) -> list[tuple[bytes, bool]]:
+    """The key of each comparison, and whether its first answer comes first in the key."""
+    return [
+        keys.comparison_key(prompt, first, second, extras)
+        for prompt, first, second, extras in zip(
+            _digests([c.prompt for c in comparisons], "user"),
+            _digests([c.first for c in comparisons], "assistant"),
+            _digests([c.second for c in comparisons], "assistant"),
+            [keys.extras_key(c.tools, c.chat_template_kwargs) for c in comparisons],
+            strict=True,
+        )
+    ]
 
 
-def parts_of(item: Raw, task: Task) -> list[Pair | Part | Fault] | Fault:
-    """What one record holds, or its fault; a stray record is told which shape it looks like."""
-    if not isinstance(item.value, dict):
-        return Fault("wrong_type", f"the record is {clip(item.value)}, not an object with fields")
-    record = tidy_keys(item.value)
-    if item.cells:
-        record = unfold(record, task.shape)
-        if isinstance(record, Fault):
-            return record
-    for name, value in record.items():
-        if name.casefold() in MEDIA and value not in (None, False, 0, "", "[]", [], {}):
-            what = f"{name} beside the text cannot be trained on here; leave the record out"
-            return Fault("wrong_type", what)
-    parts = task.shape.pairs(record, task.meaning)
-    if isinstance(parts, Fault) and not task.shape.matches(record) and (others := fitting(record)):
-        return Fault(parts.reason, f"{parts.detail}; it looks like {' or '.join(others)}")
-    if task.meaning.answers_repeat_prompt and isinstance(parts, list):
-        return [without_prompt(part) for part in parts]
-    return parts
+def _digests(sides: list[Side], role: str) -> list[bytes]:
+    if not all(isinstance(side, str) for side in sides):
+        sides = [as_messages(side, role) for side in sides]
+    return keys.Column(sides, role).digests
 
 
-def _ballots(item: Raw, task: Task, salt: bytes) -> tuple[Ballot, ...]:
-    """What the annotators of a record said that is at fault as a whole."""
-    if task.shape.votes is None or not isinstance(item.value, dict):
-        return ()
-    given = task.shape.votes(tidy_keys(item.value), task.meaning)
-    return (Ballot(salt + str(item.place).encode(), given),) if given else ()
+def _sides(result: Pair | Pending) -> Pair:
+    """What is pending, stored like a pair."""
+    if isinstance(result, Pair):
+        return result
+    if isinstance(result, TreeMessage):
+        return Pair([result.message], [], [])
+    extras = {"tools": result.tools, "chat_template_kwargs": result.chat_template_kwargs}
+    if isinstance(result, ScoredAnswer):
+        return Pair(result.prompt, result.answer, "", **extras)
+    return Pair(result.prompt, result.first, result.second, **extras)
 
 
-def kept(value: dict, task: Task) -> tuple[str | None, ...]:
-    record = tidy_keys(value) if task.keep else value
-    return tuple(as_text(record.get(tidy_key(name))) for name in task.keep)
-
-
-def as_text(value: Any) -> str | None:
-    """What is kept of a field beside the pair."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+def _pending(rows: list[Row]) -> list[PendingRow]:
+    """What grouping needs to know of each result."""
+    comparisons = [r.result for r in rows if isinstance(r.result, LabeledComparison)]
+    scored = [r.result for r in rows if isinstance(r.result, ScoredAnswer)]
+    comparison_keys = iter(_comparison_keys(comparisons))
+    prompts = iter(_digests([answer.prompt for answer in scored], "user"))
+    pending = []
+    for row in rows:
+        found, result = PendingRow(row.order, row.location), row.result
+        if isinstance(result, LabeledComparison):
+            found.key, forward = next(comparison_keys)
+            found.kind, found.value = LabeledComparison, (result.votes, forward)
+        elif isinstance(result, ScoredAnswer):
+            extras = keys.extras_key(result.tools, result.chat_template_kwargs)
+            found.key = keys.digest(next(prompts) + extras)
+            found.kind, found.value = ScoredAnswer, (result.score, result.graded)
+        elif isinstance(result, TreeMessage):
+            found.key = keys.digest(result.key.encode())
+            parent = None if result.parent is None else keys.digest(result.parent.encode())
+            is_answer = result.message["role"] == "assistant"
+            found.kind, found.value = TreeMessage, (parent, result.rank, is_answer)
+        pending.append(found)
+    return pending

@@ -1,73 +1,216 @@
-"""16 bytes that stand for a prompt or a comparison, whatever its white space and Unicode form."""
+"""16-byte keys of prompts and comparisons that ignore white space and Unicode form.
+
+Every operation runs over a column of texts at once. Two texts are equal where they are equal in
+Unicode form NFC with every run of white space as one blank. Nothing of this package is imported.
+"""
 
 import json
+import re
+import unicodedata
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from operator import itemgetter
+from typing import Any
 
+import numpy as np
 import xxhash
 
-from data_tools.record import Judged, Pair, Rated, Side
-from data_tools.side import as_messages, fold
+digest = xxhash.xxh3_128_digest
 
-_FRAME = "{role}\x1f{text}\x1f{extra}"
-NO_EXTRAS = json.dumps([None, None]).encode()
-"""What is hashed for the extras of a pair that has none."""
+_ASCII = bytes(range(128))
+_TO_BLANK = bytes(32 if 9 <= c <= 13 or 28 <= c <= 31 else c for c in range(256))
+# What str.split takes for white space beyond ASCII, in UTF-8.
+_WIDE_BLANK = re.compile(
+    rb"\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80"
+)
+_TO_LOWER = bytes(range(256)).lower()
+_NO_LETTERS = bytes(c for c in range(1, 128) if not chr(c).isalnum())
+_MANY = 40  # different characters, beyond which one pass for all is faster than one for each
+
+Side = str | list[dict]
+CALLS = " with tool_calls"
+
+
+class Texts:
+    """A column of texts as one UTF-8 buffer, with a NUL between two of them."""
+
+    def __init__(self, texts: Sequence[str]):
+        self.texts = texts
+        self._joined = "\0".join(texts)
+        self.data = self._joined.encode()
+
+    @cached_property
+    def wide(self) -> bytes:
+        """The characters beyond ASCII, without anything between them."""
+        return b"" if self._joined.isascii() else self.data.translate(None, _ASCII)
+
+    @cached_property
+    def normalized(self) -> list[bytes]:
+        """Each text in NFC with every run of white space as one blank, none at either end."""
+        if not self.texts:
+            return []
+        data = self.data
+        if self.wide:
+            if not unicodedata.is_normalized("NFC", self._joined):
+                data = unicodedata.normalize("NFC", self._joined).encode()
+            if _WIDE_BLANK.search(self.wide):
+                data = _WIDE_BLANK.sub(b" ", data)
+        return _without_extra_blanks(data.translate(_TO_BLANK)).split(b"\0")
+
+
+def _without_extra_blanks(data: bytes) -> bytes:
+    """The bytes without blanks that are next to a NUL, an end, or before another blank."""
+    codes = np.frombuffer(data + b"\0", np.uint8)
+    blank = codes == 32
+    extra = np.flatnonzero(blank[:-1] & (blank[1:] | (codes[1:] == 0)))
+    if len(extra):
+        codes = np.delete(codes, extra)
+    starts = np.concatenate(([0], np.flatnonzero(codes == 0)[:-1] + 1))
+    leading = starts[codes[starts] == 32]
+    if len(leading):
+        codes = np.delete(codes, leading)
+    return codes[:-1].tobytes()
+
+
+class Column:
+    """One side of many pairs, either all texts or all lists of messages.
+
+    `flat` are the messages of all sides in order, `texts` their contents or the texts. `bounds`
+    gives where each side begins and ends among them.
+    """
+
+    def __init__(self, sides: Sequence[Side], role: str):
+        self.sides, self._role = sides, role
+        self.messages = bool(sides) and not isinstance(sides[0], str)
+        self.flat = [message for side in sides for message in side] if self.messages else []
+        self.texts = Texts([m["content"] or "" for m in self.flat] if self.messages else sides)
+
+    @cached_property
+    def bounds(self) -> list[tuple[int, int]]:
+        return [*pairwise(accumulate(map(len, self.sides), initial=0))]
+
+    def _by_side(self, values: Sequence[Any], join: Callable[[Sequence[Any]], Any]) -> list[Any]:
+        """One value for each side, from the values of its messages."""
+        if len(self.flat) == len(self.sides) and all(self.sides):  # one message each
+            return [join((value,)) for value in values]
+        return [join(values[start:stop]) for start, stop in self.bounds]
+
+    @cached_property
+    def turns(self) -> list[tuple[str, ...]]:
+        """The roles of each side; a message that calls tools adds CALLS to its role."""
+        roles = [
+            m["role"] if len(m) == 2 or not m.get("tool_calls") else m["role"] + CALLS
+            for m in self.flat
+        ]
+        return self._by_side(roles, tuple)
+
+    def owner(self, text: int) -> int:
+        """The position of the side that a text belongs to."""
+        if not self.messages:
+            return text
+        return bisect(self.bounds, text, key=itemgetter(1))
+
+    @cached_property
+    def digests(self) -> list[bytes]:
+        """16 bytes of each side; a text equals the one message of the column's role that holds it.
+
+        A message counts with its role, its normalized content and all its other keys.
+        """
+        if not self.messages:
+            before = f"{self._role}\x1f".encode()
+            return [digest(before + text + b"\x1f") for text in self.texts.normalized]
+        before = {role: f"{role}\x1f".encode() for role in {m["role"] for m in self.flat}}
+        framed = [
+            before[message["role"]] + text + (b"\x1f" if len(message) == 2 else _extra(message))
+            for message, text in zip(self.flat, self.texts.normalized, strict=True)
+        ]
+        return [digest(whole) for whole in self._by_side(framed, b"\x1e".join)]
+
+    @cached_property
+    def whole(self) -> list[bytes]:
+        """The normalized text of each side, that of its messages joined by newlines."""
+        if not self.messages:
+            return self.texts.normalized
+        return self._by_side(self.texts.normalized, b"\n".join)
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The characters of each side."""
+        sizes = [*map(len, self.texts.texts)]
+        return self._by_side(sizes, sum) if self.messages else sizes
+
+
+def _extra(message: dict) -> bytes:
+    """What is hashed of a message after its content."""
+    rest = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
+    return b"\x1f" + (json.dumps(rest, sort_keys=True).encode() if rest else b"")
+
+
+_NO_EXTRAS = json.dumps([None, None]).encode()
+
+
+def extras_key(tools: str | None, kwargs: dict | None, annotator: str | None = None) -> bytes:
+    """What else of a pair belongs to its key."""
+    if tools is None and kwargs is None and annotator is None:
+        return _NO_EXTRAS
+    extras = [tools, kwargs] if annotator is None else [tools, kwargs, annotator]
+    return json.dumps(extras, sort_keys=True).encode()
+
+
+def comparison_key(prompt: bytes, one: bytes, other: bytes, extras: bytes) -> tuple[bytes, bool]:
+    """16 bytes for one comparison whichever way round, and whether `one` comes first in it.
+
+    The first eight bytes are the prompt's, so that sorting brings its pairs together.
+    """
+    forward = one < other
+    answers = one + other if forward else other + one
+    return prompt[:8] + digest(prompt + answers + extras)[:8], forward
 
 
 def prompt_key(prompt: Side) -> bytes:
-    """16 bytes that are equal for prompts equal but for Unicode form and white space.
+    """16 bytes that are equal for equal prompts; a text equals one user message."""
+    return _digest_of(prompt, "user")
 
-    A text and the one user message that holds it have the same key.
+
+def pair_key(
+    prompt: Side,
+    chosen: Side,
+    rejected: Side,
+    tools: str | None = None,
+    chat_template_kwargs: dict | None = None,
+) -> tuple[bytes, bool]:
+    """16 bytes of a comparison whichever answer won, and which way it went."""
+    answers = [_digest_of(side, "assistant") for side in (chosen, rejected)]
+    return comparison_key(prompt_key(prompt), *answers, extras_key(tools, chat_template_kwargs))
+
+
+def _digest_of(side: Side, role: str) -> bytes:
+    if isinstance(side, str):
+        side = side.replace("\0", "\ufffd")
+    else:
+        side = [m | {"content": (m["content"] or "").replace("\0", "\ufffd")} for m in side]
+    return Column([side], role).digests[0]
+
+
+def near_duplicate_keys(texts: Sequence[bytes]) -> list[int | None]:
+    """8 bytes of each normalized text's letters, digits and the marks on them, without case.
+
+    None where there are none. Marks count, since words of Hindi or Thai differ by them alone.
     """
-    return _key(_canonical(prompt, "user"))
-
-
-def pair_key(pair: Pair, prompt: bytes) -> tuple[bytes, bool]:
-    """16 bytes for one comparison whichever way it went, and which way it went.
-
-    The first eight are the prompt's own, so that its pairs stand together when keys are sorted.
-    Where every judgement is its own pair, its annotator is part of the key.
-    """
-    extras = [pair.tools, pair.chat_template_kwargs]
-    if pair.annotator is not None:
-        extras.append(pair.annotator)
-    key, forward = _comparison(prompt, pair.chosen, pair.rejected, extras)
-    return prompt[:8] + key[:8], forward
-
-
-def judged_key(judged: Judged) -> tuple[bytes, bool]:
-    """The same for a comparison that is not decided yet, and in which order it was shown."""
-    extras = [judged.tools, judged.chat_template_kwargs]
-    return _comparison(prompt_key(judged.prompt), judged.first, judged.second, extras)
-
-
-def rated_key(rated: Rated) -> bytes:
-    """16 bytes that are equal for the answers that can be compared with each other."""
-    extras = json.dumps([rated.tools, rated.chat_template_kwargs], sort_keys=True)
-    return _key(prompt_key(rated.prompt) + extras.encode())
-
-
-def framed(role: str) -> tuple[bytes, bytes]:
-    """What stands before and after a folded text where it is hashed as a message of this role."""
-    before, after = _FRAME.format(role=role, text="\0", extra="").encode().split(b"\0")
-    return before, after
-
-
-def _comparison(prompt: bytes, first: Side, second: Side, extras: list) -> tuple[bytes, bool]:
-    one = _key(_canonical(first, "assistant"))
-    other = _key(_canonical(second, "assistant"))
-    forward = one < other
-    answers = one + other if forward else other + one
-    return _key(prompt + answers + json.dumps(extras, sort_keys=True).encode()), forward
-
-
-def _key(data: bytes) -> bytes:
-    return xxhash.xxh3_128_digest(data)
-
-
-def _canonical(side: Side, role: str) -> bytes:
-    parts = []
-    for message in as_messages(side, role):
-        rest = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
-        extra = json.dumps(rest, sort_keys=True) if rest else ""
-        text = fold(message["content"] or "")
-        parts.append(_FRAME.format(role=message["role"], text=text, extra=extra))
-    return "\x1e".join(parts).encode()
+    if not texts:
+        return []
+    data = b"\0".join(texts)
+    if not data.isascii():
+        text = unicodedata.normalize("NFC", data.decode().casefold())
+        wide = set(text.encode().translate(None, _ASCII).decode())
+        dropped = {char for char in wide if unicodedata.category(char)[0] not in "LNM"}
+        if len(dropped) > _MANY:
+            text = text.translate(dict.fromkeys(map(ord, dropped)))
+        else:
+            for char in dropped:
+                text = text.replace(char, "")
+        data = text.encode()
+    kept = data.translate(_TO_LOWER, _NO_LETTERS).split(b"\0")
+    return [xxhash.xxh3_64_intdigest(text) if text else None for text in kept]

@@ -9,10 +9,10 @@ MODES = ("best-worst", "adjacent", "all")
 def pick(
     scores: Sequence[float], mode: str, min_margin: float = 0.0
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The pairs of positions that `mode` asks for: (winner, loser) each, and those that tie.
+    """The (winner, loser) positions that `mode` picks, and the picked positions that tie.
 
-    The higher score is the better. Equal scores, and scores less than `min_margin` apart, tie.
-    Of answers that share the best or the worst score, the first stands for them.
+    The higher score wins. Equal scores, and scores less than `min_margin` apart, are ties. Of
+    several answers with the best or the worst score, the first is taken.
     """
     ranked = sorted(range(len(scores)), key=lambda position: -scores[position])
     if mode == "all":
@@ -21,7 +21,7 @@ def pick(
         candidates = list(pairwise(ranked))
     else:
         worst = min(ranked, key=lambda position: scores[position])
-        # With all equal, the worst is the best: any other one stands for the tie.
+        # Where all are equal, the worst is also the best: the last one completes the tie.
         candidates = [(ranked[0], worst if worst != ranked[0] else ranked[-1])]
     pairs, ties = [], []
     for winner, loser in candidates:

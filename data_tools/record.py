@@ -1,111 +1,84 @@
-"""The nouns that every room shares: where a record stands, a pair, a fault, and a refusal."""
+"""The data that every module shares: records and their locations, pairs, rejects and errors."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-# A reject has one reason: the first that applies, in this order.
-REASONS = (
-    "bad_encoding",
-    "nul_byte",
-    "bad_json",
-    "ragged_row",
-    "wrong_type",
-    "missing_field",
-    "cancelled_annotation",
-    "null_label",
-    "unknown_label",
-    "tie",
-    "disagreement",
-    "unpaired",
-    "history_mismatch",
-    "bad_roles",
-    "empty_prompt",
-    "empty_response",
-    "identical_pair",
-    "overlong",
-    "excluded",
-    "contradictory",
-    "duplicate",
+_REASONS = (
+    "bad_encoding nul_byte bad_json ragged_row wrong_type missing_field cancelled_annotation "
+    "null_label unknown_label tie disagreement unpaired history_mismatch bad_roles empty_prompt "
+    "empty_response identical_pair overlong excluded contradictory duplicate"
 )
+REASONS = tuple(_REASONS.split())
+"""Why a record or a pair is rejected; the report lists the codes in this order."""
 
 Message = dict[str, Any]
 Side = str | list[Message]
+"""One side of a pair: a text, or a list of messages with `role`, `content` and perhaps more."""
 
 
 class ConvertError(Exception):
-    """Why nothing can be converted, in one sentence with place and mend, and an exit status."""
+    """Why nothing can be converted: one sentence with the place and the fix, and an exit status."""
 
     def __init__(self, message: str, status: int = 2):
         super().__init__(message)
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a record starts: `line` is 1-based (None in files without lines), `record` too.
+class BadRecord(Exception):  # noqa: N818 - named for what it describes
+    """What is wrong with a record or a pair: a code of `REASONS`, and one sentence with the fix.
 
-    `crowded` says that another record starts on that line, which then finds neither again.
+    `votes` count for the agreement of annotators even where an answer is unusable.
+    """
+
+    def __init__(self, reason: str, detail: str, votes: tuple = ()):
+        assert reason in REASONS, reason
+        super().__init__(reason, detail)
+        self.reason, self.detail, self.votes = reason, detail, votes
+
+
+@dataclass(slots=True)
+class Location:
+    """Where a record starts: `line` and `record` count from 1; `line` is None without lines.
+
+    `shares_line` is true where another record starts on the same line.
     """
 
     file: str
     line: int | None
     record: int
-    crowded: bool = False
+    shares_line: bool = False
 
     def __str__(self) -> str:
-        if self.line is None or self.crowded:
+        if self.line is None or self.shares_line:
             return f"{self.file}#{self.record}"
         return f"{self.file}:{self.line}"
 
-    def moved(self, lines: int, records: int) -> "Place":
-        """The place further on, where it was counted from somewhere within the file."""
-        line = None if self.line is None else self.line + lines
-        return Place(self.file, line, self.record + records, self.crowded)
 
+@dataclass(slots=True)
+class Record:
+    """One record as its file holds it; `cells` of a table are texts that may hold JSON."""
 
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """One record as its file holds it; `value` is a dict unless the file is odd.
-
-    `cells` says that its values are the cells of a table, where structure can only stand as JSON.
-    """
-
-    place: Place
+    location: Location
     value: Any
     cells: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a record or a pair: a code of `REASONS` and one sentence with the mend."""
+@dataclass(slots=True)
+class Reject:
+    """Why the record at a location makes no pair, with the record as it was read."""
 
+    location: Location
     reason: str
     detail: str
-    comparison: tuple[bytes, bool] | None = None
-    """Of a pair that was excluded: its key and which way it went, to know its repeats by."""
-
-    def __post_init__(self):
-        assert self.reason in REASONS, self.reason
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A fault at its place, with the record as it was read."""
-
-    place: Place
-    fault: Fault
     raw: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pair:
     """One comparison: the answer that won and the one that lost, to one prompt.
 
-    Each side is text, or a list of messages (`role`, `content`, ...). `first_won` tells whether
-    the winner stood first in the record, None where the shape has no order of presentation.
-    `tools` is a JSON string, `chat_template_kwargs` any JSON object. `annotator` is set where
-    every judgement is its own pair.
+    `first_won` is true where the winner was shown first, None where no order is known. `tools` is
+    JSON. `annotator` is set where every judgement makes a pair of its own.
     """
 
     prompt: Side
@@ -113,32 +86,35 @@ class Pair:
     rejected: Side
     first_won: bool | None = None
     tools: str | None = None
-    chat_template_kwargs: dict | None = field(default=None)
+    chat_template_kwargs: dict | None = None
     annotator: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One comparison with the judgements that a record holds of it, before they are counted.
+Vote = tuple[str, int | None]
+"""An annotator's name, and the position of the answer that won (0 or 1), None for a tie."""
 
-    `votes` are (annotator, outcome): 0 where the first answer won, 1 the second, None a tie.
-    `across` says that other records may hold further judgements of the same comparison.
+
+@dataclass(slots=True)
+class LabeledComparison:
+    """Two answers in the order shown, with the votes that a record holds on them.
+
+    `across_records` is true where other records may hold further votes on the same comparison.
     """
 
     prompt: Side
     first: Side
     second: Side
-    votes: tuple[tuple[str, int | None], ...]
+    votes: tuple[Vote, ...]
     tools: str | None = None
     chat_template_kwargs: dict | None = None
-    across: bool = False
+    across_records: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rated:
-    """One answer alone, to be compared with the answers to the same prompt in other records.
+@dataclass(slots=True)
+class ScoredAnswer:
+    """One rated answer, to be compared with the answers to the same prompt in other records.
 
-    The higher `score` is the better; `graded` tells a rating from a mere yes or no.
+    The higher `score` is better. `graded` is false where the score only means good (1) or bad (0).
     """
 
     prompt: Side
@@ -149,8 +125,8 @@ class Rated:
     chat_template_kwargs: dict | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+@dataclass(slots=True)
+class TreeMessage:
     """One message of a tree whose other messages are in other records; rank 0 is the best."""
 
     key: str
@@ -159,16 +135,24 @@ class Turn:
     rank: float | None
 
 
-Part = Judged | Rated | Turn
+Pending = LabeledComparison | ScoredAnswer | TreeMessage
+"""What only makes pairs together with other records."""
+
+Result = Pair | Pending | BadRecord
+"""What one comparison of a record comes to; a BadRecord explains why it makes no pair."""
 
 
-def first_fault(parts: Iterable[object]) -> Fault | None:
-    """The fault among the parts that stands first in the order of reasons; None without any."""
-    faults = [part for part in parts if isinstance(part, Fault)]
-    return min(faults, key=lambda fault: REASONS.index(fault.reason), default=None)
+def as_messages(side: Side, role: str) -> list[Message]:
+    """A text as one message of `role`; messages as they are."""
+    return [{"role": role, "content": side}] if isinstance(side, str) else side
 
 
-def clip(text: object, limit: int = 60) -> str:
-    """A value quoted for a message, shortened in the display alone."""
-    shown = repr(text)
+def first_by_reason(faults: list[BadRecord]) -> BadRecord:
+    """The fault whose reason comes first in `REASONS`."""
+    return min(faults, key=lambda fault: REASONS.index(fault.reason))
+
+
+def clip(value: object, limit: int = 60) -> str:
+    """A value quoted for a message, shortened to `limit` characters."""
+    shown = repr(value)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,12 +1,13 @@
-"""How a conversion went, to read: as text, as JSON and as the card of the dataset."""
+"""The report of a conversion: as text, as JSON and as the card of the dataset."""
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_tools.odd import WARNINGS
 from data_tools.record import clip
+from data_tools.warnings import WARNINGS
 
 # How much is shown of what report.json holds in full.
 _SHOWN = 300  # characters of a place with its detail
@@ -17,7 +18,7 @@ _ANNOTATORS = 10
 
 @dataclass(frozen=True)
 class Report:
-    """How a conversion ended: exit status, figures, where the dataset or its rejects are."""
+    """The outcome of a conversion: exit status, figures, paths of the dataset or its rejects."""
 
     status: int
     figures: dict[str, Any]
@@ -26,20 +27,17 @@ class Report:
     reason: str | None = None  # why there is no dataset
 
     def text(self) -> str:
-        """The figures with one example place each, then where things are."""
-        return "\n".join([*_summary(self.figures), *map(_printable, self._ending())])
-
-    def json(self) -> str:
-        """The figures as report.json holds them."""
-        return as_json(self.figures)
-
-    def _ending(self) -> list[str]:
-        lines = []
+        """The figures with one example each, then the paths of what was written."""
+        lines = [*_summary(self.figures)]
         if self.output:
             lines += [f"dataset   {self.output}", f"open it   {loader(self, self.output)}"]
         if self.rejects and self.figures["reasons"]:
             lines.append(f"rejects   {self.rejects}")
-        return lines
+        return "\n".join(map(_printable, lines))
+
+    def json(self) -> str:
+        """The figures as report.json holds them."""
+        return json.dumps(self.figures, ensure_ascii=False, indent=2)
 
 
 def loader(report: Report, directory: str) -> str:
@@ -48,160 +46,164 @@ def loader(report: Report, directory: str) -> str:
     return f"datasets.{name}({json.dumps(directory, ensure_ascii=False)})"
 
 
-def _summary(figures: dict) -> list[str]:
-    """Every line is safe for a terminal, whatever stands in the names of files and columns."""
-    lines = [*_counts(figures), *_odd(figures)]
-    if figures["pairs"]["kept"]:
-        lines += _content(figures)
-    if figures["agreement"]:
-        lines += _agreement(figures["agreement"])
-    return [_printable(line) for line in lines]
-
-
-def _counts(figures: dict) -> list[str]:
-    records, pairs, notes = figures["records"], figures["pairs"], figures["notes"]
-    lines = [
-        f"format    {figures['format']}: {figures['evidence']}",
-        *(f"note      {note}" for note in notes[:_NOTES]),
-    ]
+def _summary(figures: dict) -> Iterator[str]:
+    """The lines of the report; names of files and columns may hold control characters."""
+    yield "format    {format}: {evidence}".format_map(figures)
+    notes, reasons = figures["notes"], figures["reasons"]
+    yield from (f"note      {note}" for note in notes[:_NOTES])
     if len(notes) > _NOTES:
-        lines.append(f"note      {len(notes) - _NOTES:,} more in report.json")
-    lines += [
-        f"records   {records['read']:,} read, {records['converted']:,} converted, "
-        f"{records['rejected']:,} rejected",
-        f"pairs     {pairs['made']:,} made, {pairs['kept']:,} kept, {pairs['rejected']:,} rejected",
-    ]
-    if figures["reasons"]:
-        lines.append("rejected  by reason, with the first place of each")
-    for code, count in figures["reasons"].items():
-        # The mend stands at the end of the detail, so this line is the last to be cut short.
-        lines += [f"  {count:>9,} {code}", f"            {_clip(figures['examples'][code])}"]
-    if "duplicate" in figures["reasons"] or "contradictory" in figures["reasons"]:
-        lines.append(
-            f"repeats   {_percent(figures['duplicates'])} of the pairs are duplicates, "
-            f"{_percent(figures['contradictions'])} contradict each other"
-        )
-    return lines
-
-
-def _odd(figures: dict) -> list[str]:
-    lines = ["odd       kept, but look at them"] if figures["warnings"] else []
+        yield f"note      {len(notes) - _NOTES:,} more in report.json"
+    yield from _COUNTS.format_map(figures).splitlines()
+    if reasons:
+        yield "rejected  by reason, with the first of each"
+    for code, count in reasons.items():
+        yield f"  {count:>9,} {code}"
+        # The fix is at the end of the detail, so the line is only cut when it is very long.
+        yield f"            {_clip(figures['examples'][code])}"
+    if "duplicate" in reasons or "contradictory" in reasons:
+        repeated, opposed = _percent(figures["duplicates"]), _percent(figures["contradictions"])
+        yield f"repeats   {repeated} of the pairs are duplicates, {opposed} contradict each other"
+    if figures["warnings"]:
+        yield "warnings  kept, but worth a look"
     for code, count in figures["warnings"].items():
         place = figures["warning_examples"].get(code)
         shown = f"{place}: {WARNINGS[code]}" if place else WARNINGS[code]
-        lines.append(f"  {count:>9,} {code:<21} {_clip(shown)}")
-    return lines
+        yield f"  {count:>9,} {code:<21} {_clip(shown)}"
+    if figures["pairs"]["kept"]:
+        yield from _content(figures)
+    if figures["agreement"]:
+        yield from _agreement(figures["agreement"])
 
 
-def _content(figures: dict) -> list[str]:
-    splits, prompts, warned = figures["splits"], figures["prompts"], figures["warnings"]
-    lines = [
-        f"splits    train {splits['train']:,} pairs ({prompts['train']:,} prompts), "
-        f"test {splits['test']:,} ({prompts['test']:,}), prompts in both {prompts['shared']:,}; "
-        f"pairs per prompt {figures['pairs_per_prompt']}"
-    ]
+_COUNTS = """\
+records   {records[read]:,} read, {records[converted]:,} converted, {records[rejected]:,} rejected
+pairs     {pairs[made]:,} made, {pairs[kept]:,} kept, {pairs[rejected]:,} rejected"""
+_SPLITS = (
+    "splits    train {splits[train]:,} pairs ({prompts[train]:,} prompts), test {splits[test]:,} "
+    "({prompts[test]:,}), prompts in both {prompts[shared]:,}; pairs per prompt {pairs_per_prompt}"
+)
+_LONGER = (
+    "length    chosen is the longer answer in {chosen_longer:.1%} of pairs, "
+    "the shorter in {chosen_shorter:.1%}"
+)
+_FIRST = "labels    the first answer wins in {first_answer_wins:.1%} of {ordered_pairs:,} pairs"
+_JUDGES = (
+    "judges    {annotators:,} annotators, {comparisons:,} comparisons, "
+    "{judged_twice:,} judged by several"
+)
+_DISAGREE = (
+    "judges    they disagree on {disagreeing:,} of {judged_twice:,} ({disagreeing_share:.1%}), "
+    "which limits the accuracy of any model"
+)
+
+
+def _content(figures: dict) -> Iterator[str]:
+    warned = figures["warnings"]
+    yield _SPLITS.format_map(figures)
     for name, sizes in figures["characters"].items():
         shown = ", ".join(f"{mark} {value:,}" for mark, value in sizes.items())
-        lines.append(f"length    {name:<8} {shown} characters")
-    bias = ": a length bias, which a model learns too" if "length_bias" in warned else ""
-    lines.append(
-        f"length    chosen is the longer answer in {_percent(figures['chosen_longer'])} of pairs, "
-        f"the shorter in {_percent(figures['chosen_shorter'])}{bias}"
-    )
+        yield f"length    {name:<8} {shown} characters"
+    bias = ": a length bias, which a model also learns" if "length_bias" in warned else ""
+    yield _LONGER.format_map(figures) + bias
     if figures["ordered_pairs"]:
-        bias = ": who judged may favour a position" if "first_answer_bias" in warned else ""
-        lines.append(
-            f"labels    the first answer wins in {_percent(figures['first_answer_wins'])} "
-            f"of {figures['ordered_pairs']:,} pairs{bias}"
-        )
+        bias = ": the annotators may favour a position" if "first_answer_bias" in warned else ""
+        yield _FIRST.format_map(figures) + bias
     if figures["ties"]:
-        lines.append(f"labels    {_percent(figures['ties'])} of the judgements are ties")
-    return lines
+        yield f"labels    {figures['ties']:.1%} of the judgements are ties"
 
 
-def _agreement(found: dict) -> list[str]:
+def _agreement(found: dict) -> Iterator[str]:
     """Krippendorff's alpha, the disagreements, and a row for each of the busiest annotators."""
-    several = found["judged_twice"]
-    lines = [
-        f"judges    {found['annotators']:,} annotators, {found['comparisons']:,} comparisons, "
-        f"{several:,} of them judged by several"
-    ]
-    if several:
+    yield _JUDGES.format_map(found)
+    if found["judged_twice"]:
         alpha = "undefined" if found["alpha"] is None else f"{found['alpha']:.3f}"
-        lines += [
-            f"judges    Krippendorff's alpha {alpha} (1 is agreement, 0 is chance)",
-            f"judges    they disagree on {found['disagreeing']:,} of {several:,} "
-            f"({_percent(found['disagreeing_share'])}): a ceiling for any model",
-        ]
+        yield f"judges    Krippendorff's alpha {alpha} (1 is agreement, 0 is chance)"
+        yield _DISAGREE.format_map(found)
     if found["majority_ties"]:
-        lines.append(f"judges    the majority calls {found['majority_ties']:,} a tie")
-    lines.append("          judgements  differs  first wins    ties  annotator")
+        yield f"judges    {found['majority_ties']:,} are a tie by majority"
+    yield "          judgements  differs  first wins    ties  annotator"
     for row in found["per_annotator"][:_ANNOTATORS]:
         shares = (row["differs"], row["first_answer_wins"], row["ties"])
         differs, first, ties = map(_percent, shares)
         name = clip(row["annotator"], 40)
-        lines.append(
-            f"          {row['judgements']:>10,}  {differs:>7}  {first:>10}  {ties:>6}  {name}"
-        )
+        yield f"          {row['judgements']:>10,}  {differs:>7}  {first:>10}  {ties:>6}  {name}"
     if found["annotators"] > _ANNOTATORS:
-        lines.append(f"          and {found['annotators'] - _ANNOTATORS:,} more in report.json")
-    if several:
-        lines.append("          differs: from the majority of the others, where they have one")
-    return lines
+        yield f"          and {found['annotators'] - _ANNOTATORS:,} more in report.json"
+    if found["judged_twice"]:
+        yield "          differs: from the majority of the others, where they have one"
+
+
+_CARD = """\
+---
+tags:
+- preference
+- dpo{block}
+---
+
+# Preference pairs
+
+{pairs[kept]:,} pairs, {splits[train]:,} in `train` and {splits[test]:,} in `test`: which of two \
+answers to a prompt was preferred.
+Prompts in both splits: {prompts[shared]:,}.
+
+Converted by `python -m data_tools.convert` from {files:,} file(s) of the format `{format}`:
+
+{listed}
+## Load it
+
+```python
+import datasets
+
+dataset = {load}
+```
+
+| column | content |
+|---|---|
+| `prompt` | the prompt: a text in every row, or a list of messages in every row |
+| `chosen` | the preferred answer, in the same form |
+| `rejected` | the other answer |
+| `source` | where the pair is in the raw files |
+{columns}
+## Figures
+
+```text
+{summary}
+```
+
+`rejects.jsonl` lists what was rejected and why, `report.json` has all figures.
+The licence is that of the source.
+"""
 
 
 def card(report: Report, block: str) -> str:
     """README.md of the dataset: what it is, its source and figures, how to load it.
 
-    `block` is more of its YAML head, for files that do not say their own types. A `configs:`
-    block never stands in it: two directories of one name would then share a cache entry. Nor does
-    the directory's own path: the same data gives the same card wherever it stands.
+    `block` is added to its YAML head, for files without types of their own. The head has no
+    `configs:` block, since two directories of one name would then share a cache entry, and the
+    card has no path of the directory, so that the same data gives the same card anywhere.
     """
-    head = "\n".join(["tags:", "- preference", "- dpo", *block.splitlines()])
-    figures = report.figures
-    splits, inputs = figures["splits"], figures["inputs"]
-    listed = [f"- `{_printable(path)}`" for path in inputs[:_INPUTS]]
+    figures, inputs = report.figures, report.figures["inputs"]
+    listed = [f"- `{_printable(path)}`\n" for path in inputs[:_INPUTS]]
     if len(inputs) > _INPUTS:
-        listed.append(f"- and {len(inputs) - _INPUTS:,} more, which `report.json` names")
-    load = loader(report, "path/to/this/directory")
-    kept_columns = [name.replace("|", "\\|") for name in figures["options"].get("keep", ())]
-    return "\n".join(
-        [
-            f"---\n{head}\n---\n",
-            "# Preference pairs\n",
-            f"{figures['pairs']['kept']:,} pairs, {splits['train']:,} in `train` and "
-            f"{splits['test']:,} in `test`: which of two answers to a prompt was preferred.",
-            f"Prompts in both splits: {figures['prompts']['shared']:,}.\n",
-            f"Converted by `python -m data_tools.convert` from {len(inputs):,} file(s) of the "
-            f"format `{figures['format']}`:\n",
-            *listed,
-            f"\n## Load it\n\n```python\nimport datasets\n\ndataset = {load}\n```\n",
-            "| column | what |",
-            "|---|---|",
-            "| `prompt` | what was asked: a text, or a list of messages, in every row the same |",
-            "| `chosen` | the answer that was preferred, in the same form |",
-            "| `rejected` | the answer that was not |",
-            "| `source` | where in the raw files the pair stands |",
-            *(f"| `{_printable(name)}` | as in the records |" for name in kept_columns),
-            "\n## Figures\n\n```text",
-            *_summary(figures),
-            "```\n",
-            "What was left out, and why, stands in `rejects.jsonl`; all figures in `report.json`.",
-            "The licence is that of the source.\n",
-        ]
+        listed.append(f"- and {len(inputs) - _INPUTS:,} more, which `report.json` names\n")
+    columns = [_printable(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
+    return _CARD.format(
+        **figures,
+        block=f"\n{block}" if block else "",
+        files=len(inputs),
+        listed="".join(listed),
+        load=loader(report, "path/to/this/directory"),
+        columns="".join(f"| `{name}` | as in the records |\n" for name in columns),
+        summary="\n".join(map(_printable, _summary(figures))),
     )
 
 
 def write(report: Report, directory: str, card_block: str) -> None:
-    """report.json and the dataset card, beside the splits."""
-    texts = {"report.json": as_json(report.figures) + "\n", "README.md": card(report, card_block)}
+    """Write report.json and the dataset card."""
+    texts = {"report.json": report.json() + "\n", "README.md": card(report, card_block)}
     for name, text in texts.items():
         with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
             file.write(text)
-
-
-def as_json(figures: dict) -> str:
-    return json.dumps(figures, ensure_ascii=False, indent=2)
 
 
 def _percent(share: float | None) -> str:
@@ -209,9 +211,7 @@ def _percent(share: float | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with control and other invisible characters written as escapes."""
-    if text.isprintable():
-        return text
+    """The text with control and other invisible characters as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -1,84 +1,81 @@
-"""JSON that means one thing: no key twice, no NaN, no number out of range, no endless nesting."""
+"""JSON with one meaning: no duplicate keys, no NaN, no number out of range, bounded nesting.
 
-import json
-import math
-from collections import Counter
+jiter refuses all of these but infinite numbers. Its limits are 4,300 digits of a whole number and
+some 200 levels of nesting.
+"""
+
+import re
 from typing import Any
 
-from data_tools.record import clip
+import jiter
 
-MAX_DIGITS = 4300  # of a whole number: json, which writes the rejects, takes no longer one
-MAX_DEPTH = 200  # real records nest below ten; json and its writer recurse once a level
+from data_tools.record import BadRecord
 
-
-def loads(source: str) -> Any:
-    """The value of a JSON text. Raises ValueError or RecursionError, which `sentence` words."""
-    if source.count("{") + source.count("[") > MAX_DEPTH:
-        _check_depth(source)
-    if source.startswith("\ufeff"):
-        return json.loads(source)  # which refuses it, and says why
-    return _DECODER.decode(source)
+_INFINITE = (float("inf"), float("-inf"))
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PLACE = re.compile(r" at line (\d+) column (\d+)\Z")
 
 
-def sentence(error: Exception) -> str:
-    """What is wrong with a JSON text, and the mend."""
-    if isinstance(error, json.JSONDecodeError):
-        return (
-            f"this is not valid JSON: {error.msg} at character {error.pos + 1}; "
-            "mend the record or leave it out"
+def loads(source: bytes) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises BadRecord: `bad_encoding` for a lone surrogate, `nul_byte` for an escaped NUL, and
+    `bad_json` for everything else.
+    """
+    try:
+        value = jiter.from_json(source, catch_duplicate_keys=True, allow_inf_nan=False)
+    except ValueError as error:
+        raise _fault(source, str(error)) from None
+    if _is_infinite(value):
+        raise BadRecord("bad_json", "a number is too large; fix the record or remove it")
+    return check_strings(value) if b"\\u0000" in source else value
+
+
+def check_strings(value: Any) -> Any:
+    """The value, once no string in it holds a lone surrogate or NUL.
+
+    Raises BadRecord (`bad_encoding` or `nul_byte`) otherwise.
+    """
+    found = [value]
+    for item in found:
+        if isinstance(item, dict):
+            found += [*item, *item.values()]
+        elif isinstance(item, list):
+            found += item
+    text = "".join(item for item in found if isinstance(item, str))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRecord(
+            "bad_encoding",
+            "a value holds bytes that are no UTF-8 text; remove that column, or export it as text",
+        ) from None
+    if "\0" in text:
+        raise BadRecord("nul_byte", "a string holds a NUL character (\\u0000); remove it")
+    return value
+
+
+def _fault(source: bytes, message: str) -> BadRecord:
+    if "hex escape" in message and _SURROGATE.search(source):
+        return BadRecord(
+            "bad_encoding",
+            "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
+            "character itself or both halves of the pair",
         )
-    return f"{error or 'nested too deeply'}; mend the record or leave it out"
+    message = _PLACE.sub(lambda place: f" at byte {_offset(source, place)}", message)
+    return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
 
 
-def _unique(pairs: list) -> dict:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        twice = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object, so its value is unclear")
-    return value
+def _offset(source: bytes, place: re.Match) -> int:
+    """The byte at jiter's line and column, counted from 1."""
+    line, column = map(int, place.groups())
+    return sum(len(text) + 1 for text in source.split(b"\n")[: line - 1]) + column
 
 
-def _no_constant(name: str):
-    raise ValueError(f"{name} is no JSON value; write null or a number")
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"the number {clip(digits)} has too many digits ({len(digits)})")
-    return int(digits)
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError(f"the number {clip(digits)} is too large")
-    return value
-
-
-def _check_depth(source: str) -> None:
-    depth, inside, escaped = 0, False, False
-    for char in source:
-        if inside:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                inside = False
-        elif char == '"':
-            inside = True
-        elif char in "{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        elif char in "}]":
-            depth -= 1
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique,
-    parse_constant=_no_constant,
-    parse_float=_finite,
-    parse_int=_whole,
-)
+def _is_infinite(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
+        return any([_is_infinite(item) for item in value.values() if type(item) is not str])
+    if kind is list:
+        return any([_is_infinite(item) for item in value if type(item) is not str])
+    return kind is float and value in _INFINITE

@@ -1,4 +1,4 @@
-"""Pure functions on many tasks, in this process or in several: the results come in order."""
+"""Runs pure functions on many tasks, in this process or in several; results come in order."""
 
 import gc
 import multiprocessing
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-from data_tools import lean
 from data_tools.record import ConvertError
 
 
@@ -24,30 +24,29 @@ def available() -> int:
     return os.cpu_count() or 1
 
 
-class Now:
-    """What was submitted, done where its result is asked for."""
+class Deferred:
+    """A call that is made where its result is asked for."""
 
     def __init__(self, function: Callable, *arguments: Any):
-        self._call = function, arguments
-
-    def result(self) -> Any:
-        function, arguments = self._call
-        return function(*arguments)
+        self.result = partial(function, *arguments)
 
     def cancel(self) -> None:
         """Nothing was begun."""
 
 
-class Crew:
-    """As many processes as asked for, started once there is a second task for them."""
+class Workers:
+    """`count` processes, started when there is a second task for them.
+
+    `ahead` is how many tasks are worth submitting before the first result is taken.
+    """
 
     def __init__(self, count: int):
-        self.ahead = 2 * count if count > 1 else 1  # tasks that may wait for their turn
+        self.ahead = 2 * count if count > 1 else 1
         self._count, self._pool = count, None
 
     def submit(self, function: Callable, *arguments: Any):
         if self._count == 1:
-            return Now(function, *arguments)
+            return Deferred(function, *arguments)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._count, context, _start)
@@ -59,46 +58,44 @@ class Crew:
 
 
 @contextmanager
-def crew(count: int) -> Iterator[Crew]:
+def processes(count: int) -> Iterator[Workers]:
     """Raises ConvertError (status 1) where a process was killed."""
-    own = Crew(count)
+    workers = Workers(count)
     try:
-        yield own
+        yield workers
     except BrokenProcessPool:
         raise ConvertError(
-            "a worker process was killed, for want of memory perhaps, or could not be "
-            "started; try --workers 1",
+            "a worker process was killed, perhaps because memory ran out, or could not be started; "
+            "try --workers 1",
             status=1,
         ) from None
     finally:
-        own.close()
+        workers.close()
 
 
-def alone_or(tasks: Iterable[Any], others: Crew) -> tuple[Iterator[Any], Crew]:
-    """The same tasks, and who is to do them: this process where there is but one."""
-    tasks = iter(tasks)
-    first = list(islice(tasks, 2))
-    return chain(first, tasks), others if len(first) > 1 else Crew(1)
-
-
-def in_order(function: Callable, tasks: Iterable[Any], crew: Crew) -> Iterator[Any]:
-    """What `function` makes of every task, a few of them under way at a time."""
+def in_order(
+    function: Callable, tasks: Iterable[Any], workers: Workers, *arguments: Any
+) -> Iterator[Any]:
+    """The result of `function(task, *arguments)` for every task, some of them ahead of time."""
     tasks, waiting = iter(tasks), deque()
+    first = list(islice(tasks, 2))
+    tasks = chain(first, tasks)
+    workers = workers if len(first) > 1 else Workers(1)
     while True:
-        waiting += (crew.submit(function, t) for t in islice(tasks, crew.ahead - len(waiting)))
+        more = islice(tasks, workers.ahead - len(waiting))
+        waiting += (workers.submit(function, task, *arguments) for task in more)
         if not waiting:
             return
         yield waiting.popleft().result()
 
 
 def _start() -> None:
-    lean.stay()
-    gc.disable()  # nothing here is a ring, and looking for rings takes a tenth of the time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command clears up, not its workers
-    threading.Thread(target=_follow, daemon=True).start()
+    gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command cleans up, not its workers
+    threading.Thread(target=_end_with_command, daemon=True).start()
 
 
-def _follow() -> None:
-    """End with the command, also where it was killed and could not say so."""
+def _end_with_command() -> None:
+    """End this process when the command ends, even where that was killed."""
     multiprocessing.parent_process().join()
     os._exit(1)

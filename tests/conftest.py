@@ -6,7 +6,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import sys  # noqa: E402
+
 import pytest  # noqa: E402 - the environment must be set before any package that reads it
+
+
+@pytest.fixture(autouse=True)
+def no_deepspeed_config():
+    """transformers keeps the DeepSpeed config of any arguments that were made, even if refused."""
+    yield
+    if deepspeed := sys.modules.get("transformers.integrations.deepspeed"):
+        deepspeed.unset_hf_deepspeed_config()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""Looks for bytes that a reader does not withstand: python tests/fuzz_readers.py csv --minutes 10
+"""Search for bytes that break a reader: python tests/fuzz_readers.py csv --minutes 10
 
-Coverage of the readers guides the search (atheris, see requirements-fuzz.txt); the samples of
-tests/good and tests/bad are where it begins. An input that breaks a promise is kept, and what to
-do with it is printed.
+Coverage of the readers guides the search (atheris, see requirements-fuzz.txt), which begins with
+the samples of tests/good and tests/bad. An input for which a check fails is kept, and what to do
+with it is printed.
 """
 
 import argparse
+import contextlib
 import gzip
 import io
 import json
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import atheris
@@ -25,13 +27,13 @@ with atheris.instrument_imports(
     include=["data_tools.readers", "openpyxl.reader", "openpyxl.worksheet"]
 ):
     import openpyxl  # noqa: F401 - loaded here to be instrumented
-    from reading import PACKED
+    from reading import PACKED, read_in_blocks
 
     from data_tools import readers
-    from data_tools.readers import json_array, opening, parquet, spreadsheet
-    from data_tools.record import REASONS, ConvertError, Raw
+    from data_tools.readers import FileReader, blocks, json_array, parquet, spreadsheet
+    from data_tools.record import REASONS, ConvertError, Record, Reject
 
-SECONDS = 10  # of the processor, for one input
+SECONDS = 10  # of CPU time for one input
 TOKENS = (
     [b'"', b'""', b"'", b",", b";", b"\t", b"|", b"\n", b"\r", b"\r\n", b" ", b"\\", b'\\"', b":"]
     + [b"[", b"]", b"{", b"}", b"},\n{", b'{"a": 1}', b'{"a": [{"b": 1}]}', b"\\u0000", b"\\ud800"]
@@ -44,70 +46,68 @@ TOKENS = (
 )
 
 
-def shown(path: Path) -> tuple[list, str]:
-    """What stands in a file, as one JSON text an item, and the refusal; asserts every promise."""
-    found, before, refusal, notes = [], 0, "", []
-    began = time.process_time()
+def check(path: Path) -> tuple[list, str]:
+    """Every item of a file as JSON, and the error at its end; asserts what always holds."""
+    found, lines, error = [], [0], ""
+    reader, start = FileReader(str(path)), time.process_time()
     try:
-        for record, item in enumerate(readers.read(str(path), notes=notes), start=1):
-            place = item.place
-            assert place.record == record, f"record {place.record} stands where {record} should"
-            assert place.line is None or place.line >= before, f"line {place.line} after {before}"
-            before = place.line
-            what = [item.value] if isinstance(item, Raw) else _fault(item)
-            text = json.dumps(
-                [place.line, place.crowded, *what], ensure_ascii=False, allow_nan=False
-            )
-            text.encode()
-            found.append(text)
-    except ConvertError as error:
-        refusal = str(error).replace(path.name, "FILE")
-        assert error.status in (1, 2)
-        assert len(refusal.splitlines()) == 1, f"not one line: {refusal!r}"
-    assert all(len(note.splitlines()) == 1 for note in notes), f"not one line: {notes}"
-    spent = time.process_time() - began
-    assert spent < SECONDS, f"took {spent:.0f} s"
-    return found, refusal
+        for number, item in enumerate(reader, start=1):
+            assert item.location.record == number, item.location
+            lines.append(item.location.line or 0)
+            found.append(as_json(item))
+    except ConvertError as raised:
+        error = str(raised).replace(path.name, "FILE")
+        assert raised.status in (1, 2)
+    assert lines == sorted(lines), lines
+    assert all(len(text.splitlines()) <= 1 for text in (error, *reader.notes)), "not one line"
+    seconds = time.process_time() - start
+    assert seconds < SECONDS, f"took {seconds:.0f} s"
+    return found, error
 
 
-def _fault(item) -> list:
-    assert item.fault.reason in REASONS, item.fault.reason
-    assert len(item.fault.detail.splitlines()) == 1, f"not one line: {item.fault.detail!r}"
-    return [item.fault.reason, item.fault.detail, item.raw]
+def as_json(item: Record | Reject) -> bytes:
+    values = asdict(item)
+    del values["location"]["file"]
+    if isinstance(item, Reject):
+        assert item.reason in REASONS, item.reason
+        assert len(item.detail.splitlines()) == 1, f"not one line: {item.detail!r}"
+    return json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
 
 
-def withstands(content: bytes, folder: Path, ending: str) -> None:
-    """Asserts what must hold for any bytes under this ending, read twice in different pieces."""
+def check_content(content: bytes, folder: Path, ending: str) -> None:
+    """Assert that any bytes under this ending are read the same in different pieces."""
     path = folder / f"f.{ending}"
     path.write_bytes(content)
-    first, refusal = shown(path)
+    found, error = check(path)
     if ending == "parquet":
         rows, parquet._ROWS = parquet._ROWS, 2
-        second, again = shown(path)
+        others, other_error = check(path)
         parquet._ROWS = rows
-        # pyarrow sees some damage in one size alone.
-        refused = refusal or again
-        assert refused or first == second, "the size of a batch alters what is read"
-    named = opening._kind(content[:64]) or content.startswith(b"version https://git-lfs")
-    if f".{ending}" in readers.SYNTAXES and ending not in ("parquet", "xlsx") and not named:
+        # pyarrow finds some damage with one batch size only.
+        assert error or other_error or found == others, "the size of a batch changes the records"
+    if ending not in ("csv", "tsv", "json", "jsonl", "ndjson") or not content:
+        return
+    for blocks.SIZE in (7, 100) if ending != "json" and not error else ():
+        in_blocks = [as_json(item) for item in read_in_blocks(str(path))]
+        assert in_blocks == found, f"in blocks: {in_blocks}, from its start: {found}"
+    if "its content is" not in error and "Git LFS" not in error:
         path = folder / f"f.{ending}.gz"
         path.write_bytes(gzip.compress(content, 1))
         chunk, json_array._CHUNK = json_array._CHUNK, 3
-        second = shown(path)
+        compressed = check(path)
         json_array._CHUNK = chunk
-        assert (first, refusal) == second, f"compressed: {second}, plain: {(first, refusal)}"
+        assert (found, error) == compressed, f"compressed: {compressed}, plain: {(found, error)}"
 
 
 def mutated(data: bytes, size: int, seed: int) -> bytes:
-    """Some change below the compression, where changing the bytes would only break its checksum."""
+    """A change of the uncompressed data, since a change of the bytes mostly breaks a checksum."""
     chance = random.Random(seed)
-    try:
-        if chance.random() < 0.1:
-            raise ValueError("the container itself is to be damaged this time")
-        changed = _inside(data, size, chance)
-    except Exception:  # a damaged container, which zipfile meets in many ways
-        return atheris.Mutate(data, size)
-    return changed if len(changed) <= size else atheris.Mutate(data, size)
+    if chance.random() > 0.1:
+        with contextlib.suppress(Exception):  # zipfile raises many kinds for a damaged container
+            changed = _inside(data, size, chance)
+            if len(changed) <= size:
+                return changed
+    return atheris.Mutate(data, size)
 
 
 def _inside(data: bytes, size: int, chance: random.Random) -> bytes:
@@ -116,7 +116,7 @@ def _inside(data: bytes, size: int, chance: random.Random) -> bytes:
     if data.startswith(b"\x28\xb5\x2f\xfd"):
         import pyarrow as pa
 
-        text = bytearray(size)  # since `read` of a damaged stream loses memory
+        text = bytearray(size)  # `read` of a damaged stream leaks memory
         with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
             count = stream.readinto(text)
         return PACKED[".zst"](atheris.Mutate(bytes(text[:count]), size))
@@ -132,21 +132,20 @@ def _inside(data: bytes, size: int, chance: random.Random) -> bytes:
 
 
 def seeds(ending: str) -> list[bytes]:
-    """The samples of this ending, and where it is a compressed one, those that it compresses."""
+    """The samples with this ending; of a compression also those that can be compressed by it."""
     samples = [p for folder in ("good", "bad") for p in sorted((TESTS / folder).iterdir())]
     inner, _, compression = ending.rpartition(".")
     pack = PACKED.get(f".{compression}")
     found = [path.read_bytes() for path in samples if path.name.endswith(f".{ending}")]
-    if pack:
-        found += [pack(p.read_bytes()) for p in samples if p.name.endswith(f".{inner}")]
-    return found
+    inside = [path.read_bytes() for path in samples if pack and path.name.endswith(f".{inner}")]
+    return found + [pack(content) for content in inside]
 
 
 def search(ending: str, minutes: float, keep: str, folder: str) -> None:
-    """Tries inputs until the time is over or one breaks a promise; ends the process."""
-    corpus, words, place = (Path(folder, name) for name in ("corpus", "words", "place"))
+    """Try inputs until the time is over or a check fails; ends the process."""
+    corpus, words, work = (Path(folder, name) for name in ("corpus", "words", "work"))
     corpus.mkdir()
-    place.mkdir()
+    work.mkdir()
     for number, content in enumerate(seeds(ending)):
         (corpus / str(number)).write_bytes(content)
     escaped = ("".join(f"\\x{byte:02x}" for byte in token) for token in TOKENS)
@@ -155,17 +154,17 @@ def search(ending: str, minutes: float, keep: str, folder: str) -> None:
         f"-max_total_time={int(60 * minutes)}",
         f"-dict={words}",
         f"-artifact_prefix={keep}/{ending}.",
-        f"-timeout={3 * SECONDS}",  # of the clock, for what never ends
+        f"-timeout={3 * SECONDS}",  # of wall time, for an endless loop
         "-rss_limit_mb=4096",
         f"-max_len={8000 if ending in ('parquet', 'xlsx') else 3000}",
         "-len_control=20",  # longer inputs soon: the runs are short
         "-print_final_stats=1",
     ]
-    spreadsheet._MOST_ROWS = 10_000  # a million empty ones, observed, take longer than SECONDS
+    spreadsheet._MOST_ROWS = 10_000  # a million empty rows take too long under coverage
     packed = "." in ending or ending == "xlsx"
     atheris.Setup(
         [sys.argv[0], *options, str(corpus)],
-        lambda content: withstands(content, place, ending),
+        lambda content: check_content(content, work, ending),
         **({"custom_mutator": mutated} if packed else {}),
     )
     atheris.Fuzz()
@@ -176,21 +175,21 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("reader", choices=known, metavar="READER", help=", ".join(known))
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="default 10")
-    parser.add_argument("--keep", metavar="DIR", help="where inputs go that break a promise")
+    parser.add_argument("--keep", metavar="DIR", help="where failing inputs are kept")
     given = parser.parse_args(argv)
     keep = Path(given.keep or tempfile.mkdtemp(prefix="fuzz_readers."))
     keep.mkdir(parents=True, exist_ok=True)
     before = set(keep.iterdir())
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (given.reader, given.minutes, str(keep), folder)
+        arguments = given.reader, given.minutes, str(keep), folder
         run = multiprocessing.get_context("spawn").Process(target=search, args=arguments)
         run.start()
         run.join()
     for path in sorted(set(keep.iterdir()) - before):
         print(
-            f"{path}: breaks a promise of the {given.reader} reader; mend the reader, copy the "
-            f"file to tests/bad/NAME.{given.reader} with an entry in tests/bad/expected.json (or "
-            "to tests/good/, if it is right), and run pytest tests/test_samples.py"
+            f"{path}: a check of the {given.reader} reader fails; fix the reader, copy the file to "
+            f"tests/bad/NAME.{given.reader} with an entry in tests/bad/expected.json (or to "
+            "tests/good/ if it is valid), and run pytest tests/test_samples.py"
         )
     return 1 if run.exitcode else 0
 

@@ -6,7 +6,7 @@ Pairs = list[tuple[str, str, str]]
 
 
 def shown(pair, dice, names):
-    """The task's fields, and the position where the winner stands."""
+    """The task's fields, and the position of the winner."""
     prompt, chosen, rejected = pair
     winner = dice.randrange(2)
     texts = (rejected, chosen) if winner else (chosen, rejected)
@@ -55,9 +55,9 @@ def label_studio_rows(pairs: Pairs, dice: random.Random) -> list[dict]:
         task, winner = shown(pair, dice, ("answer1", "answer2"))
         side = ("left", "right")[winner]
         for who in range(1, dice.randint(1, 3) + 1):
-            said = dice.choice([side, [{"selected": side}], f'[{{"selected": "{side}"}}]'])
+            value = dice.choice([side, [{"selected": side}], f'[{{"selected": "{side}"}}]'])
             made = {"annotator": who, "annotation_id": len(records), "lead_time": 4.5}
-            records.append(task | {"id": number, "comparison": said} | made)
+            records.append(task | {"id": number, "comparison": value} | made)
     return records
 
 

@@ -1,10 +1,12 @@
-"""Known pairs written in every flat shape, and in those of dialogues and transcripts."""
+"""Known pairs written in every flat format, and as dialogues and transcripts."""
 
+import csv
+import io
 import json
 
 
 def _won(prompt, chosen, rejected):
-    """One record a pair whose fields say who won."""
+    """One record a pair whose fields name the winner."""
 
     def write(pairs, draw):
         return [{prompt: p, chosen: c, rejected: r} for p, c, r in pairs]
@@ -32,10 +34,10 @@ def _several(pairs, draw):
     records = []
     for p, c, r in pairs:
         place = draw.randint(0, 1)
-        said = [place + 1, place + 1, draw.choice([0, 1, 2])]
-        draw.shuffle(said)
+        labels = [place + 1, place + 1, draw.choice([0, 1, 2])]
+        draw.shuffle(labels)
         answers = (c, r) if place == 0 else (r, c)
-        columns = {f"annotator{i}": value for i, value in enumerate(said, start=1)}
+        columns = {f"annotator{i}": value for i, value in enumerate(labels, start=1)}
         record = {"instruction": p, "input": "", "response1": answers[0], "response2": answers[1]}
         records.append(record | columns)
     return records
@@ -122,6 +124,7 @@ SHAPES = {
     "labelled-pairs": _judged(
         "prompt", "response_a", "response_b", "winner", (["A", "response_a"], ["B", "second"])
     ),
+    "better-worse": _won("question", "accepted", "rejected"),
     "implicit-messages": _dialogue,
     "hh": _transcript,
     "chatml": _chatml,
@@ -129,10 +132,20 @@ SHAPES = {
 }
 
 
-def as_cells(records):
-    """The same records as rows of a table: what is no text stands there as JSON.
+def as_table(records):
+    """The records as CSV with a header; columns that a record lacks are empty."""
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns, restval="")
+    writer.writeheader()
+    writer.writerows(as_cells(records))
+    return table.getvalue()
 
-    A list of one text is that text: in a cell, a list of texts could as well be an answer.
+
+def as_cells(records):
+    """The same records as rows of a table: what is not text becomes JSON.
+
+    A list of one text becomes that text: in a cell, a list of texts could as well be an answer.
     """
     return [{name: _cell(value) for name, value in record.items()} for record in records]
 

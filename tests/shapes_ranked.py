@@ -1,4 +1,4 @@
-"""Known pairs written in the shapes of `ranked`, for the round trip."""
+"""Known pairs written as ranked answers, for the round trip."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Known pairs written in the shapes of `rated`, for the round trip."""
+"""Known pairs written as rated answers, for the round trip."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Known pairs written in the shapes of `singles`, for the round trip: one answer a record."""
+"""Known pairs written as one judged answer per record, for the round trip."""
 
 import random
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Known pairs written in the shapes of `trees`, for the round trip."""
+"""Known pairs written as trees of messages, for the round trip."""
 
 import random
 from collections.abc import Callable
@@ -11,12 +11,14 @@ def _trees(triples: Triples, draw: random.Random) -> list[dict]:
         {
             "message_tree_id": f"t{number}",
             "tree_state": "ready_for_export",
-            "prompt": _said(
+            "prompt": _message_of(
                 "prompter",
                 prompt,
                 None,
                 [
-                    _said("assistant", answer, rank, [_said("prompter", "Thanks.", None, [])])
+                    _message_of(
+                        "assistant", answer, rank, [_message_of("prompter", "Thanks.", None, [])]
+                    )
                     for answer, rank in ordered(chosen, rejected, draw, best=0, step=1)
                 ],
             ),
@@ -25,7 +27,7 @@ def _trees(triples: Triples, draw: random.Random) -> list[dict]:
     ]
 
 
-def _said(role: str, text: str, rank: int | None, replies: list[dict]) -> dict:
+def _message_of(role: str, text: str, rank: int | None, replies: list[dict]) -> dict:
     return {"text": text, "role": role, "lang": "en", "rank": rank, "replies": replies}
 
 

@@ -1,4 +1,4 @@
-"""Known pairs written as answers beside a shared history, for the round trip."""
+"""Known pairs written as answers next to a shared history, for the round trip."""
 
 
 def _user(text):

@@ -1,4 +1,4 @@
-"""Records that were right, with something in them that does not belong there."""
+"""Valid records with something in them that does not belong there."""
 
 from hypothesis import strategies as st
 
@@ -6,8 +6,10 @@ VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-2, 3)
+    | st.just(10**400)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["", "a", "model_a", "left", "user", "assistant", "1", "[]", '["x"]']),
+    | st.sampled_from(["", " ", "a", "A", "tie", "left", "1", "[]", "[[", '["x"]', "\n\nHuman: a"])
+    | st.sampled_from(["user", "assistant", "system", "tool", "human"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["role", "content", "text", "x"]), inner, max_size=3)
@@ -17,7 +19,7 @@ VALUES = st.recursive(
 
 
 def spoiled(value, draw):
-    """The value with one thing inside it, or all of it, replaced, cut short or taken out."""
+    """The value with one thing inside it, or all of it, replaced, shortened or removed."""
     if draw(st.integers(0, 4)) == 0:
         return draw(VALUES)
     if isinstance(value, dict) and value:

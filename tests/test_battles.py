@@ -1,392 +1,157 @@
-"""Battles and compared summaries: who won, whose judgement it is, and every fault by name."""
-
-import json
+"""Battles of two models and compared summaries: who won, and whose judgement it is."""
 
 import pytest
-
-from data_tools import votes
-from data_tools.formats import FORMATS as KNOWN
-from data_tools.formats import battles, summaries
-from data_tools.formats.cells import unfold
-from data_tools.formats.shape import Label, Meaning
-from data_tools.record import Fault, Judged, Pair
-
-SHAPES = {shape.name: shape for shape in (*battles.FORMATS, *summaries.FORMATS)}
-JUDGES = {"arena": "judge", "summarize-from-feedback": "worker"}
-
-
-def user(text):
-    return {"role": "user", "content": text}
+from reading_formats import (
+    EXAMPLES,
+    assistant,
+    cases,
+    check_fault,
+    fault,
+    outcome,
+    pairs,
+    results,
+    system,
+    user,
+)
 
 
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def arena(winner, a="x", b="y", **more):
-    sides = {"conversation_a": [user("q"), assistant(a)], "conversation_b": [user("q")]}
-    sides["conversation_b"] = [user("q"), assistant(b)]
+def arena(winner, **more):
+    sides = {f"conversation_{x}": [user("P"), assistant(x.upper())] for x in "ab"}
     return sides | {"winner": winner} | more
 
 
 def row(*winner, **more):
-    record = {"prompt": '["q"]', "response_a": '["x"]', "response_b": '["y"]'}
+    record = {"prompt": '["P"]', "response_a": '["A"]', "response_b": '["B"]'}
     names = ("winner_model_a", "winner_model_b", "winner_tie")
     return record | dict(zip(names, winner, strict=True)) | more
 
 
 def compared(choice, **more):
     info = {"subreddit": "tea", "title": "T", "post": "P"}
-    return {"info": info, "summaries": [{"text": "x"}, {"text": "y"}], "choice": choice} | more
+    return {"info": info, "summaries": [{"text": "A"}, {"text": "B"}], "choice": choice} | more
 
 
-def found(name, record, meaning=None):
-    return SHAPES[name].pairs(record, meaning or Meaning())
+OUTCOMES = {
+    ("arena", "first"): [arena("model_a"), arena("A"), arena("model_a", model_a="m1", turn=1)],
+    ("arena", "second"): [arena("model_b"), arena("model_b", judge="ann")],
+    ("arena", "tie"): [arena("tie"), arena("tie (bothbad)"), arena("tie", judge="ann")],
+    ("arena", "null_label"): [arena(None), arena("", judge="ann")],
+    ("arena", "unknown_label"): [arena("vicuna", judge="ann"), arena("m1", model_a="m1"), arena(1)],
+    ("arena-55k", "first"): [row(one, zero, zero) for one in (1, 1.0, "1.0") for zero in (0, "0")],
+    ("arena-55k", "second"): [row("", 1, None), row("0", "1", "0")],
+    ("arena-55k", "tie"): [row(0, 0, 1)],
+    ("arena-55k", "null_label"): [row(0, 0, 0), row("", None, "")],
+    ("arena-55k", "unknown_label"): [row(1, 0, "1"), row(0, 2, 0), row(True, 0, 0)],
+    ("summarize-from-feedback", "first"): [compared(0), compared("0"), compared(0, worker="w")],
+    ("summarize-from-feedback", "second"): [compared(1), compared(1.0)],
+    ("summarize-from-feedback", "null_label"): [compared(None)],
+    ("summarize-from-feedback", "unknown_label"): [compared(2), compared(False), compared("A")],
+}
 
 
-def made(name, record):
-    """(prompt, chosen, rejected, first_won) of the one pair, or (reason, detail)."""
-    parts = found(name, record)
-    if isinstance(parts, Fault):
-        return parts.reason, parts.detail
-    (part,) = parts
-    if isinstance(part, Judged):
-        (part,) = votes.decide(part, "majority")
-    if isinstance(part, Fault):
-        return part.reason, part.detail
-    return part.prompt, part.chosen, part.rejected, part.first_won
+@pytest.mark.parametrize(("name", "won", "record"), cases(OUTCOMES))
+def test_the_label_names_the_first_answer_the_second_or_neither(name, won, record):
+    assert outcome(name, record) == won
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_a_record_fits_its_own_shape_alone(name):
-    every = KNOWN | SHAPES
-    fits = [other for other in every if every[other].matches(dict(SHAPES[name].passing))]
-    assert fits == [name]
-    others = KNOWN.keys() - {name}
-    assert not any(SHAPES[name].matches(dict(KNOWN[other].passing)) for other in others)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_the_passing_record_passes_and_the_failing_one_does_not(name):
-    assert "shrub" in str(made(name, SHAPES[name].passing)[1])
-    assert isinstance(found(name, SHAPES[name].failing), Fault)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_cells_of_a_table_hold_the_same_as_json(name):
-    record = dict(SHAPES[name].passing)
-    cells = {k: v if isinstance(v, str) else json.dumps(v) for k, v in record.items()}
-    assert made(name, unfold(cells, SHAPES[name])) == made(name, record)
-
-
-@pytest.mark.parametrize(("winner", "first_won"), [("model_a", True), ("model_b", False)])
-def test_an_arena_winner_is_named_by_its_model_field(winner, first_won):
-    good, bad = ("x", "y") if first_won else ("y", "x")
-    assert made("arena", arena(winner, model_a="m1", model_b="m2", turn=1, tstamp=1.5)) == (
-        [user("q")],
-        [assistant(good)],
-        [assistant(bad)],
-        first_won,
-    )
-
-
-@pytest.mark.parametrize("winner", ["tie", "tie (bothbad)", "both_bad"])
-def test_an_arena_tie_makes_no_pair(winner):
-    said = ("tie", f"the label {winner!r} says that neither answer is better")
-    assert made("arena", arena(winner)) == said
-    twisted = arena(winner, judge="j") | {"conversation_a": [user("other"), assistant("x")]}
-    assert made("arena", twisted) == said
-    (judged,) = found("arena", arena(winner, judge="j"))
-    assert judged.votes == (("j", None),)
-
-
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize(
+    ("name", "field"), [("arena", "judge"), ("summarize-from-feedback", "worker")]
+)
 @pytest.mark.parametrize(
     ("judge", "who"),
     [("ann", "ann"), (["gpt-4", "pair-v2"], "gpt-4, pair-v2"), (17, "17"), (None, "")],
 )
-def test_a_named_judgement_waits_for_those_of_other_records(name, judge, who):
+def test_a_named_judgement_waits_for_those_of_other_records(name, field, judge, who):
     record = arena("model_b") if name == "arena" else compared(1)
-    (part,) = found(name, record | {JUDGES[name]: judge})
-    assert isinstance(part, Judged)
-    assert part.across
-    assert part.votes == ((who, 1),)
-    (alone,) = found(name, record)
-    assert isinstance(alone, Pair)
-    assert (part.prompt, part.second, part.first) == (alone.prompt, alone.chosen, alone.rejected)
+    (part,) = results(name, record | {field: judge})
+    assert (part.votes, part.across_records) == (((who, 1),), True)
+    assert pairs(name, record) == [(part.prompt, part.second, part.first)]
 
 
-def test_an_arena_dialogue_whose_turns_agree_keeps_them_as_its_prompt():
-    history = [user("a"), assistant("b"), user("c")]
-    sides = {"conversation_a": [*history, assistant("x")]}
-    sides["conversation_b"] = [*history, assistant("y")]
-    record = arena("model_a") | sides
-    assert made("arena", record) == (history, [assistant("x")], [assistant("y")], True)
-    headed = made("arena", record | {"system": "s"})
-    assert headed[0] == [{"role": "system", "content": "s"}, *history]
+def test_an_arena_prompt_is_the_history_that_both_conversations_share():
+    history = [user("a"), assistant("b"), user([{"type": "text", "text": "c", "image": None}])]
+    record = arena("model_a")
+    for x in "ab":
+        record[f"conversation_{x}"] = [*history, assistant(x)]
+    prompt = [user("a"), assistant("b"), user("c")]
+    assert pairs("arena", record) == [(prompt, [assistant("a")], [assistant("b")])]
+    assert pairs("arena", record | {"system": "s"})[0][0] == [system("s"), *prompt]
 
 
-def test_a_bare_arena_label_means_what_the_user_says():
-    assert made("arena", arena(1)) == (
-        "unknown_label",
-        "the label 1 is a bare number or boolean; say what it means with --label",
-    )
-    assert SHAPES["arena"].labels(arena(1)) == 1
-    (pair,) = found("arena", arena(1), Meaning(label=Label("0", "1")))
-    assert pair.chosen == [assistant("y")]
-
-
-def test_text_blocks_of_an_arena_turn_are_its_text():
-    block = {"type": "text", "text": "q", "image": None, "mimeType": None}
-    record = arena("model_a") | {"conversation_a": [user([block]), assistant("x")]}
-    assert made("arena", record)[0] == [user("q")]
-
-
-@pytest.mark.parametrize("one", [1, 1.0, "1", "1.0"])
-def test_the_one_hot_column_that_is_one_names_the_winner(one):
-    first, second = [assistant("x")], [assistant("y")]
-    for zero in (0, "0", "", None):
-        assert made("arena-55k", row(one, zero, zero)) == ([user("q")], first, second, True)
-        assert made("arena-55k", row(zero, one, zero)) == ([user("q")], second, first, False)
-        assert made("arena-55k", row(zero, zero, one)) == (
-            "tie",
-            "the label 'winner_tie' says that neither answer is better",
-        )
+def test_the_label_option_defines_bare_numbers_of_an_arena(convert_file):
+    assert "the label holds bare numbers or booleans (1)" in convert_file([arena(1)]).err
+    assert outcome("arena", arena(1), label="first=0,second=1") == "second"
 
 
 def test_the_turns_of_a_battle_become_messages():
-    cells = {"prompt": ["q", "r"], "response_a": ["s", "x"], "response_b": ["s", "y"]}
-    history = [user("q"), assistant("s"), user("r")]
-    assert made("arena-55k", row(1, 0, 0) | cells)[:2] == (history, [assistant("x")])
-    cells["response_b"] = '["t", "y"]'
-    assert made("arena-55k", row(1, 0, 0) | cells) == (
-        "history_mismatch",
-        "the two dialogues differ before the answer (turn 2), so they do not compare two answers "
-        "to one prompt; leave the record out or mend its history",
+    cells = {"prompt": ["P", "Q"], "response_a": ["s", "A"], "response_b": '["s", "B"]'}
+    history = [user("P"), assistant("s"), user("Q")]
+    answers = [assistant("A")], [assistant("B")]
+    assert pairs("arena-55k", row(1, 0, 0) | cells) == [(history, *answers)]
+    cells["response_b"] = ["t", "B"]
+    assert fault("arena-55k", row(1, 0, 0) | cells).startswith(
+        "history_mismatch: the two dialogues"
     )
-
-
-def test_an_empty_turn_stays_for_the_rules_to_judge():
-    assert made("arena-55k", row(1, 0, 0, response_b='[""]'))[2] == [assistant("")]
-
-
-CHAT = {"conversation_a": [user([{"type": "image", "image": "x"}]), assistant("x")]}
+    assert pairs("arena-55k", row(1, 0, 0, response_b='[""]'))[0][2] == [assistant("")]
 
 
 @pytest.mark.parametrize(
-    ("name", "record", "reason", "detail"),
+    ("info", "prompt"),
     [
         (
-            "arena",
-            arena("model_a", conversation_a=None),
-            "missing_field",
-            "conversation_a is missing or null; give it a list of messages",
+            {"subreddit": "tea", "title": "T", "post": "P"},
+            "SUBREDDIT: r/tea\n\nTITLE: T\n\nPOST: P\n\nTL;DR:",
         ),
-        (
-            "arena",
-            arena(None, conversation_b="x"),
-            "wrong_type",
-            "conversation_b is 'x'; it must be a list of messages",
-        ),
-        (
-            "arena",
-            arena("model_a", **CHAT),
-            "wrong_type",
-            "message 1 of conversation_a holds a block of type 'image'; only text blocks can be "
-            "trained on here",
-        ),
-        (
-            "arena",
-            arena(None),
-            "null_label",
-            "there is no judgement; label the record or leave it out",
-        ),
-        (
-            "arena",
-            arena("vicuna", judge="j"),
-            "unknown_label",
-            "the label 'vicuna' names no answer; known are model_a, model_b, A, B, first, second, "
-            "tie, or map it with --label",
-        ),
-        (
-            "arena",
-            arena("model_a", conversation_a=[user("r"), assistant("x")]),
-            "history_mismatch",
-            "the two dialogues differ before the answer (turn 1), so they do not compare two "
-            "answers to one prompt; leave the record out or mend its history",
-        ),
-        (
-            "arena",
-            arena("model_a", conversation_a=[]),
-            "bad_roles",
-            "a dialogue has no user turn, so it has no prompt",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, prompt="q"),
-            "wrong_type",
-            """prompt is 'q'; it must be a JSON list of texts, as in ["Hello"]""",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, prompt=None),
-            "missing_field",
-            "prompt is missing or null; give it a list of texts",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, response_a="[null]"),
-            "missing_field",
-            "turn 1 of response_a is null; leave the record out",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, response_a='["x", null, 7]'),
-            "wrong_type",
-            "turn 3 of response_a is 7; it must be text",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, response_a='["\\ud83d"]'),
-            "bad_encoding",
-            "response_a holds a lone surrogate (\\ud800 to \\udfff), which is no text",
-        ),
-        (
-            "arena-55k",
-            row(0, 0, 0),
-            "null_label",
-            "none of winner_model_a, winner_model_b, winner_tie is 1; say which answer won",
-        ),
-        (
-            "arena-55k",
-            row("", None, ""),
-            "null_label",
-            "none of winner_model_a, winner_model_b, winner_tie is 1; say which answer won",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, "1"),
-            "unknown_label",
-            "winner_model_a and winner_tie are 1; only one of them can be",
-        ),
-        ("arena-55k", row(0, 2, 0), "unknown_label", "winner_model_b is 2; it must be 0 or 1"),
-        (
-            "arena-55k",
-            row(True, 0, 0),
-            "unknown_label",
-            "winner_model_a is True; it must be 0 or 1",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, response_b='["y", "z"]'),
-            "bad_roles",
-            "the turns of prompt (1) and response_b (2) differ in number; each question needs its "
-            "answer",
-        ),
-        (
-            "arena-55k",
-            row(1, 0, 0, prompt="[]", response_a="[]", response_b="[]"),
-            "bad_roles",
-            "a dialogue has no user turn, so it has no prompt",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, info=None),
-            "missing_field",
-            "info is None; it must be an object with post or article",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, info="x"),
-            "wrong_type",
-            "info is 'x'; it must be an object with post or article",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, info={"post": "P", "title": 7}),
-            "wrong_type",
-            "info.title is 7; it must be text",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, info={"title": "T"}),
-            "missing_field",
-            "info holds neither post nor article; give it one",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, info={"post": "P", "article": "A"}),
-            "wrong_type",
-            "info holds a post and an article; keep the one that was summarised",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, info={"post": " ", "title": "T"}),
-            "empty_prompt",
-            "info.post is empty; give it the text to summarise",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, summaries=None),
-            "missing_field",
-            "summaries is None; it must be a list of two objects",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, summaries=[{"text": "x"}]),
-            "unpaired",
-            "summaries has 1 entries; choice compares two",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, summaries=[{"text": "x"}] * 3),
-            "wrong_type",
-            "summaries has 3 entries; choice compares two",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(0, summaries=[{"text": "x"}, {"text": None}]),
-            "missing_field",
-            "summaries[1] is {'text': None}; it must be an object with text",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(None, summaries=["x", {}]),
-            "wrong_type",
-            "summaries[0] is 'x'; it must be an object with text",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(None),
-            "null_label",
-            "choice is null; say 0 or 1, or leave the record out",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(2),
-            "unknown_label",
-            "choice is 2; it must be 0 (first summary) or 1 (second summary)",
-        ),
-        (
-            "summarize-from-feedback",
-            compared(False),
-            "unknown_label",
-            "choice is False; it must be 0 (first summary) or 1 (second summary)",
-        ),
+        ({"post": " P\n", "title": None}, "POST:  P\n\n\nTL;DR:"),
+        ({"post": "P", "title": "T", "subreddit": ""}, "TITLE: T\n\nPOST: P\n\nTL;DR:"),
+        ({"article": "A", "title": "T", "post": None, "site": "cnn"}, "A\n\nTL;DR:"),
+        ({"article": "A", "post": ""}, "A\n\nTL;DR:"),
+        ({"article": "", "post": "P"}, "POST: P\n\nTL;DR:"),
     ],
 )
-def test_a_record_that_is_no_pair_says_where_and_why(name, record, reason, detail):
-    assert made(name, record) == (reason, detail)
+def test_a_post_is_framed_by_the_fields_that_it_has(info, prompt):
+    assert pairs("summarize-from-feedback", compared(0, info=info)) == [(prompt, "A", "B")]
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_no_value_in_any_field_makes_a_traceback(name):
-    odd = (None, 7, True, 1.5, float("nan"), "x", "[", "[[]]", [], {}, [None], [[]], ["x"], [{}])
-    odd += ([{"role": 1}], [{"role": "user"}], {"post": []}, [{"text": []}] * 2, 10**400)
-    for field in SHAPES[name].passing:
-        for value in odd:
-            record = SHAPES[name].passing | {field: value}
-            assert SHAPES[name].matches(record) in (True, False)
-            parts = found(name, record)
-            assert isinstance(parts, Fault) or all(isinstance(p, Pair | Judged) for p in parts)
-    assert isinstance(found(name, {}), Fault)
+def test_the_axis_records_of_the_summaries_are_not_converted(convert_file):
+    axis = {"info": {"post": "P"}, "summary": {"text": "x", "axes": {"overall": 6}}, "worker": "w"}
+    assert convert_file([axis]).status == 2
+
+
+IMAGE = [user([{"type": "image", "image": "x"}]), assistant("A")]
+OTHER = [user("r"), assistant("A")]
+EMPTY = dict.fromkeys(("prompt", "response_a", "response_b"), "[]")
+FAULTS = {
+    "arena": [
+        ({"conversation_a": IMAGE}, "wrong_type: conversation_a 'image' only text"),
+        ({"winner": "vicuna"}, "unknown_label: 'vicuna' known are first, second, tie --label"),
+        ({"conversation_a": OTHER}, "history_mismatch: differ before the answer (turn 1)"),
+        ({"conversation_a": []}, "bad_roles: no user turn prompt"),
+    ],
+    "arena-55k": [
+        ({"response_a": "[null]"}, "missing_field: response_a text"),
+        ({"response_a": '["x", 7]'}, "wrong_type: response_a 7 text"),
+        ({"response_a": '["\\ud83d"]'}, "bad_encoding: response_a surrogate"),
+        ({"winner_model_b": 2}, "unknown_label: winner_model_b is 2 0 1"),
+        ({"winner_tie": 1}, "unknown_label: winner_model_a and winner_tie are 1"),
+        ({"winner_model_a": 0}, "null_label: winner_model_a winner_model_b winner_tie"),
+        ({"response_b": '["y", "z"]'}, "bad_roles: prompt (1) response_b (2) number"),
+        (EMPTY, "bad_roles: no user turn prompt"),
+    ],
+    "summarize-from-feedback": [
+        ({"info": {"post": "P", "title": 7}}, "wrong_type: info.title is 7 text"),
+        ({"info": {"title": "T"}}, "missing_field: info neither post nor article"),
+        ({"info": {"post": "P", "article": "A"}}, "wrong_type: post and article keep"),
+        ({"info": {"post": " "}}, "empty_prompt: info post article"),
+        ({"summaries": [{"text": "x"}]}, "unpaired: summaries has 1 entries two"),
+        ({"summaries": [{"text": "x"}] * 3}, "wrong_type: summaries has 3 entries two"),
+        ({"summaries": [{"text": "x"}, {}]}, "missing_field: summaries[1] text"),
+        ({"summaries": ["x", {"text": "y"}]}, "wrong_type: summaries[0] 'x' object"),
+        ({"choice": 2}, "unknown_label: choice is 2 0 1"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "change", "expected"), cases(FAULTS))
+def test_a_battle_that_is_no_pair_names_the_field_and_the_fault(name, change, expected):
+    check_fault(name, EXAMPLES[name] | change, expected)

@@ -1,5 +1,6 @@
 """bench: what is claimed about speed is printed by a command that runs."""
 
+import csv
 import json
 import statistics
 from pathlib import Path
@@ -97,32 +98,110 @@ def test_flipped_labels_are_looked_for_both_ways(small_base, monkeypatch, capsys
     assert 0 <= float(figures[2]) <= 1 and 0 <= float(figures[3]) <= 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_what_convert_takes_is_printed_beside_what_others_take(kind, capsys, tmp_path):
-    words = ["--records", "3000", "--runs", "1", "--kinds", kind, "--folder", str(tmp_path)]
+def table_rows(text):
+    """The cells of a Markdown table's rows, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [line.strip("| ").split(" | ") for line in lines[1:]]
+
+
+def test_convert_is_measured_on_every_kind_of_file(capsys, tmp_path):
+    words = ["--records", "60", "--runs", "1", "--short", "--folder", str(tmp_path)]
     assert bench_convert.main(words) == 0
-    lines = capsys.readouterr().out.splitlines()
-    ways = [bench_convert.OURS, *bench_convert.OTHERS[kind]]
-    assert [line.split(" | ")[1] for line in lines[2 : 2 + len(ways)]] == ways
-    assert kind != "csv" or lines[-1].endswith("(3,001 records read)")
+    rows = table_rows(capsys.readouterr().out)
+    assert [row[:3] for row in rows] == [[k, "60", bench_convert.CONVERT] for k in raw_pairs.KINDS]
+    assert {row[-1] for row in rows} == {"1.0"}
     assert not list(tmp_path.iterdir())
 
 
-def test_the_raw_pairs_are_the_same_every_time_and_hold_every_fault(tmp_path, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", bench_convert.RIVALS)
+def test_convert_is_measured_next_to_its_rivals(kind, capsys, tmp_path):
+    words = ["--records", "3000", "--runs", "1", "--kinds", kind, "--folder", str(tmp_path)]
+    assert bench_convert.main(words) == 0
+    text = capsys.readouterr().out
+    programs = [bench_convert.CONVERT, *bench_convert.RIVALS[kind]]
+    assert [row[2] for row in table_rows(text)] == programs
+    assert text.endswith("(3,001 records read).\n") == (kind == bench_convert.BROKEN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_workers_are_compared_with_one(capsys, tmp_path):
+    words = ["--records", "60", "--runs", "1", "--kinds", "jsonl", "--scaling"]
+    assert bench_convert.main([*words, "--folder", str(tmp_path)]) == 0
+    ((kind, records, one, two, ratio),) = table_rows(capsys.readouterr().out)
+    assert (kind, records) == ("jsonl", "60")
+    assert float(ratio) == pytest.approx(float(one) / float(two), rel=0.5)
+
+
+def test_startup_is_measured(capsys, tmp_path):
+    words = ["--runs", "1", "--kinds", "wide", "--startup", "--folder", str(tmp_path)]
+    assert bench_convert.main(words) == 0
+    (help_, records) = table_rows(capsys.readouterr().out)
+    assert (help_[0], records[0]) == ("--help", "100 records, wide")
+    assert 0 < float(help_[1]) < float(records[1])
+
+
+def test_a_failing_command_ends_the_bench_with_its_error():
+    with pytest.raises(SystemExit, match=r"exit status 2\n(.|\n)*none.csv: no such file"):
+        bench_convert.measure(bench_convert.convert(Path("none.csv"), Path("out")))
+
+
+FAULTS = {"empty_prompt", "empty_response", "identical_pair", "contradictory", "duplicate"}
+LABEL_FAULTS = {"ragged_row", "null_label", "unknown_label", "tie"}
+REASONS = {
+    "ascii": FAULTS | LABEL_FAULTS,
+    "wide": FAULTS | LABEL_FAULTS,
+    "jsonl": FAULTS | {"missing_field", "history_mismatch"},
+    "ranked": FAULTS | {"null_label", "tie"},
+    "annotated": FAULTS | LABEL_FAULTS | {"disagreement"},
+}
+
+
+@pytest.mark.parametrize("kind", raw_pairs.KINDS)
+def test_raw_pairs_are_the_same_every_time_and_have_every_fault(kind, tmp_path):
     from data_tools.convert import main
 
-    monkeypatch.chdir(tmp_path)
-    faults = {"empty_prompt", "empty_response", "identical_pair", "contradictory", "duplicate"}
-    own = {".csv": {"ragged_row", "null_label", "unknown_label", "tie"}}
-    own[".jsonl"] = {"missing_field", "history_mismatch"}
-    for ending, more in own.items():
-        paths = [Path(f"{name}{ending}") for name in ("one", "other")]
-        for path in paths:
-            raw_pairs.write(path, 2000, short=True)
-        assert paths[0].read_bytes() == paths[1].read_bytes()
-        assert main([str(paths[0]), "-o", f"out{ending}"]) == 0
-        report = json.loads(Path(f"out{ending}/report.json").read_text())
-        assert report["reasons"].keys() == faults | more
-        assert report["records"]["read"] == 2000
-        assert report["warnings"]["html"] > 30
+    path = raw_pairs.write(tmp_path, kind, 3000, short=True)
+    before = path.read_bytes()
+    assert raw_pairs.write(tmp_path, kind, 3000, short=True).read_bytes() == before
+    assert main([str(path), "-o", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["reasons"].keys() == REASONS[kind]
+    assert report["records"]["read"] == 3000
+    assert report["warnings"]["html"] > 20
+
+
+@pytest.mark.parametrize("kind", raw_pairs.KINDS)
+def test_raw_pairs_have_about_2_kilobytes_a_record(kind, tmp_path):
+    path = raw_pairs.write(tmp_path, kind, 600)
+    assert path.stat().st_size / 600 == pytest.approx(2250, rel=0.15)
+    assert path.read_bytes().isascii() == (kind != "wide")
+
+
+def test_wide_texts_have_accents_and_chinese(tmp_path):
+    words = raw_pairs.write(tmp_path, "wide", 600).read_text("utf-8").split()
+    chinese = sum(any(char >= "一" for char in word) for word in words)
+    accented = sum(any("ß" <= char <= "œ" for char in word) for word in words)
+    assert chinese / len(words) == pytest.approx(0.1, rel=0.2)
+    assert accented / len(words) == pytest.approx(0.25, rel=0.2)
+
+
+def test_three_annotators_judge_each_comparison(tmp_path):
+    with raw_pairs.write(tmp_path, "annotated", 900).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 900
+    names = {}
+    for row in rows:
+        if None not in row.values():  # a ragged row
+            key = row["prompt"], frozenset((row["response_a"], row["response_b"]))
+            names.setdefault(key, set()).add(row["annotator_id"])
+    judged = sum(own == set(raw_pairs.ANNOTATORS) for own in names.values())
+    assert judged > 0.8 * len(names) > 200
+
+
+def test_ranked_records_have_four_answers(tmp_path):
+    lines = raw_pairs.write(tmp_path, "ranked", 300).read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert {len(record["answers"]) for record in records} == {4}
+    ranks = [{answer["rank"] for answer in record["answers"]} for record in records]
+    assert sum(found == {1, 2, 3, 4} for found in ranks) > 0.9 * len(records)

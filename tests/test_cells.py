@@ -1,78 +1,72 @@
-"""JSON inside the cells of a table, and text that only looks like it."""
+"""JSON in the cells of a table, and text that only looks like it."""
 
 import json
 
 import pytest
 
 from data_tools.formats import FORMATS
-from data_tools.formats.cells import load_list, unfold
-from data_tools.record import Fault
+from data_tools.formats.cells import cell_parser, load_list
+from data_tools.record import BadRecord
 
 TURNS = [{"role": "user", "content": "P"}]
 
 
-def test_a_dialogue_in_a_cell_is_a_dialogue():
-    cells = {"prompt": json.dumps(TURNS), "chosen": json.dumps(TURNS[0]), "rejected": "R"}
-    assert unfold(cells, FORMATS["preference"]) == {
-        "prompt": TURNS,
-        "chosen": TURNS[0],
-        "rejected": "R",
-    }
+def parsed(cells, format="preference"):
+    found = FORMATS[format]
+    return cell_parser(found.json_fields, tuple(cells), found.any_case)(cells)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["[1, 2]", '{"a": 1}', '["x"]', "[]", "{}", "[see below]", '[{"role": "user"}]', "[" * 9],
-)
-def test_an_answer_that_only_looks_like_json_stays_text(text):
-    cells = {"prompt": text, "chosen": text, "rejected": text, "other": json.dumps(TURNS)}
-    assert unfold(cells, FORMATS["preference"]) == cells
+def fault(cells, format="preference"):
+    with pytest.raises(BadRecord) as caught:
+        parsed(cells, format)
+    return caught.value.reason, caught.value.detail
 
 
-def test_a_field_that_must_be_structured_is_parsed_whatever_it_holds():
+def test_a_dialogue_in_a_cell_is_parsed():
+    cells = {"prompt": json.dumps(TURNS), "chosen": json.dumps(TURNS[0]), "Rejected": "R"}
+    assert parsed(cells) == {"prompt": TURNS, "chosen": TURNS[0], "Rejected": "R"}
+
+
+def test_an_answer_that_only_looks_like_json_is_text():
+    for text in ("[1, 2]", '{"a": 1}', "[]", "{}", "[see below]", '[{"role": "user"}]', "[" * 9):
+        cells = {"prompt": text, "chosen": text, "rejected": text, "other": json.dumps(TURNS)}
+        assert parsed(cells) == cells
+
+
+def test_a_structured_field_is_parsed_whatever_it_holds():
     cells = {"instruction": "[1]", "history": '[["a", "b"]]', "chat_template_kwargs": '{"x": 1}'}
-    assert unfold(cells, FORMATS["llamafactory-alpaca"]) == {
+    assert parsed(cells, "llamafactory-alpaca") == {
         "instruction": "[1]",
         "history": [["a", "b"]],
         "chat_template_kwargs": {"x": 1},
     }
 
 
-def test_what_is_no_text_inside_a_cell_is_a_fault():
-    found = unfold({"history": '["\\ud800"]'}, FORMATS["llamafactory-alpaca"])
-    assert found == Fault(
-        "bad_encoding", "history holds a lone surrogate (\\ud800 to \\udfff), which is no text"
+def test_unsound_json_is_a_fault_in_a_structured_cell_and_text_in_an_answer():
+    deep = "[" * 900 + "]" * 900
+    reason, detail = fault({"history": '["\\ud800"]'}, "llamafactory-alpaca")
+    assert reason == "bad_encoding"
+    assert detail.startswith("history: a string holds a lone surrogate (\\ud800 to \\udfff)")
+    assert fault({"history": '["\\u0000"]'}, "llamafactory-alpaca")[0] == "nul_byte"
+    assert fault({"history": deep}, "llamafactory-alpaca")[0] == "bad_json"
+    assert fault({"prompt": '[{"role": "user", "content": "a", "content": "b"}]'}) == (
+        "bad_json",
+        'prompt: this is not valid JSON: Detected duplicate key "content" at byte 45; '
+        "fix the record or remove it",
     )
-    found = unfold({"history": '["\\u0000"]'}, FORMATS["llamafactory-alpaca"])
-    assert found == Fault("nul_byte", "history holds a NUL character (\\u0000); remove it")
+    assert fault({"chat_template_kwargs": '{"a": NaN}'})[0] == "bad_json"
+    for answer in ('{"a": 1, "a": 2}', "[NaN]", '["\\u0000"]', '["\\ud800"]', deep):
+        assert parsed({"chosen": answer}) == {"chosen": answer}
 
 
-def test_a_list_that_may_stand_as_json_is_read_either_way():
-    assert load_list('["a"]') == load_list(["a"]) == ["a"]
-    assert load_list("[a") == "[a"
-    assert load_list(None) is None
+def test_a_list_that_may_be_json_text_is_read_either_way():
+    assert load_list('["a"]', "x") == load_list(["a"], "x") == ["a"]
+    assert (load_list("[a", "x"), load_list(None, "x")) == ("[a", None)
 
 
-def test_dialogues_in_a_csv_become_messages(convert_file):
+@pytest.mark.parametrize("header", ["prompt,chosen,rejected", "Prompt,Chosen,Rejected"])
+def test_dialogues_in_a_csv_become_messages(header, convert_file):
     cell = json.dumps(TURNS).replace('"', '""')
-    done = convert_file(f'prompt,chosen,rejected\n"{cell}",C,R\n', name="raw.csv")
+    done = convert_file(f'{header}\n"{cell}",C,R\n', name="raw.csv")
     assert done.rows[0]["prompt"] == TURNS
     assert done.rows[0]["chosen"] == [{"role": "assistant", "content": "C"}]
-
-
-def test_unsound_json_in_a_structured_cell_is_a_fault_and_in_an_answer_a_text():
-    twice = '[{"role": "user", "content": "lost", "content": "kept"}]'
-    found = unfold({"prompt": twice}, FORMATS["preference"])
-    assert (found.reason, "stands twice" in found.detail) == ("bad_json", True)
-    found = unfold({"chat_template_kwargs": '{"a": NaN}'}, FORMATS["preference"])
-    assert found.detail.startswith("chat_template_kwargs holds unsound JSON: NaN is no JSON value")
-    deep = "[" * 900 + "]" * 900
-    assert unfold({"history": deep}, FORMATS["llamafactory-alpaca"]).reason == "bad_json"
-    for answer in ('{"a": 1, "a": 2}', "[NaN]", '["\\u0000"]', '["\\ud800"]', deep):
-        assert unfold({"chosen": answer}, FORMATS["preference"]) == {"chosen": answer}
-
-
-def test_capitals_do_not_hide_a_dialogue(convert_file):
-    cell = json.dumps(TURNS).replace('"', '""')
-    done = convert_file(f'Prompt,Chosen,Rejected\n"{cell}",C,R\n', name="raw.csv")
-    assert done.rows[0]["prompt"] == TURNS

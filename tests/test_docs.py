@@ -12,12 +12,15 @@ from bench import frontier, overhead, rivals, train_throughput
 from bench import suspects as bench_suspects
 from data_tools import options
 from data_tools.formats import FORMATS
+from data_tools.record import REASONS
+from data_tools.warnings import WARNINGS
 from dpo_wrap import eval as eval_command
 from dpo_wrap import judge, merge, suspects, train
 from dpo_wrap.settings.config import key_table, load_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONVERT = (ROOT / "docs/convert.md").read_text(encoding="utf-8")
 PARSERS = {
     "data_tools.convert": options.parser,
     "dpo_wrap.train": train.parser,
@@ -36,7 +39,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted(
     (ROOT / "configs/recipes").rglob("*.yaml")
 )
 SHOWING = [
-    *(README, options.EXAMPLES, train.EXAMPLES, eval_command.EXAMPLES, merge.EXAMPLES),
+    *(README, CONVERT, options.EXAMPLES, train.EXAMPLES, eval_command.EXAMPLES, merge.EXAMPLES),
     *(judge.EXAMPLES, suspects.EXAMPLES),
     *(path.read_text(encoding="utf-8") for path in CONFIGS),
 ]
@@ -55,14 +58,14 @@ def test_every_command_that_is_shown_parses(command):
     PARSERS[module]().parse_args(words)
 
 
-def test_every_option_that_the_readme_names_is_one():
+def test_every_option_that_the_readme_and_docs_name_is_one():
     known = {
         option
         for parser in PARSERS.values()
         for action in parser()._actions
         for option in action.option_strings
     }
-    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README))
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README + CONVERT))
     assert named - known == set()
 
 
@@ -70,10 +73,15 @@ def test_the_key_table_is_the_one_that_the_code_makes():
     assert key_table() in README
 
 
-def test_every_format_has_its_row_in_the_readme():
-    section = README.split("## What convert reads")[1].split("\n## ")[0]
+def test_every_format_has_its_row_in_the_docs():
+    section = CONVERT.split("\n## Formats")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert rows == [f"| `{f.name}` | {f.sentence} | {f.polarity} |" for f in FORMATS.values()]
+
+
+def test_the_docs_list_every_reason_and_every_warning():
+    rows = set(re.findall(r"^\| `(\w+)` \|", CONVERT, re.MULTILINE))
+    assert {*REASONS, *WARNINGS} <= rows
 
 
 def test_every_make_target_that_is_named_exists():

@@ -1,321 +1,325 @@
-"""Ranked answers: who won by which rank, what a vector of judgements holds, and every fault."""
-
-import json
+"""Several answers in one record, each with a rank or a rating, and the pairs made of them."""
 
 import pytest
+from reading_formats import (
+    assistant,
+    cases,
+    check_fault,
+    fault,
+    kept,
+    outcome,
+    pairs,
+    rejected,
+    results,
+    system,
+    text,
+    user,
+)
 
-from data_tools.formats import ranked
-from data_tools.formats.cells import unfold
-from data_tools.formats.shape import Meaning
-from data_tools.record import Fault
-
-MINE = {shape.name: shape for shape in ranked.FORMATS}
-GOOD, BAD = "A shrub's leaf.", "No idea."
-ASKED = [{"role": "user", "content": "Is tea a herb?"}]
-
-
-def made(name, record, **meaning):
-    """[(prompt, chosen, rejected, first_won) or (reason, detail)], or (reason, detail) alone."""
-    found = MINE[name].pairs(record, Meaning(**meaning))
-    return shown(found) if isinstance(found, Fault) else [shown(part) for part in found]
-
-
-def shown(part):
-    if isinstance(part, Fault):
-        return part.reason, part.detail
-    return part.prompt, part.chosen, part.rejected, part.first_won
+NAN = float("nan")
 
 
-def said(answer):
-    return [{"role": "assistant", "content": answer}]
-
-
-def nectar(*ranks, prompt="\n\nHuman: Is tea a herb?\n\nAssistant: "):
-    answers = [{"answer": f"a{place}", "rank": rank} for place, rank in enumerate(ranks, start=1)]
+def nectar(*ranks, prompt="\n\nHuman: P\n\nAssistant: "):
+    answers = [{"answer": answer, "rank": rank} for answer, rank in zip("ABC", ranks, strict=False)]
     return {"prompt": prompt, "answers": answers}
 
 
 def nemo(*ranks):
+    answers = zip("ABC", ranks, strict=False)
+    completions = [{"rank": rank, "completion": [assistant(answer)]} for answer, rank in answers]
+    return {"context": [user("P")], "completions": completions}
+
+
+def tree(*ranks):
+    answers = zip("ABC", ranks, strict=False)
+    replies = [{"text": text, "role": "assistant", "rank": rank} for text, rank in answers]
+    return {"prompt": {"text": "P", "role": "prompter", "replies": replies}}
+
+
+def ultrafeedback(*ratings):
     completions = [
-        {"rank": rank, "completion": said(f"a{place}")} for place, rank in enumerate(ranks, start=1)
+        {"response": answer, "annotations": {"helpfulness": {"Rating": rating}}}
+        for answer, rating in zip("ABC", ratings, strict=False)
     ]
-    return {"context": ASKED, "completions": completions}
+    return {"instruction": "P", "completions": completions}
 
 
-def fine(*judgements):
-    predictions = {f"prediction_{number}": f"p{number}" for number in (1, 2, 3, 4)}
-    return {"question": "q", **predictions, "preference": list(judgements)}
+def webgpt(first, second, **more):
+    scores = {"score_0": first, "score_1": second}
+    return {"question": {"full_text": "P"}, "answer_0": "A", "answer_1": "B"} | scores | more
 
 
-@pytest.mark.parametrize(("name", "record"), [("nectar", nectar), ("nemo-rl", nemo)])
-def test_the_lowest_rank_wins_wherever_it_stands_which_is_no_order_of_presentation(name, record):
-    answers = [said("a1"), said("a2")]
-    first, second = (ASKED, *answers, None), (ASKED, *reversed(answers), None)
-    assert made(name, record(1.0, 2.0)) == [first]
-    assert made(name, record(0, 1)) == [first]
-    assert made(name, record(2.0, 1.0)) == [second]
-    assert made(name, record("2", "1")) == [second]
+def stack_exchange(*scores):
+    answers = [
+        {"text": text, "pm_score": score} for text, score in zip("ABC", scores, strict=False)
+    ]
+    return {"question": "P", "answers": answers}
 
 
-@pytest.mark.parametrize(("name", "record"), [("nectar", nectar), ("nemo-rl", nemo)])
-def test_more_than_two_answers_make_the_pairs_that_were_asked_for(name, record):
-    def pairs(mode):
-        found = made(name, record(3, 1, 2), pairs=mode)
-        return [(chosen[0]["content"], rejected[0]["content"]) for _, chosen, rejected, _ in found]
-
-    assert pairs("best-worst") == [("a2", "a1")]
-    assert pairs("adjacent") == [("a2", "a3"), ("a3", "a1")]
-    assert pairs("all") == [("a2", "a3"), ("a2", "a1"), ("a3", "a1")]
+def distilabel(*ratings, **more):
+    answers = [*"ABC"[: len(ratings)]]
+    return {"instruction": "P", "generations": answers, "ratings": [*ratings]} | more
 
 
-def test_a_margin_for_ratings_leaves_ranks_alone():
-    assert len(made("nectar", nectar(1, 2), min_margin=5.0)[0]) == 4
+def content(text, role="model"):
+    return {"role": role, "parts": [{"text": text}]}
 
 
-@pytest.mark.parametrize(("name", "record"), [("nectar", nectar), ("nemo-rl", nemo)])
-def test_equal_ranks_are_a_tie(name, record):
-    detail = "answers 1 and 2 are ranked alike, so neither is the better"
-    assert made(name, record(1, 1)) == [("tie", detail)]
+def gemini(*scores, **more):
+    completions = [
+        {"score": score, "completion": content(answer)}
+        for answer, score in zip("ABC", scores, strict=False)
+    ]
+    return {"contents": [content("P", "user")], "completions": completions} | more
 
 
-NECTAR = MINE["nectar"].passing
-NEMO = MINE["nemo-rl"].passing
+RANKS = {"nectar": nectar, "nemo-rl": nemo, "oasst-tree": tree}
+RATINGS = {
+    "ultrafeedback": ultrafeedback,
+    "webgpt": webgpt,
+    "stack-exchange": stack_exchange,
+    "distilabel": distilabel,
+}
+SCORES = RATINGS | {"vertex-gemini": gemini}
+EVERY = RANKS | SCORES
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_the_lowest_rank_or_the_highest_score_wins_at_any_position(name):
+    low, high = ("first", "second") if name in RANKS else ("second", "first")
+    for smaller, larger in ((0, 1), (1.0, 2.0), ("1", "2"), (-0.5, 0.5)):
+        assert outcome(name, EVERY[name](smaller, larger)) == low
+        assert outcome(name, EVERY[name](larger, smaller)) == high
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_only_ratings_are_in_the_order_shown(name):
+    (pair,) = results(name, EVERY[name](0, 1))
+    assert pair.first_won is (False if name in RATINGS else None)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_equal_ranks_or_scores_are_a_tie(name):
+    check_fault(name, EVERY[name](1, 1.0), "tie: answers 1 and 2 neither is better")
+
+
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(
-    ("name", "record", "reason", "detail"),
-    [
-        (
-            "nectar",
-            nectar(1, None),
-            "null_label",
-            "the rank of answer 2 is null, so the order is not whole; give it a number",
-        ),
-        (
-            "nectar",
-            nectar("x", float("nan")),
-            "null_label",
-            "the rank of answer 2 is null, so the order is not whole; give it a number",
-        ),
-        (
-            "nemo-rl",
-            nemo(True, 0),
-            "unknown_label",
-            "the rank of completion 1 is True; it must be a number",
-        ),
-        ("nectar", nectar(1), "unpaired", "1 answer to this prompt; a pair needs two"),
-        (
-            "nectar",
-            NECTAR | {"answers": None},
-            "missing_field",
-            "answers is None; it must be a list of objects",
-        ),
-        (
-            "nemo-rl",
-            NEMO | {"completions": "x"},
-            "wrong_type",
-            "completions is 'x'; it must be a list of objects",
-        ),
-        (
-            "nectar",
-            NECTAR | {"answers": [{"answer": GOOD, "rank": 1}, 7]},
-            "wrong_type",
-            "answer 2 is 7; it must be an object",
-        ),
-        (
-            "nectar",
-            NECTAR | {"answers": [{"answer": GOOD, "rank": 1}, None]},
-            "missing_field",
-            "answer 2 is None; it must be an object",
-        ),
-        (
-            "nectar",
-            NECTAR | {"answers": [{"rank": 1}, {"answer": BAD, "rank": 2}]},
-            "missing_field",
-            "the answer of answer 1 is missing or null; give it a text",
-        ),
-        (
-            "nectar",
-            NECTAR | {"prompt": 7},
-            "wrong_type",
-            "prompt is 7; it must be text or a list of messages",
-        ),
-        (
-            "nemo-rl",
-            NEMO | {"context": None, "completions": [{"rank": 0, "completion": 7}]},
-            "wrong_type",
-            "the completion of completion 1 is 7; it must be text or a list of messages",
-        ),
-        (
-            "nemo-rl",
-            NEMO | {"context": None},
-            "missing_field",
-            "context is missing or null; give it a text",
-        ),
-        ("nemo-rl", NEMO | {"system": 7}, "wrong_type", "system is 7; it must be text"),
-        (
-            "nemo-rl",
-            NEMO | {"tools": 7},
-            "wrong_type",
-            "tools is 7; it must be a list or a JSON string",
-        ),
-    ],
+    ("reason", "value"),
+    cases({"null_label": [None, "", "N/A", NAN], "unknown_label": ["good", True, [1]]}),
 )
-def test_a_ranked_record_that_makes_no_pair_says_where_and_why(name, record, reason, detail):
-    assert made(name, record) == (reason, detail)
+def test_an_answer_without_a_number_makes_no_pair(name, reason, value):
+    assert outcome(name, EVERY[name](1, value)) == reason
 
 
-def test_nectars_transcript_becomes_messages_and_its_last_marker_goes():
+WHERE = {
+    "nectar": "answer rank",
+    "nemo-rl": "completion rank",
+    "oasst-tree": "reply 2 rank",
+    "webgpt": "score_1",
+    "stack-exchange": "answer pm_score",
+    "distilabel": "rating",
+    "vertex-gemini": "completion score",
+}
+
+
+@pytest.mark.parametrize(("name", "where"), WHERE.items())
+def test_an_answer_without_a_number_is_named(name, where):
+    check_fault(name, EVERY[name](1, None), f"null_label: {where} null number")
+    check_fault(name, EVERY[name](1, "x"), f"unknown_label: {where} 'x' number")
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "webgpt"])
+def test_more_than_two_answers_make_the_pairs_that_were_asked_for(name):
+    record = EVERY[name](3, 1, 2) if name in RANKS else EVERY[name](1, 3, 2)
+
+    def picked(mode):
+        return [(text(won), text(lost)) for _, won, lost in pairs(name, record, pairs=mode)]
+
+    assert picked("best-worst") == [("B", "A")]
+    assert picked("adjacent") == [("B", "C"), ("C", "A")]
+    assert picked("all") == [("B", "C"), ("B", "A"), ("C", "A")]
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "webgpt"])
+def test_one_answer_alone_is_unpaired(name):
+    assert fault(name, EVERY[name](1)).startswith("unpaired: ")
+
+
+def test_ratings_closer_than_the_margin_are_a_tie_and_ranks_have_no_margin(convert_file):
+    for make in RATINGS.values():
+        done = convert_file([make(1, 2)], "--min-margin", "1.5")
+        assert rejected(done) == [(1, "tie")]
+        assert "answers 1 and 2 are " in done.rejects[0]["detail"]
+        assert "closer than --min-margin" in done.rejects[0]["detail"]
+        assert len(convert_file([make(1, 2)], "--min-margin", "1").rows) == 1
+    for name in EVERY.keys() - RATINGS.keys():
+        done = convert_file([EVERY[name](1, 2)], "--min-margin", "5")
+        assert f"--min-margin has no effect: {name} has no ratings" in done.report["notes"]
+
+
+def test_a_nectar_transcript_becomes_messages_without_its_last_marker():
     prompt = "\n\nHuman: a\n\nAssistant: b\n\nHuman:  c \n\nAssistant: "
-    ((turns, *_),) = made("nectar", nectar(1, 2, prompt=prompt))
-    assert turns == [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": " c "},
-    ]
+    ((turns, *_),) = pairs("nectar", nectar(1, 2, prompt=prompt))
+    assert turns == [user("a"), assistant("b"), user(" c ")]
+    assert pairs("nectar", nectar(2, 1, prompt=" Is it? ")) == [(" Is it? ", "B", "A")]
 
 
-def test_nectars_prompt_without_markers_stays_the_text_that_it_is():
-    assert made("nectar", nectar(2, 1, prompt=" Is tea? ")) == [(" Is tea? ", "a2", "a1", None)]
+def test_an_ultrafeedback_score_is_the_mean_of_the_ratings_that_were_given():
+    record = ultrafeedback(0, 0, 0)
+    ratings = (("5", "N/A", None, "1"), ("4", 4, "2", "3"), ("3", "3", "3.0", "3"))
+    for completion, given in zip(record["completions"], ratings, strict=True):
+        aspects = {f"aspect {at}": {"Rating": rating} for at, rating in enumerate(given)}
+        completion["annotations"] = aspects | {"null": None, "empty": {}}
+    *better, tie = pairs("ultrafeedback", record, pairs="all")
+    assert better == [("P", "B", "A"), ("P", "B", "C")]
+    assert tie.startswith("tie: ") and "answers 1 and 3" in tie
 
 
-def test_system_text_and_tools_of_a_ranked_record_go_with_its_pairs():
-    record = nemo(0, 1) | {"system": "Be brief.", "tools": [{"name": "f"}]}
-    (pair,) = MINE["nemo-rl"].pairs(record, Meaning())
-    assert pair.prompt == [{"role": "system", "content": "Be brief."}, *ASKED]
-    assert pair.tools == '[{"name": "f"}]'
+@pytest.mark.parametrize("question", ['{"id": 1, "full_text": "P"}', "P", "[sic]", "[1]"])
+def test_a_webgpt_question_is_an_object_its_json_or_a_text(question):
+    prompt = "P" if "P" in question else question
+    assert pairs("webgpt", webgpt(1, 0, question=question)) == [(prompt, "A", "B")]
 
 
-@pytest.mark.parametrize("name", ["nectar", "nemo-rl", "fine-grained-rlhf"])
-def test_json_in_the_cells_of_a_table_reads_as_the_record_itself(name):
-    shape = MINE[name]
-    cells = {
-        key: value if isinstance(value, str) else json.dumps(value)
-        for key, value in shape.passing.items()
-    }
-    record = unfold(cells, shape)
-    assert shape.matches(record)
-    assert shape.pairs(record, Meaning()) == shape.pairs(shape.passing, Meaning())
+def test_the_html_of_stack_exchange_is_unaltered():
+    record = stack_exchange(1, 2)
+    record["question"] = record["answers"][1]["text"] = "<p>a &lt; b</p>\n"
+    assert pairs("stack-exchange", record) == [("<p>a &lt; b</p>\n", "<p>a &lt; b</p>\n", "A")]
+
+
+def test_the_messages_of_distilabel_are_the_prompt_and_its_system_prompt_heads_it():
+    expected = ([system("s"), user("q")], [assistant("B")], [assistant("A")])
+    record = distilabel(1, 2, instruction=None, messages=[user("q")], system_prompt="s")
+    assert pairs("distilabel", record) == [expected]
+
+
+@pytest.mark.parametrize("name", ["vertex-gemini", "distilabel"])
+def test_an_empty_system_column_is_no_second_system_text(name):
+    own = {"vertex-gemini": "system_instruction", "distilabel": "system_prompt"}[name]
+    for first, second in ((own, "system"), ("system", own)):
+        ((prompt, *_),) = pairs(name, EVERY[name](1, 2) | {first: "s", second: ""})
+        assert prompt == [system("s"), user("P")]
+
+
+@pytest.mark.parametrize("record", [ultrafeedback(1, 2), distilabel(1, 2)])
+def test_a_rated_record_with_a_finished_pair_is_of_the_format_of_that_pair(convert_file, record):
+    done = convert_file([record | {"chosen": "A", "rejected": "B"}])
+    assert (done.report["format"], kept(done)) == ("llamafactory-alpaca", [("P", "A", "B")])
+
+
+@pytest.mark.parametrize("name", ["system_instruction", "systemInstruction"])
+@pytest.mark.parametrize(
+    "instruction",
+    ["Be brief.", {"parts": [{"text": "Be "}, {"text": "brief."}]}, content("Be brief.", "system")],
+)
+def test_gemini_contents_become_messages_under_the_system_text(name, instruction):
+    contents = [content("a", "user"), content("b"), content("c", "user")]
+    record = gemini(0, 1, contents=contents) | {name: instruction}
+    prompt = [system("Be brief."), user("a"), assistant("b"), user("c")]
+    assert pairs("vertex-gemini", record) == [(prompt, [assistant("B")], [assistant("A")])]
+    for nothing in (None, "", {"parts": []}):
+        assert pairs("vertex-gemini", record | {name: nothing})[0][0] == prompt[1:]
+
+
+def fine(*judgements, **more):
+    predictions = {f"prediction_{number}": f"p{number}" for number in (1, 2, 3, 4)}
+    return {"question": "q", **predictions, "preference": list(judgements)} | more
 
 
 def test_every_judgement_of_a_vector_is_a_pair_of_its_own():
-    assert made("fine-grained-rlhf", fine(1, 2, 1, 2, 1, 2)) == [
-        ("q", "p1", "p2", True),
-        ("q", "p3", "p1", False),
-        ("q", "p1", "p4", True),
-        ("q", "p3", "p2", False),
-        ("q", "p2", "p4", True),
-        ("q", "p4", "p3", False),
-    ]
+    found = results("fine-grained-rlhf", fine(1, 2, 1, "2", 1.0, 2))
+    sides = [f"{pair.chosen} {pair.rejected}" for pair in found]
+    assert sides == ["p1 p2", "p3 p1", "p1 p4", "p3 p2", "p2 p4", "p4 p3"]
+    assert [pair.first_won for pair in found] == [True, False, True, False, True, False]
 
 
-def test_a_tie_a_null_and_an_unknown_judgement_take_no_other_with_them():
-    found = made("fine-grained-rlhf", fine(0, None, 3, "x", True, 1))
-    assert found == [
-        ("tie", "judgement 1 of preference (prediction 1 or 2) says that neither is better"),
-        (
-            "null_label",
-            "judgement 2 of preference (prediction 1 or 3) is null; judge the two or leave them "
-            "out",
-        ),
-        *(
-            (
-                "unknown_label",
-                f"judgement {number} of preference (prediction {versus}) is {value}; known are 1, "
-                "2 and 0 for a tie",
-            )
-            for number, versus, value in (
-                (3, "1 or 4", "3"),
-                (4, "2 or 3", "'x'"),
-                (5, "2 or 4", "True"),
-            )
-        ),
-        ("q", "p3", "p4", True),
-    ]
+def test_a_judgement_that_makes_no_pair_leaves_the_others():
+    *faults, last = pairs("fine-grained-rlhf", fine(0, None, 3, "x", True, 1))
+    reasons = [found.partition(":")[0] for found in faults]
+    assert reasons == ["tie", "null_label", "unknown_label", "unknown_label", "unknown_label"]
+    for found, versus in zip(
+        faults, ("1 or 2", "1 or 3", "1 or 4", "2 or 3", "2 or 4"), strict=True
+    ):
+        assert f"(prediction {versus})" in found
+    assert last == ("q", "p3", "p4")
 
 
-def test_judgements_written_as_text_or_fractions_without_a_rest_are_numbers():
-    found = made("fine-grained-rlhf", fine("1", 2.0, "0", "0", "0", "0"))
-    assert found[:2] == [("q", "p1", "p2", True), ("q", "p3", "p1", False)]
+def test_the_whole_text_is_the_prompt_where_the_question_is_next_to_it():
+    record = fine(1, 0, 0, 0, 0, 0, text="q with passages")
+    assert pairs("fine-grained-rlhf", record)[0][0] == "q with passages"
+    assert pairs("fine-grained-rlhf", record | {"text": None})[0][0] == "q"
 
 
-def test_the_whole_text_is_the_prompt_where_the_question_stands_beside_it():
-    record = fine(1, 0, 0, 0, 0, 0) | {"text": "q with passages"}
-    assert made("fine-grained-rlhf", record)[0][0] == "q with passages"
-    assert made("fine-grained-rlhf", record | {"text": None})[0][0] == "q"
+def first(record, part, **change):
+    """The change that replaces fields of the first object in a list of the record."""
+    return {part: [record[part][0] | change, *record[part][1:]]}
 
 
-@pytest.mark.parametrize(
-    ("change", "reason", "detail"),
-    [
-        (
-            {"preference": [1, 1]},
-            "wrong_type",
-            "preference is [1, 1]; it must be a list of six judgements, on the predictions 1-2, "
-            "1-3, 1-4, 2-3, 2-4, 3-4",
-        ),
-        (
-            {"preference": 1},
-            "wrong_type",
-            "preference is 1; it must be a list of six judgements, on the predictions 1-2, 1-3, "
-            "1-4, 2-3, 2-4, 3-4",
-        ),
-        (
-            {"preference": None},
-            "null_label",
-            "preference is null; judge the predictions or leave them out",
-        ),
-        (
-            {"preference": None, "prediction_4": None},
-            "missing_field",
-            "prediction_4 is missing or null; give it a text",
-        ),
-        ({"question": None}, "missing_field", "question is missing or null; give it a text"),
-        (
-            {"prediction_2": 7},
-            "wrong_type",
-            "prediction_2 is 7; it must be text or a list of messages",
-        ),
+def rated(**change):
+    return first(ultrafeedback(1, 2), "completions", **change)
+
+
+def turn(*parts):
+    return {"contents": [{"role": "user", "parts": [*parts]}]}
+
+
+TWICE = {"system_instruction": "s", "systemInstruction": "s"}
+FAULTS = {
+    "nectar": [
+        ({"answers": [7]}, "wrong_type: answer 7 object"),
+        ({"answers": [None]}, "missing_field: answer object"),
+        (first(nectar(1, 2), "answers", answer=None), "missing_field: answer text"),
     ],
-)
-def test_a_vector_without_its_predictions_says_what_is_missing(change, reason, detail):
-    assert made("fine-grained-rlhf", fine(1, 1, 1, 1, 1, 1) | change) == (reason, detail)
+    "nemo-rl": [
+        (first(nemo(1, 2), "completions", completion=7), "wrong_type: completion 7 text"),
+    ],
+    "ultrafeedback": [
+        (rated(annotations={"a": {"Rating": "N/A"}}), "null_label: completion has no Rating"),
+        (rated(annotations=None), "null_label: completion has no Rating"),
+        (rated(annotations=[1]), "wrong_type: completion annotations [1] object"),
+        (rated(annotations={"a": "5"}), "wrong_type: completion a '5'"),
+        (rated(annotations={"a": {"Rating": "five"}}), "unknown_label: a Rating 'five' number"),
+        (rated(response=None), "missing_field: completion response text"),
+    ],
+    "webgpt": [
+        ({"question": {"id": 1}}, "missing_field: full_text question text"),
+    ],
+    "distilabel": [
+        ({"ratings": [1]}, "wrong_type: 2 1 so it is not known which belong together"),
+        ({"ratings": 5}, "wrong_type: ratings is 5 list"),
+        ({"generations": ["a", None]}, "missing_field: generation text"),
+        ({"messages": [user("q")]}, "wrong_type: instruction messages both keep"),
+    ],
+    "fine-grained-rlhf": [
+        ({"preference": [1, 1]}, "wrong_type: preference [1, 1] six 1-2, 1-3, 1-4, 2-3, 2-4, 3-4"),
+    ],
+    "vertex-gemini": [
+        (
+            turn({"text": "x"}, {"inlineData": {}}),
+            "wrong_type: contents part 'inlineData' only text",
+        ),
+        (turn({"text": "Hm", "thought": True}), "wrong_type: contents part 'thought' only text"),
+        (turn({"": "x"}), "wrong_type: contents part '' only text"),
+        (turn({"text": 7}), "wrong_type: contents part text 7"),
+        (turn({}), "missing_field: contents part text"),
+        (turn("q"), "wrong_type: contents part 'q' object"),
+        ({"contents": [{"role": "user", "parts": "q"}]}, "wrong_type: contents parts 'q' list"),
+        ({"contents": [{"parts": []}]}, "missing_field: contents role text"),
+        ({"contents": ["q"]}, "wrong_type: contents 'q' object parts"),
+        (first(gemini(1, 0), "completions", completion="a"), "wrong_type: completion 'a' object"),
+        (TWICE, "wrong_type: system_instruction systemInstruction both keep"),
+    ],
+}
 
 
-def test_token_ids_are_refused_with_what_to_do_about_them():
-    shape = MINE["lm-human-preferences"]
-    assert shape.refused == (
-        "query and samples are GPT-2 token ids without their text; decode them with that tokenizer "
-        "first and write prompt, chosen (the sample that best counts to, from 0) and rejected"
-    )
-    assert made(shape.name, shape.passing) == ("wrong_type", shape.refused)
-    cells = {key: json.dumps(value) for key, value in shape.passing.items()}
-    assert shape.matches(unfold(cells, shape))
-    assert not shape.matches(shape.passing | {"sample0": "a text"})
+@pytest.mark.parametrize(("name", "change", "expected"), cases(FAULTS))
+def test_a_record_that_makes_no_pair_names_the_field_and_the_fault(name, change, expected):
+    record = EVERY[name](1, 2) if name in EVERY else fine(1, 1, 1, 1, 1, 1)
+    check_fault(name, record | change, expected)
 
 
-JUNK = (None, True, 7, float("nan"), "", "x", [], {}, [None], [[1]], {"x": [1]})
-
-
-def spoiled(value):
-    """The value with one thing in it, or all of it, replaced by what does not belong there."""
-    yield from JUNK
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield {other: value[other] for other in value if other != key}
-            yield from (value | {key: junk} for junk in spoiled(inner))
-    if isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from ([*value[:place], junk, *value[place + 1 :]] for junk in spoiled(inner))
-
-
-@pytest.mark.parametrize("name", MINE)
-def test_whatever_stands_in_a_record_is_a_pair_or_a_fault(name):
-    shape = MINE[name]
-    for record in spoiled(shape.passing):
-        if isinstance(record, dict):
-            assert shape.matches(record) in (True, False)
-            for mode in ("best-worst", "all"):
-                found = shape.pairs(record, Meaning(pairs=mode))
-                parts = [found] if isinstance(found, Fault) else found
-                assert parts and all(len(shown(part)) in (2, 4) for part in parts)
+def test_token_ids_are_refused_with_what_to_do_about_them(convert_file):
+    done = convert_file([{"query": [3792], "sample0": [317], "sample1": [1400], "best": 0}])
+    assert done.status == 2
+    assert "query and samples are GPT-2 token ids without their text; decode them" in done.err

@@ -1,4 +1,4 @@
-"""Real preference data, where its folder stands beside the checkout: known counts, known faults."""
+"""Real preference data, where its folder is next to the checkout: known counts, known faults."""
 
 import json
 from collections import Counter
@@ -9,29 +9,33 @@ import pytest
 from data_tools.convert import main
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not here")
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is missing")
 
 
 @pytest.fixture
 def converted(tmp_path, capsys):
-    """(status, report, rejects, message) of a file of the folder."""
+    """Convert a file of the folder to (status, report, rejects, message)."""
 
     def run(name, *options):
         out = tmp_path / "out"
         status = main([str(DATA / name), "-o", str(out), "--json", *options])
         printed = capsys.readouterr()
-        report = json.loads(printed.out) if printed.out else None
-        rejects = out / "rejects.jsonl"
-        lines = rejects.read_text("utf-8").splitlines() if rejects.exists() else []
-        return status, report, [json.loads(line) for line in lines], printed.err
+        if status:
+            return status, None, [], printed.err
+        lines = (out / "rejects.jsonl").read_text("utf-8").splitlines()
+        return status, json.loads(printed.out), [*map(json.loads, lines)], printed.err
 
     return run
 
 
+def starts_a_record(name, rejects):
+    lines = (DATA / name).read_text("utf-8").splitlines()
+    return all(lines[item["line"] - 1].strip() == "{" for item in rejects)
+
+
 def test_hh_transcripts_keep_all_but_their_known_faults(converted):
     status, report, rejects, _ = converted("hh-harmless-base-test.jsonl.gz")
-    assert status == 0
-    assert report["format"] == "hh"
+    assert (status, report["format"]) == (0, "hh")
     assert report["records"] == {"read": 2312, "converted": 2299, "rejected": 13}
     assert report["reasons"] == {"history_mismatch": 5, "bad_roles": 4, "empty_response": 4}
     lines = {reason: [] for reason in report["reasons"]}
@@ -44,23 +48,19 @@ def test_hh_transcripts_keep_all_but_their_known_faults(converted):
 
 def test_sharegpt_records_keep_all_but_their_duplicates(converted):
     status, report, rejects, _ = converted("llamafactory-dpo-en.json")
-    assert status == 0
-    assert report["format"] == "sharegpt"
+    assert (status, report["format"]) == (0, "sharegpt")
     assert report["records"] == {"read": 300, "converted": 295, "rejected": 5}
     assert report["reasons"] == {"duplicate": 5}
-    source = (DATA / "llamafactory-dpo-en.json").read_text("utf-8").splitlines()
-    assert all(source[item["line"] - 1].strip() == "{" for item in rejects)
+    assert starts_a_record("llamafactory-dpo-en.json", rejects)
 
 
 def test_a_git_lfs_pointer_is_refused_by_name(converted):
     status, _, _, message = converted("lfs-pointer.jsonl.gz")
     assert status == 2
-    assert "lfs-pointer.jsonl.gz: this is a Git LFS pointer, not the data; run 'git lfs pull'" in (
-        message
-    )
+    assert "this is a Git LFS pointer, not the data; run 'git lfs pull'" in message
 
 
-def test_numbered_labels_are_refused_until_they_are_explained(converted):
+def test_numbered_labels_are_refused_until_they_are_defined(converted):
     status, _, _, message = converted("llmbar-natural.json")
     assert status == 2
     assert "the label holds bare numbers or booleans (1, 2)" in message
@@ -68,11 +68,10 @@ def test_numbered_labels_are_refused_until_they_are_explained(converted):
     assert status == 0
     assert report["pairs"] == {"made": 100, "kept": 100, "rejected": 0}
     raw = json.loads((DATA / "llmbar-natural.json").read_text("utf-8"))
-    first = sum(record["label"] == 1 for record in raw)
-    assert report["first_answer_wins"] == first / 100
+    assert report["first_answer_wins"] == sum(record["label"] == 1 for record in raw) / 100
 
 
-def test_a_processed_benchmark_loses_its_duplicates_only(converted):
+def test_a_processed_benchmark_loses_its_duplicates_alone(converted):
     status, report, _, _ = converted("llmbar-mt-bench.json", "--label", "first=1,second=2")
     assert status == 0
     assert report["records"] == {"read": 200, "converted": 195, "rejected": 5}
@@ -80,26 +79,24 @@ def test_a_processed_benchmark_loses_its_duplicates_only(converted):
     assert sum(report["prompts"].values()) <= 75
 
 
-def test_several_annotators_are_one_judgement_and_their_disagreement_is_told(converted):
+def test_several_annotators_are_one_judgement_and_their_disagreement_is_reported(converted):
     status, report, rejects, _ = converted("pandalm-testset-v1.json")
-    assert status == 0
-    assert report["format"] == "pandalm"
+    assert (status, report["format"]) == (0, "pandalm")
     agreement = report["agreement"]
     assert (agreement["annotators"], agreement["comparisons"]) == (3, 999)
     assert (agreement["disagreeing"], agreement["majority_ties"]) == (120, 105)
     raw = json.loads((DATA / "pandalm-testset-v1.json").read_text("utf-8"))
-    wanted = Counter(filter(None, map(_pandalm_reason, raw)))
+    wanted = Counter(filter(None, map(pandalm_reason, raw)))
     assert wanted["wrong_type"] == 6 and 95 < wanted["tie"] <= 105
     found = {code: n for code, n in report["reasons"].items() if code in wanted}
     assert found == dict(wanted)
     assert set(report["reasons"]) - set(wanted) <= {"duplicate", "contradictory"}
     assert report["records"]["read"] == 999
-    lines = (DATA / "pandalm-testset-v1.json").read_text("utf-8").splitlines()
-    assert all(lines[item["line"] - 1].strip() == "{" for item in rejects)
+    assert starts_a_record("pandalm-testset-v1.json", rejects)
 
 
-def _pandalm_reason(record):
-    """The reason that the contract's order gives to a record by itself, or None."""
+def pandalm_reason(record):
+    """The reason for which a record is rejected by itself, or None."""
     answers = record["response1"], record["response2"]
     if not all(isinstance(answer, str) for answer in answers):
         return "wrong_type"
@@ -113,34 +110,30 @@ def _pandalm_reason(record):
     return "identical_pair" if answers[0].split() == answers[1].split() else None
 
 
-def test_unanimous_and_each_count_judgements_otherwise(converted):
+def test_unanimous_and_each_count_judgements_in_another_way(converted):
     _, report, _, _ = converted("pandalm-testset-v1.json", "--annotators", "unanimous")
-    assert report["reasons"]["disagreement"] in range(110, 121)  # 6 records are no text first
+    assert report["reasons"]["disagreement"] in range(110, 121)  # 6 of the 120 are not text
     _, report, _, _ = converted("pandalm-testset-v1.json", "--annotators", "each")
     assert "disagreement" not in report["reasons"]
     assert report["pairs"]["made"] > 2000
 
 
-@pytest.mark.parametrize(("mode", "made"), [("best-worst", 211), ("adjacent", None), ("all", None)])
-def test_trees_give_the_pairs_of_every_ranked_group(converted, mode, made):
+@pytest.mark.parametrize("mode", ["best-worst", "adjacent", "all"])
+def test_trees_give_the_pairs_of_every_ranked_group(converted, mode):
     status, report, _, _ = converted("oasst-en-100-tree.jsonl", "--pairs", mode)
     assert (status, report["format"]) == (0, "oasst-tree")
     assert report["records"]["read"] == 100
-    sizes, nulls = _oasst_groups()
+    sizes, nulls = oasst_groups()
     assert len(sizes) == 211 and nulls == 3
-    count = {
-        "best-worst": lambda n: 1,
-        "adjacent": lambda n: n - 1,
-        "all": lambda n: n * (n - 1) // 2,
-    }
-    assert report["pairs"]["made"] == sum(map(count[mode], sizes)) + nulls
+    made = {"best-worst": 211, "adjacent": sum(sizes) - 211}
+    made["all"] = sum(n * (n - 1) // 2 for n in sizes)
+    assert report["pairs"]["made"] == made[mode] + nulls
     assert report["reasons"]["null_label"] == nulls
-    if made:
-        assert report["pairs"]["kept"] == made
+    assert mode != "best-worst" or report["pairs"]["kept"] == 211
 
 
-def _oasst_groups():
-    """How many replies each fully ranked group of assistants has, and how many are not ranked."""
+def oasst_groups():
+    """The number of replies of each fully ranked group of answers, and of groups that are not."""
     sizes, nulls = [], 0
     lines = (DATA / "oasst-en-100-tree.jsonl").read_text("utf-8").splitlines()
     waiting = [json.loads(line)["prompt"] for line in lines]

@@ -1,269 +1,271 @@
-"""Open Assistant's trees: which replies are compared, under which dialogue, and every fault."""
+"""Open Assistant's trees, nested or one message a record: which replies are compared, and where."""
 
-import json
+import random
 
 import pytest
-
-from data_tools.formats import FORMATS as KNOWN
-from data_tools.formats.cells import unfold
-from data_tools.formats.shape import Meaning
-from data_tools.formats.trees import FORMATS
-from data_tools.record import Fault, Turn
-
-SHAPES = {shape.name: shape for shape in FORMATS}
-ALONE = "no message of this tree has two assistant replies to compare; leave it out"
+from reading_formats import EXAMPLES, check_fault, kept, pairs, rejected, results, text
 
 
-def asks(text, *replies, **more):
-    return {"text": text, "role": "prompter", "replies": list(replies)} | more
+def question(content, *replies, **more):
+    return {"text": content, "role": "prompter", "replies": list(replies)} | more
 
 
-def says(text, rank, *replies, **more):
-    return {"text": text, "role": "assistant", "rank": rank, "replies": list(replies)} | more
+def answer(content, rank, *replies, **more):
+    return {"text": content, "role": "assistant", "rank": rank, "replies": list(replies)} | more
 
 
-def made(prompt, **meaning):
-    """[(texts of the prompt, chosen, rejected) or (reason, detail)] of a tree, or its fault."""
-    found = SHAPES["oasst-tree"].pairs({"prompt": prompt}, Meaning(**meaning))
-    if isinstance(found, Fault):
-        return found.reason, found.detail
+def compared(prompt, **options):
+    """(texts of the prompt, chosen, rejected) of each pair, or `reason: detail` of a fault."""
     return [
-        (part.reason, part.detail)
-        if isinstance(part, Fault)
-        else ([m["content"] for m in part.prompt], part.chosen[0]["content"], _text(part.rejected))
-        for part in found
+        found
+        if isinstance(found, str)
+        else ([m["content"] for m in found[0]], *map(text, found[1:]))
+        for found in pairs("oasst-tree", {"prompt": prompt}, **options)
     ]
 
 
-def _text(side):
-    return side[0]["content"]
-
-
-def flat(**change):
-    """The turn of a message, or (reason, detail)."""
-    found = SHAPES["oasst-flat"].pairs(SHAPES["oasst-flat"].passing | change, Meaning())
-    if isinstance(found, Fault):
-        return found.reason, found.detail
-    (part,) = found
-    return part
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_a_record_fits_its_own_shape_alone(name):
-    every = KNOWN | SHAPES
-    assert [other for other in every if every[other].matches(SHAPES[name].passing)] == [name]
-    assert not any(SHAPES[name].matches(KNOWN[other].passing) for other in KNOWN.keys() - {name})
-
-
-# --- nested
-
-
-def test_the_lowest_rank_wins_wherever_it_stands():
-    good, bad = says("good", 0), says("bad", 1)
-    assert made(asks("q", good, bad)) == [(["q"], "good", "bad")]
-    assert made(asks("q", bad, good)) == [(["q"], "good", "bad")]
-    (pair,) = SHAPES["oasst-tree"].pairs({"prompt": asks("q", bad, good)}, Meaning())
-    assert pair.prompt == [{"role": "user", "content": "q"}]
-    assert pair.chosen == [{"role": "assistant", "content": "good"}]
-    assert pair.first_won is None
-
-
-def test_every_group_is_compared_under_the_dialogue_that_leads_to_it():
-    tree = asks(
+def test_every_group_of_replies_is_compared_under_the_dialogue_above_it():
+    tree = question(
         "q",
-        says("a", 1, asks("so?", says("yes", 0), says("no", 1))),
-        says("b", 0, asks("and?", says("lone", 0), asks("hm"))),
-        says("c", 2),
+        answer("a", 1, question("so?", answer("yes", 0), answer("no", 1))),
+        answer("b", 0, question("and?", answer("lone", 0), question("hm"))),
+        answer("c", 2),
     )
-    assert made(tree) == [(["q"], "b", "c"), (["q", "a", "so?"], "yes", "no")]
-    assert made(tree, pairs="adjacent")[:2] == [(["q"], "b", "a"), (["q"], "a", "c")]
-    assert len(made(tree, pairs="all")) == 4
+    assert compared(tree) == [(["q"], "b", "c"), (["q", "a", "so?"], "yes", "no")]
+    assert compared(tree, pairs="adjacent")[:2] == [(["q"], "b", "a"), (["q"], "a", "c")]
+    assert len(compared(tree, pairs="all")) == 4
+    (pair, _) = results("oasst-tree", {"prompt": tree})
+    assert (pair.prompt[0]["role"], pair.chosen[0]["role"]) == ("user", "assistant")
 
 
-def test_equal_ranks_tie():
-    assert made(asks("q", says("a", 0), says("b", 0))) == [
-        ("tie", "answers 1 and 2 are ranked alike, so neither is the better")
-    ]
-
-
-def test_a_null_rank_spoils_its_group_and_no_other():
-    tree = asks(
-        "q", says("a", 0, asks("so?", says("x", 1), says("y", 0))), says("b", None), says("c", 1)
-    )
-    assert made(tree) == [
-        (
-            "null_label",
-            "the rank of reply 2 is null, so the order is not whole; give it a number",
-        ),
-        (["q", "a", "so?"], "y", "x"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("tree", "fault"),
-    [
-        (None, ("missing_field", "prompt is None; it must be a message with text and replies")),
-        ("x", ("wrong_type", "prompt is 'x'; it must be a message with text and replies")),
-        (asks("q"), ("unpaired", ALONE)),
-        (asks("q", replies=None), ("unpaired", ALONE)),
-        (asks("q", says("a", 0, asks("b", says("c", 0)))), ("unpaired", ALONE)),
-        (asks("q", says("a", 0), asks("b")), ("unpaired", ALONE)),
-        (asks(7, says("a", 0)), ("wrong_type", "the text of a message is 7; it must be text")),
-    ],
-)
-def test_a_tree_without_a_comparison_says_why(tree, fault):
-    assert made(tree) == fault
-
-
-@pytest.mark.parametrize(
-    ("tree", "fault"),
-    [
-        (
-            asks(7, says("a", 0), says("b", 1)),
-            ("wrong_type", "the text of a message is 7; it must be text"),
-        ),
-        (
-            asks("q", says(None, 0), says("b", 1)),
-            ("missing_field", "the text of a message is None; it must be text"),
-        ),
-        (
-            asks("q", says("a", 0), "b"),
-            ("wrong_type", "a message is 'b'; it must be an object with text"),
-        ),
-        (
-            asks("q", says("a", 0), says("b", 1, role="judge")),
-            ("bad_roles", "a message is from 'judge'; known are prompter and assistant"),
-        ),
-        (
-            asks("q", says("a", 0), says("b", 1, role=None)),
-            ("missing_field", "the role of a message is None; it must be text"),
-        ),
-        (
-            asks("q", says("a", "first"), says("b", 1)),
-            ("unknown_label", "the rank of reply 1 is 'first'; it must be a number"),
-        ),
-        (
-            asks("q", says("a", "first"), says("b", None)),
-            (
-                "null_label",
-                "the rank of reply 2 is null, so the order is not whole; give it a number",
-            ),
-        ),
-        (
-            asks("q", replies={"a": 1}),
-            ("wrong_type", "the replies of a message are {'a': 1}; they must be a list"),
-        ),
-    ],
-)
-def test_a_spoiled_group_is_one_fault(tree, fault):
-    assert made(tree) == [fault]
-
-
-def test_a_spoiled_message_spoils_the_groups_below_it_alone():
-    tree = asks(
+def test_a_null_rank_affects_its_own_group_alone():
+    tree = question(
         "q",
-        says(7, 0, asks("so?", says("x", 0), says("y", 1))),
-        asks("more", says("good", 0), says("bad", 1)),
+        answer("a", 0, question("so?", answer("x", 1), answer("y", 0))),
+        answer("b", None),
+        answer("c", 1),
     )
-    assert made(tree) == [
-        ("wrong_type", "the text of a message is 7; it must be text"),
-        (["q", "more"], "good", "bad"),
-    ]
+    null, pair = compared(tree)
+    assert null.startswith("null_label: the rank of reply 2 is ")
+    assert pair == (["q", "a", "so?"], "y", "x")
+
+
+def test_a_faulty_message_affects_only_the_groups_below_it():
+    tree = question(
+        "q",
+        answer(7, 0, question("so?", answer("x", 0), answer("y", 1))),
+        question("more", answer("good", 0), answer("bad", 1)),
+    )
+    wrong, pair = compared(tree)
+    assert wrong == "wrong_type: the text of a message is 7; it must be text"
+    assert pair == (["q", "more"], "good", "bad")
+
+
+UNPAIRED = "unpaired: no message two assistant replies"
+A, B = answer("a", 0), answer("b", 1)
+TREES = [
+    (None, "missing_field: prompt text and replies"),
+    ("x", "wrong_type: prompt 'x' text and replies"),
+    (question("q"), UNPAIRED),
+    (question("q", replies=None), UNPAIRED),
+    (question("q", answer("a", 0, question("b", answer("c", 0)))), UNPAIRED),
+    (question("q", A, question("b")), UNPAIRED),
+    (question(7, A), "wrong_type: text of a message is 7"),
+    (question(7, A, B), "wrong_type: text of a message is 7"),
+    (question("q", answer(None, 0), B), "missing_field: text of a message"),
+    (question("q", A, "b"), "wrong_type: message 'b' object text"),
+    (question("q", A, answer("b", 1, role="judge")), "bad_roles: 'judge' prompter and assistant"),
+    (question("q", A, answer("b", 1, role=None)), "missing_field: role of a message"),
+    (question("q", answer("a", "first"), B), "unknown_label: rank of reply 1 'first' number"),
+    (question("q", replies={"a": 1}), "wrong_type: replies {'a': 1} list"),
+]
+
+
+@pytest.mark.parametrize(("tree", "expected"), TREES)
+def test_a_tree_without_a_comparison_explains_itself(tree, expected):
+    check_fault("oasst-tree", {"prompt": tree}, expected)
 
 
 def test_a_deep_tree_is_read_without_recursion():
-    tree = asks("last", says("good", 0), says("bad", 1))
+    tree = question("last", answer("good", 0), answer("bad", 1))
     for _ in range(30_000):
-        tree = asks("q", says("a", 0, tree))
-    ((prompt, *answers),) = made(tree)
-    assert len(prompt) == 60_001
-    assert answers == ["good", "bad"]
+        tree = question("q", answer("a", 0, tree))
+    ((prompt, *answers),) = compared(tree)
+    assert (len(prompt), answers) == (60_001, ["good", "bad"])
 
 
-def test_a_tree_may_stand_as_json_in_a_cell(convert_file):
-    tree = asks("q", says("good", 0), says("bad", 1))
-    assert unfold({"prompt": json.dumps(tree)}, SHAPES["oasst-tree"]) == {"prompt": tree}
-    cell = json.dumps(tree).replace('"', '""')
-    done = convert_file(f'tree_state,prompt\nready,"{cell}"\n', name="raw.csv")
-    assert done.report["format"] == "oasst-tree"
-    assert [_text(row["rejected"]) for row in done.rows] == ["bad"]
+def message(key, parent, rank=None, role=None, **more):
+    """A message whose text is its id; an answer where it has a rank."""
+    role = role or ("prompter" if rank is None else "assistant")
+    return {"message_id": key, "parent_id": parent, "text": key, "role": role, "rank": rank} | more
 
 
-# --- one message a record
-
-
-def test_a_message_becomes_a_turn():
-    assert flat(rank=2) == Turn("2", "1", {"role": "assistant", "content": "A shrub's leaf."}, 2.0)
-    assert flat(role="prompter", parent_id=None, rank=None) == Turn(
-        "2", None, {"role": "user", "content": "A shrub's leaf."}, None
-    )
-
-
-def test_empty_cells_are_no_parent_and_no_rank():
-    assert (flat(parent_id="").parent, flat(rank="").rank, flat(rank="1.0").rank) == (None, None, 1)
-
-
-def test_what_a_prompter_says_has_no_rank():
-    assert flat(role="prompter", rank="x").rank is None
-
-
-def test_an_export_without_nulls_is_known_by_its_tree():
-    root = {"message_id": "1", "message_tree_id": "1", "text": "q", "role": "prompter"}
-    assert SHAPES["oasst-flat"].matches(root)
-    assert not SHAPES["oasst-flat"].matches({"message_id": "1", "text": "q", "role": "user"})
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"message_id": None}, ("missing_field", "message_id is None; it must be text")),
-        ({"message_id": ""}, ("missing_field", "message_id is ''; it must be text")),
-        ({"message_id": 7}, ("wrong_type", "message_id is 7; it must be text")),
-        ({"message_id": 0}, ("wrong_type", "message_id is 0; it must be text")),
-        ({"parent_id": 7}, ("wrong_type", "parent_id is 7; it must be text or null")),
-        ({"text": None}, ("missing_field", "the text of a message is None; it must be text")),
-        ({"text": ["x"]}, ("wrong_type", "the text of a message is ['x']; it must be text")),
-        ({"role": 7}, ("wrong_type", "the role of a message is 7; it must be text")),
-        (
-            {"role": "user"},
-            ("bad_roles", "a message is from 'user'; known are prompter and assistant"),
-        ),
-        ({"rank": "x"}, ("unknown_label", "rank is 'x'; it must be a number, 0 the best")),
-        ({"rank": True}, ("unknown_label", "rank is True; it must be a number, 0 the best")),
-        ({"rank": [], "text": 7}, ("wrong_type", "the text of a message is 7; it must be text")),
-    ],
-)
-def test_a_message_that_cannot_stand_in_a_tree_says_why(change, fault):
-    assert flat(**change) == fault
-
-
-def test_messages_of_a_table_become_trees_by_the_whole_command(convert_file):
-    content = (
-        "message_id,parent_id,text,role,rank,lang\n"
-        "c,q,bad,assistant,1.0,en\n"
-        "q,,Is tea a herb?,prompter,,en\n"
-        "b,q,good,assistant,0.0,en\n"
-        "d,b,And mint?,prompter,,en\n"
-        "e,d,x,assistant,,en\n"
-        "f,d,y,assistant,0.0,en\n"
-        "g,gone,lost,assistant,0.0,en\n"
-    )
-    done = convert_file(content, name="raw.csv")
+def test_messages_are_ranked_with_the_dialogue_above_them_as_prompt(convert_file):
+    records = [
+        message("worse", "q", 1),
+        message("best", "q", "0.0"),
+        message("q", ""),
+        message("more?", "best"),
+        message("well", "more?", 1),
+        message("hm", "more?", 2),
+        message("very well", "more?", 0),
+    ]
+    done = convert_file(records)
     assert done.report["format"] == "oasst-flat"
-    ((row),) = done.rows
-    assert [_text(row[side]) for side in ("prompt", "chosen", "rejected")] == [
-        "Is tea a herb?",
-        "good",
-        "bad",
-    ]
-    assert row["source"] == "raw.csv:2"
-    assert [(r["line"], r["reason"], r.get("records")) for r in done.rejects] == [
-        (6, "null_label", [5, 6, 2, 3, 4]),
-        (8, "missing_field", None),
-    ]
-    assert done.report["records"] == {"read": 7, "converted": 3, "rejected": 4}
+    assert kept(done) == [("q", "best", "worse"), ("more?", "very well", "hm")]
+    assert [turn["content"] for turn in done.rows[1]["prompt"]] == ["q", "best", "more?"]
+    assert [turn["role"] for turn in done.rows[1]["prompt"]] == ["user", "assistant", "user"]
+    assert [row["source"] for row in done.rows] == ["raw.jsonl:1", "raw.jsonl:6"]
+    assert rejected(done) == [(5, "unpaired")]
+    assert "use --pairs all to compare every two" in done.rejects[0]["detail"]
+    assert done.report["records"] == {"read": 7, "converted": 6, "rejected": 1}
+    assert done.report["first_answer_wins"] is None
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_the_failing_record_fails(name):
-    assert isinstance(SHAPES[name].pairs(SHAPES[name].failing, Meaning()), Fault)
+def test_an_answer_between_that_leads_to_a_comparison_takes_part_in_it(convert_file):
+    records = [message("q", None), *(message(key, "q", rank) for rank, key in enumerate("abc"))]
+    records += [message("so?", "b"), message("x", "so?", 1), message("y", "so?", 0)]
+    done = convert_file(records)
+    assert kept(done) == [("q", "a", "c"), ("so?", "y", "x")]
+    assert done.rejects == []
+
+
+def test_a_message_of_a_table_has_empty_cells(convert_file):
+    content = "message_id,message_tree_id,parent_id,text,role,rank\n"
+    content += "q,q,,P,prompter,\na,q,q,A,assistant,0.0\nb,q,q,B,assistant,1.0\n"
+    assert kept(convert_file(content, name="raw.csv")) == [("P", "A", "B")]
+
+
+GROUPS = [  # the parent of two answers, the rank of the second, and the one reject
+    ("q", None, [2, 3, 1], "null_label: 1 of 2 replies to one message have no rank"),
+    ("q", 0, [2, 3, 1], "tie: 2 replies to one message have the same rank, so none is better"),
+    ("gone", 1, [2, 3], "missing_field: the parent_id of this message is that of no record"),
+]
+
+
+@pytest.mark.parametrize(("parent", "rank", "records", "expected"), GROUPS)
+def test_a_group_without_an_order_is_one_reject(convert_file, parent, rank, records, expected):
+    answers = [message("a", parent, 0), message("b", parent, rank, role="assistant")]
+    done = convert_file([message("q", None), *answers])
+    (found,) = [item for item in done.rejects if item.get("records")]
+    assert found["records"] == records
+    assert f"{found['reason']}: {found['detail']}".startswith(expected)
+
+
+def test_a_tie_next_to_a_pair_is_a_reject_of_its_own(convert_file):
+    records = [message("q", None)]
+    records += [message(key, "q", rank) for key, rank in zip("abc", (0, 0, 1), strict=True)]
+    done = convert_file(records, "--pairs", "all")
+    assert kept(done) == [("q", "a", "c"), ("q", "b", "c")]
+    assert rejected(done) == [([2, 3, 1], "tie")]
+    assert done.report["pairs"] == {"made": 3, "kept": 2, "rejected": 1}
+
+
+def test_a_message_below_a_missing_one_names_where_the_chain_breaks(convert_file):
+    done = convert_file([message("a", "gone", 0), message("q", "a")])
+    assert rejected(done) == [(1, "missing_field"), (2, "missing_field")]
+    assert (
+        "the parent_id of the message at raw.jsonl:1, above this one,"
+        in (done.rejects[1]["detail"])
+    )
+
+
+def test_a_circle_of_messages_is_no_tree(convert_file):
+    records = [message("q", "a"), message("a", "q", 0), message("b", "q", 1), message("x", "q")]
+    done = convert_file([*records, message("self", "self", 0)])
+    expected = [([2, 3, 1], "wrong_type"), (4, "wrong_type"), (5, "wrong_type")]
+    assert rejected(done) == expected
+    assert "form a circle without a first one; fix their parent_id" in done.rejects[0]["detail"]
+
+
+def test_of_two_messages_with_one_id_the_first_is_kept(convert_file):
+    records = [message("q", None), message("a", "q", 0), message("b", "q", 1)]
+    done = convert_file([*records, message("a", "q", 5, text="other")])
+    assert kept(done) == [("q", "a", "b")]
+    assert rejected(done) == [(4, "duplicate")]
+    assert "a message with the same id is at raw.jsonl:2" in done.rejects[0]["detail"]
+
+
+def test_messages_that_lead_to_no_comparison_are_unpaired(convert_file):
+    records = [message("q", None), message("a", "q", 0), message("more", "a")]
+    done = convert_file([*records, message("root", None, 0)])
+    assert rejected(done) == [(record, "unpaired") for record in (1, 2, 3, 4)]
+    assert done.rejects[0]["detail"].startswith("this message has no second answer next to it")
+
+
+MESSAGES = [
+    ({"message_id": ""}, "missing_field: message_id text"),
+    ({"message_id": 0}, "wrong_type: message_id 0 text"),
+    ({"text": None}, "missing_field: text"),
+    ({"text": ["x"]}, "wrong_type: text ['x']"),
+    ({"role": 7}, "wrong_type: role 7 text"),
+    ({"role": "user"}, "bad_roles: 'user' prompter and assistant"),
+    ({"rank": "x"}, "unknown_label: rank 'x' number"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), MESSAGES)
+def test_a_message_that_belongs_in_no_tree_names_the_field(change, expected):
+    check_fault("oasst-flat", EXAMPLES["oasst-flat"] | change, expected)
+
+
+def test_the_rank_of_a_prompter_is_not_read():
+    (result,) = results("oasst-flat", message("q", None, "x", role="prompter"))
+    assert result.rank is None
+
+
+def test_a_long_chain_and_a_wide_tree_are_read_in_linear_time(convert_file):
+    chain = [message("0", None)]
+    chain += [message(str(i), str(i - 1), 0 if i % 2 else None) for i in range(1, 3001)]
+    chain += [message("a", "3000", 1), message("b", "3000", 0)]
+    circle = [message(f"c{i}", f"c{(i + 1) % 3000}") for i in range(3000)]
+    done = convert_file([*chain, *circle])
+    assert kept(done) == [("3000", "b", "a")]
+    assert len(done.rows[0]["prompt"]) == 3001
+    assert len(done.rejects) == 3000
+    wide = [message("q", None), *(message(str(i), "q", i) for i in range(3000))]
+    done = convert_file(wide)
+    assert kept(done) == [("q", "0", "2999")]
+    assert len(done.rejects) == 2998
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_messages_give_the_pairs_that_a_plain_search_gives(convert_file, seed):
+    draw = random.Random(seed)
+    records = []
+    for number in range(draw.choice([4, 12, 120])):
+        key = draw.randrange(30)  # 1, 3 ... answer 0, 2 ...; 30 and 31 are missing
+        parent = str(draw.choice([key - 1, key // 4 * 2 + (key + 1) % 2, draw.randrange(32)]))
+        is_answer = key % 2 == 1
+        if is_answer == int(parent) % 2 or int(parent) < 0:
+            parent = None if not is_answer else "30"
+        rank = draw.randrange(4) if is_answer else None
+        records.append(message(str(key), parent, rank, text=f"{key} {number}"))
+    found = kept(convert_file(records, "--pairs", "all"))
+    assert set(found) == plain_search(records)
+    assert len(set(found)) == len(found)
+
+
+def plain_search(records):
+    """(last turn of the prompt, chosen, rejected) of every pair, by the definition."""
+    found, by_key = set(), {}
+    for record in records:
+        by_key.setdefault(record["message_id"], record)
+    for key, parent in by_key.items():
+        chain, at = [], key
+        while at in by_key and at not in chain:
+            chain.append(at)
+            at = by_key[at]["parent_id"]
+        answers = [
+            record
+            for record in by_key.values()
+            if record["parent_id"] == key and record["role"] == "assistant"
+        ]
+        if at is None:
+            found |= {
+                (parent["text"], better["text"], worse["text"])
+                for better in answers
+                for worse in answers
+                if better["rank"] < worse["rank"]
+            }
+    return found

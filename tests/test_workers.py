@@ -1,176 +1,202 @@
-"""Several processes give what one gives, and a stop in one of them is told."""
+"""Several processes give what one gives, and a process that is lost is one line."""
 
 import csv
-import filecmp
 import gzip
-import io
 import json
+import multiprocessing
 import os
+import random
 import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from converting import as_lines, contents, pair, use_small_blocks, write_lines
 
-from data_tools import blocks, conversion, workers
 from data_tools.convert import Options, convert, main
-from data_tools.readers import stretches
-from data_tools.record import ConvertError
+from data_tools.workers import available
 
-COLUMNS = ("prompt", "response_a", "response_b", "winner", "who", "the task")
-
-
-def records(count):
-    """Labelled pairs with every twentieth of them at fault, and some that stand twice."""
-    for i in range(count):
-        label = ("a", "b", "tie", "")[i % 20 if i % 20 < 4 else i % 2]
-        values = (f"P {i % (count - 9)}", f"A\n{i % 7}", f"B {i % 5}", label, f"ann{i % 3}")
-        yield dict(zip(COLUMNS, (*values, f"T{i % 2}"), strict=True))
+ROOT = Path(__file__).parents[1]
 
 
-def as_csv(found):
-    out = io.StringIO(newline="")
-    rows = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    rows.writeheader()
-    rows.writerows(found)
-    return out.getvalue().encode()
+@pytest.fixture(autouse=True)
+def many_blocks(tmp_path, monkeypatch):
+    """A folder where a few hundred records are many blocks and several shards."""
+    monkeypatch.chdir(tmp_path)
+    use_small_blocks(monkeypatch)
 
 
-def as_lines(found):
-    return "".join(json.dumps(record) + "\n" for record in found).encode()
+def labelled(dice, number):
+    label = dice.choice(("a", "b", "a", "b", "tie", ""))
+    record = {"prompt": f"P {number % 600}", "response_a": f"A\n{number % 7}", "response_b": "B"}
+    return record | {"preference": label, "the task": f"T{number % 2}"}
 
 
-CONTENTS = {
-    "raw.csv": as_csv,
-    "raw.jsonl": as_lines,
-    "raw.json": lambda found: json.dumps(list(found), indent=1).encode(),
-    "raw.jsonl.gz": lambda found: gzip.compress(as_lines(found)),
+def judged(dice, number):
+    prompt = {"prompt": f"P {dice.randrange(250)}", "annotator_id": f"ann{dice.randrange(4)}"}
+    return labelled(dice, number) | prompt
+
+
+def rated(dice, number):
+    record = {"prompt": f"P {dice.randrange(250)}", "response": f"A {number}", "verbosity": 1}
+    return record | {"helpfulness": dice.randrange(5)}
+
+
+def unpaired(dice, number):
+    good = dice.choice((True, False))
+    return {"prompt": f"P {dice.randrange(250)}", "completion": f"A {number}", "label": good}
+
+
+def reply(dice, number):
+    record = {"message_id": f"m{number}", "text": f"T {number}"}
+    if number < 100:
+        return record | {"parent_id": None, "role": "prompter", "rank": None}
+    parent, rank = f"m{dice.randrange(100)}", dice.choice((0, 1, 2, None))
+    return record | {"parent_id": parent, "role": "assistant", "rank": rank}
+
+
+def as_table(path, records):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, delimiter="\t" if path.endswith("tsv") else ",")
+        rows.writerows([[*records[0]], *(record.values() for record in records)])
+
+
+def as_sheet(path, records):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in ([*records[0]], *([*record.values()] for record in records)):
+        book.active.append(row)
+    book.save(path)
+
+
+def as_zip(path, records):
+    Path(path).write_bytes(gzip.compress(as_lines(records).encode()))
+
+
+JSON = {
+    "a.jsonl": write_lines,
+    "b.json": lambda path, records: Path(path).write_text(json.dumps(records, indent=1)),
+    "c.jsonl.gz": as_zip,
+    "d.parquet": lambda path, records: pq.write_table(pa.Table.from_pylist(records), path),
+}
+TABLES = {"e.csv": as_table, "f.tsv": as_table, "g.xlsx": as_sheet}
+MAP = {"prompt": "prompt", "a": "response_a", "b": "response_b", "label": "preference"}
+RECORDS = {
+    "labelled": (labelled, JSON | TABLES, {"keep": ("preference",)}),
+    "mapped": (labelled, JSON | TABLES, {"map": MAP | {"system": "the task"}, "to": "parquet"}),
+    "judged": (judged, JSON | TABLES, {"annotators": "unanimous", "to": "jsonl"}),
+    "rated": (rated, JSON, {"pairs": "all", "min_margin": 2.0}),
+    "unpaired": (unpaired, JSON, {}),
+    "trees": (reply, JSON, {"pairs": "adjacent"}),
 }
 
 
-@pytest.fixture
-def many_blocks(tmp_path, monkeypatch):
-    """A folder of its own, where a few hundred records are many blocks and several shards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stretches, "SIZE", 4000)
-    monkeypatch.setattr(blocks, "_RECORDS", 100)
-    monkeypatch.setattr(conversion, "_GATHERED", 50)
-    monkeypatch.setattr(conversion, "_SHARD", 20_000)
+@pytest.mark.parametrize("kind", RECORDS)
+def test_any_number_of_workers_writes_the_same_bytes(kind):
+    """What records share is in several files, each of another syntax and many blocks."""
+    make, files, options = RECORDS[kind]
+    dice = random.Random(kind)
+    records = [make(dice, number) for number in range(800)]
+    for at, (name, write) in enumerate(files.items()):
+        write(name, records[at :: len(files)])
+    found = []
+    for count in (1, 2, 3) if kind == "labelled" else (1, 2):
+        done = convert(Options((*files,), f"out{count}", test_size=0.3, workers=count, **options))
+        assert done.status == 0
+        found.append(contents(f"out{count}"))
+    assert found[1:] == found[:1] * (len(found) - 1)
+    assert done.figures["records"]["read"] == 800
+    assert min(done.figures["splits"].values()) > 5 and len(done.figures["reasons"]) > 0
+    assert sum("train" in name and "-of-" in name for name in found[0]) > 1
 
 
-def same_for_any_number(name, *options):
-    with open(name, "wb") as file:
-        file.write(CONTENTS[name](records(800)))
-    for count in ("1", "2", "3"):
-        assert main([name, *options, "-o", f"out{count}", "--workers", count]) == 0
-    names = files("out1")
-    assert "rejects.jsonl" in names and "train/state.json" in names
-    assert sum(name.startswith("train/data-") for name in names) > 2
-    for count in ("2", "3"):
-        assert files(f"out{count}") == names
-        assert filecmp.cmpfiles("out1", f"out{count}", names, shallow=False) == (names, [], [])
+def outcome(directory):
+    """The rows, rejects and figures of a dataset in JSON Lines, in whichever shards."""
+    rows = [path.read_text() for path in sorted(Path(directory).glob("train*"))]
+    return "".join(rows), *(contents(directory)[name] for name in ("rejects.jsonl", "report.json"))
 
 
-def files(folder):
-    return sorted(
-        os.path.relpath(os.path.join(here, name), folder)
-        for here, _, names in os.walk(folder)
-        for name in names
-    )
+def test_records_that_go_on_past_the_cut_of_a_block_are_read_whole(monkeypatch):
+    dice = random.Random(0)
+    cells = ('5" screen', '"two\nlines"', '"say ""hi"""', "plain", '"open', 'a"b\nrow', '"\n\n\n"')
+    rows = [",".join([f"P{i}", *dice.sample(cells, 2)]) for i in range(600)]
+    Path("raw.csv").write_text("\n".join(["prompt,chosen,rejected", *rows]), "utf-8")
+    options = ["--to", "jsonl", "--test-size", "0"]
+    for workers in ("1", "2"):
+        assert main(["raw.csv", "-o", f"many{workers}", "--workers", workers, *options]) == 0
+    use_small_blocks(monkeypatch, block=10_000_000, shard=10_000_000)
+    assert main(["raw.csv", "-o", "one", *options]) == 0
+    assert outcome("many1") == outcome("many2") == outcome("one")
 
 
-MAPPED = ("--map", "prompt=prompt", "a=response_a", "b=response_b", "label=winner")
+def test_a_small_input_starts_no_process(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_context", None)
+    raw = write_lines("raw.jsonl", [pair()])
+    assert convert(Options((raw,), "out", workers=4)).status == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [(), MAPPED, (*MAPPED, "annotator=who"), (*MAPPED, "system=the task")],
-    ids=["recognised", "mapped", "annotated", "spaced"],
-)
-def test_any_number_of_workers_writes_the_same_bytes(many_blocks, options):
-    same_for_any_number("raw.csv", *options)
+def test_the_default_is_every_core_that_the_process_may_use():
+    assert available() == len(os.sched_getaffinity(0))
 
 
-@pytest.mark.parametrize("name", [name for name in CONTENTS if name != "raw.csv"])
-def test_any_number_of_workers_writes_the_same_bytes_of_any_syntax(many_blocks, name):
-    same_for_any_number(name, "--keep", "who", "--test-size", "0.3")
+def kill_first_worker():
+    for _ in range(2000):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+            return
+        time.sleep(0.01)
 
 
-@pytest.mark.parametrize("name", ["raw.jsonl", "raw.json"])
-def test_any_number_of_workers_gathers_the_same_bytes(many_blocks, name):
-    annotated = (*MAPPED, "annotator=who", "--annotators", "unanimous")
-    same_for_any_number(name, *annotated, "--test-size", "0.3")
-
-
-def pid_or_kill(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid()
-
-
-def test_a_worker_that_is_killed_is_told():
-    with pytest.raises(ConvertError) as caught, workers.crew(2) as crew:
-        list(workers.in_order(pid_or_kill, range(6), crew))
-    assert caught.value.status == 1
-    assert str(caught.value) == (
-        "a worker process was killed, for want of memory perhaps, or could not be started; "
-        "try --workers 1"
-    )
-
-
-@pytest.mark.parametrize("room", ["first_pass", "second_pass"])
-def test_a_worker_that_is_killed_is_one_line_and_no_litter(many_blocks, monkeypatch, capsys, room):
-    monkeypatch.setattr(f"data_tools.{room}.run", die)
-    with open("raw.csv", "wb") as file:
-        file.write(as_csv(records(800)))
-    assert main(["raw.csv", "-o", "out", "--workers", "2"]) == 1
+def test_a_worker_that_is_killed_is_one_line_and_leaves_nothing(capsys):
+    write_lines("raw.jsonl", [pair(i) for i in range(4000)])
+    killer = threading.Thread(target=kill_first_worker)
+    killer.start()
+    assert main(["raw.jsonl", "-o", "out", "--workers", "2"]) == 1
+    killer.join()
     assert capsys.readouterr().err == (
-        "convert: a worker process was killed, for want of memory perhaps, or could not be "
+        "convert: a worker process was killed, perhaps because memory ran out, or could not be "
         "started; try --workers 1\n"
     )
-    assert os.listdir() == ["raw.csv"]
+    assert os.listdir() == ["raw.jsonl"]
 
 
-def die(*_):
-    os._exit(9)
+def processes_here():
+    """The processes whose working directory is this one, without this process."""
+    here = os.getcwd()
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if int(pid) != os.getpid() and os.readlink(f"/proc/{pid}/cwd") == here:
+                yield pid
+        except OSError:
+            continue
 
 
-def test_a_small_input_starts_no_process(monkeypatch, tmp_path):
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", None)
-    (tmp_path / "raw.csv").write_bytes(as_csv(records(100)))
-    assert convert(Options((str(tmp_path / "raw.csv"),), str(tmp_path / "out"), workers=4)).output
-
-
-def test_results_come_in_the_order_of_the_tasks_and_a_few_are_under_way():
-    begun, found = [], []
-
-    class Later:
-        ahead = 3
-
-        def submit(self, function, task):
-            begun.append(task)
-            return workers.Now(function, task)
-
-    for result in workers.in_order(str, range(8), Later()):
-        found.append(result)
-        assert len(begun) <= len(found) + 2
-    assert found == [str(task) for task in range(8)]
-    assert list(workers.in_order(str, [], Later())) == []
-
-
-def test_one_task_is_done_here_and_several_by_the_others():
-    others = object()
-    for count in range(4):
-        tasks, crew = workers.alone_or(range(count), others)
-        assert list(tasks) == list(range(count))
-        assert (crew is others) == (count > 1)
-
-
-def test_processes_are_as_many_as_asked_for_and_others_than_this_one():
-    with workers.crew(2) as crew:
-        found = set(workers.in_order(pid_or_kill, [0] * 20, crew))
-    assert 1 <= len(found) <= 2 and os.getpid() not in found
-    with workers.crew(1) as crew:
-        assert set(workers.in_order(pid_or_kill, [0] * 20, crew)) == {os.getpid()}
-
-
-def test_the_default_is_every_core_that_may_be_used():
-    assert workers.available() == len(os.sched_getaffinity(0))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_stopped_leaves_no_worker(number):
+    write_lines("raw.jsonl", [pair(i, chosen="C" * 1000) for i in range(40_000)])
+    run = subprocess.Popen(
+        [sys.executable, "-m", "data_tools.convert", "raw.jsonl", "-o", "out", "--workers", "2"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not [*Path().glob("out.part-*/work/*")] and run.poll() is None:  # of some worker
+        time.sleep(0.01)
+    run.send_signal(number)
+    message = run.communicate(timeout=60)[1]
+    is_killed = number == signal.SIGKILL
+    assert run.returncode == (-number if is_killed else 1)
+    stopped = "convert: stopped; no dataset was written, an older one is unchanged\n"
+    assert is_killed or message == stopped
+    deadline = time.monotonic() + 20
+    while [*processes_here()] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [*processes_here()]
+    assert not os.path.exists("out")
+    assert is_killed or os.listdir() == ["raw.jsonl"]

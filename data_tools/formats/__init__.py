@@ -1,63 +1,56 @@
-"""Raw record to pairs: every shape that is known, by name."""
+"""Every known format, by name."""
 
 from collections.abc import Callable
 
 from data_tools.formats import (
-    annotations,
     battles,
-    flat,
-    gemini,
-    ranked,
-    rated,
-    sharegpt,
-    singles,
-    summaries,
+    dialogues,
+    label_studio,
+    nested_table,
+    plans,
+    questions,
     table,
-    transcripts,
     trees,
-    turns,
 )
-from data_tools.formats.shape import Format
+from data_tools.formats.format import Format, descriptions
+from data_tools.formats.rows import as_format
+
+_FORMATS = (
+    *(as_format(row, plans.plan) for row in (*table.ROWS, *nested_table.ROWS)),
+    *dialogues.FORMATS,
+    *battles.FORMATS,
+    *trees.FORMATS,
+    *questions.FORMATS,
+    *label_studio.FORMATS,
+)
+_ORDER = [*descriptions()]  # in which --list-formats and the documents show them
 
 FORMATS: dict[str, Format] = {
-    shape.name: shape
-    for shape in (
-        *(flat.as_format(row) for row in table.ROWS),
-        transcripts.IMPLICIT,
-        transcripts.HH,
-        transcripts.CHATML,
-        sharegpt.SHAREGPT,
-        *turns.FORMATS,
-        *battles.FORMATS,
-        *summaries.FORMATS,
-        *ranked.FORMATS,
-        *rated.FORMATS,
-        *gemini.FORMATS,
-        *singles.FORMATS,
-        *trees.FORMATS,
-        *annotations.FORMATS,
-    )
+    format.name: format for format in sorted(_FORMATS, key=lambda format: _ORDER.index(format.name))
 }
 
 
+def examples() -> dict[str, list[dict]]:
+    """For each format a record that makes a pair, and one that is rejected."""
+    return {name: descriptions()[name]["examples"] for name in FORMATS}
+
+
 def fitting(record: dict, view: Callable[[Format], dict] | None = None) -> list[str]:
-    """The names of the shapes that a record fits; general ones only where no other does.
+    """The names of the formats that a record fits.
 
-    A general one whose label stands beside that of a special one is named too: they may differ.
-
-    `view` gives the record as a shape would read it, where that differs between shapes.
+    A general format gives way to others, unless the record has a label of the general one that
+    none of them reads. `view` gives the record as a format sees it, where that differs.
     """
     names = [
-        name for name, shape in FORMATS.items() if shape.matches(view(shape) if view else record)
+        name for name, format in FORMATS.items() if format.matches(view(format) if view else record)
     ]
-    special = [name for name in names if not FORMATS[name].general]
+    special = [name for name in names if "general" not in FORMATS[name].traits]
     if not special:
         return names
-    return [name for name in names if name in special or _contests(record, name, special)]
+    return [name for name in names if name in special or _has_other_label(record, name, special)]
 
 
-def _contests(record: dict, general: str, special: list[str]) -> bool:
-    """Whether a general shape reads a label that none of the special ones owns."""
-    own = {field for field in FORMATS[general].owns or () if field in record}
-    known = [FORMATS[name].owns for name in special]
-    return bool(own) and all(fields is not None and not own & {*fields} for fields in known)
+def _has_other_label(record: dict, general: str, special: list[str]) -> bool:
+    label = {field for field in FORMATS[general].labels.owns or () if field in record}
+    others = [FORMATS[name].labels.owns for name in special]
+    return bool(label) and all(owned is not None and not label & {*owned} for owned in others)

@@ -1,63 +1,75 @@
-"""JSON inside the cells of a table: found where a format can use it, text everywhere else."""
+"""JSON in the cells of a table: parsed where a format expects it, text everywhere else."""
 
 import json
+from collections.abc import Callable
+from functools import lru_cache
 
 from data_tools import strict_json
-from data_tools.formats.shape import Format
-from data_tools.record import Fault
+from data_tools.formats.format import JsonFields
+from data_tools.record import BadRecord
 
-_EVERYWHERE = ("chat_template_kwargs",)  # structured whatever the format
+_EVERYWHERE = ("chat_template_kwargs",)  # structured in every format
 _TURN = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
 
 
-def unfold(record: dict, shape: Format) -> dict | Fault:
-    """The record with its JSON cells parsed: those that the format names, dialogues only as such.
+@lru_cache(10_000)
+def cell_parser(
+    json_fields: JsonFields, names: tuple[str, ...], any_case: bool
+) -> Callable[[dict], dict]:
+    """What parses the JSON cells of records with these field names, raising BadRecord.
 
-    A cell that is no JSON stays text, for the format to judge.
+    A structured field may hold any list or object, a dialogue only messages; any other text
+    stays text. With `any_case`, capitals in field names make no difference.
     """
-    parsed = {}
-    for name, value in record.items():
-        read_as = name.casefold() if shape.general else name
-        structured = read_as in shape.structured or read_as in _EVERYWHERE
-        if not structured and read_as not in shape.dialogues:
-            continue
-        seen = _seen(value)
-        if isinstance(seen, list | dict) and (structured or _is_dialogue(seen)):
-            found = _sound(value)
-            if isinstance(found, Fault):
-                return Fault(found.reason, f"{name} {found.detail}")
-            parsed[name] = found
-    return record | parsed
+    fields = {}
+    for name in names:
+        known = name.casefold() if any_case else name
+        if known in json_fields.structured or known in _EVERYWHERE:
+            fields[name] = _is_structured
+        elif known in json_fields.dialogues:
+            fields[name] = _is_dialogue
+
+    def parse(record: dict) -> dict:
+        parsed = {}
+        for name, accepted in fields.items():
+            cell = record[name]
+            if isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
+                parsed[name] = _loads(cell, name, accepted)
+        return record | parsed if parsed else record
+
+    return parse
 
 
-def load_list(value: object) -> object | Fault:
-    """A list or object that stands as JSON in a text, parsed; anything else as it is."""
-    return _sound(value) if isinstance(_seen(value), list | dict) else value
+def load_list(value: object, name: str) -> object:
+    """A list or object that is written as JSON text, parsed; any other value as it is.
+
+    Raises BadRecord where the JSON is unsound; `name` is the field.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        return _loads(value, name, _is_structured)
+    return value
 
 
-def _seen(value: object) -> object:
-    """What a text may hold as JSON, sound or not; None where it is none."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
-        return None
+def _loads(text: str, name: str, accepted: Callable[[object], bool]) -> object:
     try:
-        return json.loads(value)
+        value = strict_json.loads(text.encode("utf-8", "surrogatepass"))
+    except BadRecord as fault:
+        if accepted(_lenient(text)):
+            raise BadRecord(fault.reason, f"{name}: {fault.detail}") from None
+        return text
+    return value if accepted(value) else text
+
+
+def _lenient(text: str) -> object:
+    """What a text holds as JSON, sound or not; None where it is no JSON."""
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
-def _sound(text: str) -> object | Fault:
-    try:
-        value = strict_json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return Fault(
-            "bad_encoding", "holds a lone surrogate (\\ud800 to \\udfff), which is no text"
-        )
-    except (ValueError, RecursionError) as error:
-        return Fault("bad_json", f"holds unsound JSON: {strict_json.sentence(error)}")
-    if "\\u0000" in text:
-        return Fault("nul_byte", "holds a NUL character (\\u0000); remove it")
-    return value
+def _is_structured(value: object) -> bool:
+    return isinstance(value, list | dict)
 
 
 def _is_dialogue(value: object) -> bool:

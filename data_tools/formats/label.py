@@ -1,10 +1,10 @@
-"""What a label says: which answer won, by the user's key, the format's own numbers or a word."""
+"""Which answer a label names: by --label, by the format's own numbers, or by a known word."""
 
 import re
 from collections.abc import Callable, Mapping
 
-from data_tools.formats.shape import Label
-from data_tools.record import Fault, clip
+from data_tools.formats.format import Label
+from data_tools.record import BadRecord, clip
 
 FIRST, SECOND, TIE = 0, 1, None  # outcomes; a third or fourth answer is 2 or 3
 
@@ -17,8 +17,9 @@ _ORDINALS = (("first", "left"), ("second", "right"), ("third",), ("fourth",))
 _NOUNS = ("response", "answer", "output", "model", "option", "assistant")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\Z", re.IGNORECASE)
 _UNKNOWN = object()
+NO_JUDGEMENT = "there is no judgement; label the record or remove it"
 
-# Numbers to outcomes, as a format's own documents have them; anything else they do not know.
+# A format's numbers to outcomes, as its documentation defines them; `_UNKNOWN` for any other.
 Numbers = Callable[[float], int | None]
 
 
@@ -33,19 +34,19 @@ def sign(number: float) -> int | None:
 
 
 def graded(number: float) -> int | None:
-    """AlpacaEval's 1 to 2, where 1.5 lies between the answers and 0 is a tie too."""
+    """AlpacaEval's scale from 1 to 2: the nearer end won; 1.5 and 0 are ties."""
     if number in (0, 1.5):
         return TIE
     return (FIRST if number < 1.5 else SECOND) if 1 <= number <= 2 else _UNKNOWN
 
 
 def one_or_else(number: float) -> int | None:
-    """HALOs' rule: 1 is the first answer, any other number the second."""
+    """HALOs' rule: 1 means the first answer, any other number the second."""
     return FIRST if number == 1 else SECOND
 
 
 def as_number(value: object) -> float | None:
-    """A number, or a text that is one; None for anything else, booleans and NaN included."""
+    """The number that a value or text is; None for anything else, such as a boolean or NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -56,7 +57,7 @@ def as_number(value: object) -> float | None:
 
 
 def is_bare(value: object) -> bool:
-    """Whether a label is a number or boolean, which says nothing of who won without a key."""
+    """Whether a label is a number or boolean, whose meaning only --label can define."""
     if isinstance(value, bool | int | float):
         return True
     if not isinstance(value, str):
@@ -65,12 +66,15 @@ def is_bare(value: object) -> bool:
 
 
 def is_null(value: object) -> bool:
-    """Whether nothing was judged: null, NaN, or a text that stands for either."""
+    """Whether there is no judgement: null, NaN, or a word such as `none` or `skipped`."""
     return value is None or value != value or _as_text(value) in _NULLS
 
 
 def annotator(who: object, otherwise: str = "") -> str:
-    """What tells an annotator from the others: a name or number, or an account that has one."""
+    """The annotator's name or number as text; `otherwise` where there is none.
+
+    An account (an object) is named by its email, user name or id, several by all their names.
+    """
     if isinstance(who, dict):
         who = next((who[key] for key in ("email", "username", "id") if who.get(key)), None)
     if isinstance(who, list):
@@ -87,52 +91,81 @@ def outcome(
     names: tuple[str, ...],
     label: Label | None = None,
     numbers: Numbers | None = None,
-) -> int | None | Fault:
-    """The position in `names` (the answers' fields) of the winner, None for a tie."""
+) -> int | None:
+    """The position in `names` (the answers' fields) of the winner, None for a tie.
+
+    Raises BadRecord: `null_label` where there is no judgement, `unknown_label` otherwise.
+    """
     text = _as_text(value)
     meanings = {label.first: FIRST, label.second: SECOND, label.tie: TIE} if label else {}
     found = next((o for key, o in meanings.items() if key and _same(key, text)), _UNKNOWN)
     if value is None or (found is _UNKNOWN and is_null(value)):
-        return Fault("null_label", "there is no judgement; label the record or leave it out")
+        raise BadRecord("null_label", NO_JUDGEMENT)
     if label is not None:
         known = ", ".join(key for key in meanings if key)
     elif numbers is not None and (number := as_number(value)) is not None:
         found, known = numbers(number), "those of the format (see --list-formats)"
     elif is_bare(value):
-        return Fault(
+        raise BadRecord(
             "unknown_label",
-            f"the label {clip(value)} is a bare number or boolean; say what it means with --label",
+            f"the label {clip(value)} is a bare number or boolean; define its meaning with --label",
         )
     else:
         word = _word(str(value))
         found = TIE if word in _TIES else _words(names).get(word, _UNKNOWN)
         known = f"{names[0]}, {names[1]}, A, B, first, second, tie"
     if found is _UNKNOWN:
-        return Fault(
+        raise BadRecord(
             "unknown_label",
-            f"the label {clip(value)} names no answer; known are {known}, or map it with --label",
+            f"the label {clip(value)} names no answer; known are {known}; define it with --label",
         )
     return found
 
 
 def _same(key: str, text: str) -> bool:
-    """Whether a label is the user's key, `1.0` and `1` being one number."""
+    """Whether a label equals the user's key; `1.0` and `1` are the same number."""
     if key.casefold() == text:
         return True
     number = as_number(key)
     return number is not None and number == as_number(text)
 
 
-def tied(value: object) -> Fault:
-    """The fault of one lone judgement that says `tie`."""
-    return Fault("tie", f"the label {clip(value)} says that neither answer is better")
+def tied(value: object) -> BadRecord:
+    """The fault of a single judgement that is a tie."""
+    return BadRecord("tie", f"the label {clip(value)} means that neither answer is better")
+
+
+def score(value: object, where: str) -> float:
+    """A rating as a number, the higher the better. Raises BadRecord."""
+    if is_null(value):
+        raise BadRecord("null_label", f"{where} is missing or null; give it a number")
+    number = as_number(value)
+    if number is None:
+        raise BadRecord("unknown_label", f"{where} is {clip(value)}; it must be a number")
+    return number
+
+
+def rank(value: object, where: str) -> float:
+    """A rank, of which the lowest is the best, as a score. Raises BadRecord."""
+    return -score(value, where)
+
+
+def good_or_bad(value: object, where: str) -> float:
+    """The score 1 of a good answer (true), 0 of a bad one (false). Raises BadRecord."""
+    if is_null(value):
+        raise BadRecord("null_label", f"{where} is missing or null; label the record or remove it")
+    word = _as_text(value) if isinstance(value, bool | str) else ""
+    if word not in ("true", "false"):
+        detail = f"{where} is {clip(value)}; it must be true (a good answer) or false (a bad one)"
+        raise BadRecord("unknown_label", detail)
+    return float(word == "true")
 
 
 def _words(names: tuple[str, ...]) -> dict[str, int]:
-    """Every word that names an answer by its field, letter, order or side.
+    """Every word that names an answer: its field, letter, ordinal or side.
 
-    Fields mapped in another order than their names say answer to these names alone, and fields
-    whose names cannot be told apart to none: a word that could mean either means nothing.
+    Where fields are mapped in another order than their own names suggest, only these names are
+    words; where two field names read the same, there are none, since a word could mean either.
     """
     own = {_word(name): position for position, name in enumerate(names)}
     if len(own) < len(names):

@@ -1,69 +1,54 @@
 """Label Studio's exports: whole tasks with their annotations, or one annotation a row.
 
-In its own words the left answer is the first: a pairwise result says which side was selected.
+A pairwise result selects the left or the right answer, and the left one is the first. A ranker puts
+the items of a task in order, the best first.
 """
 
 from collections.abc import Callable
 
-from data_tools.formats.judgements import (
-    ANSWERS,
-    DIALOGUES,
-    PROMPTS,
-    WORDS,
-    Questions,
-    answer_names,
-    compared,
-    holds_answers,
-    is_field,
-    loaded,
-    lone_label,
-    naming,
-)
-from data_tools.formats.label import annotator
-from data_tools.formats.shape import Format, Found, Meaning, tidy_keys
-from data_tools.record import Fault, clip
+from data_tools import ranking
+from data_tools.formats import label, paths, questions, sides
+from data_tools.formats.cells import load_list
+from data_tools.formats.format import Format, JsonFields, ReadOptions, tidy_names
+from data_tools.formats.questions import Export
+from data_tools.formats.rows import RANKED
+from data_tools.record import BadRecord, Result, clip
 
 _ROW = ("annotator", "annotation_id", "lead_time")  # what only a row of an export has together
 _METADATA = {"id", *_ROW, "created_at", "updated_at", "was_cancelled", "agreement"}
 _METADATA |= {"history", "ground_truth"}
+_UNREAD = _METADATA - {"annotator", "was_cancelled"}
+
+_Results = list[tuple[str, dict]]  # (annotator, result)
 
 
-def task_of(record: dict) -> dict:
-    """The task's own fields, their names tidy; empty where there is no task."""
-    data = record.get("data")
-    return tidy_keys(data) if isinstance(data, dict) else {}
+def _has_task(record: dict) -> bool:
+    return "annotations" in record and isinstance(record.get("data"), dict)
 
 
-def check_task(record: dict) -> Fault | None:
-    data = record.get("data")
-    if isinstance(data, dict):
-        return None
-    word = "missing_field" if data is None else "wrong_type"
-    return Fault(word, f"data is {clip(data)}; it must be the task, an object with fields")
+def _task(record: dict) -> dict:
+    """The task's fields under their tidy names. Raises BadRecord."""
+    data = paths.check_object(record.get("data"), "data", "the task, an object with fields")
+    return {tidy: data[name] for tidy, name in tidy_names(tuple(data)).items()}
 
 
-def results_of(record: dict) -> tuple[list[tuple[str, dict]] | Fault, bool]:
-    """(annotator, result) of every annotation that counts, and whether any was cancelled."""
-    annotations = record.get("annotations")
-    if not isinstance(annotations, list):
-        word = "missing_field" if annotations is None else "wrong_type"
-        detail = f"annotations is {clip(annotations)}; it must be a list of annotations"
-        return Fault(word, detail), False
+def _annotated(record: dict) -> tuple[_Results, bool]:
+    """The results of all annotations that were not cancelled, and whether any was.
+
+    Raises BadRecord.
+    """
     found, cancelled = [], False
+    annotations = paths.check_list(record.get("annotations"), "annotations")
     for number, annotation in enumerate(annotations, start=1):
         where = f"annotation {number}"
-        if not isinstance(annotation, dict):
-            return Fault("wrong_type", f"{where} is {clip(annotation)}, not an object"), False
+        annotation = paths.check_object(annotation, where)
         if _is_true(annotation.get("was_cancelled")):
             cancelled = True
             continue
         results = annotation.get("result")
-        results = [] if results is None else results
-        if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
-            detail = f"the result of {where} is {clip(results)}; it must be a list of objects"
-            return Fault("wrong_type", detail), False
-        who = annotator(annotation.get("completed_by"), where)
-        found += [(who, result) for result in results]
+        results = paths.check_list([] if results is None else results, f"the result of {where}")
+        who = label.annotator(annotation.get("completed_by"), where)
+        found += [(who, paths.check_object(r, f"a result of {where}")) for r in results]
     return found, cancelled
 
 
@@ -71,60 +56,38 @@ def _is_true(value: object) -> bool:
     return value is True or isinstance(value, str) and value.strip().casefold() == "true"
 
 
-def answered(
-    results: list[tuple[str, dict]], kind: str, read: Callable[[dict], object]
-) -> Questions:
-    """What the results of one kind say, under the names of their controls."""
-    questions: Questions = {}
+def _answered(results: _Results, kind: str, read: Callable[[dict], object]) -> dict:
+    """(annotator, value) of the results of one kind, under the names of their controls."""
+    found: dict = {}
     for who, result in results:
         if result.get("type") != kind:
             continue
         name, value = result.get("from_name"), result.get("value")
         name = name if isinstance(name, str) else kind
-        said = questions.setdefault(name, [])
+        answers = found.setdefault(name, [])
         if not isinstance(value, dict):
-            detail = f"a {kind} result has the value {clip(value)}, not an object"
-            questions[name] = Fault("wrong_type", detail)
-        elif not isinstance(said, Fault):
-            said.append((who, read(result)))
-    return questions
+            found[name] = paths.not_a("an object", value, f"the value of a {kind} result")
+        elif not isinstance(answers, BadRecord):
+            answers.append((who, read(result)))
+    return found
 
 
-def _task_matches(record: dict) -> bool:
-    return "annotations" in record and holds_answers(task_of(record))
-
-
-def _task_pairs(record: dict, meaning: Meaning) -> Found:
-    task, wrong = task_of(record), check_task(record)
-    names = wrong or answer_names(task)
-    return compared(task, names, *_task_said(record, names, meaning.question), meaning)
-
-
-def _task_questions(record: dict, meaning: Meaning) -> frozenset[str]:
-    names = answer_names(task_of(record))
-    return naming(_task_said(record, names)[0], names, meaning)
-
-
-def _task_said(
-    record: dict, names: tuple[str, ...] | Fault, question: str | None = None
-) -> tuple[Questions | Fault, bool]:
-    """The pairwise results, which can only mean the answers; the choices where there are none.
+def _read_task(record: dict, options: ReadOptions) -> Export:
+    """The pairwise results, which can only name the answers; the choices where there are none.
 
     Where the question is known, it may be either.
     """
-    results, cancelled = results_of(record)
-    if isinstance(results, Fault):
-        return results, False
-    shown = () if isinstance(names, Fault) else names
-    questions = answered(results, "pairwise", lambda result: _side(result, shown))
-    if not questions or question is not None:
-        chosen = answered(results, "choices", lambda result: _word(result["value"]))
-        questions = chosen | questions
-    return questions, cancelled
+    results, cancelled = _annotated(record)
+    data = _task(record)
+    names = questions.answer_names(data)
+    answers = _answered(results, "pairwise", lambda result: _selected(result, names))
+    if not answers or options.question is not None:
+        answers = _answered(results, "choices", lambda result: _word(result["value"])) | answers
+    return Export(data, answers, cancelled)
 
 
-def _side(result: dict, names: tuple[str, ...]) -> object:
-    """The selected side, or the answer that stood there where the control shows others first."""
+def _selected(result: dict, names: tuple[str, ...]) -> object:
+    """The selected side, or the answer on that side where the control shows others first."""
     selected, order = _word(result["value"]), result.get("to_name")
     order = [name.strip() for name in order.split(",")] if isinstance(order, str) else []
     if len(order) != 2 or not set(order) <= set(names) or tuple(order) == names[:2]:
@@ -143,77 +106,119 @@ def _word(value: object) -> object:
     return value
 
 
-def _row_matches(record: dict) -> bool:
-    return all(name in record for name in _ROW) and holds_answers(record)
-
-
-def _row_pairs(record: dict, meaning: Meaning) -> Found:
-    names = answer_names(record)
-    cancelled = _is_true(record.get("was_cancelled"))
-    questions = {} if cancelled else _row_said(record)
-    return compared(record, names, questions, cancelled, meaning, across=True)
-
-
-def _row_questions(record: dict, meaning: Meaning) -> frozenset[str]:
-    questions = {} if _is_true(record.get("was_cancelled")) else _row_said(record)
-    return naming(questions, answer_names(record), meaning)
-
-
-def _row_said(record: dict) -> Questions:
-    """Every column that could be the judgement: it is named as its control, whatever that is."""
-    who = annotator(record.get("annotator"), "")
-    return {
-        name: [(who, _word(loaded(value, name)))]
+def _read_row(record: dict, options: ReadOptions) -> Export:
+    """Every column that may be the judgement, since it has the name of its control."""
+    if _is_true(record.get("was_cancelled")):
+        return Export(record, {}, cancelled=True)
+    who = label.annotator(record.get("annotator"))
+    answers: dict = {
+        name: [(who, _word(sides.attempt(load_list, value, name)))]
         for name, value in record.items()
-        if name not in _METADATA and not is_field(name)
+        if name not in _METADATA and name not in questions.FIELDS
     }
+    return Export(record, answers, across_records=True)
 
 
-_SHOWN = {"prompt": "Is tea a herb?", "answer1": "No idea.", "answer2": "A shrub's leaf."}
-_MADE = {"created_at": "2024-05-01T10:00:00Z", "updated_at": "2024-05-01T10:00:09Z"}
+def _is_ranked(record: dict) -> bool:
+    if not _has_task(record):
+        return False
+    task = _task(record)
+    has_items = isinstance(task.get("items"), list) and questions.holds_prompt(task)
+    return has_items and not questions.holds_answers(task)
 
 
-def sample_annotation(who: int, *results: dict, cancelled: bool = False) -> dict:
-    return {"completed_by": who, "was_cancelled": cancelled, "result": [*results]}
+def _read_ranking(record: dict, options: ReadOptions) -> Export:
+    results, cancelled = _annotated(record)
+    data = _task(record)
+    ids = [*_bodies(data)]
+    answers = _answered(results, "ranker", lambda result: result["value"].get("ranker"))
+    return Export(data, answers, cancelled, decode=lambda order: _scores(order, ids))
 
 
-def _selected(side: str) -> dict:
-    value = {"selected": side}
-    return {"from_name": "better", "to_name": "answer1,answer2", "type": "pairwise", "value": value}
+def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
+    """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
+    rankings, bodies = questions.judgements(export, options), _bodies(export.data)
+    if len(bodies) < 2:
+        raise BadRecord("unpaired", f"{len(bodies)} item to this prompt; a pair needs two")
+    prompt_of, _, extras_of = questions.readers(export.data)
+    prompt, extras = prompt_of(export.data), extras_of(export.data)
+    shown = [sides.check_side(body, f"items[{n}].body") for n, body in enumerate(bodies.values())]
+    picked = dict.fromkeys(  # in order, each two once
+        tuple(sorted(pair))
+        for _, scores in rankings
+        for pair in ranking.pick(scores, options.pairs)[0]
+    )
+    found = []
+    for first, second in picked:
+        votes = tuple((who, int(scores[first] < scores[second])) for who, scores in rankings)
+        two = shown[first], shown[second]
+        found.append(sides.attempt(sides.comparison, prompt, *two, votes, extras))
+    return found
 
+
+def _bodies(task: dict) -> dict[str, object]:
+    """The items' bodies by their ids, in the order shown. Raises BadRecord."""
+    bodies: dict = {}
+    items = paths.check_list(task.get("items"), "items", "a list of objects")
+    for number, item in enumerate(items):
+        item = paths.check_object(item, f"items[{number}]", "an object with an id and a body")
+        key = _id(item.get("id"))
+        if key is None:
+            raise paths.not_a("text or a whole number", item.get("id"), f"items[{number}].id")
+        if key in bodies:
+            raise BadRecord("wrong_type", f"two items have the id {clip(key)}; give each its own")
+        bodies[key] = item.get("body")
+    return bodies
+
+
+def _id(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _scores(order: object, ids: list[str]) -> list[int]:
+    """A score for every item from a list of ids, the best first, perhaps under one name.
+
+    Raises BadRecord.
+    """
+    if not order:
+        raise BadRecord("null_label", label.NO_JUDGEMENT)
+    if isinstance(order, dict):
+        if len(order) != 1:
+            detail = f"the ranker sorts into buckets ({', '.join(order)}), which is no ranking"
+            raise BadRecord("unknown_label", f"{detail}; remove it")
+        (order,) = order.values()
+    order = paths.check_list(order, "the ranker", "a list of ids")
+    places = {_id(value): place for place, value in enumerate(order)}
+    if len(order) != len(ids) or places.keys() != {*ids}:
+        detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
+        raise BadRecord("unknown_label", detail)
+    return [-places[key] for key in ids]
+
+
+_TASK_FIELDS = frozenset({"data", "annotations"})
 
 FORMATS: tuple[Format, ...] = (
-    Format(
-        name="label-studio",
-        fields=f"data: {{{PROMPTS}; {ANSWERS}}}; annotations: list of {{completed_by, "
-        "was_cancelled, result: list of {type, value}}",
-        polarity=f"value.selected (left, right) of pairwise, else value.choices: {WORDS}",
-        sentence="Label Studio's JSON export of pairwise comparisons; left is the first answer.",
-        matches=_task_matches,
-        pairs=_task_pairs,
-        passing={"data": _SHOWN, "annotations": [sample_annotation(1, _selected("right"))]},
-        failing={"data": _SHOWN, "annotations": [sample_annotation(1, cancelled=True)]},
-        labels=lambda record: lone_label(_task_said(record, ())[0]),
-        questions=_task_questions,
-        structured=("data", "annotations"),
+    questions.export_format(
+        "label-studio",
+        _read_task,
+        matches=lambda record: _has_task(record) and questions.holds_answers(_task(record)),
+        reads=_TASK_FIELDS.__contains__,
+        json_fields=JsonFields(structured=("data", "annotations")),
     ),
-    Format(
-        name="label-studio-rows",
-        fields=f"{PROMPTS}; {ANSWERS}; one column of any name; {', '.join(_ROW)}",
-        polarity=f"the one column that names an answer: {WORDS}",
-        sentence="Label Studio's JSON-MIN and CSV exports, one annotation a row.",
-        matches=_row_matches,
-        pairs=_row_pairs,
-        passing=_SHOWN
-        | {"better": [{"selected": "right"}], "id": 7, "annotator": 1, "annotation_id": 3}
-        | {"lead_time": 9.1}
-        | _MADE,
-        failing=_SHOWN
-        | {"better": "the long one", "id": 7, "annotator": 1, "annotation_id": 3}
-        | {"lead_time": 9.1}
-        | _MADE,
-        labels=lambda record: lone_label(_row_said(record)),
-        questions=_row_questions,
-        dialogues=DIALOGUES,
+    questions.export_format(
+        "label-studio-rows",
+        _read_row,
+        matches=lambda record: {*_ROW} <= record.keys() and questions.holds_answers(record),
+        reads=lambda name: name not in _UNREAD,
+        json_fields=JsonFields(dialogues=questions.DIALOGUES),
+    ),
+    questions.export_format(
+        "label-studio-ranker",
+        _read_ranking,
+        matches=_is_ranked,
+        reads=_TASK_FIELDS.__contains__,
+        compare=_compare_rankings,
+        json_fields=JsonFields(structured=("data", "annotations")),
+        traits=RANKED,
     ),
 )

@@ -1,6 +1,6 @@
-"""Bytes to records: picks the reader by the file's ending and looks for what cannot be read.
+"""Bytes to records: the reader is chosen by the file's ending.
 
-`read(path, encoding)` yields a `Raw` or a `Reject` per record, in the file's order, and raises
+`FileReader` yields a `Record` or a `Reject` for each record, in the file's order, and raises
 `ConvertError` where the file as a whole is not what its ending says, or breaks off.
 """
 
@@ -8,37 +8,31 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
+from functools import partial
+from typing import BinaryIO
 
 from data_tools.readers import delimited, json_array, json_lines, parquet, spreadsheet
 from data_tools.readers.opening import COMPRESSIONS, STDIN, open_binary
-from data_tools.readers.opening import Meter as Meter
-from data_tools.readers.stretches import Stretch as Stretch
-from data_tools.readers.stretches import Stretches as Stretches
 from data_tools.readers.text import open_text, printable
-from data_tools.record import ConvertError, Raw, Reject
+from data_tools.record import ConvertError, Record, Reject
 
 _TEXTS = {
-    ".csv": delimited.read_csv,
-    ".tsv": delimited.read_tsv,
+    ".csv": partial(delimited.read, delimiters=delimited.DELIMITERS[".csv"]),
+    ".tsv": partial(delimited.read, delimiters=delimited.DELIMITERS[".tsv"]),
     ".json": json_array.read,
     ".jsonl": json_lines.read,
     ".ndjson": json_lines.read,
 }
-_TABLES = {".parquet": parquet.read, ".xlsx": spreadsheet.read}  # compressed within themselves
-SYNTAXES = _TEXTS | _TABLES
+_TABLES = {".parquet": parquet.read, ".xlsx": spreadsheet.read}  # compressed in themselves
+SYNTAXES = (*_TEXTS, *_TABLES)
 ENDINGS = (*SYNTAXES, *(s + c for s in _TEXTS for c in COMPRESSIONS))
 _KNOWN = f"{' '.join(SYNTAXES)}, the text ones also with {' '.join(COMPRESSIONS)}"
 
 
 def syntax_of(path: str) -> str:
-    """The ending of `path` that names its syntax, compression set aside; empty when unknown."""
+    """The ending of `path` that names its syntax, without compression; empty if unknown."""
     ending = _ending(os.path.basename(path))
     return os.path.splitext(ending)[0] if ending.endswith(COMPRESSIONS) else ending
-
-
-def is_plain(path: str) -> bool:
-    """Whether the file's bytes are its text, not compressed."""
-    return not _ending(os.path.basename(path)).endswith(COMPRESSIONS)
 
 
 def stem_of(path: str) -> str:
@@ -56,7 +50,7 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
 
     Raises ConvertError (status 2) for a path that does not exist or holds nothing readable.
     """
-    files: dict[str, str] = {}  # by what they really are, in the spelling that came first
+    files: dict[str, str] = {}  # by real path, in the spelling that came first
     for path in paths:
         for file in _inside(path) if os.path.isdir(path) else [path]:
             if file != STDIN:
@@ -66,7 +60,7 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
 
 
 def _inside(directory: str) -> list[str]:
-    """The files in a directory and below; what is hidden or this command's own is left out."""
+    """The files in a directory and below, without hidden ones and this command's own output."""
     found = []
     for folder, folders, names in os.walk(directory, onerror=_refuse):
         if folder != directory and {"report.json", "rejects.jsonl"} <= set(names):
@@ -92,7 +86,7 @@ def _refuse(error: OSError) -> None:
 def _refuse_unknown(path: str) -> None:
     if path != printable(path):
         raise ConvertError(
-            f"{printable(path)}: the name is not UTF-8, so it could not be written beside its "
+            f"{printable(path)}: the name is not UTF-8, so it could not be stored with its "
             "records; rename it"
         )
     if not os.path.lexists(path):
@@ -101,53 +95,63 @@ def _refuse_unknown(path: str) -> None:
         inner, ending = os.path.splitext(path)
         if ending.lower() in COMPRESSIONS and syntax_of(inner):
             raise ConvertError(
-                f"{path}: a {syntax_of(inner)} file is compressed within itself and read as it "
-                f"is; decompress it to {inner}"
+                f"{path}: a {syntax_of(inner)} file is compressed in itself and needs no other "
+                f"compression; decompress it to {inner}"
             )
         raise ConvertError(f"{path}: unknown ending; rename or export it to one of {_KNOWN}")
 
 
-def read(
-    path: str,
-    encoding: str | None = None,
-    notes: list[str] | None = None,
-    stdin=None,
-    sheet: str | None = None,
-    meter: Meter | None = None,
-) -> Iterator[Raw | Reject]:
-    """Yield what stands in one file.
+class FileReader:
+    """The records of one file, from its start.
 
-    `notes` gains what the reader had to find out for itself (a delimiter, say); `stdin` is a
-    seekable binary file that stands for the path `-`; `sheet` is the one to read of a spreadsheet;
-    `meter` says how far the file has been read while it is.
+    `notes` explain what the reader found out, such as a delimiter; `position` is how many bytes of
+    the file were read so far. `stdin` is a seekable copy of standard input for the path `-`;
+    `sheet` is the sheet of a spreadsheet to read.
     """
-    notes = [] if notes is None else notes
-    seen = 0
-    try:
-        for item in _items(path, encoding, notes, stdin, sheet, meter):
-            seen = item.place.record
-            yield item
-        if not seen:
-            bare = path != STDIN and not os.path.getsize(path)
-            notes.append(f"{path}: is empty" if bare else f"{path}: holds no records")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ConvertError(
-            f"{path}: the compressed file breaks off or is damaged after record {seen} "
-            f"({error}); fetch or compress it again"
-        ) from None
-    except OSError as error:
-        raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeError as error:  # of codecs that cannot go on after a fault
-        raise ConvertError(
-            f"{path}: is not {encoding} ({error}); name the file's encoding with --encoding"
-        ) from None
 
+    def __init__(
+        self,
+        path: str,
+        encoding: str | None = None,
+        sheet: str | None = None,
+        stdin: BinaryIO | None = None,
+    ):
+        self.notes: list[str] = []
+        self._path, self._encoding, self._sheet, self._stdin = path, encoding, sheet, stdin
+        self._file: BinaryIO | None = None
 
-def _items(path: str, encoding: str | None, notes: list[str], stdin, sheet, meter):
-    syntax = ".jsonl" if path == STDIN else syntax_of(path)
-    with open_binary(path, stdin, meter) as binary:
-        if syntax in _TABLES:
-            yield from _TABLES[syntax](binary, path, notes, sheet)
-        else:
-            with open_text(binary, encoding) as text:
-                yield from _TEXTS[syntax](text, path, notes)
+    @property
+    def position(self) -> int:
+        return 0 if self._file is None or self._file.closed else self._file.tell()
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        path, seen = self._path, 0
+        try:
+            for item in self._items():
+                seen = item.location.record
+                yield item
+            if not seen:
+                is_empty = path != STDIN and not os.path.getsize(path)
+                self.notes.append(f"{path}: is empty" if is_empty else f"{path}: has no records")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ConvertError(
+                f"{path}: the compressed file breaks off or is damaged after record {seen} "
+                f"({error}); fetch or compress it again"
+            ) from None
+        except OSError as error:
+            raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except UnicodeError as error:  # of codecs that cannot continue after an error
+            raise ConvertError(
+                f"{path}: is not {self._encoding} ({error}); name the file's encoding with "
+                "--encoding"
+            ) from None
+
+    def _items(self) -> Iterator[Record | Reject]:
+        path = self._path
+        syntax = ".jsonl" if path == STDIN else syntax_of(path)
+        with open_binary(path, self._stdin) as (binary, self._file):
+            if syntax in _TABLES:
+                yield from _TABLES[syntax](binary, path, self.notes.append, self._sheet)
+            else:
+                with open_text(binary, self._encoding) as text:
+                    yield from _TEXTS[syntax](text, path, self.notes.append)

@@ -1,188 +1,183 @@
-"""CSV and TSV: every cell is text, every row knows its line, a broken row harms no other.
+"""CSV and TSV: every cell is text, every row knows its line, a broken row affects no other.
 
-The quoting is RFC 4180, held strictly: a lenient parser alters text in silence. After a row
-that cannot be read, reading goes on at the very next line.
+The quoting is that of RFC 4180, checked strictly: a lenient parser alters text silently. After a
+row that cannot be read, reading continues at the very next line.
 """
 
 import csv
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice, tee
 
-from data_tools.readers.text import bad_text, printable
-from data_tools.record import ConvertError, Fault, Place, Raw, Reject
+from data_tools.readers.text import check_text, printable, read_or_reject
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 
-_OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-
-
-def read_csv(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
-    """Rows of a comma-separated file; another delimiter is found by the header, and named."""
-    yield from Rows(*csv_head(text, path, notes), path)
-
-
-def read_tsv(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
-    """Rows of a tab-separated file."""
-    yield from Rows(*tsv_head(text, path, notes), path)
-
-
-def csv_head(text, path: str, notes: list[str]) -> tuple["Lines", "Head"]:
-    """The lines of a comma-separated file below its header, and what that says."""
-    lines = Lines(text)
-    delimiter = ","
-    if (head := lines.look()) and "," not in head:
-        counts = {mark: head.count(mark) for mark in _OTHER_DELIMITERS}
-        best = max(counts, key=counts.get)
-        if counts[best]:
-            delimiter = best
-            notes.append(f"{path}: cells are separated by {_OTHER_DELIMITERS[best]}")
-    return lines, _head(lines, path, delimiter)
-
-
-def tsv_head(text, path: str, notes: list[str]) -> tuple["Lines", "Head"]:
-    """The same of a tab-separated file."""
-    lines = Lines(text)
-    return lines, _head(lines, path, "\t")
+_NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+DELIMITERS = {".csv": (",", *_NAMES), ".tsv": ("\t",)}
+"""What may separate the cells of a file, by its ending; the first is the expected one."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What the header row says: the names of the columns, none where the file has no row."""
+    """The header row: the names of the columns (none in a file without rows), and how many lines
+    of the file precede the first row.
+    """
 
     names: tuple[str, ...]
     delimiter: str
+    lines: int
+
+
+def read(
+    text: Iterator[str], path: str, note: Callable[[str], None], delimiters: tuple[str, ...]
+) -> "Rows":
+    """The rows of a file, whose header shows which of the delimiters it has."""
+    head = read_head(text, path, delimiters)
+    if head.delimiter != delimiters[0]:
+        note(f"{path}: cells are separated by {_NAMES[head.delimiter]}")
+    return Rows(head, path, text)
+
+
+def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> Head:
+    """The header of a file, whose other lines are left.
+
+    Raises ConvertError where it cannot be read, or two columns have one name.
+    """
+    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the default 131,072
+    blank = 0
+    for first in text:
+        if not first.isspace():
+            break
+        blank += 1
+    else:
+        return Head((), delimiters[0], blank)
+    expected = delimiters[0]
+    delimiter = expected if expected in first else max(delimiters, key=first.count)
+    ahead, behind = tee(chain([first], text))
+    reader = csv.reader(ahead, delimiter=delimiter, strict=True)
+    where = f"{path}:{blank + 1}"
+    try:
+        names = tuple(name.strip() for name in next(reader))
+        check_text("".join(islice(behind, reader.line_num)), "the header row")
+    except csv.Error as error:
+        raise ConvertError(
+            f"{where}: the header row cannot be read ({error}); fix its quotes"
+        ) from None
+    except BadRecord as fault:
+        raise ConvertError(f"{where}: {fault.detail}") from None
+    refuse_duplicates(names, where)
+    return Head(names, delimiter, blank + reader.line_num)
+
+
+def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the header") -> None:
+    """Raise ConvertError where two columns of a table have one name, or none."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            what = f"the column {name!r} appears" if name else "columns without a name appear"
+            raise ConvertError(
+                f"{where}: {what} {count} times{header}; rename them so that each is clear"
+            )
 
 
 class Rows:
-    """The rows below a header, one record each; those that begin past line `until` are left.
+    """The rows below a header: those that begin in the first `until` of the lines.
 
-    `before` lines stand in the file before the first of `lines`.
+    The first line is number `first_line` of the file, by default the one below the header. The
+    first `sound` lines are known to be free of undecodable bytes and of NUL. `number` counts the
+    lines of the rows that were read.
     """
 
     def __init__(
-        self, lines: "Lines", head: Head, path: str, until: float = float("inf"), before: int = 0
+        self,
+        head: Head,
+        path: str,
+        lines: Iterable[str],
+        first_line: int = 0,
+        until: int = sys.maxsize,
+        sound: int = 0,
     ):
-        csv.field_size_limit(sys.maxsize)  # one answer may be longer than the default 131,072
-        self.lines, self._head, self._path = lines, head, path
-        self._until, self._before = until, before
-        self._reader = csv.reader(lines, delimiter=head.delimiter, strict=True)
-        self._record = 0
+        self.number = 0
+        self._head, self._path, self._lines = head, path, iter(lines)
+        self._first_line, self._until, self._sound = first_line or head.lines + 1, until, sound
 
-    def __iter__(self) -> Iterator[Raw | Reject]:
-        while self._head.names and self.lines.number < self._until:
-            start = self._before + self.lines.number + 1
-            self.lines.taken.clear()
+    def __iter__(self) -> Iterator[Record | Reject]:
+        csv.field_size_limit(sys.maxsize)
+        parse, record = partial(_values, self._head.names), 0
+        for cells, lines in self._rows():
+            line = self._first_line + self.number
+            self.number += len(lines)
+            if cells and (cells[0].strip() or not "".join(lines).isspace()):
+                record += 1
+                row = cells, lines, self.number > self._sound
+                yield read_or_reject(Location(self._path, line, record), parse, row, _raw, True)
+            if self.number >= self._until:
+                return
+
+    def _rows(self) -> Iterator[tuple[list[str], list[str]]]:
+        """The cells and lines of each row, of one that breaks its first line only.
+
+        A row goes on to a next line only inside quotes. So a line within a row that broke breaks
+        any other row that goes on over it; trying again each time would take quadratic time.
+        """
+        lines = self._lines
+        while self._head.names:
+            ahead, behind = tee(lines)
+            reader, done = self._reader(ahead), 0
             try:
-                cells = next(self._reader)
-            except StopIteration:
+                for cells in reader:
+                    yield cells, list(islice(behind, reader.line_num - done))
+                    done = reader.line_num
                 return
             except csv.Error as error:
-                self._record += 1
-                self.lines.give_back(error)
-                yield self._broken(error, Place(self._path, start, self._record))
-                continue
-            taken = self.lines.taken
-            source = taken[0] if len(taken) == 1 else "".join(taken)
-            if not cells or source.isspace():
-                continue
-            self._record += 1
-            yield row(cells, source, self._head.names, Place(self._path, start, self._record))
+                broken = [_Broken(error)]
+            first, *within = islice(behind, reader.line_num - done)
+            yield broken, [first]
+            for line in within[:-1]:
+                alone = self._reader([line, '"'])  # the quote ends a cell that goes on
+                try:
+                    cells = next(alone)
+                    yield cells if alone.line_num == 1 else broken, [line]
+                except csv.Error as error:
+                    yield [_Broken(error)], [line]
+            lines = chain(within[-1:], self._lines)
 
-    def _broken(self, error: csv.Error, place: Place) -> Reject:
-        fault = Fault(
+    def _reader(self, lines: Iterable[str]) -> "csv.reader":
+        return csv.reader(lines, delimiter=self._head.delimiter, strict=True)
+
+
+class _Broken(str):
+    """In place of the cells of a row: why it cannot be read."""
+
+
+_Row = tuple[list[str], list[str], bool]
+"""The cells of a row, its lines, and whether these may hold what is no text."""
+
+
+def _values(names: tuple[str, ...], row: _Row) -> dict[str, str]:
+    """The row as a record. Raises BadRecord."""
+    cells, lines, check = row
+    if check:
+        check_text("".join(lines), "the row")
+    if isinstance(cells[0], _Broken):
+        raise BadRecord(
             "ragged_row",
-            f"a quoted cell is not closed or goes on after its closing quote ({error}); "
-            "double the quotes inside a quoted cell",
+            f"a quoted cell is not closed, or text follows its closing quote ({cells[0]}); double "
+            "the quotes inside a quoted cell",
         )
-        first = self.lines.taken[0]
-        return Reject(place, bad_text(first, "the row") or fault, _plain(first))
-
-
-def row(cells: list[str], source: str, names: Sequence[str], place: Place) -> Raw | Reject:
-    """One row as a record, or what keeps it from being one."""
-    if fault := bad_text(source, "the row"):
-        return Reject(place, fault, _plain(source))
     if len(cells) != len(names):
-        detail = (
-            f"{len(cells)} cells where the header has {len(names)}; "
-            "quote cells that hold the delimiter, or fill the missing ones"
+        raise BadRecord(
+            "ragged_row",
+            f"{len(cells)} cells where the header has {len(names)}; quote cells that hold the "
+            "delimiter, or fill the missing ones",
         )
-        return Reject(place, Fault("ragged_row", detail), _plain(source))
-    if tuple(cell.strip() for cell in cells) == names:
-        detail = "the header row stands here again and is no record; join files without it"
-        return Reject(place, Fault("wrong_type", detail), _plain(source))
-    return Raw(place, dict(zip(names, cells, strict=True)), cells=True)
+    if cells[0].strip() == names[0] and tuple(cell.strip() for cell in cells) == names:
+        detail = "the header row is repeated here and is no record; join files without it"
+        raise BadRecord("wrong_type", detail)
+    return dict(zip(names, cells, strict=True))
 
 
-def _head(lines: "Lines", path: str, delimiter: str) -> Head:
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    return Head(tuple(_header(reader, lines, path)), delimiter)
-
-
-def _header(reader, lines: "Lines", path: str) -> list[str]:
-    try:
-        while not (header := next(reader)) or "".join(lines.taken).isspace():
-            lines.taken.clear()
-    except StopIteration:
-        return []
-    except csv.Error as error:
-        raise ConvertError(
-            f"{path}:{lines.start()}: the header row cannot be read ({error}); mend its quotes"
-        ) from None
-    header = [name.strip() for name in header]
-    if fault := bad_text("".join(lines.taken), "the header row"):
-        raise ConvertError(f"{path}:{lines.start()}: {fault.detail}")
-    for name, count in Counter(header).items():
-        if count > 1:
-            what = f"the column {name!r} stands" if name else "columns without a name stand"
-            raise ConvertError(
-                f"{path}:{lines.start()}: {what} {count} times in the header; "
-                "rename them so that each is clear"
-            )
-    return header
-
-
-def _plain(source: str) -> str:
-    return printable(source.rstrip("\r\n"))
-
-
-class Lines:
-    """Lines with their ends, counted; those taken for one row can be given back but the first.
-
-    A row goes on to a next line only inside quotes, so a line that once led such a row to its
-    error leads every row there. Reading it again each time would take the square of the length.
-    """
-
-    def __init__(self, text):
-        self.text, self.waiting, self.taken, self.number = text, deque(), [], 0
-        self.hopeless_to, self.error = 0, None
-
-    def __iter__(self):
-        return self
-
-    def __next__(self) -> str:
-        if self.taken and self.number < self.hopeless_to:
-            raise self.error
-        line = self.waiting.popleft() if self.waiting else next(self.text)
-        self.number += 1
-        self.taken.append(line)
-        return line
-
-    def look(self) -> str:
-        """The first line that is not blank, left where it is."""
-        for line in self.text:
-            self.waiting.append(line)
-            if not line.isspace():
-                return line
-        return ""
-
-    def start(self) -> int:
-        """The number of the first line that was taken."""
-        return self.number - len(self.taken) + 1
-
-    def give_back(self, error: csv.Error) -> None:
-        if len(self.taken) > 1:
-            self.hopeless_to, self.error = self.number, error
-        self.number -= len(self.taken) - 1
-        self.waiting.extendleft(reversed(self.taken[1:]))
+def _raw(row: _Row) -> str:
+    return printable("".join(row[1]).rstrip("\r\n"))

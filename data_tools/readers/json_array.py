@@ -1,132 +1,121 @@
 """A JSON array, element by element in bounded memory, each with the line on which it starts.
 
-A `.json` file may also hold JSON Lines, or one object around a list of records; which it is
-shows from its content.
+A `.json` file may also hold JSON Lines, or one object around a list of records; its content
+decides.
 """
 
 import io
 import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from itertools import chain, islice, pairwise
 
 from data_tools.readers import json_lines
-from data_tools.record import ConvertError, Place, Raw, Reject, clip
+from data_tools.readers.text import count_line_ends, read_or_reject
+from data_tools.record import ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
 _SPACE = re.compile(r"[ \t\r\n]*")
+_BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the next
 _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
 _SCALAR_END = re.compile(r"[,\]}\s]")
 _DECODER = json.JSONDecoder()
 
 
-def read(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
-    """Yield the records of `text`; raises ConvertError where it is no JSON or breaks off."""
+def read(text: io.TextIOBase, path: str, note: Callable[[str], None]) -> Iterator[Record | Reject]:
+    """Yield the records of `text`. Raises ConvertError where it is no JSON or breaks off."""
     window = _Window(text)
     first = window.peek()
     if first == "[":
         yield from _elements(window, path)
-        return
-    if first == "":
-        return
-    text.seek(0)
-    if _is_json_lines(text):
-        notes.append(f"{path}: read as JSON Lines, by its content")
+    elif first:
         text.seek(0)
-        yield from json_lines.read(text, path, notes)
-        return
-    text.seek(0)
-    yield from _unwrapped(text.read(), path, notes)
+        is_json_lines = _is_json_lines(text)
+        text.seek(0)
+        if is_json_lines:
+            note(f"{path}: read as JSON Lines, by its content")
+            yield from json_lines.read(text, path, note)
+        else:
+            yield from _unwrapped(_Window(text), path, note)
 
 
-def _is_json_lines(text) -> bool:
+def _is_json_lines(text: io.TextIOBase) -> bool:
     """Whether one of the first two lines is an object of its own and not the whole file."""
-    lines = [line for line in (_next_line(text) for _ in range(2)) if line]
-    if len(lines) < 2 or _is_object(lines[0]):
-        return len(lines) == 2
-    opens = lines[0].rstrip().endswith(("{", "[", ":"))  # an object around the second line
-    return not opens and _is_object(lines[1])
+    lines = list(islice((line for line in text if not line.isspace()), 2))
+    if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
+        return False
+    return any(map(_is_object, lines))
 
 
-def _next_line(text) -> str:
-    for line in text:
-        if not line.isspace():
-            return line
-    return ""
-
-
-def _is_object(line: str) -> bool:
+def _is_object(source: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(source), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _unwrapped(source: str, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
-    """One object: the list that is exactly one of its values, or itself as the only record."""
-    start = _SPACE.match(source).end()
-    line = 1 + _breaks(source[:start])
-    end = _value_end(source, start)
-    if end is None or source[start] != "{":
+def _unwrapped(
+    window: "_Window", path: str, note: Callable[[str], None]
+) -> Iterator[Record | Reject]:
+    """The records of one object: the list that is exactly one of its values, or itself."""
+    first, line = window.peek(), window.line
+    source = window.value()
+    if source is None or first != "{":
+        rest = window.rest(sys.maxsize)
         raise ConvertError(
-            f"{path}: this is not JSON, or it breaks off: it begins with "
-            f"{clip(source[start : start + 40])} and ends on line "
-            f"{line + _breaks(source[start:].rstrip())}; a .json file holds an array of records"
+            f"{path}: this is not JSON, or it breaks off: it begins with {clip(rest[:40])} and "
+            f"ends on line {line + count_line_ends(rest.rstrip())}; a .json file holds an array "
+            "of records"
         )
-    if source[end:].strip():
+    window.advance(len(source))
+    end = window.line
+    if window.peek():
         raise ConvertError(
-            f"{path}: text follows the object that ends on line {line + _breaks(source[start:end])}"
-            "; a .json file holds one array, or one record a line"
+            f"{path}: text follows the object that ends on line {end}; a .json file holds one "
+            "array, or one record a line"
         )
-    lists = list(_lists_of_objects(source, start))
+    lists = _lists_of_objects(source)
     if len(lists) == 1:
-        key, at = lists[0]
-        notes.append(f"{path}: the records are the list under {key!r}")
-        inner = _Window(io.StringIO(source[at:], newline=""))
-        inner.line = line + _breaks(source[start:at])
-        inner.peek()
-        yield from _elements(inner, path, to_the_end=False)
+        key, start, stop = lists[0]
+        note(f"{path}: the records are the list under {key!r}")
+        line += count_line_ends(source[:start])
+        yield from _elements(_Window(io.StringIO(source[start:stop], newline=""), line), path)
     else:
-        yield json_lines.parse(source[start:end], Place(path, line, 1))
+        yield _record(source, Location(path, line, 1))
 
 
-def _lists_of_objects(source: str, start: int) -> Iterator[tuple[str, int]]:
-    """The keys of the object at `start` whose values are lists of objects, with their offsets."""
-    at = start + 1
+def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
+    """The key, start and end of each value of an object that is a list of objects."""
+    found, end = [], 1
     try:
-        while True:
-            key, at = _DECODER.raw_decode(source, _SPACE.match(source, at).end())
-            at = _SPACE.match(source, at).end() + 1  # past the colon
-            at = _SPACE.match(source, at).end()
-            value, end = _DECODER.raw_decode(source, at)
-            if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
-                yield key, at
-            at = _SPACE.match(source, end).end()
-            if source[at] != ",":
-                return
-            at += 1
+        while source[start := _BETWEEN.match(source, end).end()] != "}":
+            key, end = _DECODER.raw_decode(source, start)
+            start = _BETWEEN.match(source, end).end()
+            value, end = _DECODER.raw_decode(source, start)
+            if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+                found.append((key, start, end))
     except (ValueError, RecursionError):
-        return  # the object does not parse: json_lines.parse says what is wrong with it
+        return []  # the object does not parse, and is rejected as the only record
+    return found
 
 
-def _elements(window: "_Window", path: str, to_the_end: bool = True) -> Iterator[Raw | Reject]:
-    """The records of the array, each held back until it is known whether its line is its own."""
-    held, crowded = None, False
-    for source, line, record in _sources(window, path, to_the_end):
-        if held is not None:
-            same = held[1] == line
-            yield _parsed(path, *held, crowded or same)
-            crowded = same
-        held = source, line, record
-    if held is not None:
-        yield _parsed(path, *held, crowded)
+def _elements(window: "_Window", path: str) -> Iterator[Record | Reject]:
+    """The records of an array, each held until it is known whether another shares its line."""
+    shared = False
+    found = chain(_sources(window, path), [("", 0)])
+    for record, ((source, line), (_, following)) in enumerate(pairwise(found), start=1):
+        shared_before, shared = shared, line == following
+        yield _record(source, Location(path, line, record, shared_before or shared))
 
 
-def _parsed(path: str, source: str, line: int, record: int, crowded: bool) -> Raw | Reject:
-    return json_lines.parse(source, Place(path, line, record, crowded))
+def _record(source: str, location: Location) -> Record | Reject:
+    return read_or_reject(location, json_lines.parse, source, json_lines.raw)
 
 
-def _sources(window: "_Window", path: str, to_the_end: bool) -> Iterator[tuple[str, int, int]]:
-    """The source of each element with its line and number, valid or not."""
+def _sources(window: "_Window", path: str) -> Iterator[tuple[str, int]]:
+    """The source of each element, valid or not, and its line."""
+    window.peek()
     window.advance(1)  # past the opening bracket
     record = 0
     while True:
@@ -137,7 +126,7 @@ def _sources(window: "_Window", path: str, to_the_end: bool) -> Iterator[tuple[s
         elif char not in ("]", "") and record:
             raise ConvertError(
                 f"{path}:{window.line}: expected ',' or ']' after record {record}, found "
-                f"{clip(window.rest(20))}; mend the array there"
+                f"{clip(window.rest(20))}; fix the array there"
             )
         if char == "]":
             break
@@ -148,11 +137,10 @@ def _sources(window: "_Window", path: str, to_the_end: bool) -> Iterator[tuple[s
                 f"record {record}; fetch the file again"
             )
         record += 1
-        line = window.line
+        yield source, window.line
         window.advance(len(source))
-        yield source, line, record
     window.advance(1)
-    if to_the_end and window.peek():
+    if window.peek():
         raise ConvertError(
             f"{path}:{window.line}: text follows the end of the array ({clip(window.rest(20))}); "
             "a .json file holds one array"
@@ -160,50 +148,49 @@ def _sources(window: "_Window", path: str, to_the_end: bool) -> Iterator[tuple[s
 
 
 class _Window:
-    """A moving piece of a text: what is not consumed yet, and the line on which it begins."""
+    """The part of a text that is not consumed yet, and the line on which it begins."""
 
-    def __init__(self, text):
-        self.text, self.buffer, self.position, self.line, self.ended = text, "", 0, 1, False
+    def __init__(self, text: io.TextIOBase, line: int = 1):
+        self.line = line
+        self._text, self._buffer, self._position = text, "", 0
 
     def peek(self) -> str:
         """The next character that is no white space, moved to; empty at the end."""
         while True:
-            self.advance(_SPACE.match(self.buffer, self.position).end() - self.position)
-            if self.position < len(self.buffer):
-                return self.buffer[self.position]
+            self.advance(_SPACE.match(self._buffer, self._position).end() - self._position)
+            if self._position < len(self._buffer):
+                return self._buffer[self._position]
             if not self._fill():
                 return ""
 
     def value(self) -> str | None:
         """The source of the value that starts here, None where the text ends before it does."""
         while True:
-            end = _value_end(self.buffer, self.position)
+            end = _value_end(self._buffer, self._position)
             if end is not None:
-                return self.buffer[self.position : end]
+                return self._buffer[self._position : end]
             if not self._fill():
                 return None
 
     def rest(self, length: int) -> str:
-        while len(self.buffer) - self.position < length and self._fill():
+        """What comes next, up to a length."""
+        while len(self._buffer) - self._position < length and self._fill():
             pass
-        return self.buffer[self.position : self.position + length]
+        return self._buffer[self._position : self._position + length]
 
     def advance(self, length: int) -> None:
-        self.line += _breaks(self.buffer[self.position : self.position + length])
-        self.position += length
+        """Consume some characters."""
+        end = self._position + length
+        self.line += count_line_ends(self._buffer[self._position : end])
+        self._position = end
 
     def _fill(self) -> bool:
-        if self.ended:
-            return False
-        kept = self.buffer[self.position :]
-        more = self.text.read(max(_CHUNK, len(kept)))  # doubling: a long value is scanned often
-        while more.endswith("\r"):  # a CRLF counts once, so it must not be cut in two
-            if not (char := self.text.read(1)):
-                break
-            more += char
-        self.ended = not more
-        self.buffer, self.position = kept + more, 0
-        return True
+        kept = self._buffer[self._position :]
+        more = self._text.read(max(_CHUNK, len(kept)))  # doubling: a long value is scanned often
+        if more.endswith("\r"):  # a CRLF counts once, so it must not be cut in two
+            more += self._text.readline()
+        self._buffer, self._position = kept + more, 0
+        return bool(more)
 
 
 def _value_end(source: str, start: int) -> int | None:
@@ -219,7 +206,7 @@ def _value_end(source: str, start: int) -> int | None:
     for token in _STRUCTURE.finditer(source, start):
         mark = token.group()
         if mark == '"':
-            return None  # a string without its end
+            return None  # a string that is not closed
         if mark in "{[":
             depth += 1
         elif mark in "}]":
@@ -227,8 +214,3 @@ def _value_end(source: str, start: int) -> int | None:
         if depth <= 0:
             return token.end()
     return None
-
-
-def _breaks(source: str) -> int:
-    returns = source.count("\r")
-    return source.count("\n") + (returns - source.count("\r\n") if returns else 0)

@@ -1,64 +1,62 @@
-"""JSON Lines: one record a line, each line judged alone; blank lines are no records."""
+"""JSON Lines: one record a line, each line parsed by itself; blank lines are no records."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from data_tools import strict_json
-from data_tools.readers.text import bad_strings, bad_text, printable
-from data_tools.record import ConvertError, Fault, Place, Raw, Reject
+from data_tools.readers.text import MARK, check_text, printable, read_or_reject
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 
 
-def read(text, path: str, notes: list[str]) -> Iterator[Raw | Reject]:
-    """Yield the records of `text`, an open text file whose line ends are untouched.
+def read(text: Iterable[str], path: str, note: Callable[[str], None]) -> Iterator[Record | Reject]:
+    """Yield the records of an open text file whose line ends are untouched.
 
     Raises ConvertError for an array over several lines, none of which would be a record.
     """
-    yield from records(_checked(text, path), path)
+    for item in records((line.rstrip("\r\n") for line in text), path):
+        if isinstance(item, Reject) and item.location.record == 1 and _opens_an_array(item):
+            fix = "save it as a .json file" if path == "-" else "rename it to .json"
+            raise ConvertError(f"{path}: its content is a JSON array; {fix}")
+        yield item
 
 
-def records(lines: Iterable[str], path: str, before: int = 0) -> Iterator[Raw | Reject]:
-    """The same of lines that are known to be JSON Lines and have some before them in the file."""
+def records(
+    lines: Iterable[str | bytes], path: str, first_line: int = 1
+) -> Iterator[Record | Reject]:
+    """Yield the record of each line that is not blank; bytes are UTF-8."""
     record = 0
-    for number, line in enumerate(lines, start=before + 1):
-        if not line.isspace():
+    for number, line in enumerate(lines, start=first_line):
+        if line.startswith(b"{" if isinstance(line, bytes) else "{") or _text(line).strip():
             record += 1
-            yield parse(line, Place(path, number, record))
+            yield read_or_reject(Location(path, number, record), parse, line, raw)
 
 
-def _checked(text: Iterable[str], path: str) -> Iterator[str]:
-    first = True
-    for line in text:
-        if first and not line.isspace():
-            first = False
-            if line.lstrip().startswith("[") and _breaks_off(line):
-                mend = "save it as a .json file" if path == "-" else "rename it to .json"
-                raise ConvertError(f"{path}: its content is a JSON array, {mend}")
-        yield line
-
-
-def _breaks_off(line: str) -> bool:
+def parse(source: str | bytes) -> object:
+    """The value of a JSON text. Raises BadRecord."""
     try:
-        json.loads(line, strict=False)
-    except json.JSONDecodeError:
-        return not bad_text(line, "the record")
-    except (ValueError, RecursionError):  # complete, and judged by `parse`
+        return strict_json.loads(
+            source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
+        )
+    except BadRecord:
+        check_text(_text(source), "the record")
+        raise
+
+
+def raw(source: str | bytes) -> str:
+    """The source as a reject shows it."""
+    return printable(_text(source).rstrip("\r\n"))
+
+
+def _text(source: str | bytes) -> str:
+    return source if isinstance(source, str) else source.decode("utf-8", MARK)
+
+
+def _opens_an_array(first: Reject) -> bool:
+    """Whether an array begins on the first line and does not end there."""
+    if first.reason != "bad_json" or not first.raw.lstrip().startswith("["):
         return False
-    return False
-
-
-def parse(source: str, place: Place, sound: bool = False) -> Raw | Reject:
-    """One JSON value as a record, or what is wrong with it; `source` may end in a line end.
-
-    `sound` says that it is known to be text.
-    """
-    if fault := None if sound else bad_text(source, "the record"):
-        return Reject(place, fault, printable(source.rstrip("\r\n")))
     try:
-        value = strict_json.loads(source)
-    except (ValueError, RecursionError) as error:
-        if source.endswith(("\r", "\n")):  # kept so far, since a huge line is costly to copy
-            return parse(source.rstrip("\r\n"), place)
-        return Reject(place, Fault("bad_json", strict_json.sentence(error)), source)
-    if "\\u" in source and (fault := bad_strings(value)):
-        return Reject(place, fault, source.rstrip("\r\n"))
-    return Raw(place, value)
+        json.loads(first.raw, strict=False)
+    except (ValueError, RecursionError) as error:  # others are of an array that is complete
+        return isinstance(error, json.JSONDecodeError)
+    return False

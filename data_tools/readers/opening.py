@@ -1,12 +1,12 @@
-"""Opens an input as bytes, decompressed, once its content is known to be what its ending says."""
+"""Opens an input as decompressed bytes, once its content is known to match its ending."""
 
 import contextlib
 import gzip
 import io
 import os
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from data_tools.record import ConvertError
 
@@ -14,147 +14,104 @@ STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a file's first bytes say that it is; `mend` may name `{whole}` and `{stem}`.
-
-    `whole` is the path without its compression, `stem` without its syntax too.
-    """
-
-    name: str
-    ending: str
-    marks: tuple[bytes, ...]
-    mend: str
-
-
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
-_KINDS = (
-    _Kind("gzip", ".gz", (b"\x1f\x8b",), "rename it to {whole}.gz"),
-    _Kind("zstd", ".zst", (b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "rename it to {whole}.zst"),
-    _Kind("Parquet", ".parquet", (b"PAR1",), "rename it to {stem}.parquet"),
-    _Kind(
+# What the first bytes of a file show: its name, these bytes, and how to fix another ending. There,
+# `whole` is the path without its compression, `stem` also without its syntax.
+_KINDS = {
+    ".gz": ("gzip", (b"\x1f\x8b",), "rename it to {whole}.gz"),
+    ".zst": ("zstd", (b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "rename it to {whole}.zst"),
+    ".parquet": ("Parquet", (b"PAR1",), "rename it to {stem}.parquet"),
+    ".xlsx": (
         "a zip archive or spreadsheet",
-        ".xlsx",
         (b"PK\x03\x04",),
         "rename a spreadsheet to {stem}.xlsx, unpack an archive",
     ),
-    _Kind(
+    ".xls": (
         "an older (.xls) or encrypted spreadsheet",
-        ".xls",
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
         "save it as .xlsx without a password",
     ),
-)
+}
 
 
-@dataclass
-class Meter:
-    """How far an input has been read: `tell` says it in bytes of the file as it is, packed or not.
+@contextlib.contextmanager
+def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The seekable, decompressed bytes of an input, and the file on disk below them.
 
-    Of a table it counts what was read, which need not be from the front.
+    The position of the latter shows how much of the file was read. `stdin` is a copy of standard
+    input. Raises ConvertError (status 2) for what is no file, a Git LFS pointer, or content that
+    does not match the file's ending.
     """
-
-    tell: Callable[[], int] = int
-
-
-def open_binary(path: str, stdin, meter: Meter | None = None):
-    """A context manager over the seekable bytes of one input, which `meter` then measures.
-
-    Raises ConvertError (status 2) for what is no file, an LFS pointer, or not what its ending says.
-    """
-    meter = meter or Meter()
     if path == STDIN:
-        meter.tell = stdin.tell
-        stdin.seek(0)  # read twice: recognition, then conversion
+        stdin.seek(0)  # read twice: for detection, then for conversion
         if found := _kind(stdin.read(64)):
             raise ConvertError(
-                f"{path}: its content is {found.name}; standard input is JSON Lines, so name the "
-                "file instead"
+                f"{path}: its content is {_KINDS[found][0]}; standard input is JSON Lines, so "
+                "name the file instead"
             )
         stdin.seek(0)
-        return contextlib.nullcontext(stdin)
+        yield stdin, stdin
+        return
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
     with open(path, "rb") as file:
         head = file.read(64)
-    if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise ConvertError(
-            f"{path}: this is a Git LFS pointer, not the data; run 'git lfs pull' at its source"
-        )
-    _refuse_other_kinds(path, head)
-    if path.lower().endswith(".gz"):
-        unpacked = gzip.GzipFile(path, "rb")
-        meter.tell = unpacked.fileobj.tell
-        return unpacked
-    packed = path.lower().endswith(".zst")
-    raw = _Zstd(path) if packed else _Counted(path)
-    meter.tell = raw.taken
-    return io.BufferedReader(raw, 1 << 16 if packed else io.DEFAULT_BUFFER_SIZE)
+        file.seek(0)
+        if head.startswith(b"version https://git-lfs.github.com/spec/"):
+            raise ConvertError(
+                f"{path}: this is a Git LFS pointer, not the data; run 'git lfs pull' where it "
+                "came from"
+            )
+        _refuse_other_kinds(path, head)
+        if path.lower().endswith(".gz"):
+            with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+                yield unpacked, file
+        elif path.lower().endswith(".zst"):
+            with io.BufferedReader(_Zstd(file), 1 << 16) as unpacked:
+                yield unpacked, file
+        else:
+            yield file, file
 
 
 def _refuse_other_kinds(path: str, head: bytes) -> None:
-    said = next((kind for kind in _KINDS if path.lower().endswith(kind.ending)), None)
+    expected = next((ending for ending in _KINDS if path.lower().endswith(ending)), None)
     found = _kind(head)
-    if said == found:
+    if expected == found:
         return
-    if said and not head:
-        raise ConvertError(
-            f"{path}: is empty, though its ending says {_called(said)}; fetch it again"
-        )
+    called = "a spreadsheet" if expected == ".xlsx" else expected and _KINDS[expected][0]
+    if expected and not head:
+        raise ConvertError(f"{path}: is empty, though its ending says {called}; fetch it again")
     if not found:
-        raise ConvertError(
-            f"{path}: its ending says {_called(said)}, its content does not; rename it"
-        )
-    whole = os.path.splitext(path)[0] if said and said.ending in COMPRESSIONS else path
-    mend = found.mend.format(whole=whole, stem=os.path.splitext(whole)[0])
-    if found.ending in COMPRESSIONS and said and said.ending not in COMPRESSIONS:
-        mend = "decompress it"
-    says = f"its ending says {_called(said)}, " if said else ""
-    raise ConvertError(f"{path}: {says}its content is {found.name}; {mend}")
+        raise ConvertError(f"{path}: its ending says {called}, its content does not; rename it")
+    name, _, fix = _KINDS[found]
+    whole = os.path.splitext(path)[0] if expected in COMPRESSIONS else path
+    if found in COMPRESSIONS and expected not in (None, *COMPRESSIONS):
+        fix = "decompress it"
+    fix = fix.format(whole=whole, stem=os.path.splitext(whole)[0])
+    says = f"its ending says {called}, " if expected else ""
+    raise ConvertError(f"{path}: {says}its content is {name}; {fix}")
 
 
-def _kind(head: bytes) -> _Kind | None:
-    return next((kind for kind in _KINDS if head.startswith(kind.marks)), None)
-
-
-def _called(kind: _Kind) -> str:
-    return "a spreadsheet" if kind.ending == ".xlsx" else kind.name
-
-
-class _Counted(io.FileIO):
-    """A file that knows how many bytes were taken from it, wherever they stood."""
-
-    _taken = 0
-
-    def taken(self) -> int:
-        return self._taken
-
-    def readinto(self, buffer) -> int | None:
-        count = super().readinto(buffer)
-        self._taken += count or 0
-        return count
-
-    def readall(self) -> bytes:
-        data = super().readall()
-        self._taken += len(data)
-        return data
+def _kind(head: bytes) -> str | None:
+    """The ending of the kind of file that begins with these bytes."""
+    return next((end for end, (_, marks, _) in _KINDS.items() if head.startswith(marks)), None)
 
 
 class _Zstd(io.RawIOBase):
-    """The bytes inside a Zstandard file; going back to the start opens it anew."""
+    """The decompressed bytes of a Zstandard file; it can seek back to the start only."""
 
-    def __init__(self, path: str):
-        self._path = path
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._streams: list = []  # a stream that is freed closes the file
         self._restart()
 
     def _restart(self) -> None:
-        from pyarrow import CompressedInputStream, OSFile
+        from pyarrow import CompressedInputStream, PythonFile
 
-        self._file, self._position = OSFile(self._path), 0
-        self._stream = CompressedInputStream(self._file, "zstd")
-
-    def taken(self) -> int:
-        return self._file.tell()
+        self._file.seek(0)
+        self._position = 0
+        self._stream = CompressedInputStream(PythonFile(self._file, "r"), "zstd")
+        self._streams.append(self._stream)
 
     def readable(self) -> bool:
         return True
@@ -165,19 +122,14 @@ class _Zstd(io.RawIOBase):
     def readinto(self, buffer) -> int:
         try:
             count = self._stream.readinto(buffer)
-        except OSError as error:  # what gzip raises for the same damage
+        except OSError as error:  # gzip raises EOFError for the same damage
             raise EOFError(str(error)) from None
         self._position += count
         return count
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if (offset, whence) == (0, io.SEEK_SET):
-            self._stream.close()
             self._restart()
         elif (offset, whence) != (0, io.SEEK_CUR):
             raise io.UnsupportedOperation("only back to the start")
         return self._position
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()

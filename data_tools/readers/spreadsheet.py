@@ -1,31 +1,36 @@
-"""XLSX: one sheet as a table whose every cell is text, as the same sheet saved as CSV would be.
+"""XLSX: one sheet as a table whose every cell is text, as in the same sheet saved as CSV.
 
-A record is found by its number, and a reject also names the row of the sheet. Rows are read one
-by one, but openpyxl holds all distinct texts of the workbook in memory.
+A record is identified by its ordinal, and a reject also names the row of the sheet. Rows are read
+one by one, but openpyxl holds all distinct texts of the workbook in memory.
 """
 
 import datetime
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import zip_longest
+from typing import BinaryIO
 
-from data_tools.readers.text import bad_strings, printable
-from data_tools.record import ConvertError, Fault, Place, Raw, Reject
+from data_tools.readers.delimited import refuse_duplicates
+from data_tools.readers.text import printable, read_or_reject
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
+from data_tools.strict_json import check_strings
 
 _MOST_ROWS = 1_048_576  # of a sheet in this format
-# How the format writes what XML cannot hold. openpyxl has taken the mark off what somebody typed
-# in this form, so an escape of any character that XML can hold is taken for typed.
+# How the format escapes what XML cannot hold. Escapes of other characters were typed by somebody.
 _ESCAPE = re.compile("_x(00[01][0-9A-Fa-f]|[Dd][89A-Fa-f][0-9A-Fa-f]{2})_")
 
 
-def read(binary, path: str, notes: list[str], sheet: str | None) -> Iterator[Raw | Reject]:
-    """Yield the rows below the header; raises ConvertError for a damaged file or unknown sheet."""
+def read(
+    binary: BinaryIO, path: str, note: Callable[[str], None], sheet: str | None
+) -> Iterator[Record | Reject]:
+    """Yield the rows below the header. Raises ConvertError for damage or an unknown sheet."""
     import openpyxl
 
     book = _guarded(path, lambda: openpyxl.load_workbook(binary, read_only=True, data_only=True))
     try:
-        yield from _records(_rows(_sheet(book, path, notes, sheet), path), path)
+        yield from _records(_rows(_sheet(book, path, note, sheet), path), path)
     finally:
         book.close()
 
@@ -34,14 +39,14 @@ def _guarded(path: str, step):
     try:
         with warnings.catch_warnings(action="ignore"):  # of styles and the like, which are no data
             return step()
-    except Exception as error:  # openpyxl meets damage with whatever its parsers raise
+    except Exception as error:  # openpyxl's parsers raise many kinds for damage
         raise ConvertError(
             f"{path}: this is no readable spreadsheet, or it is damaged "
             f"({' '.join(str(error).split()) or type(error).__name__}); save it as .xlsx again"
         ) from None
 
 
-def _sheet(book, path: str, notes: list[str], name: str | None):
+def _sheet(book, path: str, note: Callable[[str], None], name: str | None):
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     names = ", ".join(map(repr, sheets))
     if not sheets:
@@ -49,7 +54,7 @@ def _sheet(book, path: str, notes: list[str], name: str | None):
     if name is None:
         name = next(iter(sheets))
         if len(sheets) > 1:
-            notes.append(f"{path}: of the sheets {names} the first is read; --sheet names another")
+            note(f"{path}: of the sheets {names} the first is read; --sheet names another")
     if name not in sheets:
         raise ConvertError(f"{path}: --sheet {name}: no such sheet; there are {names}")
     return sheets[name]
@@ -57,7 +62,7 @@ def _sheet(book, path: str, notes: list[str], name: str | None):
 
 def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
     """The number and cells of every row that is not empty, without the empty cells at its end."""
-    sheet.reset_dimensions()  # what the file says of its size is often wrong, and would cut it
+    sheet.reset_dimensions()  # the size in the file is often wrong, and would cut rows off
     rows, last = enumerate(sheet.iter_rows(values_only=True), start=1), 0
     while (found := _guarded(path, lambda: next(rows, None))) is not None:
         number, values = found
@@ -67,9 +72,9 @@ def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
         if cells:
             last = number
             yield number, cells
-        elif number - last > _MOST_ROWS:  # a damaged row number, up to which rows are made up
+        elif number - last > _MOST_ROWS:  # a damaged row number, up to which openpyxl makes up rows
             raise ConvertError(
-                f"{path}: more empty rows stand below row {last} than a sheet can have, so the "
+                f"{path}: there are more empty rows below row {last} than a sheet can have, so the "
                 "file is damaged; save it as .xlsx again"
             )
 
@@ -91,48 +96,44 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Raw | Reject]:
+def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Record | Reject]:
     at, names = next(rows, (0, []))
     names = [name.strip() for name in names]
-    if fault := bad_strings(names):
-        raise ConvertError(f"{path}: row {at}: in the header {fault.detail}")
-    columns = _columns(names, f"{path}: row {at}")
-    nameless = [i for i, name in enumerate(names) if not name] if "" not in columns else []
+    try:
+        check_strings(names)
+    except BadRecord as fault:
+        raise ConvertError(f"{path}: row {at}: in the header {fault.detail}") from None
+    refuse_duplicates(filter(None, names), f"{path}: row {at}")
+    nameless = [i for i, name in enumerate(names) if not name]
     for record, (number, cells) in enumerate(rows, start=1):
-        place, shown = Place(path, None, record), [printable(cell) for cell in cells]
-        if any(i < len(cells) and cells[i].strip() for i in nameless):
+        if len(nameless) > 1 and any(cells[i].strip() for i in nameless if i < len(cells)):
             raise ConvertError(
-                f"{path}: row {at}: columns without a name stand {len(nameless)} times in the "
+                f"{path}: row {at}: columns without a name appear {len(nameless)} times in the "
                 f"header, with data under them in row {number}; name them so that each is clear"
             )
-        value = {name: cells[i] if i < len(cells) else "" for name, i in columns.items()}
-        if fault := bad_strings(cells):
-            yield Reject(place, fault, shown)
-        elif len(cells) > len(names):
-            detail = (
-                f"row {number} has {len(cells)} cells where the header has {len(names)}; "
-                "name that column in the header, or empty its cells"
-            )
-            yield Reject(place, Fault("ragged_row", detail), shown)
-        elif [cell.strip() for cell in cells] == names:
-            detail = (
-                f"the header row stands here again, in row {number}, and is no record; "
-                "join tables without it"
-            )
-            yield Reject(place, Fault("wrong_type", detail), shown)
-        else:
-            yield Raw(place, value, cells=True)
+        parse = partial(_values, names, number)
+        yield read_or_reject(Location(path, None, record), parse, cells, _raw, cells=True)
 
 
-def _columns(names: list[str], where: str) -> dict[str, int]:
-    """The position of each column by its name; one may be nameless, as pandas writes its index."""
-    columns, counts = {}, Counter(names)
-    for i, name in enumerate(names):
-        if counts[name] == 1:
-            columns[name] = i
-        elif name:
-            raise ConvertError(
-                f"{where}: the column {name!r} stands {counts[name]} times in the header; "
-                "rename them so that each is clear"
-            )
-    return columns
+def _values(names: list[str], number: int, cells: list[str]) -> dict[str, str]:
+    """The cells of a row as a record. Raises BadRecord."""
+    check_strings(cells)
+    if len(cells) > len(names):
+        raise BadRecord(
+            "ragged_row",
+            f"row {number} has {len(cells)} cells where the header has {len(names)}; "
+            "name that column in the header, or empty its cells",
+        )
+    if [cell.strip() for cell in cells] == names:
+        raise BadRecord(
+            "wrong_type",
+            f"the header row is repeated in row {number}, and is no record; join tables without it",
+        )
+    value = dict(zip_longest(names, cells, fillvalue=""))
+    if names.count("") > 1:  # one column may have no name, as pandas writes its index
+        del value[""]
+    return value
+
+
+def _raw(cells: list[str]) -> list[str]:
+    return [printable(cell) for cell in cells]

@@ -20,7 +20,7 @@ from datasets import Dataset, concatenate_datasets
 
 from data_tools.convert import Options, convert
 from data_tools.keys import pair_key, prompt_key
-from data_tools.record import ConvertError, Pair
+from data_tools.record import ConvertError
 from dpo_wrap.atomic import OWN, make_own
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.loading import stored
@@ -207,8 +207,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _comparison_key(row: dict[str, Any]) -> tuple[bytes, bool]:
-    pair = Pair(**{name: row[name] for name in TRAINED if name in row})
-    return pair_key(pair, prompt_key(pair.prompt))
+    return pair_key(**{name: row[name] for name in TRAINED if name in row})
 
 
 def _joined(parts: list[Dataset], settings: Settings) -> Dataset:

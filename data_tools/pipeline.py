@@ -1,0 +1,332 @@
+"""A conversion from its options to its report: detect, check, group, deduplicate, write.
+
+The first pass checks blocks of records and leaves the pairs of each in a file. Deduplication looks
+at the keys of all pairs. The second pass writes the pairs that are kept.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from data_tools import checks, dataset, grouping, output_dir, report, shards, workers
+from data_tools.block import BlockResult, Task
+from data_tools.dedupe import Deduplicator, Split, Verdicts
+from data_tools.detect import HEAD, Detection, detect, listed
+from data_tools.figures import Figures, Totals, as_dict
+from data_tools.first_pass import Inputs, check_blocks, standard_input
+from data_tools.formats.format import ReadOptions, parse_label, tidy_name
+from data_tools.near_duplicates import NearDuplicates
+from data_tools.options import Options
+from data_tools.progress import progress
+from data_tools.readers import find_inputs, syntax_of
+from data_tools.record import ConvertError
+from data_tools.report import Report
+from data_tools.schema import Contents, Schema
+from data_tools.shards import CheckedBlock, ShardJob
+from data_tools.workers import Workers
+
+_OWN_COLUMNS = ("prompt", "chosen", "rejected", "source", "tools", "chat_template_kwargs")
+
+
+def run(options: Options) -> Report:
+    """Convert the inputs. Raises ConvertError, see `convert.convert`."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(output_dir.signals_restored())
+        stack.enter_context(_os_errors("a temporary file", "set TMPDIR to another place"))
+        stdin = stack.enter_context(standard_input(options.inputs))
+        files = find_inputs(options.inputs)
+        target = None
+        if not options.check:
+            target = output_dir.choose(options.output, options.inputs, files)
+        inputs = Inputs(files, options, stdin)
+        detection = _detect(options, inputs)
+        crew = stack.enter_context(_workers(options))
+        if target is None:
+            shared = os.getcwd() if options.scheduler else None  # which all workers see
+            work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
+            conversion = Conversion(options, inputs, detection, crew, work)
+            conversion.run()
+            return _report(options, conversion.figures())
+        stack.enter_context(_os_errors(target, "choose another directory with -o"))
+        part = stack.enter_context(output_dir.temporary(target))
+        work = os.path.join(part, output_dir.WORK)
+        os.mkdir(work)
+        conversion = Conversion(options, inputs, detection, crew, work, part)
+        schema = conversion.run()
+        return _finish(options, conversion.figures(), schema, part, target)
+
+
+def _detect(options: Options, inputs: Inputs) -> Detection:
+    label = None if options.label is None else parse_label(options.label)
+    read_options = ReadOptions(label, False, options.pairs, options.min_margin)
+    heads = ((path, islice(inputs.reader(path), HEAD)) for path in inputs.files)
+    try:
+        found = detect(heads, options.format, options.map, read_options)
+    except ConvertError as error:  # how the file was read may be the reason
+        note = f" ({inputs.notes[0]})" if inputs.notes and error.status == 2 else ""
+        raise ConvertError(f"{error}{note}", error.status) from None
+    for name in options.keep:
+        if options.keep.count(name) > 1:
+            raise ConvertError(f"--keep {name}: is given twice; give it once")
+        if name in _OWN_COLUMNS:
+            raise ConvertError(f"--keep {name}: the dataset has a column of that name already")
+        if tidy_name(name) not in found.columns:
+            columns = listed(found.columns)
+            raise ConvertError(f"--keep {name}: no such column; there are {columns}")
+    return found
+
+
+def _totals(options: Options, inputs: Inputs, detection: Detection) -> Totals:
+    not_shown = {"inputs", "output", "check", "strict", "json", "workers", "scheduler"}
+    shown = {name: value for name, value in asdict(options).items() if name not in not_shown}
+    format = detection.format
+    totals = Totals(format.name, detection.evidence, list(inputs.files), shown)
+    if detection.options.answers_repeat_prompt:
+        totals.notes.append("the answers begin with their prompt, which was removed from them")
+    if options.pairs != Options.pairs and "ranked" not in format.traits:
+        totals.notes.append(f"--pairs {options.pairs} has no effect: {format.name} has no ranking")
+    if options.min_margin and "rated" not in format.traits:
+        totals.notes.append(f"--min-margin has no effect: {format.name} has no ratings")
+    if options.sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
+        totals.notes.append(f"--sheet {options.sheet} has no effect: no input is .xlsx")
+    twice = [path for path in options.inputs if options.inputs.count(path) > 1]
+    totals.notes += [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
+    return totals
+
+
+def _workers(options: Options):
+    if options.scheduler is None:
+        return workers.processes(options.workers or workers.available())
+    from data_tools.cluster import cluster
+
+    return cluster(options.scheduler)
+
+
+class Conversion:
+    """The passes of one conversion.
+
+    `work` is a folder for what only the run needs, `part` the new dataset, None where everything
+    is only counted.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        inputs: Inputs,
+        detection: Detection,
+        crew: Workers,
+        work: str,
+        part: str | None = None,
+    ):
+        self._options, self._inputs, self._crew = options, inputs, crew
+        self._work, self._part = work, part
+        self._totals, self._counts = _totals(options, inputs, detection), Figures()
+        self._grouper = grouping.Grouper(options.annotators, options.pairs, options.min_margin)
+        self._task = Task(
+            format=detection.format.name,
+            mapping=tuple(options.map.items()),
+            options=detection.options,
+            annotators=options.annotators,
+            limits=checks.Limits(options.max_chars, checks.read_excluded(options.exclude_rows)),
+            keep=options.keep,
+            split=Split(options.test_size, options.seed),
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return as_dict(self._totals, self._counts)
+
+    def run(self) -> Schema:
+        """Do everything but move the dataset into place; returns its schema."""
+        options, totals, limits = self._options, self._totals, self._task.limits
+        results = self._check()
+        self._inputs.check_unchanged()
+        totals.notes += self._inputs.notes
+        if options.annotators != Options.annotators and not totals.agreement.judged:
+            note = f"--annotators {options.annotators} has no effect: no record names one"
+            totals.notes.append(note)
+        if pending := [result for result in results if result.files.pending]:
+            self._group(pending)
+        blocks, verdicts = self._dedupe(results)
+        contents = Contents()
+        for block in blocks:
+            contents.merge(block.contents)
+        schema = contents.schema(options.keep)
+        self._write(blocks, [result.files.size for result in results], verdicts, schema)
+        self._inputs.check_unchanged()
+        if limits.excluded and not self._counts.reasons["excluded"]:
+            totals.notes.append(
+                f"--exclude-rows: none of its {len(limits.excluded)} sources is of a pair; write "
+                "them as in this dataset's own source column"
+            )
+        return schema
+
+    def _check(self) -> list[BlockResult]:
+        """The first pass: the result of every block, in order."""
+        results, totals, in_file = [], self._totals, Counter()
+        with progress("checking", self._inputs.size) as bar:
+            for result in check_blocks(self._inputs, self._task, self._crew, self._work):
+                block = result.block = replace(result.block, records=())
+                bar.update(block.size)
+                result.first_record = totals.read
+                if block.span is not None:
+                    result.records_before = in_file[block.file]
+                self._grouper.add(result)
+                totals.read += result.records
+                in_file[block.file] += result.records
+                totals.made += result.made
+                for ballot in result.ballots:
+                    totals.agreement.add(ballot)
+                result.ballots, result.pending = [], []  # noted above
+                results.append(result)
+        return results
+
+    def _group(self, results: Sequence[BlockResult]) -> None:
+        """Replace the files of blocks with pending rows by those of what these come to."""
+        contents = {result.files.path: result.files.contents for result in results}
+
+        def grouped() -> Iterator[grouping.GroupedBlock]:
+            for block in self._grouper.blocks():
+                self._totals.made += sum(assembly.made for assembly in block.found)
+                yield block
+
+        arguments = (contents, self._task, self._work)
+        files = workers.in_order(grouping.assemble.run, grouped(), self._crew, *arguments)
+        for result, found in zip(results, files, strict=True):
+            result.files = found
+
+    def _dedupe(self, results: Sequence[BlockResult]) -> tuple[list[CheckedBlock], Verdicts]:
+        """The blocks for the second pass, and what becomes of each pair."""
+        deduplicator, blocks, pairs = Deduplicator(self._work), [], 0
+        near_duplicates = []
+        for result in results:
+            files, block = result.files, result.block
+            blocks.append(
+                CheckedBlock(
+                    path=files.path,
+                    file=block.file,
+                    span=block.span and replace(block.span, stop=result.stop),
+                    contents=files.contents,
+                    records_before=result.records_before,
+                    first_record=result.first_record,
+                    first_pair=pairs,
+                    pairs=files.pairs,
+                )
+            )
+            pairs += files.pairs
+            deduplicator.add(files.keys.entries, files.keys.excluded)
+            near_duplicates.append(np.frombuffer(files.keys.near_duplicates, np.uint64))
+            files.keys = None  # which `deduplicator` holds
+        np.save(self._candidates, np.unique(np.concatenate(near_duplicates)))
+        verdicts = deduplicator.finish()
+        self._totals.prompts = verdicts.prompts
+        self._totals.notes += verdicts.notes
+        return blocks, verdicts
+
+    @property
+    def _candidates(self) -> str:
+        return os.path.join(self._work, "near_duplicates.npy")
+
+    def _write(
+        self,
+        blocks: Sequence[CheckedBlock],
+        sizes: Sequence[int],
+        verdicts: Verdicts,
+        schema: Schema,
+    ) -> None:
+        """The second pass: the shards, the rejects and the counts of both."""
+        totals, counts, written = self._totals, self._counts, []
+        near_duplicates, is_converted = NearDuplicates(), np.zeros(totals.read, bool)
+        ranges = shards.ranges_of(sizes)
+        jobs = (self._job(blocks, start, stop, verdicts, schema) for start, stop in ranges)
+        with progress("writing", sum(sizes)) as bar:
+            results = workers.in_order(shards.run, jobs, self._crew)
+            for (start, stop), result in zip(ranges, results, strict=True):
+                bar.update(sum(sizes[start:stop]))
+                counts.merge(result.figures)
+                near_duplicates.merge(result.near_duplicates)
+                written.append(result.shards)
+                totals.notes += result.notes
+                is_converted[result.converted] = True
+                if result.rejects:
+                    dataset.append_rejects(self._part, result.rejects)
+        totals.converted = int(is_converted.sum())
+        found = near_duplicates.found()
+        if len(found):
+            where = shards.first_near_duplicate(found, verdicts.of, blocks)
+            counts.warnings["alike_across_splits"] = len(found)
+            counts.warning_examples["alike_across_splits"] = str(where)
+        if self._part is not None:
+            dataset.finish(self._part, self._options.to, schema, written)
+
+    def _job(
+        self,
+        blocks: Sequence[CheckedBlock],
+        start: int,
+        stop: int,
+        verdicts: Verdicts,
+        schema: Schema,
+    ) -> ShardJob:
+        mine = blocks[start:stop]
+        pairs = range(mine[0].first_pair, mine[-1].first_pair + mine[-1].pairs)
+        own, first = verdicts.between(pairs.start, pairs.stop)
+        firsts = np.array([block.first_pair for block in blocks])
+        leading = np.unique(np.searchsorted(firsts, first, side="right") - 1)
+        return ShardJob(
+            number=start,
+            blocks=mine,
+            leading=[blocks[at] for at in leading],
+            verdicts=own,
+            first=first,
+            listed={pair: source for pair, source in verdicts.listed.items() if pair in pairs},
+            schema=schema,
+            directory=self._work if self._part else None,
+            kind=self._options.to,
+            candidates=self._candidates,
+        )
+
+
+def _report(options: Options, figures: dict[str, Any]) -> Report:
+    reason = None
+    if not figures["pairs"]["kept"]:
+        reason = "no pair was kept"
+    elif options.strict and figures["reasons"]:
+        reason = "--strict, and something was rejected"
+    return Report(1 if reason else 0, figures, reason=reason)
+
+
+def _finish(
+    options: Options, figures: dict[str, Any], schema: Schema, part: str, target: str
+) -> Report:
+    """Move what was written into place, or the rejects alone where there is no dataset."""
+    found = _report(options, figures)
+    rejects = output_dir.rejects_next_to(target)
+    if found.reason:
+        os.replace(os.path.join(part, "rejects.jsonl"), rejects)
+        reason = f"{found.reason}: no dataset was written"
+        return Report(found.status, figures, None, rejects, reason)
+    done = Report(found.status, figures, target, os.path.join(target, "rejects.jsonl"))
+    report.write(done, part, schema.card_block() if options.to == "jsonl" else "")
+    shutil.rmtree(os.path.join(part, output_dir.WORK), ignore_errors=True)
+    output_dir.move_into_place(part, target)
+    return done
+
+
+@contextlib.contextmanager
+def _os_errors(place: str, fix: str) -> Iterator[None]:
+    """OSError as ConvertError (status 1)."""
+    try:
+        yield
+    except OSError as error:
+        raise ConvertError(
+            f"{place}: cannot be written ({error.strerror or error}); free some space or {fix}",
+            status=1,
+        ) from None

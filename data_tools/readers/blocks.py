@@ -1,0 +1,178 @@
+"""Large text files cut into blocks of records, so that several workers can read one file.
+
+The cut is made in one sequential scan that also counts lines, so each block knows its first line.
+In a table, a newline after an even number of quotes ends a row, unless a cell holds a stray quote;
+so each block reports where its last record really ended.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, BinaryIO
+
+from data_tools.readers import delimited, json_lines
+from data_tools.readers.opening import open_binary
+from data_tools.readers.text import MARK, count_line_ends, open_text, utf8_start
+from data_tools.record import ConvertError, Record, Reject
+
+SIZE = 2_000_000  # bytes of a block
+
+
+@dataclass(frozen=True)
+class Span:
+    """Some bytes of a UTF-8 file that begin with a record, on line `first_line` of the file.
+
+    `state` is what `file_state` gives of the file. `head` is the header of a table, None for JSON
+    Lines.
+    """
+
+    file: str
+    state: tuple[int, int] | None
+    start: int
+    stop: int
+    first_line: int
+    head: delimited.Head | None = None
+
+
+def file_state(path: str) -> tuple[int, int] | None:
+    """The size of a file and the time of its last change (ns); None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def first_span(path: str, encoding: str | None) -> Span | None:
+    """The empty span before the first record; None for a file that only reads from its start."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in (*delimited.DELIMITERS, ".jsonl", ".ndjson"):
+        return None
+    try:
+        with open_binary(path, None) as (file, _):
+            start = utf8_start(file, encoding)
+            if start is None:
+                return None
+            if ending not in delimited.DELIMITERS:
+                return Span(path, file_state(path), start, start, 1)
+            sizes: list[int] = []
+            with open_text(file, encoding) as text:
+                lines = _measured(text, sizes)
+                head = delimited.read_head(lines, path, delimited.DELIMITERS[ending])
+            if not head.names:
+                return None
+            start += sum(sizes[: head.lines])
+            return Span(path, file_state(path), start, start, head.lines + 1, head)
+    except OSError as error:
+        raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def cut(after: Span) -> Iterator[Span]:
+    """The spans of a file that follow `after`."""
+    start, line = after.stop, after.first_line
+    with open(after.file, "rb") as file:
+        file.seek(after.start)
+        data = file.read(after.stop - after.start)
+        while True:
+            line += count_line_ends(data)
+            file.seek(start)
+            data = file.read(SIZE)
+            if not data:
+                return
+            if len(data) == SIZE:
+                data += _rest_of_record(file, data, after.head)
+            yield replace(after, start=start, stop=start + len(data), first_line=line)
+            start += len(data)
+
+
+def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) -> bytes:
+    """What follows `data` until a record seems to end."""
+    lines = [b"" if data.endswith(b"\n") else file.readline()]
+    is_open = head is not None and (data.count(b'"') + lines[0].count(b'"')) % 2
+    size = 0
+    while is_open and size < SIZE and (line := file.readline()):
+        is_open ^= line.count(b'"') % 2
+        size += len(line)
+        lines.append(line)
+    return b"".join(lines)
+
+
+class SpanReader:
+    """The records of a span; once all are read, `stop` is the offset where the last one ended."""
+
+    def __init__(self, span: Span):
+        self.stop = span.stop
+        self._span = span
+
+    def __iter__(self) -> Iterator[Record | Reject]:
+        span, data = self._span, _read(self._span)
+        if span.head is None:
+            yield from json_lines.records(data.splitlines(), span.file, span.first_line)
+            return
+        lines = data.splitlines(keepends=True)
+        try:
+            own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
+        except UnicodeDecodeError:
+            own, sound = [line.decode("utf-8", MARK) for line in lines], 0
+        sizes: list[int] = []  # of the lines after the span that its last row goes on to
+        rows = delimited.Rows(
+            span.head,
+            span.file,
+            chain(own, self._lines_after(sizes)),
+            span.first_line,
+            until=len(lines),
+            sound=sound,
+        )
+        yield from rows
+        self.stop += sum(sizes[: max(0, rows.number - len(lines))])
+
+    def _lines_after(self, sizes: list[int]) -> Iterator[str]:
+        with open(self._span.file, encoding="utf-8", errors=MARK, newline="") as text:
+            text.buffer.seek(self._span.stop)
+            yield from _measured(text, sizes)
+
+
+def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
+    """The records of a span that begin on these lines of the file, as they are read, by line.
+
+    Raises ConvertError (status 1) where one is not there any more.
+    """
+    texts, found = _read(span).splitlines(keepends=True), {}
+    for line in lines:
+        rest = texts[line - span.first_line :]
+        if span.head is None:
+            records = json_lines.records(rest, span.file)
+        else:
+            decoded = (line.decode("utf-8", MARK) for line in rest)
+            records = delimited.Rows(span.head, span.file, decoded)
+        record = next(iter(records), None)
+        if not isinstance(record, Record):
+            raise _changed(span)
+        found[line] = record.value
+    return found
+
+
+def _read(span: Span) -> bytes:
+    found = file_state(span.file)
+    # Another machine may know the time of the last change to the second only.
+    if found is None or (found[0], found[1] // 10**9) != (span.state[0], span.state[1] // 10**9):
+        raise _changed(span)
+    with open(span.file, "rb") as file:
+        file.seek(span.start)
+        return file.read(span.stop - span.start)
+
+
+def _changed(span: Span) -> ConvertError:
+    return ConvertError(
+        f"{span.file}: changed while it was read; convert it again once it is complete, and start "
+        "the workers of a --scheduler where they see the same files",
+        status=1,
+    )
+
+
+def _measured(lines: Iterable[str], sizes: list[int]) -> Iterator[str]:
+    """The lines; the bytes of each are added to `sizes`."""
+    for line in lines:
+        sizes.append(len(line.encode("utf-8", "surrogateescape")))
+        yield line

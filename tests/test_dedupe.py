@@ -1,0 +1,125 @@
+"""What needs every pair: duplicates, contradictions, and a split that no row order changes."""
+
+import random
+from collections import defaultdict
+
+import pytest
+
+from data_tools import dedupe
+from data_tools.dedupe import FORWARD, IN_TEST, Deduplicator, Split
+from data_tools.keys import pair_key, prompt_key
+from data_tools.record import ConvertError
+
+NAMES = ("train", "test", "contradictory", "duplicate")
+NO_TEST = Split(0.0, 0)
+
+
+def entry(pair, split=NO_TEST):
+    """What the deduplicator gets of a pair: 16 bytes whose last two bits are flags."""
+    key, forward = pair_key(*pair)
+    flags = FORWARD * forward | IN_TEST * split.in_test(prompt_key(pair[0]))
+    return key[:15] + bytes([key[15] & 0xFC | flags])
+
+
+def deduplicated(pairs, split=NO_TEST, excluded=(), **options):
+    """The verdicts on these pairs, which are added up to three at a time."""
+    deduplicator = Deduplicator(**{"folder": "unused"} | options)
+    for start in range(0, len(pairs), 3):
+        deduplicator.add(b"".join(entry(pair, split) for pair in pairs[start : start + 3]))
+    deduplicator.add(b"", [(entry(pair, split), source) for pair, source in excluded])
+    return deduplicator.finish()
+
+
+def names(verdicts):
+    return [NAMES[verdict] for verdict in verdicts.of]
+
+
+def test_prompts_that_differ_only_in_form_fall_on_the_same_side():
+    split = Split(0.5, 0)
+    for i in range(50):
+        forms = (f"caf\u00e9 {i}", f" cafe\u0301\n{i}", [{"role": "user", "content": f"café {i}"}])
+        assert len({split.in_test(prompt_key(form)) for form in forms}) == 1
+
+
+def test_the_seed_salts_the_split_and_a_larger_share_only_adds_to_test():
+    keys = [prompt_key(str(i)) for i in range(300)]
+
+    def in_test(*split):
+        return {key for key in keys if Split(*split).in_test(key)}
+
+    assert in_test(0.0, 0) == set()
+    assert in_test(0.1, 0) < in_test(0.4, 0) == in_test(0.4, 0)
+    assert in_test(0.4, 0) != in_test(0.4, 1)
+
+
+def with_dictionaries(pairs, split, excluded):
+    """The verdict on every pair, the first of its group, the prompts, and the listed pairs."""
+    groups = defaultdict(list)
+    for number, pair in enumerate(pairs):
+        key, forward = pair_key(*pair)
+        groups[key].append((number, forward))
+    listed = {pair_key(*pair): source for pair, source in reversed(excluded)}
+    found, first, kept, listed_pairs = [], {}, defaultdict(set), {}
+    for number, pair in enumerate(pairs):
+        group = groups[pair_key(*pair)[0]]
+        if len({forward for _, forward in group}) == 2:
+            verdict = "contradictory"
+        elif group[0][0] < number:
+            verdict = "duplicate"
+        else:
+            verdict = "test" if split.in_test(prompt_key(pair[0])) else "train"
+            kept[verdict].add(pair[0])
+            if source := listed.get(pair_key(*pair)):
+                listed_pairs[number] = source
+        if verdict in ("contradictory", "duplicate"):
+            first[number] = group[0][0]
+        found.append(verdict)
+    if kept["test"] and not kept["train"]:
+        found = ["train" if verdict == "test" else verdict for verdict in found]
+        kept = {"train": kept["test"], "test": set()}
+    prompts = {"train": len(kept["train"]), "test": len(kept["test"]), "shared": 0}
+    return found, first, prompts, listed_pairs
+
+
+@pytest.mark.parametrize("spilled", [False, True], ids=["in memory", "spilled"])
+def test_sorted_keys_give_what_plain_dictionaries_give(tmp_path, spilled):
+    for seed in range(150):
+        dice = random.Random(seed)
+        answers, prompts = "abcd"[: dice.randint(2, 4)], dice.choice((1, 3, 40))
+
+        def one(dice=dice, answers=answers, prompts=prompts):
+            return f"P{dice.randrange(prompts)}", *dice.sample(answers, 2)
+
+        pairs = [one() for _ in range(dice.randint(0, 80))]
+        excluded = [(one(), f"f:{n}") for n in range(dice.randint(0, 4))]
+        split = Split(dice.choice((0.0, 0.3, 0.9)), dice.randrange(5))
+        limit = {"limit": dice.choice((0, 16, 200))} if spilled else {}
+        found = deduplicated(pairs, split, excluded, folder=str(tmp_path), **limit)
+        expected, first, counts, listed = with_dictionaries(pairs, split, excluded)
+        assert names(found) == expected
+        assert dict(zip(found.dropped.tolist(), found.first.tolist(), strict=True)) == first
+        assert (found.prompts, found.listed) == (counts, listed)
+        start, stop = sorted(dice.choices(range(len(pairs) + 1), k=2))
+        some, leaders = found.between(start, stop)
+        assert [NAMES[verdict] for verdict in some] == expected[start:stop]
+        assert leaders.tolist() == [first[n] for n in range(start, stop) if n in first]
+        assert not list(tmp_path.iterdir())
+
+
+def test_past_its_limit_all_keys_go_to_files_of_ranges(tmp_path):
+    pairs = [(f"prompt {i // 2}", f"good {i}", f"bad {i}") for i in range(300)]
+    split = Split(0.3, 0)
+    deduplicator = Deduplicator(str(tmp_path), limit=64)
+    for pair in pairs:
+        deduplicator.add(entry(pair, split))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) >= 16 * (len(pairs) - 4)
+    assert len(list(tmp_path.iterdir())) > 30  # of the 64 ranges
+    assert names(deduplicator.finish()) == names(deduplicated(pairs, split))
+
+
+def test_more_pairs_than_32_bits_can_number_are_refused(monkeypatch):
+    monkeypatch.setattr(dedupe, "_MOST", 5)
+    with pytest.raises(ConvertError) as caught:
+        deduplicated([("P", str(i), "b") for i in range(6)])
+    assert str(caught.value) == "more than 5 pairs; convert the input in parts"
+    assert caught.value.status == 1
