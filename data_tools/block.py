@@ -6,7 +6,6 @@ can be replaced by another.
 
 import os
 import pickle
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from uuid import uuid4
@@ -36,6 +35,7 @@ from data_tools.record import (
     Location,
     Pair,
     Pending,
+    Record,
     Reject,
     Result,
     ScoredAnswer,
@@ -89,109 +89,113 @@ class PendingRow:
 
 @dataclass
 class BlockResult:
-    """What became of a block.
+    """What became of a block, whose `records` are gone and whose span ends with its last record.
 
-    `stop` is the offset at which the last record of its span ended. The driver fills in
-    `first_record`, the records of the whole input before the block, and `records_before`, what the
-    ordinals of its records count from in their file.
+    The driver fills in how many records of the whole input and of the file, and how many pairs, are
+    before the block.
     """
 
     block: Block
     files: BlockFiles
     records: int = 0
     made: int = 0
-    stop: int = 0
     ballots: list[Ballot] = field(default_factory=list)
     pending: list[PendingRow] = field(default_factory=list)
     first_record: int = 0
     records_before: int = 0
+    first_pair: int = 0
 
 
 def run(block: Block, task: Task, folder: str) -> BlockResult:
     """Read and check the records of a block, and write its files to `folder`."""
-    path = os.path.join(folder, uuid4().hex)
-    result = BlockResult(block, BlockFiles(path))
-    rejects: list[RejectRow] = []
-    rows = [*_read(block, task, result, rejects)]
-    more = task.keep, block.span is None  # whether records are stored, as they cannot be read again
-    if any(not isinstance(row.result, Pair) for row in rows):
-        result.pending = _pending(rows)
+    found, number, span = _Collected(task), -1, block.span
+    records = SpanReader(span) if span else chain.from_iterable(map(pickle.loads, block.records))
+    for number, record in enumerate(records):
+        found.add(number * SLOTS, record)
+    if span:
+        span = replace(span, stop=records.stop)
+    path, rows, pending = os.path.join(folder, uuid4().hex), found.rows, []
+    if all([type(row.result) is Pair for row in rows]):
+        options = task.limits, task.split, task.keep
+        files, failed = write_pairs(path, rows, *options, with_raw=span is None)
+    else:
+        pending, failed = _pending(rows), []
         sides = [replace(row, result=_sides(row.result)) for row in rows]
-        result.files = write_pending(path, sides, *more)
-    else:
-        result.files, failed = write_pairs(path, rows, task.limits, task.split, *more)
-        rejects += failed
-    result.files.size += write_rejects(path, rejects)
-    return result
+        files = write_pending(path, sides, task.keep, with_raw=span is None)
+    files.size += write_rejects(path, found.rejects + failed)
+    done = Block(block.file, block.size, span)
+    return BlockResult(done, files, number + 1, found.made, found.all_ballots(), pending)
 
 
-def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow]) -> Iterator[Row]:
-    """What the records come to, one by one; those that come to nothing are added to `rejects`."""
-    reader = FormatReader(task.find_format(), task.options, task.keep)
-    if block.span:
-        records = SpanReader(block.span)
-    else:
-        records = chain.from_iterable(map(pickle.loads, block.records))
-    votes: list[LabeledComparison] = []
-    for index, record in enumerate(records):
-        order, location = index * SLOTS, record.location
-        result.records += 1
+class _Collected:
+    """What the records of a block come to: rows, rejects, ballots, and how many pairs were made."""
+
+    def __init__(self, task: Task):
+        self.rows: list[Row] = []
+        self.rejects: list[RejectRow] = []
+        self.made = 0
+        self._reader = FormatReader(task.find_format(), task.options, task.keep)
+        self._mode = task.annotators
+        self._ballots: list[Ballot] = []
+        self._shared: list[LabeledComparison] = []  # whose ballots need the comparison's key
+
+    def add(self, order: int, record: Record | Reject) -> None:
+        """Add what a record comes to; `order` is the first slot of its results."""
+        location = record.location
         if isinstance(record, Reject):
-            raw = as_json(record.raw)
-            rejects.append(RejectRow(order, location, record.reason, record.detail, raw, False))
-            continue
+            self._reject(order, location, record, record.raw, False)
+            return
         try:
-            results, kept = reader.read(record)
+            results, kept = self._reader.read(record)
         except BadRecord as fault:
             if fault.votes:
-                result.ballots.append(_ballot(location, 0, fault.votes))
-            raw = as_json(record.value)
-            rejects.append(RejectRow(order, location, fault.reason, fault.detail, raw, False))
-            continue
-        if isinstance(results[0], LabeledComparison | BadRecord):
-            results = _decided(results, task.annotators, location, result.ballots, votes)
+                self._ballots.append(_ballot(location, 0, fault.votes))
+            self._reject(order, location, fault, record.value, False)
+            return
+        if len(results) == 1 and type(results[0]) is Pair:
+            self.made += 1
+            self.rows.append(Row(order, location, results[0], kept, record.value))
+            return
+        results = self._decided(results, location)
         faults = [found for found in results if isinstance(found, BadRecord)]
         if len(faults) == len(results):
-            results, made = [first_by_reason(faults)], 0
-        else:
-            made = sum([isinstance(found, Pair | BadRecord) for found in results])
-        result.made += made
+            self._reject(order, location, first_by_reason(faults), record.value, False)
+            return
+        made = sum([isinstance(found, Pair | BadRecord) for found in results])
+        self.made += made
         for slot, found in enumerate(results):
-            if not isinstance(found, BadRecord):
-                yield Row(order + slot, location, found, kept, record.value)
+            if isinstance(found, BadRecord):
+                self._reject(order + slot, location, found, record.value, made > 0)
+            else:
+                self.rows.append(Row(order + slot, location, found, kept, record.value))
+
+    def _reject(
+        self, order: int, location: Location, fault: BadRecord | Reject, raw: object, made: bool
+    ) -> None:
+        reject = RejectRow(order, location, fault.reason, fault.detail, as_json(raw), made)
+        self.rejects.append(reject)
+
+    def _decided(self, results: list[Result], location: Location) -> list[Result]:
+        """The results with comparisons decided, unless other records may hold votes on them."""
+        decided: list[Result] = []
+        for slot, found in enumerate(results):
+            if not isinstance(found, LabeledComparison):
+                decided.append(found)
                 continue
-            raw = as_json(record.value)
-            reject = (order + slot, location, found.reason, found.detail, raw, made > 0)
-            rejects.append(RejectRow(*reject))
-    if block.span:
-        result.stop = records.stop
-    for comparison, (key, forward) in zip(votes, _comparison_keys(votes), strict=True):
-        result.ballots.append(Ballot(key, comparison.votes, swapped=not forward))
+            if found.across_records:
+                self._shared.append(found)
+            else:
+                self._ballots.append(_ballot(location, slot, found.votes))
+            is_final = not found.across_records or self._mode == "each"
+            decided += annotators.decide(found, self._mode) if is_final else [found]
+        return decided
 
-
-def _decided(
-    results: list[Result],
-    mode: str,
-    location: Location,
-    ballots: list[Ballot],
-    votes: list[LabeledComparison],
-) -> list[Result]:
-    """The results with each comparison decided, unless other records may hold votes on it.
-
-    The votes are added to `ballots`, or to `votes` where they need the key of the comparison.
-    """
-    decided: list[Result] = []
-    for slot, found in enumerate(results):
-        if not isinstance(found, LabeledComparison):
-            decided.append(found)
-            continue
-        if found.across_records:
-            votes.append(found)
-        else:
-            ballots.append(_ballot(location, slot, found.votes))
-        is_final = not found.across_records or mode == "each"
-        decided += annotators.decide(found, mode) if is_final else [found]
-    return decided
+    def all_ballots(self) -> list[Ballot]:
+        compared = zip(self._shared, _comparison_keys(self._shared), strict=True)
+        shared = [
+            Ballot(key, votes.votes, swapped=not forward) for votes, (key, forward) in compared
+        ]
+        return self._ballots + shared
 
 
 def _ballot(location: Location, slot: int, votes: tuple) -> Ballot:

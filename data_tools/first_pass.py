@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO
 
@@ -121,11 +120,11 @@ def check_blocks(
         checked, future = waiting.popleft()
         result = future.result()
         yield result
-        if checked.span is not None and result.stop != checked.span.stop:
+        if result.block.span != checked.span:
             for _, other in waiting:
                 other.cancel()
             upcoming.put_back([other for other, _ in waiting if other.file != checked.file])
-            upcoming.restart(replace(checked.span, stop=result.stop))
+            upcoming.restart(result.block.span)
             waiting.clear()
 
 

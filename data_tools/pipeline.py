@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -28,7 +28,6 @@ from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
 from data_tools.report import Report
 from data_tools.schema import Schema
-from data_tools.shards import CheckedBlock, ShardJob
 from data_tools.workers import Workers, progress
 
 _OWN_COLUMNS = ("prompt", "chosen", "rejected", "source", "tools", "chat_template_kwargs")
@@ -151,11 +150,11 @@ class Conversion:
             totals.notes.append(note)
         if pending := [result for result in results if result.files.pending]:
             self._group(pending)
-        blocks, verdicts = self._dedupe(results)
+        verdicts = self._dedupe(results)
         schema = Schema(keep=options.keep)
-        for block in blocks:
-            schema.merge(block.schema)
-        self._write(blocks, [result.files.size for result in results], verdicts, schema)
+        for result in results:
+            schema.merge(result.files.schema)
+        self._write(results, verdicts, schema)
         self._inputs.check_unchanged()
         if limits.excluded and not self._counts.reasons["excluded"]:
             totals.notes.append(
@@ -169,7 +168,7 @@ class Conversion:
         results, totals, in_file = [], self._totals, Counter()
         with progress("checking", self._inputs.size) as bar:
             for result in check_blocks(self._inputs, self._task, self._crew, self._work):
-                block = result.block = replace(result.block, records=())
+                block = result.block
                 bar.update(block.size)
                 result.first_record = totals.read
                 if block.span is not None:
@@ -198,47 +197,28 @@ class Conversion:
         for result, found in zip(results, files, strict=True):
             result.files = found
 
-    def _dedupe(self, results: Sequence[BlockResult]) -> tuple[list[CheckedBlock], Verdicts]:
-        """The blocks for the second pass, and what becomes of each pair."""
-        deduplicator, blocks, pairs = Deduplicator(self._work), [], 0
+    def _dedupe(self, results: Sequence[BlockResult]) -> Verdicts:
+        """What becomes of each pair."""
+        deduplicator, pairs = Deduplicator(self._work), 0
         for result in results:
-            files, block = result.files, result.block
-            blocks.append(
-                CheckedBlock(
-                    path=files.path,
-                    file=block.file,
-                    span=block.span and replace(block.span, stop=result.stop),
-                    schema=files.schema,
-                    records_before=result.records_before,
-                    first_record=result.first_record,
-                    first_pair=pairs,
-                    pairs=files.pairs,
-                )
-            )
+            files, result.first_pair = result.files, pairs
             pairs += files.pairs
             deduplicator.add(files.entries, files.excluded)
             files.entries = b""  # which `deduplicator` holds
         verdicts = deduplicator.finish()
         self._totals.prompts = verdicts.prompts
         self._totals.notes += verdicts.notes
-        return blocks, verdicts
+        return verdicts
 
-    def _write(
-        self,
-        blocks: Sequence[CheckedBlock],
-        sizes: Sequence[int],
-        verdicts: Verdicts,
-        schema: Schema,
-    ) -> None:
+    def _write(self, blocks: Sequence[BlockResult], verdicts: Verdicts, schema: Schema) -> None:
         """The second pass: the shards, the rejects and the counts of both."""
         totals, counts, written = self._totals, self._counts, []
-        is_converted = np.zeros(totals.read, bool)
-        ranges = shards.ranges_of(sizes)
-        jobs = (self._job(blocks, start, stop, verdicts, schema) for start, stop in ranges)
-        with progress("writing", sum(sizes)) as bar:
-            results = workers.in_order(shards.run, jobs, self._crew)
-            for (start, stop), result in zip(ranges, results, strict=True):
-                bar.update(sum(sizes[start:stop]))
+        is_converted, size = np.zeros(totals.read, bool), sum(block.files.size for block in blocks)
+        kind, directory = self._options.to, self._work if self._part else None
+        jobs = shards.jobs(blocks, verdicts, schema, directory, kind)
+        with progress("writing", size) as bar:
+            for result in workers.in_order(shards.run, jobs, self._crew):
+                bar.update(result.size)
                 counts.merge(result.figures)
                 written.append(result.shards)
                 totals.notes += result.notes
@@ -251,32 +231,7 @@ class Conversion:
             counts.warnings["alike_across_splits"] = alike
             counts.warning_examples["alike_across_splits"] = where
         if self._part is not None:
-            dataset.finish(self._part, self._options.to, schema, written)
-
-    def _job(
-        self,
-        blocks: Sequence[CheckedBlock],
-        start: int,
-        stop: int,
-        verdicts: Verdicts,
-        schema: Schema,
-    ) -> ShardJob:
-        mine = blocks[start:stop]
-        pairs = range(mine[0].first_pair, mine[-1].first_pair + mine[-1].pairs)
-        own, first = verdicts.between(pairs.start, pairs.stop)
-        firsts = np.array([block.first_pair for block in blocks])
-        leading = np.unique(np.searchsorted(firsts, first, side="right") - 1)
-        return ShardJob(
-            number=start,
-            blocks=mine,
-            leading=[blocks[at] for at in leading],
-            verdicts=own,
-            first=first,
-            listed={pair: source for pair, source in verdicts.listed.items() if pair in pairs},
-            schema=schema,
-            directory=self._work if self._part else None,
-            kind=self._options.to,
-        )
+            dataset.finish(self._part, kind, schema, written)
 
 
 def _report(options: Options, figures: dict[str, Any]) -> Report:
