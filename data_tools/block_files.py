@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools import arrays, keys
-from data_tools.checks import Limits, PairColumns, check
+from data_tools.checks import Limits, PairColumns, check, pair_warnings
 from data_tools.dedupe import FORWARD, IN_TEST, Split
 from data_tools.keys import Column
 from data_tools.record import Location, Pair, Pending, as_messages
 from data_tools.schema import SIDES, Schema, dump, load
-from data_tools.warnings import pair_warnings
 
 SLOTS = 1 << 32  # results of one record, in the order of everything in a block
 

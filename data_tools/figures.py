@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from data_tools.annotators import Agreement, share
 from data_tools.block_files import RejectRow, numbers_of
+from data_tools.checks import PAIR_WARNINGS, share_warnings
 from data_tools.record import REASONS
 from data_tools.schema import SIDES
-from data_tools.warnings import PAIR_WARNINGS, share_warnings
 
 _PERCENTILES = (5, 50, 95, 100)
 _SPLITS = ("train", "test")

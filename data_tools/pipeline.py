@@ -47,15 +47,13 @@ def run(options: Options) -> Report:
         detection = _detect(options, inputs)
         crew = stack.enter_context(_workers(options))
         if target is None:
-            shared = os.getcwd() if options.scheduler else None  # which all workers see
+            part, shared = None, os.getcwd() if options.scheduler else None  # which all workers see
             work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
-            conversion = Conversion(options, inputs, detection, crew, work)
-            conversion.run()
-            return _report(options, conversion.figures())
-        stack.enter_context(_os_errors(target, "choose another directory with -o"))
-        part = stack.enter_context(output_dir.temporary(target))
-        work = os.path.join(part, output_dir.WORK)
-        os.mkdir(work)
+        else:
+            stack.enter_context(_os_errors(target, "choose another directory with -o"))
+            part = stack.enter_context(output_dir.temporary(target))
+            work = os.path.join(part, output_dir.WORK)
+            os.mkdir(work)
         conversion = Conversion(options, inputs, detection, crew, work, part)
         schema = conversion.run()
         return _finish(options, conversion.figures(), schema, part, target)
@@ -119,7 +117,7 @@ class Conversion:
         detection: Detection,
         crew: Workers,
         work: str,
-        part: str | None = None,
+        part: str | None,
     ):
         self._options, self._inputs, self._crew = options, inputs, crew
         self._work, self._part = work, part
@@ -234,26 +232,23 @@ class Conversion:
             dataset.finish(self._part, kind, schema, written)
 
 
-def _report(options: Options, figures: dict[str, Any]) -> Report:
+def _finish(
+    options: Options, figures: dict[str, Any], schema: Schema, part: str | None, target: str | None
+) -> Report:
+    """Move what was written into place, or the rejects alone where there is no dataset."""
     reason = None
     if not figures["pairs"]["kept"]:
         reason = "no pair was kept"
     elif options.strict and figures["reasons"]:
         reason = "--strict, and something was rejected"
-    return Report(1 if reason else 0, figures, reason=reason)
-
-
-def _finish(
-    options: Options, figures: dict[str, Any], schema: Schema, part: str, target: str
-) -> Report:
-    """Move what was written into place, or the rejects alone where there is no dataset."""
-    found = _report(options, figures)
-    rejects = output_dir.rejects_next_to(target)
-    if found.reason:
+    status = 1 if reason else 0
+    if part is None:
+        return Report(status, figures, reason=reason)
+    if reason:
+        rejects = output_dir.rejects_next_to(target)
         os.replace(os.path.join(part, "rejects.jsonl"), rejects)
-        reason = f"{found.reason}: no dataset was written"
-        return Report(found.status, figures, None, rejects, reason)
-    done = Report(found.status, figures, target, os.path.join(target, "rejects.jsonl"))
+        return Report(status, figures, None, rejects, f"{reason}: no dataset was written")
+    done = Report(status, figures, target, os.path.join(target, "rejects.jsonl"))
     report.write(done, part, schema.card_block() if options.to == "jsonl" else "")
     shutil.rmtree(os.path.join(part, output_dir.WORK), ignore_errors=True)
     output_dir.move_into_place(part, target)

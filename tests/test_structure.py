@@ -15,7 +15,7 @@ WRAPPER = sorted(ROOT.glob("dpo_wrap/**/*.py"))
 # The modules and packages of data_tools; each may import those of the lines above its own.
 LAYERS = (
     {"record", "keys", "ranking", "arrays"},
-    {"strict_json", "annotators", "checks", "warnings", "dedupe", "workers"},
+    {"strict_json", "annotators", "checks", "dedupe", "workers"},
     {"readers", "formats", "schema", "report"},
     {"detect", "options", "output_dir", "block_files"},
     {"block", "figures", "dataset"},
