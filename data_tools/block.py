@@ -4,6 +4,7 @@ Pure except for the files that it writes under a name of its own, so that a work
 can be replaced by another.
 """
 
+import math
 import os
 import pickle
 from collections.abc import Iterator
@@ -73,21 +74,6 @@ class Block:
     records: tuple[bytes, ...] = ()  # pickled lists, where there is no span
 
 
-@dataclass(slots=True)
-class PendingRow:
-    """What grouping needs of one result of a grouped block.
-
-    `key` says what it belongs together with, `value` what is known of it (see `grouping`). Pairs
-    and faults of a record have no key.
-    """
-
-    order: int
-    location: Location
-    kind: type | None = None
-    key: bytes = b""
-    value: tuple = ()
-
-
 @dataclass
 class BlockResult:
     """What became of a block.
@@ -103,7 +89,6 @@ class BlockResult:
     made: int = 0
     stop: int = 0
     ballots: list[Ballot] = field(default_factory=list)
-    pending: list[PendingRow] = field(default_factory=list)
     first_record: int = 0
     records_before: int = 0
 
@@ -113,12 +98,17 @@ def run(block: Block, task: Task, folder: str) -> BlockResult:
     path = os.path.join(folder, uuid4().hex)
     result = BlockResult(block, BlockFiles(path))
     rejects: list[RejectRow] = []
-    rows = [*_read(block, task, result, rejects)]
+    votes: list[LabeledComparison] = []
+    rows = [*_read(block, task, result, rejects, votes)]
+    voted = _comparison_keys(votes)
+    for comparison, (key, forward) in zip(votes, voted, strict=True):
+        result.ballots.append(Ballot(key, comparison.votes, swapped=not forward))
     storage = Storage(task.keep, raw=block.span is None)
-    if any(not isinstance(row.result, Pair) for row in rows):
-        result.pending = _pending(rows)
+    pending = [type(row.result) for row in rows if not isinstance(row.result, Pair)]
+    if pending:
         sides = [replace(row, result=_sides(row.result)) for row in rows]
-        result.files = write_pending(path, sides, storage)
+        result.files = write_pending(path, sides, _entries(rows, voted), storage)
+        result.files.pending = pending[0]
     else:
         result.files, failed = write_pairs(path, rows, task.limits, task.split, storage)
         rejects += failed
@@ -126,14 +116,22 @@ def run(block: Block, task: Task, folder: str) -> BlockResult:
     return result
 
 
-def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow]) -> Iterator[Row]:
-    """What the records come to, one by one; those that come to nothing are added to `rejects`."""
+def _read(
+    block: Block,
+    task: Task,
+    result: BlockResult,
+    rejects: list[RejectRow],
+    votes: list[LabeledComparison],
+) -> Iterator[Row]:
+    """What the records come to, one by one; those that come to nothing are added to `rejects`.
+
+    Comparisons on which other records may hold votes are added to `votes`.
+    """
     reader = FormatReader(task.find_format(), task.options, task.keep)
     if block.span:
         records = SpanReader(block.span)
     else:
         records = chain.from_iterable(map(pickle.loads, block.records))
-    votes: list[LabeledComparison] = []
     for index, record in enumerate(records):
         order, location = index * SLOTS, record.location
         result.records += 1
@@ -166,8 +164,6 @@ def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow
             rejects.append(RejectRow(*reject))
     if block.span:
         result.stop = records.stop
-    for comparison, (key, forward) in zip(votes, _comparison_keys(votes), strict=True):
-        result.ballots.append(Ballot(key, comparison.votes, swapped=not forward))
 
 
 def _decided(
@@ -233,26 +229,26 @@ def _sides(result: Pair | Pending) -> Pair:
     return Pair(result.prompt, result.first, result.second, **extras)
 
 
-def _pending(rows: list[Row]) -> list[PendingRow]:
-    """What grouping needs to know of each result."""
-    comparisons = [r.result for r in rows if isinstance(r.result, LabeledComparison)]
+def _entries(rows: list[Row], voted: list[tuple[bytes, bool]]) -> list[tuple]:
+    """The entry of each row; `voted` are the keys of the comparisons."""
     scored = [r.result for r in rows if isinstance(r.result, ScoredAnswer)]
-    comparison_keys = iter(_comparison_keys(comparisons))
-    prompts = iter(_digests([answer.prompt for answer in scored], "user"))
-    pending = []
+    prompts, voted = iter(_digests([answer.prompt for answer in scored], "user")), iter(voted)
+    entries = []
     for row in rows:
-        found, result = PendingRow(row.order, row.location), row.result
+        result, entry = row.result, (b"", b"", 0.0, False)
         if isinstance(result, LabeledComparison):
-            found.key, forward = next(comparison_keys)
-            found.kind, found.value = LabeledComparison, (result.votes, forward)
+            ((name, won),) = result.votes  # a record that is not alone has one annotator
+            key, forward = next(voted)
+            value = -1 if won is None else won if forward else 1 - won
+            entry = (key, keys.digest(name.encode()), value, forward)
         elif isinstance(result, ScoredAnswer):
             extras = keys.extras_key(result.tools, result.chat_template_kwargs)
-            found.key = keys.digest(next(prompts) + extras)
-            found.kind, found.value = ScoredAnswer, (result.score, result.graded)
+            key = keys.digest(next(prompts) + extras)
+            entry = (key, b"", result.score, result.graded)
         elif isinstance(result, TreeMessage):
-            found.key = keys.digest(result.key.encode())
-            parent = None if result.parent is None else keys.digest(result.parent.encode())
+            parent = b"" if result.parent is None else keys.digest(result.parent.encode())
+            rank = math.nan if result.rank is None else result.rank
             is_answer = result.message["role"] == "assistant"
-            found.kind, found.value = TreeMessage, (parent, result.rank, is_answer)
-        pending.append(found)
-    return pending
+            entry = (keys.digest(result.key.encode()), parent, rank, is_answer)
+        entries.append(entry)
+    return entries

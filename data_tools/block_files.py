@@ -38,6 +38,18 @@ _FIGURES = {
     "near_duplicate": np.uint64,
     "has_near_duplicate": np.int8,
 }
+ENTRY = np.dtype([("key", "S16"), ("other", "S16"), ("value", "f8"), ("flag", "?")])
+"""What grouping needs to know of a pending row; `key` says what it belongs together with.
+
+| pending           | key                 | other           | value              | flag         |
+|-------------------|---------------------|-----------------|--------------------|--------------|
+| LabeledComparison | that of the answers | the annotator   | who won, -1: a tie | as in `key`  |
+| ScoredAnswer      | that of the prompt  |                 | the score          | `graded`     |
+| TreeMessage       | that of the message | that before it  | the rank or NaN    | an answer    |
+
+An answer that won has its number in the order of `key`; the flag says whether the record shows them
+in that order. A pair of its own in between has no key.
+"""
 
 
 @dataclass(slots=True)
@@ -93,7 +105,7 @@ class BlockFiles:
     size: int = 0  # bytes
     contents: Contents = field(default_factory=Contents)
     keys: PairKeys | None = PairKeys()
-    pending: bool = False  # whether there is PATH.pending in place of PATH.pairs
+    pending: type | None = None  # what is in PATH.pending, where it is there in place of PATH.pairs
 
 
 @dataclass(frozen=True)
@@ -214,8 +226,10 @@ def _where(rows: Sequence[Row | RejectRow]) -> dict[str, pa.Array]:
     return {name: arrays.numbers(np.array(where[name], kind)) for name, kind in _WHERE.items()}
 
 
-def write_pending(path: str, rows: Sequence[Row], storage: Storage) -> BlockFiles:
-    """Write the sides of what waits for other records to PATH.pending."""
+def write_pending(
+    path: str, rows: Sequence[Row], entries: Sequence[tuple], storage: Storage
+) -> BlockFiles:
+    """Write what waits for other records to PATH.pending: its sides as pairs, and its entries."""
     columns, contents = _columns(rows), Contents.of([row.result for row in rows])
     fields = _fields(rows, columns, contents, storage)
     won = [-1 if r.result.first_won is None else r.result.first_won for r in rows]
@@ -225,8 +239,16 @@ def write_pending(path: str, rows: Sequence[Row], storage: Storage) -> BlockFile
     ]
     fields["first_won"] = arrays.numbers(np.array(won, np.int8))
     fields["is_text"] = arrays.numbers(np.array(is_text, np.int8))  # a bit for each side
+    data = pa.py_buffer(np.array(entries, ENTRY).tobytes())
+    kind = pa.binary(ENTRY.itemsize)
+    fields["entry"] = pa.Array.from_buffers(kind, len(entries), [None, data])
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
-    return BlockFiles(path, 0, _write(f"{path}.pending", batch), contents, pending=True)
+    return BlockFiles(path, 0, _write(f"{path}.pending", batch), contents)
+
+
+def entries_of(batch: pa.RecordBatch) -> np.ndarray:
+    """The entry of each row of a PATH.pending file."""
+    return np.frombuffer(batch.column("entry").buffers()[1], ENTRY, len(batch))
 
 
 def write_rejects(path: str, rejects: Iterable[RejectRow]) -> int:
