@@ -4,6 +4,7 @@ Pure except for the files that it writes under a name of its own, so that a work
 can be replaced by another.
 """
 
+import math
 import os
 import pickle
 from dataclasses import dataclass, field, replace
@@ -72,21 +73,6 @@ class Block:
     records: tuple[bytes, ...] = ()  # pickled lists, where there is no span
 
 
-@dataclass(slots=True)
-class PendingRow:
-    """What grouping needs of one result of a grouped block.
-
-    `key` says what it belongs together with, `value` what is known of it (see `grouping`). Pairs
-    and faults of a record have no key.
-    """
-
-    order: int
-    location: Location
-    kind: type | None = None
-    key: bytes = b""
-    value: tuple = ()
-
-
 @dataclass
 class BlockResult:
     """What became of a block, whose `records` are gone and whose span ends with its last record.
@@ -100,7 +86,6 @@ class BlockResult:
     records: int = 0
     made: int = 0
     ballots: list[Ballot] = field(default_factory=list)
-    pending: list[PendingRow] = field(default_factory=list)
     first_record: int = 0
     records_before: int = 0
     first_pair: int = 0
@@ -114,17 +99,19 @@ def run(block: Block, task: Task, folder: str) -> BlockResult:
         found.add(number * SLOTS, record)
     if span:
         span = replace(span, stop=records.stop)
-    path, rows, pending = os.path.join(folder, uuid4().hex), found.rows, []
-    if all([type(row.result) is Pair for row in rows]):
-        options = task.limits, task.split, task.keep
-        files, failed = write_pairs(path, rows, *options, with_raw=span is None)
+    path, rows, with_raw = os.path.join(folder, uuid4().hex), found.rows, span is None
+    pending = [type(row.result) for row in rows if type(row.result) is not Pair]
+    voted, ballots = found.ballots()
+    if pending:
+        entries = _entries(rows, voted)
+        rows = [replace(row, result=_sides(row.result)) for row in rows]
+        files, failed = write_pending(path, rows, entries, task.keep, with_raw), []
+        files.pending = pending[0]
     else:
-        pending, failed = _pending(rows), []
-        sides = [replace(row, result=_sides(row.result)) for row in rows]
-        files = write_pending(path, sides, task.keep, with_raw=span is None)
+        options = task.limits, task.split, task.keep
+        files, failed = write_pairs(path, rows, *options, with_raw)
     files.size += write_rejects(path, found.rejects + failed)
-    done = Block(block.file, block.size, span)
-    return BlockResult(done, files, number + 1, found.made, found.all_ballots(), pending)
+    return BlockResult(Block(block.file, block.size, span), files, number + 1, found.made, ballots)
 
 
 class _Collected:
@@ -190,12 +177,14 @@ class _Collected:
             decided += annotators.decide(found, self._mode) if is_final else [found]
         return decided
 
-    def all_ballots(self) -> list[Ballot]:
-        compared = zip(self._shared, _comparison_keys(self._shared), strict=True)
+    def ballots(self) -> tuple[list[tuple[bytes, bool]], list[Ballot]]:
+        """The keys of the comparisons that wait for other records, and the ballots on all."""
+        keys = _comparison_keys(self._shared)
         shared = [
-            Ballot(key, votes.votes, swapped=not forward) for votes, (key, forward) in compared
+            Ballot(key, comparison.votes, swapped=not forward)
+            for comparison, (key, forward) in zip(self._shared, keys, strict=True)
         ]
-        return self._ballots + shared
+        return keys, self._ballots + shared
 
 
 def _ballot(location: Location, slot: int, votes: tuple) -> Ballot:
@@ -236,26 +225,26 @@ def _sides(result: Pair | Pending) -> Pair:
     return Pair(result.prompt, result.first, result.second, **extras)
 
 
-def _pending(rows: list[Row]) -> list[PendingRow]:
-    """What grouping needs to know of each result."""
-    comparisons = [r.result for r in rows if isinstance(r.result, LabeledComparison)]
+def _entries(rows: list[Row], voted: list[tuple[bytes, bool]]) -> list[tuple]:
+    """The entry of each row; `voted` are the keys of the comparisons."""
     scored = [r.result for r in rows if isinstance(r.result, ScoredAnswer)]
-    comparison_keys = iter(_comparison_keys(comparisons))
-    prompts = iter(_digests([answer.prompt for answer in scored], "user"))
-    pending = []
+    prompts, voted = iter(_digests([answer.prompt for answer in scored], "user")), iter(voted)
+    entries = []
     for row in rows:
-        found, result = PendingRow(row.order, row.location), row.result
+        result, entry = row.result, (b"", b"", 0.0, False)
         if isinstance(result, LabeledComparison):
-            found.key, forward = next(comparison_keys)
-            found.kind, found.value = LabeledComparison, (result.votes, forward)
+            ((name, won),) = result.votes  # a record that is not alone has one annotator
+            key, forward = next(voted)
+            value = -1 if won is None else won if forward else 1 - won
+            entry = (key, keys.digest(name.encode()), value, forward)
         elif isinstance(result, ScoredAnswer):
             extras = keys.extras_key(result.tools, result.chat_template_kwargs)
-            found.key = keys.digest(next(prompts) + extras)
-            found.kind, found.value = ScoredAnswer, (result.score, result.graded)
+            key = keys.digest(next(prompts) + extras)
+            entry = (key, b"", result.score, result.graded)
         elif isinstance(result, TreeMessage):
-            found.key = keys.digest(result.key.encode())
-            parent = None if result.parent is None else keys.digest(result.parent.encode())
+            parent = b"" if result.parent is None else keys.digest(result.parent.encode())
+            rank = math.nan if result.rank is None else result.rank
             is_answer = result.message["role"] == "assistant"
-            found.kind, found.value = TreeMessage, (parent, result.rank, is_answer)
-        pending.append(found)
-    return pending
+            entry = (keys.digest(result.key.encode()), parent, rank, is_answer)
+        entries.append(entry)
+    return entries

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import checks, dataset, grouping, output_dir, report, shards, workers
+from data_tools import checks, dataset, output_dir, report, shards, workers
 from data_tools.block import BlockResult, Task
 from data_tools.dedupe import Deduplicator, Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
 from data_tools.first_pass import Inputs, check_blocks, standard_input
 from data_tools.formats.format import ReadOptions, parse_label, tidy_name
+from data_tools.grouping import assemble, groups
 from data_tools.options import Options
 from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
@@ -122,7 +123,6 @@ class Conversion:
         self._options, self._inputs, self._crew = options, inputs, crew
         self._work, self._part = work, part
         self._totals, self._counts = _totals(options, inputs, detection), Figures()
-        self._grouper = grouping.Grouper(options.annotators, options.pairs, options.min_margin)
         self._task = Task(
             format=detection.format.name,
             mapping=tuple(options.map.items()),
@@ -171,29 +171,22 @@ class Conversion:
                 result.first_record = totals.read
                 if block.span is not None:
                     result.records_before = in_file[block.file]
-                self._grouper.add(result)
                 totals.read += result.records
                 in_file[block.file] += result.records
                 totals.made += result.made
                 for ballot in result.ballots:
                     totals.agreement.add(ballot)
-                result.ballots, result.pending = [], []  # noted above
+                result.ballots = []  # noted above
                 results.append(result)
         return results
 
     def _group(self, results: Sequence[BlockResult]) -> None:
         """Replace the files of blocks with pending rows by those of what these come to."""
-        schemas = {result.files.path: result.files.schema for result in results}
-
-        def grouped() -> Iterator[grouping.GroupedBlock]:
-            for block in self._grouper.blocks():
-                self._totals.made += sum(assembly.made for assembly in block.found)
-                yield block
-
-        arguments = (schemas, self._task, self._work)
-        files = workers.in_order(grouping.assemble.run, grouped(), self._crew, *arguments)
-        for result, found in zip(results, files, strict=True):
-            result.files = found
+        arguments = (groups.write(results, self._work), self._task, self._work)
+        done = workers.in_order(assemble.run, range(len(results)), self._crew, *arguments)
+        for result, (files, made) in zip(results, done, strict=True):
+            result.files = files
+            self._totals.made += made
 
     def _dedupe(self, results: Sequence[BlockResult]) -> Verdicts:
         """What becomes of each pair."""
