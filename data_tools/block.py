@@ -30,7 +30,7 @@ from data_tools.formats import FORMATS
 from data_tools.formats.format import Format, ReadOptions
 from data_tools.formats.mapping import mapped
 from data_tools.formats.reader import FormatReader
-from data_tools.readers.blocks import Span, SpanReader
+from data_tools.readers.blocks import Span, read_span
 from data_tools.record import (
     BadRecord,
     LabeledComparison,
@@ -130,7 +130,7 @@ def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow
     """What the records come to, one by one; those that come to nothing are added to `rejects`."""
     reader = FormatReader(task.find_format(), task.options, task.keep)
     if block.span:
-        records = SpanReader(block.span)
+        records, result.stop = read_span(block.span)
     else:
         records = chain.from_iterable(map(pickle.loads, block.records))
     votes: list[LabeledComparison] = []
@@ -164,8 +164,6 @@ def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow
             raw = as_json(record.value)
             reject = (order + slot, location, found.reason, found.detail, raw, made > 0)
             rejects.append(RejectRow(*reject))
-    if block.span:
-        result.stop = records.stop
     for comparison, (key, forward) in zip(votes, _comparison_keys(votes), strict=True):
         result.ballots.append(Ballot(key, comparison.votes, swapped=not forward))
 

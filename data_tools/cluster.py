@@ -60,10 +60,6 @@ class Task:
             return bool(self._client.nthreads())
         return False
 
-    def cancel(self) -> None:
-        with suppress(Exception):  # of a scheduler that is gone
-            self._future.cancel()
-
 
 def _cause(error: Exception) -> Exception:
     """Why a task failed: its own error, unless it is the cluster's."""

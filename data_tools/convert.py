@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = "convert: stopped; no dataset was written, an older one is unchanged"
         print(text, file=sys.stderr)
         return 1
-    _print(done.json() if options.json else done.text())
+    _print(done.json() if options.running.json else done.text())
     if done.reason:
         print(f"convert: {done.reason}", file=sys.stderr)
     return done.status

@@ -73,9 +73,13 @@ def _offset(source: bytes, place: re.Match) -> int:
 
 
 def _is_infinite(value: Any) -> bool:
-    kind = type(value)
-    if kind is dict:
-        return any([_is_infinite(item) for item in value.values() if type(item) is not str])
-    if kind is list:
-        return any([_is_infinite(item) for item in value if type(item) is not str])
-    return kind is float and value in _INFINITE
+    found = [value]
+    for item in found:
+        kind = type(item)
+        if kind is dict:
+            found += item.values()
+        elif kind is list:
+            found += item
+        elif kind is float and item in _INFINITE:
+            return True
+    return False

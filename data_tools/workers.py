@@ -30,9 +30,6 @@ class Deferred:
     def __init__(self, function: Callable, *arguments: Any):
         self.result = partial(function, *arguments)
 
-    def cancel(self) -> None:
-        """Nothing was begun."""
-
 
 class Workers:
     """`count` processes, started when there is a second task for them.

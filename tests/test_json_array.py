@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import in_an_empty_folder, items, notes, read, refusal, rejects  # noqa: F401
 
-from data_tools.readers import json_array
+from data_tools.readers import json_records
 
 FIX = "fix the record or remove it"
 
@@ -113,7 +113,7 @@ def test_any_array_in_any_chunks_has_the_values_and_lines_that_counting_gives(da
         text += json.dumps(value, ensure_ascii=False, indent=indent) + data.draw(SPACE)
     text += "]" + data.draw(SPACE)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_array, "_CHUNK", chunk)
+        patch.setattr(json_records, "_CHUNK", chunk)
         found = items(str(Path(folder, "f.json")), text)
     assert [item.value for item in found] == json.loads(text)
     assert [item.location.line for item in found] == lines

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 def converted(record, output="out", **options):
     """The exit status of a conversion of one record."""
     raw = write_lines("raw.jsonl", [record])
-    return convert(Options((raw,), output, workers=1, **options)).status
+    return convert(Options.of((raw,), output, workers=1, **options)).status
 
 
 def fail(output="out"):

@@ -8,12 +8,11 @@ import datetime
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import zip_longest
 from typing import BinaryIO
 
 from data_tools.readers.delimited import refuse_duplicates
-from data_tools.readers.text import printable, read_or_reject
+from data_tools.readers.opening import printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 from data_tools.strict_json import check_strings
 
@@ -111,11 +110,11 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
                 f"{path}: row {at}: columns without a name appear {len(nameless)} times in the "
                 f"header, with data under them in row {number}; name them so that each is clear"
             )
-        parse = partial(_values, names, number)
-        yield read_or_reject(Location(path, None, record), parse, cells, _raw, cells=True)
+        location = Location(path, None, record)
+        yield read_or_reject(location, _values, _raw, cells, names, number, is_text=True)
 
 
-def _values(names: list[str], number: int, cells: list[str]) -> dict[str, str]:
+def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
     """The cells of a row as a record. Raises BadRecord."""
     check_strings(cells)
     if len(cells) > len(names):
