@@ -18,7 +18,6 @@ from data_tools.block_files import (
     BlockFiles,
     RejectRow,
     Row,
-    Storage,
     as_json,
     write_pairs,
     write_pending,
@@ -114,13 +113,13 @@ def run(block: Block, task: Task, folder: str) -> BlockResult:
     result = BlockResult(block, BlockFiles(path))
     rejects: list[RejectRow] = []
     rows = [*_read(block, task, result, rejects)]
-    storage = Storage(task.keep, raw=block.span is None)
+    more = task.keep, block.span is None  # whether records are stored, as they cannot be read again
     if any(not isinstance(row.result, Pair) for row in rows):
         result.pending = _pending(rows)
         sides = [replace(row, result=_sides(row.result)) for row in rows]
-        result.files = write_pending(path, sides, storage)
+        result.files = write_pending(path, sides, *more)
     else:
-        result.files, failed = write_pairs(path, rows, task.limits, task.split, storage)
+        result.files, failed = write_pairs(path, rows, task.limits, task.split, *more)
         rejects += failed
     result.files.size += write_rejects(path, rejects)
     return result

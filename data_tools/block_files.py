@@ -17,7 +17,7 @@ from data_tools.checks import Limits, PairColumns, check
 from data_tools.dedupe import FORWARD, IN_TEST, Split
 from data_tools.keys import Column
 from data_tools.record import Location, Pair, Pending, as_messages
-from data_tools.schema import SIDES, Contents, dump, load
+from data_tools.schema import SIDES, Schema, dump, load
 from data_tools.warnings import pair_warnings
 
 SLOTS = 1 << 32  # results of one record, in the order of everything in a block
@@ -34,9 +34,7 @@ _FIGURES = {
     "prompt_size": np.int32,  # characters
     "chosen_size": np.int32,
     "rejected_size": np.int32,
-    "in_test": np.int8,
-    "near_duplicate": np.uint64,
-    "has_near_duplicate": np.int8,
+    "near_duplicate": np.uint64,  # 0 where a prompt has no key
 }
 
 
@@ -70,47 +68,36 @@ class RejectRow:
     shared: str | None = None
 
 
-@dataclass(frozen=True)
-class PairKeys:
-    """What deduplication needs of the pairs of a block.
-
-    `entries` are 16 bytes a pair: its key with flags in the last two bits. `near_duplicates` are
-    the 8-byte keys of the prompts that may be in test. `excluded` are the entries of pairs that
-    --exclude-rows lists, with their sources.
-    """
-
-    entries: bytes = b""
-    near_duplicates: bytes = b""
-    excluded: tuple[tuple[bytes, str], ...] = ()
-
-
 @dataclass
 class BlockFiles:
-    """The files of a block, and what the driver needs to know of them."""
+    """The files of a block, and what the driver needs to know of them.
+
+    `entries` are 16 bytes a pair: its key with flags in the last two bits. `excluded` are the
+    entries of pairs that --exclude-rows lists, with their sources.
+    """
 
     path: str
     pairs: int = 0
     size: int = 0  # bytes
-    contents: Contents = field(default_factory=Contents)
-    keys: PairKeys | None = PairKeys()
+    schema: Schema = field(default_factory=Schema)
+    entries: bytes = b""
+    excluded: tuple[tuple[bytes, str], ...] = ()
     pending: bool = False  # whether there is PATH.pending in place of PATH.pairs
 
 
-@dataclass(frozen=True)
-class Storage:
-    """What the files of a block hold: the columns to `keep`, and whether records as read.
-
-    The latter are only needed where they cannot be read again.
-    """
-
-    keep: tuple[str, ...]
-    raw: bool
-
-
 def write_pairs(
-    path: str, rows: Sequence[Row], limits: Limits, split: Split, storage: Storage
+    path: str,
+    rows: Sequence[Row],
+    limits: Limits,
+    split: Split,
+    keep: tuple[str, ...],
+    with_raw: bool,
 ) -> tuple[BlockFiles, list[RejectRow]]:
-    """Write the rows that pass every check to PATH.pairs; the others are returned as rejects."""
+    """Write the rows that pass every check to PATH.pairs; the others are returned as rejects.
+
+    `keep` names the columns of --keep. Records as read are only written `with_raw`, where they
+    cannot be read again.
+    """
     columns = _columns(rows)
     sources = [str(row.location) for row in rows] if limits.excluded else ()
     failed = check(PairColumns(*columns, sources), limits)
@@ -119,37 +106,32 @@ def write_pairs(
         for at, row in enumerate(rows)
         if at in failed
     ]
-    entries, near_duplicates = _keys(rows, columns, split)
+    entries = _entries(rows, columns, split)
     excluded = tuple(
         (entries[at].tobytes(), sources[at]) for at in failed if failed[at][0] == "excluded"
     )
-    sound = [row for at, row in enumerate(rows) if at not in failed]
-    contents = Contents.of([row.result for row in sound])
-    if contents.messages != columns[0].messages:  # only pairs that failed have messages
-        files, _ = write_pairs(path, sound, Limits(), split, storage)
-        return replace(files, keys=replace(files.keys, excluded=excluded)), rejects
+    sound = [row for at, row in enumerate(rows) if at not in failed] if failed else rows
+    schema = Schema.of([row.result for row in sound])
+    if schema.messages != columns[0].messages:  # only pairs that failed have messages
+        files, _ = write_pairs(path, sound, Limits(), split, keep, with_raw)
+        return replace(files, excluded=excluded), rejects
     figures = {
         "first_won": [-1 if r.result.first_won is None else r.result.first_won for r in rows],
         "warnings": pair_warnings(columns),
         **{f"{name}_size": c.sizes for (name, _), c in zip(SIDES, columns, strict=True)},
-        "in_test": (entries[:, 15] & IN_TEST) > 0,
-        "near_duplicate": [key or 0 for key in near_duplicates],
-        "has_near_duplicate": [key is not None for key in near_duplicates],
+        "near_duplicate": keys.near_duplicate_keys(columns[0].whole),
     }
-    fields = _fields(rows, columns, contents, storage)
+    fields = _fields(rows, columns, schema, keep, with_raw)
     fields |= {
-        name: arrays.numbers(np.asarray(figures[name], kind)) for name, kind in _FIGURES.items()
+        name: arrays.numbers(np.array(figures[name], kind)) for name, kind in _FIGURES.items()
     }
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
-    kept = np.ones(len(rows), bool)
-    kept[[*failed]] = False
     if failed:
-        batch = batch.filter(arrays.mask(kept))
+        kept = np.ones(len(rows), bool)
+        kept[[*failed]] = False
+        batch, entries = batch.filter(arrays.mask(kept)), entries[kept]
     size = _write(f"{path}.pairs", batch)
-    in_test = kept & figures["in_test"] & np.array(figures["has_near_duplicate"], bool)
-    near = np.array(figures["near_duplicate"], np.uint64)[in_test].tobytes()
-    found = PairKeys(entries[kept].tobytes(), near, excluded)
-    return BlockFiles(path, int(kept.sum()), size, contents, found), rejects
+    return BlockFiles(path, len(batch), size, schema, entries.tobytes(), excluded), rejects
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
@@ -163,13 +145,10 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     return [Column(column, role) for column, (_, role) in zip(sides, SIDES, strict=True)]
 
 
-def _keys(
-    rows: Sequence[Row], columns: Sequence[Column], split: Split
-) -> tuple[np.ndarray, list[int | None]]:
-    """The entry of each row, and the near-duplicate key of its prompt."""
-    prompt, chosen, rejected = columns
+def _entries(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> np.ndarray:
+    """The 16 bytes of each row for deduplication."""
     found, flags = [], []
-    digests = zip(prompt.digests, chosen.digests, rejected.digests, strict=True)
+    digests = zip(*(column.digests for column in columns), strict=True)
     for row, (asked, won, lost) in zip(rows, digests, strict=True):
         pair = row.result
         extras = keys.extras_key(pair.tools, pair.chat_template_kwargs, pair.annotator)
@@ -178,23 +157,26 @@ def _keys(
         flags.append(FORWARD * forward | IN_TEST * split.in_test(asked))
     entries = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16).copy()
     entries[:, 15] = entries[:, 15] & 0xFC | np.array(flags, np.uint8)
-    return entries, keys.near_duplicate_keys(prompt.whole)
+    return entries
 
 
 def _fields(
-    rows: Sequence[Row], columns: Sequence[Column], contents: Contents, storage: Storage
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    schema: Schema,
+    keep: tuple[str, ...],
+    with_raw: bool,
 ) -> dict[str, pa.Array]:
     """The columns of a file of pairs, without their figures."""
-    schema = contents.schema(())
     fields = {name: schema.side(column) for (name, _), column in zip(SIDES, columns, strict=True)}
-    if contents.tools:
+    if schema.tools:
         fields["tools"] = arrays.strings([row.result.tools for row in rows])
-    if contents.kwargs:
+    if schema.kwargs:
         texts = [dump(row.result.chat_template_kwargs) for row in rows]
         fields["chat_template_kwargs"] = arrays.strings(texts)
-    for at, name in enumerate(storage.keep):
+    for at, name in enumerate(keep):
         fields[f"keep {name}"] = arrays.strings([row.kept[at] for row in rows])
-    if storage.raw:
+    if with_raw:
         fields["raw"] = arrays.strings([as_json(row.raw) for row in rows])
     if any(row.members for row in rows):
         flat = np.array([member for row in rows for member in row.members], np.int64)
@@ -214,10 +196,12 @@ def _where(rows: Sequence[Row | RejectRow]) -> dict[str, pa.Array]:
     return {name: arrays.numbers(np.array(where[name], kind)) for name, kind in _WHERE.items()}
 
 
-def write_pending(path: str, rows: Sequence[Row], storage: Storage) -> BlockFiles:
-    """Write the sides of what waits for other records to PATH.pending."""
-    columns, contents = _columns(rows), Contents.of([row.result for row in rows])
-    fields = _fields(rows, columns, contents, storage)
+def write_pending(
+    path: str, rows: Sequence[Row], keep: tuple[str, ...], with_raw: bool
+) -> BlockFiles:
+    """Write the sides of what waits for other records to PATH.pending; see `write_pairs`."""
+    columns, schema = _columns(rows), Schema.of([row.result for row in rows])
+    fields = _fields(rows, columns, schema, keep, with_raw)
     won = [-1 if r.result.first_won is None else r.result.first_won for r in rows]
     is_text = [
         sum(isinstance(getattr(row.result, name), str) << at for at, (name, _) in enumerate(SIDES))
@@ -226,7 +210,7 @@ def write_pending(path: str, rows: Sequence[Row], storage: Storage) -> BlockFile
     fields["first_won"] = arrays.numbers(np.array(won, np.int8))
     fields["is_text"] = arrays.numbers(np.array(is_text, np.int8))  # a bit for each side
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
-    return BlockFiles(path, 0, _write(f"{path}.pending", batch), contents, pending=True)
+    return BlockFiles(path, 0, _write(f"{path}.pending", batch), schema, pending=True)
 
 
 def write_rejects(path: str, rejects: Iterable[RejectRow]) -> int:
@@ -288,15 +272,15 @@ def locations(
     ]
 
 
-def pairs_of(batch: pa.RecordBatch, rows: Sequence[int], contents: Contents) -> list[Pair]:
+def pairs_of(batch: pa.RecordBatch, rows: Sequence[int], schema: Schema) -> list[Pair]:
     """Some rows of a PATH.pending file as pairs."""
     batch = batch.take(arrays.numbers(np.array(rows, np.int64)))
-    as_json = [key for key, is_json in contents.message_keys.items() if is_json]
+    as_json = [key for key, is_json in schema.message_keys.items() if is_json]
     is_text = numbers_of(batch, "is_text").tolist()
     sides = []
     for bit, (name, _) in enumerate(SIDES):
         column = batch.column(name).to_pylist()
-        if contents.messages:
+        if schema.messages:
             column = [
                 side[0]["content"] if texts & (1 << bit) else side
                 for side, texts in zip(column, is_text, strict=True)
@@ -310,8 +294,8 @@ def pairs_of(batch: pa.RecordBatch, rows: Sequence[int], contents: Contents) -> 
             ]
         sides.append(column)
     none = [None] * len(batch)
-    tools = batch.column("tools").to_pylist() if contents.tools else none
-    kwargs = batch.column("chat_template_kwargs").to_pylist() if contents.kwargs else none
+    tools = batch.column("tools").to_pylist() if schema.tools else none
+    kwargs = batch.column("chat_template_kwargs").to_pylist() if schema.kwargs else none
     won = [None if w < 0 else bool(w) for w in numbers_of(batch, "first_won").tolist()]
     return [
         Pair(prompt, first, second, first_won, tool, load(arguments))
@@ -321,5 +305,4 @@ def pairs_of(batch: pa.RecordBatch, rows: Sequence[int], contents: Contents) -> 
     ]
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+as_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from data_tools.annotators import Agreement, share
 from data_tools.block_files import RejectRow, numbers_of
-from data_tools.record import REASONS, Location
+from data_tools.record import REASONS
 from data_tools.schema import SIDES
 from data_tools.warnings import PAIR_WARNINGS, share_warnings
 
@@ -41,31 +41,29 @@ class Figures:
         self.examples.setdefault(reject.reason, f"{reject.location}: {reject.detail}")
 
     def keep(
-        self,
-        batch: pa.RecordBatch,
-        rows: np.ndarray,
-        in_test: np.ndarray,
-        where: Sequence[Location],
+        self, batch: pa.RecordBatch, rows: np.ndarray, in_test: np.ndarray, sources: Sequence[str]
     ) -> None:
-        """Count the kept `rows` of a block of pairs; `where` are the locations of all its rows."""
+        """Count the kept `rows` of a block of pairs; `sources` are those of all its rows."""
         bits, first_won = numbers_of(batch, "warnings")[rows], numbers_of(batch, "first_won")[rows]
-        for bit, code in enumerate(PAIR_WARNINGS):
+        for bit, code in enumerate(PAIR_WARNINGS if bits.any() else ()):
             warned = np.flatnonzero(bits & (1 << bit))
             if len(warned):
                 self.warnings[code] += len(warned)
-                self.warning_examples.setdefault(code, str(where[rows[warned[0]]]))
-        sizes = {side: numbers_of(batch, f"{side}_size")[rows] for side, _ in SIDES}
-        for side, values in sizes.items():
-            found, times = np.unique(values, return_counts=True)
-            for size, count in zip(found.tolist(), times.tolist(), strict=True):
-                self.sizes[side, size] += count
-        self.chosen["longer"] += int(np.count_nonzero(sizes["chosen"] > sizes["rejected"]))
-        self.chosen["shorter"] += int(np.count_nonzero(sizes["chosen"] < sizes["rejected"]))
+                self.warning_examples.setdefault(code, sources[rows[warned[0]]])
         for split, mask in zip(_SPLITS, (~in_test, in_test), strict=True):
             won = first_won[mask]
             self.splits[split] += len(won)
             self.ordered[split] += int(np.count_nonzero(won >= 0))
             self.first_wins[split] += int(np.count_nonzero(won > 0))
+
+    def add_sizes(self, prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray) -> None:
+        """Count the characters of the sides of kept pairs."""
+        for (side, _), values in zip(SIDES, (prompt, chosen, rejected), strict=True):
+            found, times = np.unique(values, return_counts=True)
+            for size, count in zip(found.tolist(), times.tolist(), strict=True):
+                self.sizes[side, size] += count
+        self.chosen["longer"] += int(np.count_nonzero(chosen > rejected))
+        self.chosen["shorter"] += int(np.count_nonzero(chosen < rejected))
 
     def merge(self, other: "Figures") -> None:
         """Add the figures of later records."""

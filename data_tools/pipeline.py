@@ -23,15 +23,13 @@ from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
 from data_tools.first_pass import Inputs, check_blocks, standard_input
 from data_tools.formats.format import ReadOptions, parse_label, tidy_name
-from data_tools.near_duplicates import NearDuplicates
 from data_tools.options import Options, Pairing
-from data_tools.progress import progress
 from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
 from data_tools.report import Report
-from data_tools.schema import Contents, Schema
+from data_tools.schema import Schema
 from data_tools.shards import CheckedBlock, ShardJob
-from data_tools.workers import Workers
+from data_tools.workers import Workers, progress
 
 _SHOWN = (  # of the options, in report.json
     *("format", "map", "label", "pairs", "min_margin", "annotators", "keep", "exclude_rows"),
@@ -112,9 +110,7 @@ def _workers(options: Options):
     running = options.running
     if running.scheduler is None:
         return workers.processes(running.workers or workers.available())
-    from data_tools.cluster import cluster
-
-    return cluster(running.scheduler)
+    return workers.cluster(running.scheduler)
 
 
 class Conversion:
@@ -164,10 +160,9 @@ class Conversion:
         if pending := [result for result in results if result.files.pending]:
             self._group(pending)
         blocks, verdicts = self._dedupe(results)
-        contents = Contents()
+        schema = Schema(keep=task.keep)
         for block in blocks:
-            contents.merge(block.contents)
-        schema = contents.schema(task.keep)
+            schema.merge(block.schema)
         self._write(blocks, [result.files.size for result in results], verdicts, schema)
         self._inputs.check_unchanged()
         if limits.excluded and not self._counts.reasons["excluded"]:
@@ -199,14 +194,14 @@ class Conversion:
 
     def _group(self, results: Sequence[BlockResult]) -> None:
         """Replace the files of blocks with pending rows by those of what these come to."""
-        contents = {result.files.path: result.files.contents for result in results}
+        schemas = {result.files.path: result.files.schema for result in results}
 
         def grouped() -> Iterator[grouping.GroupedBlock]:
             for block in self._grouper.blocks():
                 self._totals.made += sum(assembly.made for assembly in block.found)
                 yield block
 
-        arguments = (contents, self._task, self._work)
+        arguments = (schemas, self._task, self._work)
         files = workers.in_order(grouping.assemble.run, grouped(), self._crew, *arguments)
         for result, found in zip(results, files, strict=True):
             result.files = found
@@ -214,7 +209,6 @@ class Conversion:
     def _dedupe(self, results: Sequence[BlockResult]) -> tuple[list[CheckedBlock], Verdicts]:
         """The blocks for the second pass, and what becomes of each pair."""
         deduplicator, blocks, pairs = Deduplicator(self._work), [], 0
-        near_duplicates = []
         for result in results:
             files, block = result.files, result.block
             blocks.append(
@@ -222,7 +216,7 @@ class Conversion:
                     path=files.path,
                     file=block.file,
                     span=block.span and replace(block.span, stop=result.stop),
-                    contents=files.contents,
+                    schema=files.schema,
                     records_before=result.records_before,
                     first_record=result.first_record,
                     first_pair=pairs,
@@ -230,18 +224,12 @@ class Conversion:
                 )
             )
             pairs += files.pairs
-            deduplicator.add(files.keys.entries, files.keys.excluded)
-            near_duplicates.append(np.frombuffer(files.keys.near_duplicates, np.uint64))
-            files.keys = None  # which `deduplicator` holds
-        np.save(self._candidates, np.unique(np.concatenate(near_duplicates)))
+            deduplicator.add(files.entries, files.excluded)
+            files.entries = b""  # which `deduplicator` holds
         verdicts = deduplicator.finish()
         self._totals.prompts = verdicts.prompts
         self._totals.notes += verdicts.notes
         return blocks, verdicts
-
-    @property
-    def _candidates(self) -> str:
-        return os.path.join(self._work, "near_duplicates.npy")
 
     def _write(
         self,
@@ -252,7 +240,7 @@ class Conversion:
     ) -> None:
         """The second pass: the shards, the rejects and the counts of both."""
         totals, counts, written = self._totals, self._counts, []
-        near_duplicates, is_converted = NearDuplicates(), np.zeros(totals.read, bool)
+        is_converted = np.zeros(totals.read, bool)
         ranges = shards.ranges_of(sizes)
         jobs = (self._job(blocks, start, stop, verdicts, schema) for start, stop in ranges)
         with progress("writing", sum(sizes)) as bar:
@@ -260,18 +248,16 @@ class Conversion:
             for (start, stop), result in zip(ranges, results, strict=True):
                 bar.update(sum(sizes[start:stop]))
                 counts.merge(result.figures)
-                near_duplicates.merge(result.near_duplicates)
                 written.append(result.shards)
                 totals.notes += result.notes
                 is_converted[result.converted] = True
                 if result.rejects:
                     dataset.append_rejects(self._part, result.rejects)
         totals.converted = int(is_converted.sum())
-        found = near_duplicates.found()
-        if len(found):
-            where = shards.first_near_duplicate(found, verdicts.of, blocks)
-            counts.warnings["alike_across_splits"] = len(found)
-            counts.warning_examples["alike_across_splits"] = str(where)
+        alike, where = shards.alike_across_splits(blocks, verdicts.of)
+        if where is not None:
+            counts.warnings["alike_across_splits"] = alike
+            counts.warning_examples["alike_across_splits"] = where
         if self._part is not None:
             dataset.finish(self._part, self._options.writing.to, schema, written)
 
@@ -298,7 +284,6 @@ class Conversion:
             schema=schema,
             directory=self._work if self._part else None,
             kind=self._options.writing.to,
-            candidates=self._candidates,
         )
 
 

@@ -1,10 +1,9 @@
 """The columns of a dataset: texts or messages, which other columns, and their Arrow types."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -22,59 +21,51 @@ _CARD_TYPES = {"Value": "string", "Json": "json"}
 
 
 @dataclass
-class Contents:
-    """What some pairs contain: messages, and which keys of theirs; tools; template arguments.
+class Schema:
+    """What some pairs hold: messages or texts, which keys of messages, which other columns.
 
     `message_keys` maps the keys other than role and content to whether they are stored as JSON,
-    since Arrow would merge the fields of tool calls over all rows.
+    since Arrow would merge the fields of tool calls over all rows. `keep` are columns of --keep.
     """
 
     messages: bool = False
+    message_keys: dict[str, bool] = field(default_factory=dict)
     tools: bool = False
     kwargs: bool = False
-    message_keys: dict[str, bool] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> "Contents":
+    def of(cls, pairs: Sequence[Pair]) -> "Schema":
         found = cls(
             tools=any([pair.tools is not None for pair in pairs]),
             kwargs=any([pair.chat_template_kwargs is not None for pair in pairs]),
         )
         for name, _ in SIDES:
-            sides = [side for side in map(attrgetter(name), pairs) if not isinstance(side, str)]
+            sides = [getattr(pair, name) for pair in pairs]
+            sides = [side for side in sides if not isinstance(side, str)]
             found.messages = found.messages or bool(sides)
             for message in [m for side in sides for m in side if len(m) > 2]:
-                found._add_keys(
-                    (key, key == "tool_calls" or not isinstance(value, str | None))
-                    for key, value in message.items()
-                    if key not in ("role", "content")
-                )
+                for key, value in message.items():
+                    if key not in ("role", "content"):
+                        is_text = key != "tool_calls" and isinstance(value, str | None)
+                        found._add_key(key, not is_text)
         return found
 
-    def _add_keys(self, keys: Iterable[tuple[str, bool]]) -> None:
-        for key, as_json in keys:
-            self.message_keys[key] = self.message_keys.get(key, False) or as_json
+    def _add_key(self, key: str, as_json: bool) -> None:
+        self.message_keys[key] = self.message_keys.get(key, False) or as_json
 
-    def merge(self, other: "Contents") -> None:
+    def merge(self, other: "Schema") -> None:
+        """Include what other pairs hold."""
         self.messages |= other.messages
         self.tools |= other.tools
         self.kwargs |= other.kwargs
-        self._add_keys(other.message_keys.items())
+        for key, as_json in other.message_keys.items():
+            self._add_key(key, as_json)
 
-    def schema(self, keep: tuple[str, ...]) -> "Schema":
-        keys = {"role": False, "content": False} | dict(sorted(self.message_keys.items()))
-        return Schema(self.messages, keys, self.tools, self.kwargs, keep)
-
-
-@dataclass(frozen=True)
-class Schema:
-    """The columns of a dataset; `message_keys` includes role and content."""
-
-    messages: bool
-    message_keys: dict[str, bool]
-    tools: bool
-    kwargs: bool
-    keep: tuple[str, ...] = ()
+    @property
+    def all_keys(self) -> dict[str, bool]:
+        """The keys of messages in the order of the columns; see `message_keys`."""
+        return {"role": False, "content": False} | dict(sorted(self.message_keys.items()))
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -84,7 +75,7 @@ class Schema:
 
     def features(self) -> dict[str, Any]:
         """The columns as `datasets` describes them in dataset_info.json."""
-        message = {key: _JSON if as_json else _STRING for key, as_json in self.message_keys.items()}
+        message = {key: _JSON if as_json else _STRING for key, as_json in self.all_keys.items()}
         side = {"feature": message, "_type": "List"} if self.messages else _STRING
         columns = {name: side for name, _ in SIDES} | {"source": _STRING}
         columns |= {"tools": _STRING} if self.tools else {}
@@ -113,19 +104,17 @@ class Schema:
 
     def side(self, column: Column) -> pa.Array:
         """A column of sides as it is stored in a block file, where JSON is plain text."""
-        texts = column.texts
+        texts, flat, fields = column.texts, column.flat, []
         if not self.messages:
             return arrays.split_strings(texts.data, len(texts.texts))
-        flat = column.flat
-        fields = []
-        for key, as_json in self.message_keys.items():
+        for key, as_json in self.all_keys.items():
             values = [message.get(key) for message in flat]
             if key != "content":
                 fields.append(arrays.strings([*map(dump, values)] if as_json else values))
                 continue
             valid = [value is not None for value in values] if None in values else None
             fields.append(arrays.split_strings(texts.data, len(flat), valid))
-        return arrays.lists([*map(len, column.sides)], [*self.message_keys], fields)
+        return arrays.lists([*map(len, column.sides)], [*self.all_keys], fields)
 
     def convert_side(self, column: pa.Array, before: "Schema", role: str) -> pa.Array:
         """A column of sides that `before` stored, as this schema, which includes it, stores it."""
@@ -138,26 +127,13 @@ class Schema:
             bounds = arrays.to_numpy(column.offsets).tolist()
             lengths = [stop - start for start, stop in pairwise(bounds)]
             values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
-            found = {key: values.field(key) for key in before.message_keys}
+            found = {key: values.field(key) for key in before.all_keys}
             for key, as_json in before.message_keys.items():
                 if self.message_keys[key] and not as_json:
                     found[key] = arrays.strings([*map(dump, found[key].to_pylist())])
         missing = arrays.strings([None] * len(found["role"]))
-        fields = [found.get(key, missing) for key in self.message_keys]
-        return arrays.lists(lengths, [*self.message_keys], fields)
-
-    def table(self, columns: Sequence[pa.Array]) -> pa.Table:
-        """Columns in this schema's order as a table of its types."""
-        schema = self.arrow()
-        typed = [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)]
-        return pa.Table.from_arrays(typed, schema=schema)
-
-
-def _keys(message: dict) -> Iterator[tuple[str, bool]]:
-    """The keys other than role and content, and whether their values are stored as JSON."""
-    for key, value in message.items():
-        if key not in ("role", "content"):
-            yield key, key == "tool_calls" or not isinstance(value, str | None)
+        fields = [found.get(key, missing) for key in self.all_keys]
+        return arrays.lists(lengths, [*self.all_keys], fields)
 
 
 def _arrow(kind: dict) -> pa.DataType:

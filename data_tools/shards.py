@@ -25,14 +25,11 @@ from data_tools.block_files import (
 )
 from data_tools.dedupe import CONTRADICTORY, DUPLICATE, TEST, TRAIN
 from data_tools.figures import Figures
-from data_tools.near_duplicates import NearDuplicates
 from data_tools.readers.blocks import Span, read_again
 from data_tools.record import Location
-from data_tools.schema import SIDES, Contents, Schema
+from data_tools.schema import SIDES, Schema
 
 _SPLITS = {"train": TRAIN, "test": TEST}
-
-
 SHARD = 128_000_000  # bytes of block files that make one shard
 
 
@@ -47,19 +44,29 @@ class CheckedBlock:
     path: str
     file: str
     span: Span | None
-    contents: Contents
+    schema: Schema
     records_before: int
     first_record: int
     first_pair: int
     pairs: int
 
-    def locations(
-        self, batch: pa.RecordBatch, rows: Sequence[int] | slice = slice(None)
-    ) -> list[Location]:
+    def locations(self, batch: pa.RecordBatch, rows: Sequence[int]) -> list[Location]:
+        """Where the records of some pairs start."""
         found = locations(batch, self.file, rows)
         for location in found:
             location.record += self.records_before
         return found
+
+    def verdicts(self, verdicts: np.ndarray) -> np.ndarray:
+        """Those of this block among the verdicts of all pairs."""
+        return verdicts[self.first_pair : self.first_pair + self.pairs]
+
+    def sources(self, batch: pa.RecordBatch) -> list[str]:
+        """The locations of all pairs as text."""
+        lines = numbers_of(batch, "line")
+        if lines.all() and not numbers_of(batch, "shares_line").any():
+            return [f"{self.file}:{line}" for line in lines.tolist()]
+        return [*map(str, self.locations(batch, range(self.pairs)))]
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,7 @@ class ShardJob:
 
     `verdicts` are those of all pairs of these blocks, `first` for each dropped one the number of
     the first pair of its group, which is in a block of `leading`. `listed` are kept pairs that
-    equal one listed in --exclude-rows, by their number. `candidates` is a file of the sorted
-    near-duplicate keys that may be in test.
+    equal one listed in --exclude-rows, by their number.
     """
 
     number: int
@@ -81,15 +87,13 @@ class ShardJob:
     schema: Schema
     directory: str | None
     kind: str
-    candidates: str
 
 
 @dataclass
 class ShardResult:
     """What one shard came to; `converted` are the ordinals of records with a kept pair."""
 
-    figures: Figures
-    near_duplicates: NearDuplicates
+    figures: Figures = field(default_factory=Figures)
     shards: dict[str, dataset.Shard] = field(default_factory=dict)
     rejects: str | None = None
     converted: np.ndarray | None = None
@@ -109,10 +113,8 @@ def ranges_of(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 def run(job: ShardJob) -> ShardResult:
     """Write one shard of each split and the rejects of its blocks, and count both."""
-    candidates = np.load(job.candidates, mmap_mode="r")
-    result = ShardResult(Figures(), NearDuplicates(candidates))
-    converted, at, dropped = [], 0, 0
-    leaders = _leaders(job)
+    result, leaders = ShardResult(), _leaders(job)
+    converted, sizes, at, dropped = [], [], 0, 0
     name = f"{job.number:05d}-{uuid4().hex}"
     with dataset.ShardWriter(job.directory, name, job.schema, job.kind) as writer:
         for block in job.blocks:
@@ -121,17 +123,19 @@ def run(job: ShardJob) -> ShardResult:
             count = int(np.count_nonzero(verdicts >= CONTRADICTORY))
             first = job.first[dropped : dropped + count].tolist()
             at, dropped = at + block.pairs, dropped + count
-            where = block.locations(batch)
-            converted.append(_keep(block, batch, verdicts, where, job, result, writer))
+            converted.append(_keep(block, batch, verdicts, job, result, writer))
+            is_kept = verdicts < CONTRADICTORY
+            sizes.append([numbers_of(batch, f"{side}_size")[is_kept] for side, _ in SIDES])
             for reject in heapq.merge(
                 _rejects(block),
-                _dropped(block, batch, verdicts, [leaders[pair] for pair in first], where),
+                _dropped(block, batch, verdicts, [leaders[pair] for pair in first]),
                 key=attrgetter("order"),
             ):
                 result.figures.reject(reject)
                 writer.reject(reject)
         result.shards, result.rejects = writer.finish()
-    result.converted = np.unique(np.concatenate(converted)) if converted else None
+    result.figures.add_sizes(*np.concatenate(sizes, axis=1))
+    result.converted = np.unique(np.concatenate(converted))
     return result
 
 
@@ -139,32 +143,24 @@ def _keep(
     block: CheckedBlock,
     batch: pa.RecordBatch,
     verdicts: np.ndarray,
-    where: Sequence[Location],
     job: ShardJob,
     result: ShardResult,
     writer: dataset.ShardWriter,
 ) -> np.ndarray:
     """Write and count the pairs that are kept; returns the ordinals of their records."""
-    is_kept = verdicts < CONTRADICTORY
-    rows, in_test = np.flatnonzero(is_kept), verdicts[is_kept] == TEST
-    result.figures.keep(batch, rows, in_test, where)
-    has_key = numbers_of(batch, "has_near_duplicate")[is_kept] == 1
-    keys = numbers_of(batch, "near_duplicate")[is_kept]
-    result.near_duplicates.add(keys[has_key], in_test[has_key])
-    if job.directory is not None and len(rows):
-        sources = arrays.strings([*map(str, where)])
-        for split, verdict in _SPLITS.items():
-            chosen = verdicts == verdict
-            if chosen.any():
-                some, found = batch, sources
-                if not chosen.all():
-                    mask = arrays.mask(chosen)
-                    some, found = batch.filter(mask), sources.filter(mask)
-                writer.keep(split, _table(some, found, block.contents.schema(()), job.schema))
+    is_kept, sources = verdicts < CONTRADICTORY, block.sources(batch)
+    rows = np.flatnonzero(is_kept)
+    result.figures.keep(batch, rows, verdicts[rows] == TEST, sources)
+    for split, verdict in _SPLITS.items() if job.directory and len(rows) else ():
+        chosen, some, found = verdicts == verdict, batch, arrays.strings(sources)
+        if not chosen.all():
+            some, found = batch.filter(arrays.mask(chosen)), found.filter(arrays.mask(chosen))
+        if len(some):
+            writer.keep(split, _table(some, found, block.schema, job.schema))
     for number, source in sorted(job.listed.items()):
         if 0 <= (row := number - block.first_pair) < block.pairs and is_kept[row]:
             result.notes.append(
-                f"{where[row]}: kept, though the same pair is listed in --exclude-rows as "
+                f"{sources[row]}: kept, though the same pair is listed in --exclude-rows as "
                 f"{source}; list this place too, if neither is wanted"
             )
     members = members_of(batch)
@@ -180,7 +176,9 @@ def _table(batch: pa.RecordBatch, sources: pa.Array, before: Schema, schema: Sch
     for name in (*schema.extras, *(f"keep {name}" for name in schema.keep)):
         is_there = name in batch.schema.names
         columns.append(batch.column(name) if is_there else arrays.strings([None] * len(batch)))
-    return schema.table(columns)
+    types = schema.arrow()
+    typed = [column.cast(kind) for column, kind in zip(columns, types.types, strict=True)]
+    return pa.Table.from_arrays(typed, schema=types)
 
 
 def _rejects(block: CheckedBlock) -> Iterator[RejectRow]:
@@ -195,26 +193,25 @@ def _dropped(
     batch: pa.RecordBatch,
     verdicts: np.ndarray,
     leaders: Sequence[Location],
-    where: Sequence[Location],
 ) -> Iterator[RejectRow]:
     """The pairs that deduplication dropped, as rejects; `leaders` are the first of their groups."""
     rows = np.flatnonzero(verdicts >= CONTRADICTORY).tolist()
     if not rows:
         return
+    where = block.locations(batch, rows)
     if block.span is None:
-        column = batch.column("raw")
-        raws = {row: column[row].as_py() for row in rows}
+        raws = [batch.column("raw")[row].as_py() for row in rows]
     else:
-        lines = {row: where[row].line for row in rows}
-        values = read_again(block.span, sorted(set(lines.values())))
-        raws = {row: as_json(values[line]) for row, line in lines.items()}
-    orders = numbers_of(batch, "order").tolist()
+        values = read_again(block.span, sorted({location.line for location in where}))
+        raws = [as_json(values[location.line]) for location in where]
+    orders = numbers_of(batch, "order")[rows].tolist()
     shared = batch.column("shared") if "shared" in batch.schema.names else None
-    for row, leader in zip(rows, leaders, strict=True):
-        detail = _detail(int(verdicts[row]), where[row], leader)
+    dropped = zip(rows, orders, where, leaders, raws, strict=True)
+    for row, order, location, leader, raw in dropped:
+        detail = _detail(int(verdicts[row]), location, leader)
         reason = "duplicate" if verdicts[row] == DUPLICATE else "contradictory"
         records = shared[row].as_py() if shared else None
-        yield RejectRow(orders[row], where[row], reason, detail, raws[row], True, records)
+        yield RejectRow(order, location, reason, detail, raw, True, records)
 
 
 def _detail(verdict: int, location: Location, first: Location) -> str:
@@ -237,16 +234,34 @@ def _leaders(job: ShardJob) -> dict[int, Location]:
     return found
 
 
-def first_near_duplicate(
-    found: np.ndarray, verdicts: np.ndarray, blocks: Sequence[CheckedBlock]
-) -> Location | None:
-    """Where the first kept test pair is whose prompt's near-duplicate key is among `found`."""
-    for block in blocks if len(found) else ():
-        batch = read(f"{block.path}.pairs")
-        mine = verdicts[block.first_pair : block.first_pair + block.pairs]
-        matches = np.isin(numbers_of(batch, "near_duplicate"), found)
-        matches &= numbers_of(batch, "has_near_duplicate") == 1
-        rows = np.flatnonzero(matches & (mine == TEST))
-        if len(rows):
-            return block.locations(batch, rows[:1])[0]
-    return None
+def alike_across_splits(
+    blocks: Sequence[CheckedBlock], verdicts: np.ndarray
+) -> tuple[int, str | None]:
+    """How many prompts of test equal one of train except for case and punctuation.
+
+    Also where the first of them is. Among a million train prompts, one matches by chance once in
+    10^13.
+    """
+    in_test = [_near_duplicate_keys(block, verdicts, TEST) for block in blocks]
+    tested = np.unique(np.concatenate(in_test))
+    if not len(tested):
+        return 0, None
+    found = np.zeros(len(tested), bool)
+    for block in blocks:
+        keys = _near_duplicate_keys(block, verdicts, TRAIN)
+        at = np.minimum(np.searchsorted(tested, keys), len(tested) - 1)
+        found[at[tested[at] == keys]] = True
+    alike = tested[found]
+    for block, keys in zip(blocks, in_test, strict=True):
+        if np.isin(keys, alike).any():
+            batch = read(f"{block.path}.pairs")
+            matches = np.isin(numbers_of(batch, "near_duplicate"), alike)
+            row = np.flatnonzero(matches & (block.verdicts(verdicts) == TEST))[0]
+            return len(alike), block.sources(batch)[row]
+    return 0, None
+
+
+def _near_duplicate_keys(block: CheckedBlock, verdicts: np.ndarray, verdict: int) -> np.ndarray:
+    """The near-duplicate keys of the prompts of a block with this verdict."""
+    keys = numbers_of(read(f"{block.path}.pairs"), "near_duplicate")
+    return keys[(block.verdicts(verdicts) == verdict) & (keys > 0)]

@@ -142,8 +142,8 @@ def test_a_worker_that_sees_another_file_or_none_is_one_line(scheduler, tmp_path
 
 def test_where_all_workers_are_gone_is_one_line(brittle, monkeypatch, capsys):
     address, workers, _ = brittle
-    monkeypatch.setattr("data_tools.cluster._INTERVAL", 0.2)
-    monkeypatch.setattr("data_tools.cluster._PATIENCE", 5)
+    monkeypatch.setattr("data_tools.workers._INTERVAL", 0.2)
+    monkeypatch.setattr("data_tools.workers._PATIENCE", 5)
     write_lines("raw.jsonl", labelled(8000))
     with meanwhile("lost", lambda: [worker.kill() for worker in workers]):
         assert convert("lost", "--scheduler", address) == 1
@@ -183,7 +183,7 @@ def test_a_conversion_that_is_stopped_leaves_no_task_on_the_cluster(scheduler, c
     "address", ["nowhere", "http://127.0.0.1:9", "tcp://127.0.0.1:port", "tcp://127.0.0.1:9"]
 )
 def test_where_no_scheduler_answers_is_one_line(monkeypatch, capfd, address):
-    monkeypatch.setattr("data_tools.cluster._TIMEOUT", 1.0)
+    monkeypatch.setattr("data_tools.workers._TIMEOUT", 1.0)
     write_lines("raw.jsonl", labelled(100))
     assert convert("out", "--scheduler", address) == 2
     start = f"convert: --scheduler {address}: no scheduler answers there ("

@@ -1,40 +1,10 @@
 """Test prompts that are in train except for case and punctuation: which, how many, and where."""
 
-import random
-
-import numpy as np
 import pytest
 from converting import pair, use_small_blocks, user, write_lines
 
 from data_tools.dedupe import Split
 from data_tools.keys import prompt_key
-from data_tools.near_duplicates import NearDuplicates
-
-
-def found(keys, parts=1):
-    """The keys that are in both splits, noted in several parts that are merged."""
-    candidates = np.unique(np.array([k for k, in_test in keys if in_test], np.uint64))
-    whole = NearDuplicates()
-    for part in range(parts):
-        some, mine = NearDuplicates(candidates), keys[part::parts]
-        some.add(np.array([k for k, _ in mine], np.uint64), np.array([t for _, t in mine], bool))
-        whole.merge(some)
-    return whole.found().tolist()
-
-
-def test_a_key_counts_once_and_only_where_it_is_in_both_splits():
-    assert found([(1, False), (1, False), (2, True), (2, True)]) == []
-    keys = [(9, True), (7, True), (7, True), (5, True), (7, False), (7, False), (5, False)]
-    assert found(keys) == [5, 7]
-
-
-def test_parts_that_are_merged_find_what_the_whole_does():
-    for seed in range(100):
-        dice = random.Random(seed)
-        keys = [(dice.randrange(8), dice.random() < 0.5) for _ in range(40)]
-        splits = [{key for key, in_test in keys if in_test is side} for side in (True, False)]
-        for parts in (1, 2, 7):
-            assert found(keys, parts) == sorted(splits[0] & splits[1])
 
 
 def spelt(split, word):

@@ -14,8 +14,8 @@ WRAPPER = sorted(ROOT.glob("dpo_wrap/**/*.py"))
 
 # The modules and packages of data_tools; each may import those of the lines above its own.
 LAYERS = (
-    {"record", "keys", "ranking", "arrays", "near_duplicates", "progress"},
-    {"strict_json", "annotators", "checks", "warnings", "dedupe", "workers", "cluster"},
+    {"record", "keys", "ranking", "arrays"},
+    {"strict_json", "annotators", "checks", "warnings", "dedupe", "workers"},
     {"readers", "formats", "schema", "report"},
     {"detect", "options", "output_dir", "block_files"},
     {"block", "figures", "dataset"},
@@ -24,14 +24,14 @@ LAYERS = (
     {"convert"},
 )
 OUTSIDE = {
-    "numpy": "arrays keys near_duplicates dedupe block_files figures shards pipeline",
+    "numpy": "arrays keys dedupe block_files figures shards pipeline",
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
     "jiter": "strict_json",
     "openpyxl": "readers",
     "xxhash": "keys dataset",
-    "tqdm": "progress",
-    "dask": "cluster",
-    "distributed": "cluster",
+    "tqdm": "workers",
+    "dask": "workers",
+    "distributed": "workers",
 }
 
 

@@ -14,7 +14,6 @@ from data_tools.block_files import (
     BlockFiles,
     RejectRow,
     Row,
-    Storage,
     as_json,
     locations,
     numbers_of,
@@ -26,7 +25,7 @@ from data_tools.block_files import (
 )
 from data_tools.readers.blocks import read_again
 from data_tools.record import Pair, Side, as_messages
-from data_tools.schema import SIDES, Contents
+from data_tools.schema import SIDES, Schema
 
 RowRef = tuple[str, int]
 """A row of the pending file of a block, by the path of the block's files."""
@@ -62,18 +61,16 @@ class GroupedBlock:
     found: Sequence[Assembly]
 
 
-def run(
-    grouped: GroupedBlock, contents: dict[str, Contents], task: Task, folder: str
-) -> BlockFiles:
+def run(grouped: GroupedBlock, schemas: dict[str, Schema], task: Task, folder: str) -> BlockFiles:
     """Write the files of a block again, with pairs and rejects in place of its pending rows.
 
-    `contents` are those of every pending file by its path.
+    `schemas` are those of every pending file by its path.
     """
     path = os.path.join(folder, uuid4().hex)
     own = grouped.files.path
     batch = _pending(own)
     where, raws = locations(batch, grouped.block.file), _raws(grouped, batch)
-    stored = _stored(grouped.found, contents)
+    stored = _stored(grouped.found, schemas)
     kept = [batch.column(f"keep {name}").to_pylist() for name in task.keep]
     rejects, rows = read_rejects(own, grouped.block.file), []
     for found in grouped.found:
@@ -89,8 +86,8 @@ def run(
         rows.append(
             Row(found.order, where[at], pair, values, raws[at], found.members, found.shared)
         )
-    storage = Storage(task.keep, raw=grouped.block.span is None)
-    files, failed = write_pairs(path, rows, task.limits, task.split, storage)
+    more = task.keep, grouped.block.span is None
+    files, failed = write_pairs(path, rows, task.limits, task.split, *more)
     files.size += write_rejects(path, rejects + failed)
     return files
 
@@ -111,7 +108,7 @@ def _raws(grouped: GroupedBlock, batch: pa.RecordBatch) -> dict[int, object]:
     return {at: values[lines[at]] for at in wanted}
 
 
-def _stored(found: Sequence[Assembly], contents: dict[str, Contents]) -> dict[RowRef, Pair]:
+def _stored(found: Sequence[Assembly], schemas: dict[str, Schema]) -> dict[RowRef, Pair]:
     """The sides of all rows that pairs are made of."""
     wanted: dict[str, set[int]] = {}
     for each in found:
@@ -121,7 +118,7 @@ def _stored(found: Sequence[Assembly], contents: dict[str, Contents]) -> dict[Ro
     stored = {}
     for path, rows in wanted.items():
         some = sorted(rows)
-        pairs = pairs_of(_pending(path), some, contents[path])
+        pairs = pairs_of(_pending(path), some, schemas[path])
         stored |= {(path, row): pair for row, pair in zip(some, pairs, strict=True)}
     return stored
 
