@@ -13,7 +13,6 @@ from data_tools.record import BadRecord
 
 _INFINITE = (float("inf"), float("-inf"))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_PLACE = re.compile(r" at line (\d+) column (\d+)\Z")
 
 
 def loads(source: bytes) -> Any:
@@ -62,14 +61,9 @@ def _fault(source: bytes, message: str) -> BadRecord:
             "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
             "character itself or both halves of the pair",
         )
-    message = _PLACE.sub(lambda place: f" at byte {_offset(source, place)}", message)
+    message = message.replace(" at line 1 column ", " at byte ")
+    message = message.replace(" at line ", " at its line ")
     return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
-
-
-def _offset(source: bytes, place: re.Match) -> int:
-    """The byte at jiter's line and column, counted from 1."""
-    line, column = map(int, place.groups())
-    return sum(len(text) + 1 for text in source.split(b"\n")[: line - 1]) + column
 
 
 def _is_infinite(value: Any) -> bool:

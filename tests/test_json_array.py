@@ -53,7 +53,7 @@ def test_an_invalid_element_is_rejected_alone():
 def test_the_place_of_an_error_counts_from_the_start_of_its_element():
     ((line, reason, detail, _),) = rejects("f.json", '[\n{"a": 1,\n "b": 2,\n "c": tru}]')
     assert (line, reason) == (2, "bad_json")
-    assert detail == f"this is not valid JSON: expected ident at byte 28; {FIX}"
+    assert detail == f"this is not valid JSON: expected ident at its line 3 column 10; {FIX}"
 
 
 def test_a_comma_before_the_closing_bracket_is_harmless():

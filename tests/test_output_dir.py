@@ -233,7 +233,7 @@ class Stopped:
             write_lines("raw.jsonl", [pair(2)])
             status, err = run_to_step(argv, step, lambda: os.kill(os.getpid(), self._number))
             if status == 0:
-                assert step > 20
+                assert step > 15
                 return
             yield status, err, self.state()
 

@@ -31,7 +31,8 @@ def read_json_lines(
     Raises ConvertError for an array over several lines, none of which would be a record.
     """
     for item in read_lines((line.rstrip("\r\n") for line in text), path):
-        if isinstance(item, Reject) and item.location.record == 1 and _opens_an_array(item):
+        is_fault = isinstance(item, Reject) and item.location.record == 1
+        if is_fault and item.raw.lstrip().startswith("[") and "EOF while" in item.detail:
             fix = "save it as a .json file" if path == "-" else "rename it to .json"
             raise ConvertError(f"{path}: its content is a JSON array; {fix}")
         yield item
@@ -65,17 +66,6 @@ def _raw(source: str | bytes) -> str:
 
 def _text(source: str | bytes) -> str:
     return source if isinstance(source, str) else source.decode("utf-8", MARK)
-
-
-def _opens_an_array(first: Reject) -> bool:
-    """Whether an array begins on the first line and does not end there."""
-    if first.reason != "bad_json" or not first.raw.lstrip().startswith("["):
-        return False
-    try:
-        json.loads(first.raw, strict=False)
-    except (ValueError, RecursionError) as error:  # others are of an array that is complete
-        return isinstance(error, json.JSONDecodeError)
-    return False
 
 
 def read_json(
