@@ -29,7 +29,7 @@ from data_tools.formats import FORMATS
 from data_tools.formats.format import Format, ReadOptions
 from data_tools.formats.mapping import mapped
 from data_tools.formats.reader import FormatReader
-from data_tools.readers.blocks import Span, SpanReader
+from data_tools.readers.blocks import Span, read_span
 from data_tools.record import (
     BadRecord,
     LabeledComparison,
@@ -94,11 +94,13 @@ class BlockResult:
 def run(block: Block, task: Task, folder: str) -> BlockResult:
     """Read and check the records of a block, and write its files to `folder`."""
     found, number, span = _Collected(task), -1, block.span
-    records = SpanReader(span) if span else chain.from_iterable(map(pickle.loads, block.records))
+    if span:
+        records, stop = read_span(span)
+        span = replace(span, stop=stop)
+    else:
+        records = chain.from_iterable(map(pickle.loads, block.records))
     for number, record in enumerate(records):
         found.add(number * SLOTS, record)
-    if span:
-        span = replace(span, stop=records.stop)
     path, rows, with_raw = os.path.join(folder, uuid4().hex), found.rows, span is None
     pending = [type(row.result) for row in rows if type(row.result) is not Pair]
     voted, ballots = found.ballots()

@@ -4,15 +4,13 @@ Every record that is read is kept, or rejected with its file, line and reason; t
 add up, and which answer won is never guessed.
 """
 
-import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from data_tools.options import Options, parse
-from data_tools.output_dir import STOPPING, signals_restored
+from data_tools.output_dir import on_stop, signals_restored
 from data_tools.record import ConvertError
 
 # The pipeline is imported once the command line is known to be right, so that --help is quick.
@@ -49,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print(list_formats())
             return 0
         with signals_restored():
-            _stop_on_signals()
+            on_stop(_stop)  # as Ctrl-C does, which background jobs would ignore
             done = convert(options)
     except ConvertError as error:
         print(f"convert: {error}", file=sys.stderr)
@@ -58,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = "convert: stopped; no dataset was written, an older one is unchanged"
         print(text, file=sys.stderr)
         return 1
-    _print(done.json() if options.json else done.text())
+    _print(done.json() if options.running.json else done.text())
     if done.reason:
         print(f"convert: {done.reason}", file=sys.stderr)
     return done.status
@@ -74,15 +72,8 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _stop_on_signals() -> None:
-    """Let each signal stop as Ctrl-C does, and Ctrl-C even in background jobs, which ignore it."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
-        for number in STOPPING:
-            signal.signal(number, stop)
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

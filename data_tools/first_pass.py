@@ -6,27 +6,25 @@ import pickle
 import shutil
 import sys
 import tempfile
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import BinaryIO
 
 from data_tools.block import Block, BlockResult, Task, run
-from data_tools.options import Options
+from data_tools.options import Reading
 from data_tools.readers import STDIN, FileReader
 from data_tools.readers.blocks import Span, cut, file_state, first_span
 from data_tools.record import ConvertError, Record, Reject
-from data_tools.workers import Workers
+from data_tools.workers import Workers, in_order
 
 # Of a block whose records were read already: pieces, records of each, and bytes of all.
 _PIECES, _RECORDS, _BYTES = 40, 50, 8_000_000
-_RESTARTS = 3  # of a file whose blocks do not end where they were cut
 
 
 class Inputs:
     """The files to read; `notes` are what their readers found out."""
 
-    def __init__(self, files: Sequence[str], options: Options, stdin: BinaryIO | None):
+    def __init__(self, files: Sequence[str], options: Reading, stdin: BinaryIO | None):
         self.files, self._options, self._stdin = files, options, stdin
         self._notes: dict[str, list[str]] = {}
         self._states = {path: file_state(path) for path in files}
@@ -47,13 +45,12 @@ class Inputs:
         self._notes[path] = reader.notes
         return reader
 
-    def blocks(self, path: str, after: Span | None = None) -> Iterator[Block]:
-        """The blocks of one file, only those that follow the span `after` where it is given."""
-        if path != STDIN:
-            after = after or first_span(path, self._options.encoding)
-            if after is not None:
-                yield from (Block(path, span.stop - span.start, span) for span in cut(after))
-                return
+    def blocks(self, path: str) -> Iterator[Block]:
+        """The blocks of one file."""
+        start = None if path == STDIN else first_span(path, self._options.encoding)
+        if start is not None:
+            yield from map(_span_block, cut(start))
+            return
         reader, before = self.reader(path), 0
         for pieces in _packed(iter(reader)):
             before, size = reader.position, reader.position - before
@@ -85,8 +82,42 @@ def standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
         yield copy
 
 
+def check_blocks(
+    inputs: Inputs, task: Task, workers: Workers, folder: str
+) -> Iterator[BlockResult]:
+    """The result of every block, in order.
+
+    Where the last record of a block does not end where its file was cut, the rest of the file is
+    read here, one block at a time, each cut where the last record of the one before ended.
+    """
+    miscut: set[str] = set()  # files whose blocks ahead are of no use
+
+    def upcoming() -> Iterator[Block]:
+        for path in inputs.files:
+            for block in inputs.blocks(path):
+                if path in miscut:
+                    break
+                yield block
+
+    for result in in_order(run, upcoming(), workers, task, folder):
+        done = result.block
+        if done.file in miscut:
+            continue
+        yield result
+        if done.span is None or done.span.stop - done.span.start == done.size:
+            continue
+        miscut.add(done.file)
+        while (span := next(cut(result.block.span), None)) is not None:
+            result = run(_span_block(span), task, folder)
+            yield result
+
+
+def _span_block(span: Span) -> Block:
+    return Block(span.file, span.stop - span.start, span)
+
+
 def _packed(records: Iterator[Record | Reject]) -> Iterator[tuple[bytes, ...]]:
-    """The records of one block after the other, pickled in pieces."""
+    """The records of one block after the other, pickled a few at a time to bound their memory."""
     pieces: list[bytes] = []
     while found := list(islice(records, _RECORDS)):
         pieces.append(pickle.dumps(found, protocol=5))
@@ -95,69 +126,3 @@ def _packed(records: Iterator[Record | Reject]) -> Iterator[tuple[bytes, ...]]:
             pieces = []
     if pieces:
         yield tuple(pieces)
-
-
-def check_blocks(
-    inputs: Inputs, task: Task, workers: Workers, folder: str
-) -> Iterator[BlockResult]:
-    """The result of every block, in order.
-
-    Where the last record of a block does not end where its file was cut, the rest of the file is
-    cut again from there; after some such places one block at a time.
-    """
-    upcoming = _Upcoming(inputs)
-    waiting: deque = deque()
-    first = list(islice(upcoming, 2))
-    upcoming.put_back(first)
-    workers = workers if len(first) > 1 else Workers(1)
-    while True:
-        while len(waiting) < (1 if upcoming.is_sequential else workers.ahead):
-            if (found := next(upcoming, None)) is None:
-                break
-            waiting.append((found, workers.submit(run, found, task, folder)))
-        if not waiting:
-            return
-        checked, future = waiting.popleft()
-        result = future.result()
-        yield result
-        if result.block.span != checked.span:
-            for _, other in waiting:
-                other.cancel()
-            upcoming.put_back([other for other, _ in waiting if other.file != checked.file])
-            upcoming.restart(result.block.span)
-            waiting.clear()
-
-
-class _Upcoming:
-    """The blocks of all files in order."""
-
-    def __init__(self, inputs: Inputs):
-        self._inputs = inputs
-        self._files = deque((path, inputs.blocks(path)) for path in inputs.files)
-        self._restarts: Counter = Counter()
-
-    def __iter__(self) -> Iterator[Block]:
-        return self
-
-    def __next__(self) -> Block:
-        while self._files:
-            found = next(self._files[0][1], None)
-            if found is not None:
-                return found
-            self._files.popleft()
-        raise StopIteration
-
-    def put_back(self, blocks: Sequence[Block]) -> None:
-        """These blocks come next."""
-        self._files.extendleft((block.file, iter([block])) for block in reversed(blocks))
-
-    def restart(self, done: Span) -> None:
-        """What comes next is cut from where `done` ends, instead of as its file was cut."""
-        others = [(path, blocks) for path, blocks in self._files if path != done.file]
-        self._files = deque([(done.file, self._inputs.blocks(done.file, done)), *others])
-        self._restarts[done.file] += 1
-
-    @property
-    def is_sequential(self) -> bool:
-        """Whether the next file is best read one block at a time."""
-        return bool(self._files) and self._restarts[self._files[0][0]] > _RESTARTS

@@ -1,4 +1,4 @@
-"""The options of a conversion: as a dataclass for Python, and as the command line."""
+"""The options of a conversion: as dataclasses for Python, and as the command line."""
 
 import argparse
 import os
@@ -21,25 +21,23 @@ exit status: 0 at least one pair was kept; 1 none was, or --strict and something
 stopped, or unable to write; 2 a file, format, label or option that cannot be used as given."""
 
 
-def _limited(value: float, text: str, is_right: bool, problem: str) -> Any:
-    if not is_right:
-        raise argparse.ArgumentTypeError(f"{text} is {problem}")
-    return value
-
-
 def share(text: str) -> float:
-    value = float(text)
-    return _limited(value, text, 0 <= value < 1, "not a share; give 0 or more and less than 1")
+    return _limited(text, float, 0, 1, "not a share; give 0 or more and less than 1")
 
 
 def margin(text: str) -> float:
-    value = float(text)
-    return _limited(value, text, 0 <= value < float("inf"), "not a margin; give 0 or more")
+    return _limited(text, float, 0, float("inf"), "not a margin; give 0 or more")
 
 
 def count(text: str) -> int:
-    value = int(text)
-    return _limited(value, text, value >= 1, "too small; give 1 or more")
+    return _limited(text, int, 1, float("inf"), "too small; give 1 or more")
+
+
+def _limited(text: str, kind: type, low: float, end: float, problem: str) -> Any:
+    value = kind(text)
+    if not low <= value < end:
+        raise argparse.ArgumentTypeError(f"{text} is {problem}")
+    return value
 
 
 def _option(default: Any, help: str, metavar: str | None = None, **more: Any) -> Any:
@@ -51,11 +49,9 @@ def _option(default: Any, help: str, metavar: str | None = None, **more: Any) ->
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options of a conversion, with the defaults and the help of the command."""
+class Reading:
+    """How the inputs are read"""
 
-    inputs: tuple[str, ...]
-    output: str | None = _option(None, "default: data/NAME of the first input", "DIR")
     format: str | None = _option(None, "use this format, do not detect it (--list-formats)", "NAME")
     map: dict[str, str] = _option(
         dict,
@@ -70,6 +66,14 @@ class Options:
         "the label values that mean: first answer won, second won, tie",
         "first=X,second=Y[,tie=Z]",
     )
+    encoding: str | None = _option(None, "of text files (default utf-8; a BOM decides)", "NAME")
+    sheet: str | None = _option(None, "the sheet of .xlsx files (default: the first)", "NAME")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which pairs are made"""
+
     pairs: str = _option(
         "best-worst",
         "how rankings and ratings become pairs (default best-worst)",
@@ -84,11 +88,27 @@ class Options:
         "them (default majority)",
         choices=annotators.MODES,
     )
-    keep: tuple[str, ...] = _option(
-        (), "carry this column along, as text; repeatable", "COLUMN", action="append"
+    max_chars: int | None = _option(
+        None,
+        "reject pairs whose prompt + longer answer exceed N characters (default: off)",
+        "N",
+        type=count,
     )
     exclude_rows: str | None = _option(
         None, "JSON Lines with 'source' values: reject those pairs", "FILE"
+    )
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What is written"""
+
+    output: str | None = _option(None, "default: data/NAME of the first input", "DIR")
+    to: str = _option(
+        "arrow", "how the splits are stored (default arrow)", choices=("arrow", "parquet", "jsonl")
+    )
+    keep: tuple[str, ...] = _option(
+        (), "carry this column along, as text; repeatable", "COLUMN", action="append"
     )
     test_size: float = _option(
         0.05,
@@ -97,17 +117,14 @@ class Options:
         type=share,
     )
     seed: int = _option(0, "salt of the split's hash (default 0)", "N", type=int)
-    to: str = _option(
-        "arrow", "how the splits are stored (default arrow)", choices=("arrow", "parquet", "jsonl")
-    )
-    max_chars: int | None = _option(
-        None,
-        "reject pairs whose prompt + longer answer exceed N characters (default: off)",
-        "N",
-        type=count,
-    )
-    encoding: str | None = _option(None, "of text files (default utf-8; a BOM decides)", "NAME")
-    sheet: str | None = _option(None, "the sheet of .xlsx files (default: the first)", "NAME")
+    check: bool = _option(False, "read and check everything, write nothing", action="store_true")
+    strict: bool = _option(False, "any reject: exit status 1, no dataset", action="store_true")
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the command runs"""
+
     workers: int | None = _option(
         None, "processes (default: all cores that this process may use)", "N", type=count
     )
@@ -117,9 +134,31 @@ class Options:
         "directory and files (pip install -r requirements-dask.txt)",
         "ADDRESS",
     )
-    check: bool = _option(False, "read and check everything, write nothing", action="store_true")
-    strict: bool = _option(False, "any reject: exit status 1, no dataset", action="store_true")
     json: bool = _option(False, "print the report as JSON", action="store_true")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a conversion, with the defaults and the help of the command."""
+
+    inputs: tuple[str, ...]
+    reading: Reading
+    pairing: Pairing
+    writing: Writing
+    running: Running
+
+    @classmethod
+    def of(cls, inputs: Sequence[str], output: str | None = None, **values: Any) -> "Options":
+        """Options from their values by name, whichever group they are in."""
+        values["output"], groups = output, []
+        for group in GROUPS:
+            names = values.keys() & group.__dataclass_fields__
+            groups.append(group(**{name: values.pop(name) for name in names}))
+        assert not values, f"no such options: {values}"
+        return cls(tuple(inputs), *groups)
+
+
+GROUPS = (Reading, Pairing, Writing, Running)
 
 
 def parse(argv: Sequence[str] | None) -> Options | None:
@@ -131,10 +170,10 @@ def parse(argv: Sequence[str] | None) -> Options | None:
     if arguments.pop("list_formats"):
         return None
     _read_maps(arguments)
-    options = Options(**arguments | {"keep": tuple(arguments["keep"] or ())})
+    options = Options.of(**arguments | {"keep": tuple(arguments["keep"] or ())})
     if not options.inputs:
         raise ConvertError("no input; name a file, e.g. python -m data_tools.convert raw.csv")
-    if options.scheduler and options.workers:
+    if options.running.scheduler and options.running.workers:
         raise ConvertError(
             "--workers and --scheduler: a scheduler has its own workers; remove --workers"
         )
@@ -157,12 +196,14 @@ def parser() -> argparse.ArgumentParser:
         "input, JSON Lines",
     )
     parser.add_argument("--list-formats", action="store_true", help="print every format and exit")
-    for option in fields(Options)[1:]:
-        flags = ["--" + option.name.replace("_", "-")]
-        if option.name == "output":
-            flags.insert(0, "-o")
-        default = {} if option.metadata.get("action") else {"default": option.default}
-        parser.add_argument(*flags, **default, **option.metadata)
+    for group in GROUPS:
+        title = parser.add_argument_group(group.__doc__)
+        for option in fields(group):
+            flags = ["--" + option.name.replace("_", "-")]
+            if option.name == "output":
+                flags.insert(0, "-o")
+            default = {} if option.metadata.get("action") else {"default": option.default}
+            title.add_argument(*flags, **default, **option.metadata)
     return parser
 
 
@@ -179,4 +220,4 @@ def _read_maps(arguments: dict[str, Any]) -> None:
                 taken = f"{name} is {columns[name]} already"
                 raise ConvertError(f"--map {name}={column}: {taken}; map it once")
         arguments["inputs"] += words[len(pairs) :]
-    arguments |= {"map": columns, "inputs": tuple(arguments["inputs"])}
+    arguments["map"] = columns

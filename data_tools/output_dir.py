@@ -8,15 +8,13 @@ import os
 import re
 import shutil
 import signal
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from uuid import uuid4
 
 from data_tools import readers
 from data_tools.record import ConvertError
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The signals that stop the command."""
-
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the signals that stop the command
 WORK = "work"  # the folder in an unfinished dataset for what only the run needs
 _OWN_FILES = re.compile(
     r"(train|test)(-\d{5,}-of-\d{5,})?(\.parquet|\.jsonl)?"
@@ -84,12 +82,8 @@ def temporary(target: str) -> Iterator[str]:
     that was killed; such ones are removed first.
     """
     _clean_up(target)
-    parent = os.path.dirname(os.path.abspath(target))
-    os.makedirs(parent, exist_ok=True)
-    part = tempfile.mkdtemp(prefix=f"{os.path.basename(target)}.part-", dir=parent)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(part, 0o777 & ~umask)
+    part = f"{os.path.abspath(target)}.part-{uuid4().hex}"
+    os.makedirs(part)
     lock = os.open(part, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -105,9 +99,7 @@ def move_into_place(part: str, target: str) -> None:
     From here on it is too late to stop, see `signals_restored`. A run that is killed between the
     two renames leaves both datasets whole; `_clean_up` of the next run restores the older one.
     """
-    with contextlib.suppress(ValueError):  # outside the main thread, which alone gets signals
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
+    on_stop(signal.SIG_IGN)
     older = f"{part}.older"
     if os.path.lexists(target):
         os.rename(target, older)
@@ -124,9 +116,15 @@ def signals_restored() -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # outside the main thread
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            on_stop(handler, number)
+
+
+def on_stop(handler: Callable | int, *signals: int) -> None:
+    """Handle these signals, by default all that stop the command."""
+    with contextlib.suppress(ValueError):  # outside the main thread, which alone gets signals
+        for number in signals or STOPPING:
+            signal.signal(number, handler)
 
 
 def _clean_up(target: str) -> None:
@@ -141,16 +139,9 @@ def _clean_up(target: str) -> None:
             continue
         if path.endswith(".older") and not os.path.lexists(target):
             os.rename(path, target)
-        elif _is_abandoned(path):
+            continue
+        handle = os.open(path, os.O_RDONLY)
+        with contextlib.suppress(BlockingIOError):  # of a run that still writes
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_abandoned(path: str) -> bool:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-    finally:
         os.close(handle)

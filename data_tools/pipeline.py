@@ -24,13 +24,17 @@ from data_tools.figures import Figures, Totals, as_dict
 from data_tools.first_pass import Inputs, check_blocks, standard_input
 from data_tools.formats.format import ReadOptions, parse_label, tidy_name
 from data_tools.grouping import assemble, groups
-from data_tools.options import Options
+from data_tools.options import Options, Pairing
 from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
 from data_tools.report import Report
 from data_tools.schema import Schema
 from data_tools.workers import Workers, progress
 
+_SHOWN = (  # of the options, in report.json
+    *("format", "map", "label", "pairs", "min_margin", "annotators", "keep", "exclude_rows"),
+    *("test_size", "seed", "to", "max_chars", "encoding", "sheet"),
+)
 _OWN_COLUMNS = ("prompt", "chosen", "rejected", "source", "tools", "chat_template_kwargs")
 
 
@@ -42,13 +46,16 @@ def run(options: Options) -> Report:
         stdin = stack.enter_context(standard_input(options.inputs))
         files = find_inputs(options.inputs)
         target = None
-        if not options.check:
-            target = output_dir.choose(options.output, options.inputs, files)
-        inputs = Inputs(files, options, stdin)
+        if not options.writing.check:
+            target = output_dir.choose(options.writing.output, options.inputs, files)
+        inputs = Inputs(files, options.reading, stdin)
         detection = _detect(options, inputs)
         crew = stack.enter_context(_workers(options))
         if target is None:
-            part, shared = None, os.getcwd() if options.scheduler else None  # which all workers see
+            part, shared = (
+                None,
+                os.getcwd() if options.running.scheduler else None,
+            )  # which all workers see
             work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
         else:
             stack.enter_context(_os_errors(target, "choose another directory with -o"))
@@ -61,16 +68,17 @@ def run(options: Options) -> Report:
 
 
 def _detect(options: Options, inputs: Inputs) -> Detection:
-    label = None if options.label is None else parse_label(options.label)
-    read_options = ReadOptions(label, False, options.pairs, options.min_margin)
+    reading, pairing, keep = options.reading, options.pairing, options.writing.keep
+    label = None if reading.label is None else parse_label(reading.label)
+    read_options = ReadOptions(label, False, pairing.pairs, pairing.min_margin)
     heads = ((path, islice(inputs.reader(path), HEAD)) for path in inputs.files)
     try:
-        found = detect(heads, options.format, options.map, read_options)
+        found = detect(heads, reading.format, reading.map, read_options)
     except ConvertError as error:  # how the file was read may be the reason
         note = f" ({inputs.notes[0]})" if inputs.notes and error.status == 2 else ""
         raise ConvertError(f"{error}{note}", error.status) from None
-    for name in options.keep:
-        if options.keep.count(name) > 1:
+    for name in keep:
+        if keep.count(name) > 1:
             raise ConvertError(f"--keep {name}: is given twice; give it once")
         if name in _OWN_COLUMNS:
             raise ConvertError(f"--keep {name}: the dataset has a column of that name already")
@@ -81,27 +89,29 @@ def _detect(options: Options, inputs: Inputs) -> Detection:
 
 
 def _totals(options: Options, inputs: Inputs, detection: Detection) -> Totals:
-    not_shown = {"inputs", "output", "check", "strict", "json", "workers", "scheduler"}
-    shown = {name: value for name, value in asdict(options).items() if name not in not_shown}
+    pairing, sheet = options.pairing, options.reading.sheet
+    values = asdict(options.reading) | asdict(pairing) | asdict(options.writing)
+    shown = {name: values[name] for name in _SHOWN}
     format = detection.format
     totals = Totals(format.name, detection.evidence, list(inputs.files), shown)
     if detection.options.answers_repeat_prompt:
         totals.notes.append("the answers begin with their prompt, which was removed from them")
-    if options.pairs != Options.pairs and "ranked" not in format.traits:
-        totals.notes.append(f"--pairs {options.pairs} has no effect: {format.name} has no ranking")
-    if options.min_margin and "rated" not in format.traits:
+    if pairing.pairs != Pairing.pairs and "ranked" not in format.traits:
+        totals.notes.append(f"--pairs {pairing.pairs} has no effect: {format.name} has no ranking")
+    if pairing.min_margin and "rated" not in format.traits:
         totals.notes.append(f"--min-margin has no effect: {format.name} has no ratings")
-    if options.sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
-        totals.notes.append(f"--sheet {options.sheet} has no effect: no input is .xlsx")
+    if sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
+        totals.notes.append(f"--sheet {sheet} has no effect: no input is .xlsx")
     twice = [path for path in options.inputs if options.inputs.count(path) > 1]
     totals.notes += [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
     return totals
 
 
 def _workers(options: Options):
-    if options.scheduler is None:
-        return workers.processes(options.workers or workers.available())
-    return workers.cluster(options.scheduler)
+    running = options.running
+    if running.scheduler is None:
+        return workers.processes(running.workers or workers.available())
+    return workers.cluster(running.scheduler)
 
 
 class Conversion:
@@ -121,16 +131,17 @@ class Conversion:
         part: str | None,
     ):
         self._options, self._inputs, self._crew = options, inputs, crew
+        pairing, writing = options.pairing, options.writing
         self._work, self._part = work, part
         self._totals, self._counts = _totals(options, inputs, detection), Figures()
         self._task = Task(
             format=detection.format.name,
-            mapping=tuple(options.map.items()),
+            mapping=tuple(options.reading.map.items()),
             options=detection.options,
-            annotators=options.annotators,
-            limits=checks.Limits(options.max_chars, checks.read_excluded(options.exclude_rows)),
-            keep=options.keep,
-            split=Split(options.test_size, options.seed),
+            annotators=pairing.annotators,
+            limits=checks.Limits(pairing.max_chars, checks.read_excluded(pairing.exclude_rows)),
+            keep=writing.keep,
+            split=Split(writing.test_size, writing.seed),
         )
 
     def figures(self) -> dict[str, Any]:
@@ -139,17 +150,17 @@ class Conversion:
 
     def run(self) -> Schema:
         """Do everything but move the dataset into place; returns its schema."""
-        options, totals, limits = self._options, self._totals, self._task.limits
+        task, totals, limits = self._task, self._totals, self._task.limits
         results = self._check()
         self._inputs.check_unchanged()
         totals.notes += self._inputs.notes
-        if options.annotators != Options.annotators and not totals.agreement.judged:
-            note = f"--annotators {options.annotators} has no effect: no record names one"
+        if task.annotators != Pairing.annotators and not totals.agreement.judged:
+            note = f"--annotators {task.annotators} has no effect: no record names one"
             totals.notes.append(note)
         if pending := [result for result in results if result.files.pending]:
             self._group(pending)
         verdicts = self._dedupe(results)
-        schema = Schema(keep=options.keep)
+        schema = Schema(keep=task.keep)
         for result in results:
             schema.merge(result.files.schema)
         self._write(results, verdicts, schema)
@@ -205,7 +216,7 @@ class Conversion:
         """The second pass: the shards, the rejects and the counts of both."""
         totals, counts, written = self._totals, self._counts, []
         is_converted, size = np.zeros(totals.read, bool), sum(block.files.size for block in blocks)
-        kind, directory = self._options.to, self._work if self._part else None
+        kind, directory = self._options.writing.to, self._work if self._part else None
         jobs = shards.jobs(blocks, verdicts, schema, directory, kind)
         with progress("writing", size) as bar:
             for result in workers.in_order(shards.run, jobs, self._crew):
@@ -232,7 +243,7 @@ def _finish(
     reason = None
     if not figures["pairs"]["kept"]:
         reason = "no pair was kept"
-    elif options.strict and figures["reasons"]:
+    elif options.writing.strict and figures["reasons"]:
         reason = "--strict, and something was rejected"
     status = 1 if reason else 0
     if part is None:
@@ -242,7 +253,7 @@ def _finish(
         os.replace(os.path.join(part, "rejects.jsonl"), rejects)
         return Report(status, figures, None, rejects, f"{reason}: no dataset was written")
     done = Report(status, figures, target, os.path.join(target, "rejects.jsonl"))
-    report.write(done, part, schema.card_block() if options.to == "jsonl" else "")
+    report.write(done, part, schema.card_block() if options.writing.to == "jsonl" else "")
     shutil.rmtree(os.path.join(part, output_dir.WORK), ignore_errors=True)
     output_dir.move_into_place(part, target)
     return done

@@ -13,7 +13,6 @@ from data_tools.record import BadRecord
 
 _INFINITE = (float("inf"), float("-inf"))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_PLACE = re.compile(r" at line (\d+) column (\d+)\Z")
 
 
 def loads(source: bytes) -> Any:
@@ -62,20 +61,19 @@ def _fault(source: bytes, message: str) -> BadRecord:
             "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
             "character itself or both halves of the pair",
         )
-    message = _PLACE.sub(lambda place: f" at byte {_offset(source, place)}", message)
+    message = message.replace(" at line 1 column ", " at byte ")
+    message = message.replace(" at line ", " at its line ")
     return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
 
 
-def _offset(source: bytes, place: re.Match) -> int:
-    """The byte at jiter's line and column, counted from 1."""
-    line, column = map(int, place.groups())
-    return sum(len(text) + 1 for text in source.split(b"\n")[: line - 1]) + column
-
-
 def _is_infinite(value: Any) -> bool:
-    kind = type(value)
-    if kind is dict:
-        return any([_is_infinite(item) for item in value.values() if type(item) is not str])
-    if kind is list:
-        return any([_is_infinite(item) for item in value if type(item) is not str])
-    return kind is float and value in _INFINITE
+    found = [value]
+    for item in found:
+        kind = type(item)
+        if kind is dict:
+            found += item.values()
+        elif kind is list:
+            found += item
+        elif kind is float and item in _INFINITE:
+            return True
+    return False

@@ -46,9 +46,6 @@ class Deferred:
     def __init__(self, function: Callable, *arguments: Any):
         self.result = partial(function, *arguments)
 
-    def cancel(self) -> None:
-        """Nothing was begun."""
-
 
 class Workers:
     """`count` processes, started when there is a second task for them.
@@ -157,10 +154,6 @@ class Task:
         with contextlib.suppress(Exception):  # of a scheduler that is gone, which `result` reports
             return bool(self._client.nthreads())
         return False
-
-    def cancel(self) -> None:
-        with contextlib.suppress(Exception):  # of a scheduler that is gone
-            self._future.cancel()
 
 
 def _cause(error: Exception) -> Exception:

@@ -30,7 +30,7 @@ with atheris.instrument_imports(
     from reading import PACKED, read_in_blocks
 
     from data_tools import readers
-    from data_tools.readers import FileReader, blocks, json_array, parquet, spreadsheet
+    from data_tools.readers import FileReader, blocks, json_records, parquet, spreadsheet
     from data_tools.record import REASONS, ConvertError, Record, Reject
 
 SECONDS = 10  # of CPU time for one input
@@ -93,9 +93,9 @@ def check_content(content: bytes, folder: Path, ending: str) -> None:
     if "its content is" not in error and "Git LFS" not in error:
         path = folder / f"f.{ending}.gz"
         path.write_bytes(gzip.compress(content, 1))
-        chunk, json_array._CHUNK = json_array._CHUNK, 3
+        chunk, json_records._CHUNK = json_records._CHUNK, 3
         compressed = check(path)
-        json_array._CHUNK = chunk
+        json_records._CHUNK = chunk
         assert (found, error) == compressed, f"compressed: {compressed}, plain: {(found, error)}"
 
 

@@ -79,11 +79,10 @@ def spans(path):
     after = blocks.first_span(path, None)
     while after is not None:
         for span in blocks.cut(after):
-            reader = blocks.SpanReader(span)
-            found = list(reader)
-            after = replace(span, stop=reader.stop)
+            found, stop = blocks.read_span(span)
+            after = replace(span, stop=stop)
             yield after, found
-            if reader.stop != span.stop:
+            if stop != span.stop:
                 break
         else:
             return

@@ -54,7 +54,7 @@ def adds_up(records, ending, **options):
         raw, out = Path(folder, f"raw{ending}"), Path(folder, "out")
         raw.write_text(WRITERS[ending](records))
         try:
-            done = convert(Options((str(raw),), str(out), workers=1, **options))
+            done = convert(Options.of((str(raw),), str(out), workers=1, **options))
         except ConvertError as error:
             assert error.status in (1, 2)
             assert len(str(error).splitlines()) == 1

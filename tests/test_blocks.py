@@ -120,11 +120,11 @@ def test_the_stop_of_a_span_is_where_its_last_record_ends(monkeypatch):
     Path("f.csv").write_text(f'prompt,chosen,rejected\n5",x,y\nP,"é{inner}",R\nQ,C,R\n')
     cut, *others = blocks.cut(blocks.first_span("f.csv", None))
     assert cut.stop < 23 + len(inner) and others  # the stray quote hides that a cell is open
-    reader = blocks.SpanReader(cut)
-    assert [item.value["prompt"] for item in reader] == ['5"', "P"]
-    assert reader.stop == Path("f.csv").read_bytes().index(b"Q,C,R")
-    (rest,) = blocks.cut(replace(cut, stop=reader.stop))
-    assert (rest.start, rest.first_line) == (reader.stop, 11)
+    found, stop = blocks.read_span(cut)
+    assert [item.value["prompt"] for item in found] == ['5"', "P"]
+    assert stop == Path("f.csv").read_bytes().index(b"Q,C,R")
+    (rest,) = blocks.cut(replace(cut, stop=stop))
+    assert (rest.start, rest.first_line) == (stop, 11)
 
 
 @pytest.mark.parametrize("row", ['x","\n', '"open\n', '"a"x,"\n', 'x,y\n"'])
@@ -175,7 +175,7 @@ def test_records_are_read_again_by_their_lines_unless_the_file_has_changed(name,
 def convert_and_remove():
     """All that a conversion writes, the shards as their rows, or its error; then remove it."""
     try:
-        done = convert(Options(("f.csv",), "out", "preference", test_size=0.3, workers=1))
+        done = convert(Options.of(("f.csv",), "out", format="preference", test_size=0.3, workers=1))
     except ConvertError as error:
         return str(error)
     found = {"figures": done.figures, "rejects": Path(done.rejects).read_bytes(), "rows": []}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import in_an_empty_folder, items, notes, read, refusal, rejects  # noqa: F401
 
-from data_tools.readers import json_array
+from data_tools.readers import json_records
 
 FIX = "fix the record or remove it"
 
@@ -53,7 +53,7 @@ def test_an_invalid_element_is_rejected_alone():
 def test_the_place_of_an_error_counts_from_the_start_of_its_element():
     ((line, reason, detail, _),) = rejects("f.json", '[\n{"a": 1,\n "b": 2,\n "c": tru}]')
     assert (line, reason) == (2, "bad_json")
-    assert detail == f"this is not valid JSON: expected ident at byte 28; {FIX}"
+    assert detail == f"this is not valid JSON: expected ident at its line 3 column 10; {FIX}"
 
 
 def test_a_comma_before_the_closing_bracket_is_harmless():
@@ -113,7 +113,7 @@ def test_any_array_in_any_chunks_has_the_values_and_lines_that_counting_gives(da
         text += json.dumps(value, ensure_ascii=False, indent=indent) + data.draw(SPACE)
     text += "]" + data.draw(SPACE)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_array, "_CHUNK", chunk)
+        patch.setattr(json_records, "_CHUNK", chunk)
         found = items(str(Path(folder, "f.json")), text)
     assert [item.value for item in found] == json.loads(text)
     assert [item.location.line for item in found] == lines

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 def converted(record, output="out", **options):
     """The exit status of a conversion of one record."""
     raw = write_lines("raw.jsonl", [record])
-    return convert(Options((raw,), output, workers=1, **options)).status
+    return convert(Options.of((raw,), output, workers=1, **options)).status
 
 
 def fail(output="out"):
@@ -233,7 +233,7 @@ class Stopped:
             write_lines("raw.jsonl", [pair(2)])
             status, err = run_to_step(argv, step, lambda: os.kill(os.getpid(), self._number))
             if status == 0:
-                assert step > 20
+                assert step > 15
                 return
             yield status, err, self.state()
 

@@ -17,7 +17,7 @@ from reading import PACKED, items
 from data_tools import readers
 from data_tools.convert import convert
 from data_tools.options import Options
-from data_tools.readers import json_array, parquet
+from data_tools.readers import json_records, parquet
 from data_tools.record import REASONS, ConvertError
 
 GOOD, BAD = (Path(__file__).parent / folder for folder in ("good", "bad"))
@@ -74,7 +74,7 @@ def test_every_bad_sample_has_an_entry_and_every_reason_and_syntax_a_sample():
         assert {"csv.gz", "jsonl.zst"} <= endings
 
 
-PIECES = {".json": (json_array, "_CHUNK", 3), ".parquet": (parquet, "_ROWS", 2)}
+PIECES = {".json": (json_records, "_CHUNK", 3), ".parquet": (parquet, "_ROWS", 2)}
 SAMPLES = [path for path in sorted([*GOOD.iterdir(), *BAD.iterdir()]) if path.suffix in PIECES]
 
 
@@ -117,7 +117,9 @@ def test_any_bytes_under_any_ending_add_up_or_are_refused_in_one_line(
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder, f"raw{ending}"), Path(folder, "out")
         raw.write_bytes(content)
-        options = Options((str(raw),), str(out), "preference", encoding=encoding, workers=1)
+        options = Options.of(
+            (str(raw),), str(out), format="preference", encoding=encoding, workers=1
+        )
         try:
             done = convert(options)
         except ConvertError as error:

@@ -33,7 +33,6 @@ OUTSIDE = {
     "dask": "workers",
     "distributed": "workers",
 }
-MANY_FIELDS = {"Options"}  # a field for each option of the command
 
 
 # The rooms of dpo_wrap; its commands may import all of it, and eval and merge train's options.
@@ -112,7 +111,7 @@ def test_no_dataclass_of_data_tools_has_more_than_ten_fields():
             if isinstance(node, ast.ClassDef) and "dataclass" in map(_name, node.decorator_list):
                 found[node.name] = sum(isinstance(line, ast.AnnAssign) for line in node.body)
     assert len(found) > 20
-    assert {name for name, count in found.items() if count > 10} == MANY_FIELDS
+    assert max(found.values()) <= 10, found
 
 
 def _name(decorator):

@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
 
-from data_tools.readers import delimited, json_array, json_lines, parquet, spreadsheet
-from data_tools.readers.opening import COMPRESSIONS, STDIN, open_binary
-from data_tools.readers.text import open_text, printable
+from data_tools.readers import delimited, json_records, parquet, spreadsheet
+from data_tools.readers.opening import COMPRESSIONS, STDIN, open_binary, open_text, printable
 from data_tools.record import ConvertError, Record, Reject
 
 _TEXTS = {
     ".csv": partial(delimited.read, delimiters=delimited.DELIMITERS[".csv"]),
     ".tsv": partial(delimited.read, delimiters=delimited.DELIMITERS[".tsv"]),
-    ".json": json_array.read,
-    ".jsonl": json_lines.read,
-    ".ndjson": json_lines.read,
+    ".json": json_records.read_json,
+    ".jsonl": json_records.read_json_lines,
+    ".ndjson": json_records.read_json_lines,
 }
 _TABLES = {".parquet": parquet.read, ".xlsx": spreadsheet.read}  # compressed in themselves
 SYNTAXES = (*_TEXTS, *_TABLES)

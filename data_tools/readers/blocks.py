@@ -2,18 +2,24 @@
 
 The cut is made in one sequential scan that also counts lines, so each block knows its first line.
 In a table, a newline after an even number of quotes ends a row, unless a cell holds a stray quote;
-so each block reports where its last record really ended.
+so reading a block also tells where its last record really ended.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice, tee
 from typing import Any, BinaryIO
 
-from data_tools.readers import delimited, json_lines
-from data_tools.readers.opening import open_binary
-from data_tools.readers.text import MARK, count_line_ends, open_text, utf8_start
+from data_tools.readers import delimited, json_records
+from data_tools.readers.opening import (
+    MARK,
+    UTF8,
+    count_line_ends,
+    find_encoding,
+    open_binary,
+    open_text,
+)
 from data_tools.record import ConvertError, Record, Reject
 
 SIZE = 2_000_000  # bytes of a block
@@ -51,18 +57,17 @@ def first_span(path: str, encoding: str | None) -> Span | None:
         return None
     try:
         with open_binary(path, None) as (file, _):
-            start = utf8_start(file, encoding)
-            if start is None:
+            codec, start = find_encoding(file, encoding)
+            if codec not in UTF8:
                 return None
             if ending not in delimited.DELIMITERS:
                 return Span(path, file_state(path), start, start, 1)
-            sizes: list[int] = []
             with open_text(file, encoding) as text:
-                lines = _measured(text, sizes)
-                head = delimited.read_head(lines, path, delimited.DELIMITERS[ending])
+                head = delimited.read_head(text, path, delimited.DELIMITERS[ending])
+                text.seek(0)
+                start += _size(islice(text, head.lines))
             if not head.names:
                 return None
-            start += sum(sizes[: head.lines])
             return Span(path, file_state(path), start, start, head.lines + 1, head)
     except OSError as error:
         raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
@@ -88,9 +93,9 @@ def cut(after: Span) -> Iterator[Span]:
 
 def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) -> bytes:
     """What follows `data` until a record seems to end."""
-    lines = [b"" if data.endswith(b"\n") else file.readline()]
-    is_open = head is not None and (data.count(b'"') + lines[0].count(b'"')) % 2
-    size = 0
+    rest = b"" if data.endswith(b"\n") else file.readline()
+    is_open = head is not None and (data.count(b'"') + rest.count(b'"')) % 2
+    lines, size = [rest], 0
     while is_open and size < SIZE and (line := file.readline()):
         is_open ^= line.count(b'"') % 2
         size += len(line)
@@ -98,39 +103,30 @@ def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) ->
     return b"".join(lines)
 
 
-class SpanReader:
-    """The records of a span; once all are read, `stop` is the offset where the last one ended."""
-
-    def __init__(self, span: Span):
-        self.stop = span.stop
-        self._span = span
-
-    def __iter__(self) -> Iterator[Record | Reject]:
-        span, data = self._span, _read(self._span)
-        if span.head is None:
-            yield from json_lines.records(data.splitlines(), span.file, span.first_line)
-            return
-        lines = data.splitlines(keepends=True)
-        try:
-            own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
-        except UnicodeDecodeError:
-            own, sound = [line.decode("utf-8", MARK) for line in lines], 0
-        sizes: list[int] = []  # of the lines after the span that its last row goes on to
+def read_span(span: Span) -> tuple[list[Record | Reject], int]:
+    """The records of a span, and the offset at which the last one ended."""
+    data = _read(span)
+    if span.head is None:
+        lines = data.splitlines()
+        return [*json_records.read_lines(lines, span.file, span.first_line)], span.stop
+    lines = data.splitlines(keepends=True)
+    try:
+        own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
+    except UnicodeDecodeError:
+        own, sound = [line.decode("utf-8", MARK) for line in lines], 0
+    with open(span.file, encoding="utf-8", errors=MARK, newline="") as text:
+        text.buffer.seek(span.stop)
+        after, again = tee(text)
         rows = delimited.Rows(
-            span.head,
-            span.file,
-            chain(own, self._lines_after(sizes)),
-            span.first_line,
-            until=len(lines),
-            sound=sound,
+            span.head, span.file, chain(own, after), span.first_line, len(own), sound
         )
-        yield from rows
-        self.stop += sum(sizes[: max(0, rows.number - len(lines))])
+        records = list(rows)
+        return records, span.stop + _size(islice(again, max(0, rows.number - len(own))))
 
-    def _lines_after(self, sizes: list[int]) -> Iterator[str]:
-        with open(self._span.file, encoding="utf-8", errors=MARK, newline="") as text:
-            text.buffer.seek(self._span.stop)
-            yield from _measured(text, sizes)
+
+def _size(lines: Iterator[str]) -> int:
+    """The bytes of some lines in their UTF-8 file."""
+    return sum(len(line.encode("utf-8", "surrogateescape")) for line in lines)
 
 
 def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
@@ -142,10 +138,10 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
     for line in lines:
         rest = texts[line - span.first_line :]
         if span.head is None:
-            records = json_lines.records(rest, span.file)
+            records = json_records.read_lines(rest, span.file)
         else:
             decoded = (line.decode("utf-8", MARK) for line in rest)
-            records = delimited.Rows(span.head, span.file, decoded)
+            records = delimited.Rows(span.head, span.file, decoded, line)
         record = next(iter(records), None)
         if not isinstance(record, Record):
             raise _changed(span)
@@ -169,10 +165,3 @@ def _changed(span: Span) -> ConvertError:
         "the workers of a --scheduler where they see the same files",
         status=1,
     )
-
-
-def _measured(lines: Iterable[str], sizes: list[int]) -> Iterator[str]:
-    """The lines; the bytes of each are added to `sizes`."""
-    for line in lines:
-        sizes.append(len(line.encode("utf-8", "surrogateescape")))
-        yield line

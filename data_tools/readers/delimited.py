@@ -9,10 +9,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice, tee
 
-from data_tools.readers.text import check_text, printable, read_or_reject
+from data_tools.readers.opening import check_text, printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -38,7 +37,7 @@ def read(
     head = read_head(text, path, delimiters)
     if head.delimiter != delimiters[0]:
         note(f"{path}: cells are separated by {_NAMES[head.delimiter]}")
-    return Rows(head, path, text)
+    return Rows(head, path, text, head.lines + 1)
 
 
 def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> Head:
@@ -82,38 +81,35 @@ def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the h
             )
 
 
+@dataclass
 class Rows:
     """The rows below a header: those that begin in the first `until` of the lines.
 
-    The first line is number `first_line` of the file, by default the one below the header. The
-    first `sound` lines are known to be free of undecodable bytes and of NUL. `number` counts the
-    lines of the rows that were read.
+    The first line is number `first_line` of the file. The first `sound` lines are known to be free
+    of undecodable bytes and of NUL. `number` counts the lines of the rows that were read.
     """
 
-    def __init__(
-        self,
-        head: Head,
-        path: str,
-        lines: Iterable[str],
-        first_line: int = 0,
-        until: int = sys.maxsize,
-        sound: int = 0,
-    ):
-        self.number = 0
-        self._head, self._path, self._lines = head, path, iter(lines)
-        self._first_line, self._until, self._sound = first_line or head.lines + 1, until, sound
+    head: Head
+    path: str
+    lines: Iterable[str]
+    first_line: int
+    until: int = sys.maxsize
+    sound: int = 0
+    number: int = 0
 
     def __iter__(self) -> Iterator[Record | Reject]:
         csv.field_size_limit(sys.maxsize)
-        parse, record = partial(_values, self._head.names), 0
-        for cells, lines in self._rows():
-            line = self._first_line + self.number
+        path, first_line, names, record = self.path, self.first_line, self.head.names, 0
+        for cells, lines in self._rows() if names else ():
+            line = first_line + self.number
             self.number += len(lines)
             if cells and (cells[0].strip() or not "".join(lines).isspace()):
                 record += 1
-                row = cells, lines, self.number > self._sound
-                yield read_or_reject(Location(self._path, line, record), parse, row, _raw, True)
-            if self.number >= self._until:
+                location, is_sound = Location(path, line, record), self.number <= self.sound
+                yield read_or_reject(
+                    location, _values, _raw, lines, cells, names, is_sound, is_text=True
+                )
+            if self.number >= self.until:
                 return
 
     def _rows(self) -> Iterator[tuple[list[str], list[str]]]:
@@ -122,8 +118,8 @@ class Rows:
         A row goes on to a next line only inside quotes. So a line within a row that broke breaks
         any other row that goes on over it; trying again each time would take quadratic time.
         """
-        lines = self._lines
-        while self._head.names:
+        source = lines = iter(self.lines)
+        while True:
             ahead, behind = tee(lines)
             reader, done = self._reader(ahead), 0
             try:
@@ -142,24 +138,21 @@ class Rows:
                     yield cells if alone.line_num == 1 else broken, [line]
                 except csv.Error as error:
                     yield [_Broken(error)], [line]
-            lines = chain(within[-1:], self._lines)
+            lines = chain(within[-1:], source)
 
     def _reader(self, lines: Iterable[str]) -> "csv.reader":
-        return csv.reader(lines, delimiter=self._head.delimiter, strict=True)
+        return csv.reader(lines, delimiter=self.head.delimiter, strict=True)
 
 
 class _Broken(str):
     """In place of the cells of a row: why it cannot be read."""
 
 
-_Row = tuple[list[str], list[str], bool]
-"""The cells of a row, its lines, and whether these may hold what is no text."""
-
-
-def _values(names: tuple[str, ...], row: _Row) -> dict[str, str]:
+def _values(
+    lines: list[str], cells: list[str], names: tuple[str, ...], is_sound: bool
+) -> dict[str, str]:
     """The row as a record. Raises BadRecord."""
-    cells, lines, check = row
-    if check:
+    if not is_sound:
         check_text("".join(lines), "the row")
     if isinstance(cells[0], _Broken):
         raise BadRecord(
@@ -179,5 +172,5 @@ def _values(names: tuple[str, ...], row: _Row) -> dict[str, str]:
     return dict(zip(names, cells, strict=True))
 
 
-def _raw(row: _Row) -> str:
-    return printable("".join(row[1]).rstrip("\r\n"))
+def _raw(lines: list[str]) -> str:
+    return printable("".join(lines).rstrip("\r\n"))

@@ -1,18 +1,24 @@
-"""Opens an input as decompressed bytes, once its content is known to match its ending."""
+"""Opens an input as bytes or as text, once its content is known to match its ending.
 
+No encoding is guessed, but a BOM is honoured. A byte that does not decode becomes a lone surrogate
+(U+DC00 + byte), which no correct text can contain; `check_text` finds it, so that the record is
+rejected and not the file.
+"""
+
+import codecs
 import contextlib
 import gzip
 import io
 import os
+import re
 import stat
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
-from data_tools.record import ConvertError
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 
 STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
-
 
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
 # What the first bytes of a file show: its name, these bytes, and how to fix another ending. There,
@@ -32,6 +38,25 @@ _KINDS = {
         "save it as .xlsx without a password",
     ),
 }
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+UTF8 = ("utf-8", "utf-8-sig")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+MARK = "data_tools.mark"
+"""The error handler that decodes a bad byte, also one below 128, as a lone surrogate."""
+
+
+def _mark(error: UnicodeDecodeError) -> tuple[str, int]:
+    bad = error.object[error.start : error.end]
+    return "".join(chr(0xDC00 + byte) for byte in bad), error.end
+
+
+codecs.register_error(MARK, _mark)
 
 
 @contextlib.contextmanager
@@ -101,17 +126,8 @@ class _Zstd(io.RawIOBase):
     """The decompressed bytes of a Zstandard file; it can seek back to the start only."""
 
     def __init__(self, file: BinaryIO):
-        self._file = file
-        self._streams: list = []  # a stream that is freed closes the file
-        self._restart()
-
-    def _restart(self) -> None:
-        from pyarrow import CompressedInputStream, PythonFile
-
-        self._file.seek(0)
-        self._position = 0
-        self._stream = CompressedInputStream(PythonFile(self._file, "r"), "zstd")
-        self._streams.append(self._stream)
+        self._file, self._streams = file, []  # a stream that is freed closes the file
+        self.seek(0)
 
     def readable(self) -> bool:
         return True
@@ -119,17 +135,111 @@ class _Zstd(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:
+            from pyarrow import CompressedInputStream, PythonFile
+
+            assert offset == 0
+            self._file.seek(0)
+            self._streams.append(CompressedInputStream(PythonFile(self._file, "r"), "zstd"))
+            self._position = 0
+        return self._position
+
     def readinto(self, buffer) -> int:
         try:
-            count = self._stream.readinto(buffer)
+            count = self._streams[-1].readinto(buffer)
         except OSError as error:  # gzip raises EOFError for the same damage
             raise EOFError(str(error)) from None
         self._position += count
         return count
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if (offset, whence) == (0, io.SEEK_SET):
-            self._restart()
-        elif (offset, whence) != (0, io.SEEK_CUR):
-            raise io.UnsupportedOperation("only back to the start")
-        return self._position
+
+@contextlib.contextmanager
+def open_text(binary: BinaryIO, encoding: str | None) -> Iterator[io.TextIOWrapper]:
+    """Text over `binary` with line ends untouched; closing the binary file is up to the caller."""
+    codec, _ = find_encoding(binary, encoding)
+    text = io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
+def find_encoding(binary: BinaryIO, encoding: str | None) -> tuple[str, int]:
+    """The codec of a text, which its BOM decides, and the size of that.
+
+    Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
+    """
+    named = encoding or "utf-8"
+    try:
+        codec = codecs.lookup(named).name
+        io.TextIOWrapper(io.BytesIO(), encoding=named)  # refuses codecs that are not of text
+    except (LookupError, ValueError):
+        raise ConvertError(
+            f"--encoding {named}: no such encoding; examples: utf-8, utf-16, cp1252, latin-1"
+        ) from None
+    head = binary.read(4)
+    binary.seek(0)
+    for bom, found in _BOMS:
+        if head.startswith(bom):
+            if found in UTF8 and codec not in UTF8:
+                raise ConvertError(
+                    f"--encoding {named}: the file begins with the BOM of UTF-8, so it is not "
+                    f"{named}; remove the option"
+                )
+            return found, len(bom)
+    return codec, 0
+
+
+def count_line_ends(text: str | bytes) -> int:
+    """The line ends in a text, each CR, LF or both."""
+    lf, cr, both = (b"\n", b"\r", b"\r\n") if isinstance(text, bytes) else ("\n", "\r", "\r\n")
+    count = text.count(lf)
+    if cr in text:
+        count += text.count(cr) - text.count(both)
+    return count
+
+
+def read_or_reject(
+    location: Location,
+    parse: Callable[..., Any],
+    raw_of: Callable[[Any], Any],
+    source: Any,
+    *more: Any,
+    is_text: bool = False,
+) -> Record | Reject:
+    """The record that `parse` makes of a source, or the reject where it raises BadRecord.
+
+    `is_text` is true where its values are cells of a table, see `Record`.
+    """
+    try:
+        return Record(location, parse(source, *more), is_text)
+    except BadRecord as fault:
+        return Reject(location, fault.reason, fault.detail, raw_of(source))
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise BadRecord (`bad_encoding` or `nul_byte`) for a text that holds what no text can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = printable(text[max(0, error.start - 12) : error.start + 12])
+        raise BadRecord(
+            "bad_encoding",
+            f"{what} holds bytes that do not decode (near {near!r}); name the file's encoding "
+            "with --encoding, e.g. --encoding cp1252",
+        ) from None
+    if "\0" in text:
+        raise BadRecord(
+            "nul_byte", f"{what} holds a NUL character; remove it, or name an --encoding of UTF-16"
+        )
+
+
+def printable(text: str) -> str:
+    """The text with undecodable bytes written as \\xNN, so that JSON can store it."""
+    return _SURROGATE.sub(lambda m: _escaped(m.group()), text)
+
+
+def _escaped(char: str) -> str:
+    byte = ord(char) - 0xDC00
+    return f"\\x{byte:02x}" if 0 <= byte <= 0xFF else f"\\u{ord(char):04x}"

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from data_tools.readers.delimited import refuse_duplicates
-from data_tools.readers.text import MARK, printable, read_or_reject
+from data_tools.readers.opening import MARK, printable, read_or_reject
 from data_tools.record import ConvertError, Location, Record, Reject
 from data_tools.strict_json import check_strings
 
@@ -41,7 +41,7 @@ def read(
             for values in zip(*map(_plain, batch.columns), strict=True):
                 record += 1
                 value = dict(zip(names, values, strict=True))
-                yield read_or_reject(Location(path, None, record), check_strings, value, _raw)
+                yield read_or_reject(Location(path, None, record), check_strings, _raw, value)
         held = sum(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
         if file.schema_arrow.names and not record == held == meta.num_rows:
             raise pa.ArrowInvalid(f"its footer says {meta.num_rows:,} rows, of {held:,} in groups")

@@ -8,12 +8,11 @@ import datetime
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import zip_longest
 from typing import BinaryIO
 
 from data_tools.readers.delimited import refuse_duplicates
-from data_tools.readers.text import printable, read_or_reject
+from data_tools.readers.opening import printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 from data_tools.strict_json import check_strings
 
@@ -28,17 +27,16 @@ def read(
     """Yield the rows below the header. Raises ConvertError for damage or an unknown sheet."""
     import openpyxl
 
-    book = _guarded(path, lambda: openpyxl.load_workbook(binary, read_only=True, data_only=True))
+    # Of styles and the like, which are no data.
+    warnings.filterwarnings("ignore", module="openpyxl")
     try:
-        yield from _records(_rows(_sheet(book, path, note, sheet), path), path)
-    finally:
-        book.close()
-
-
-def _guarded(path: str, step):
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of styles and the like, which are no data
-            return step()
+        book = openpyxl.load_workbook(binary, read_only=True, data_only=True)
+        try:
+            yield from _records(_rows(_sheet(book, path, note, sheet), path), path)
+        finally:
+            book.close()
+    except ConvertError:
+        raise
     except Exception as error:  # openpyxl's parsers raise many kinds for damage
         raise ConvertError(
             f"{path}: this is no readable spreadsheet, or it is damaged "
@@ -63,9 +61,8 @@ def _sheet(book, path: str, note: Callable[[str], None], name: str | None):
 def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
     """The number and cells of every row that is not empty, without the empty cells at its end."""
     sheet.reset_dimensions()  # the size in the file is often wrong, and would cut rows off
-    rows, last = enumerate(sheet.iter_rows(values_only=True), start=1), 0
-    while (found := _guarded(path, lambda: next(rows, None))) is not None:
-        number, values = found
+    last = 0
+    for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
         cells = [_text(value) for value in values]
         while cells and not cells[-1].strip():
             cells.pop()
@@ -111,11 +108,11 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
                 f"{path}: row {at}: columns without a name appear {len(nameless)} times in the "
                 f"header, with data under them in row {number}; name them so that each is clear"
             )
-        parse = partial(_values, names, number)
-        yield read_or_reject(Location(path, None, record), parse, cells, _raw, cells=True)
+        location = Location(path, None, record)
+        yield read_or_reject(location, _values, _raw, cells, names, number, is_text=True)
 
 
-def _values(names: list[str], number: int, cells: list[str]) -> dict[str, str]:
+def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
     """The cells of a row as a record. Raises BadRecord."""
     check_strings(cells)
     if len(cells) > len(names):

@@ -156,7 +156,7 @@ def _converted(raw: Path, standing: Path, aside: Path, notes: list[str]) -> Path
             return place
     make_own(aside.parent)
     try:
-        report = convert(Options(inputs=(str(raw),), output=str(aside), workers=1))
+        report = convert(Options.of((str(raw),), output=str(aside), workers=1))
     except ConvertError as error:
         raise DataError(str(error)) from None
     pairs = report.figures["pairs"]

@@ -1,19 +1,19 @@
-"""A JSON array, element by element in bounded memory, each with the line on which it starts.
+"""JSON Lines, each line parsed by itself, and JSON arrays, element by element in bounded memory.
 
-A `.json` file may also hold JSON Lines, or one object around a list of records; its content
-decides.
+A `.json` file may hold an array, JSON Lines, or one object around a list of records; its content
+decides. Every record knows the line on which it starts.
 """
 
 import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, pairwise
 
-from data_tools.readers import json_lines
-from data_tools.readers.text import count_line_ends, read_or_reject
-from data_tools.record import ConvertError, Location, Record, Reject, clip
+from data_tools import strict_json
+from data_tools.readers.opening import MARK, check_text, count_line_ends, printable, read_or_reject
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -23,8 +23,55 @@ _SCALAR_END = re.compile(r"[,\]}\s]")
 _DECODER = json.JSONDecoder()
 
 
-def read(text: io.TextIOBase, path: str, note: Callable[[str], None]) -> Iterator[Record | Reject]:
-    """Yield the records of `text`. Raises ConvertError where it is no JSON or breaks off."""
+def read_json_lines(
+    text: Iterable[str], path: str, note: Callable[[str], None]
+) -> Iterator[Record | Reject]:
+    """Yield the records of an open text file whose line ends are untouched.
+
+    Raises ConvertError for an array over several lines, none of which would be a record.
+    """
+    for item in read_lines((line.rstrip("\r\n") for line in text), path):
+        is_fault = isinstance(item, Reject) and item.location.record == 1
+        if is_fault and item.raw.lstrip().startswith("[") and "EOF while" in item.detail:
+            fix = "save it as a .json file" if path == "-" else "rename it to .json"
+            raise ConvertError(f"{path}: its content is a JSON array; {fix}")
+        yield item
+
+
+def read_lines(
+    lines: Iterable[str | bytes], path: str, first_line: int = 1
+) -> Iterator[Record | Reject]:
+    """Yield the record of each line that is not blank; bytes are UTF-8."""
+    record = 0
+    for number, line in enumerate(lines, start=first_line):
+        if line.startswith(b"{" if isinstance(line, bytes) else "{") or _text(line).strip():
+            record += 1
+            yield read_or_reject(Location(path, number, record), _parse, _raw, line)
+
+
+def _parse(source: str | bytes) -> object:
+    """The value of a JSON text. Raises BadRecord."""
+    try:
+        return strict_json.loads(
+            source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
+        )
+    except BadRecord:
+        check_text(_text(source), "the record")
+        raise
+
+
+def _raw(source: str | bytes) -> str:
+    return printable(_text(source).rstrip("\r\n"))
+
+
+def _text(source: str | bytes) -> str:
+    return source if isinstance(source, str) else source.decode("utf-8", MARK)
+
+
+def read_json(
+    text: io.TextIOBase, path: str, note: Callable[[str], None]
+) -> Iterator[Record | Reject]:
+    """Yield the records of a .json file. Raises ConvertError where it is no JSON or breaks off."""
     window = _Window(text)
     first = window.peek()
     if first == "[":
@@ -35,7 +82,7 @@ def read(text: io.TextIOBase, path: str, note: Callable[[str], None]) -> Iterato
         text.seek(0)
         if is_json_lines:
             note(f"{path}: read as JSON Lines, by its content")
-            yield from json_lines.read(text, path, note)
+            yield from read_json_lines(text, path, note)
         else:
             yield from _unwrapped(_Window(text), path, note)
 
@@ -82,7 +129,7 @@ def _unwrapped(
         line += count_line_ends(source[:start])
         yield from _elements(_Window(io.StringIO(source[start:stop], newline=""), line), path)
     else:
-        yield _record(source, Location(path, line, 1))
+        yield read_or_reject(Location(path, line, 1), _parse, _raw, source)
 
 
 def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
@@ -106,11 +153,8 @@ def _elements(window: "_Window", path: str) -> Iterator[Record | Reject]:
     found = chain(_sources(window, path), [("", 0)])
     for record, ((source, line), (_, following)) in enumerate(pairwise(found), start=1):
         shared_before, shared = shared, line == following
-        yield _record(source, Location(path, line, record, shared_before or shared))
-
-
-def _record(source: str, location: Location) -> Record | Reject:
-    return read_or_reject(location, json_lines.parse, source, json_lines.raw)
+        location = Location(path, line, record, shared_before or shared)
+        yield read_or_reject(location, _parse, _raw, source)
 
 
 def _sources(window: "_Window", path: str) -> Iterator[tuple[str, int]]:
