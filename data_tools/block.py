@@ -16,9 +16,7 @@ from data_tools.annotators import Ballot
 from data_tools.block_files import (
     SLOTS,
     BlockFiles,
-    RejectRow,
     Row,
-    as_json,
     write_pairs,
     write_pending,
     write_rejects,
@@ -42,6 +40,7 @@ from data_tools.record import (
     ScoredAnswer,
     Side,
     TreeMessage,
+    as_json,
     as_messages,
     first_by_reason,
 )
@@ -121,7 +120,7 @@ class _Collected:
 
     def __init__(self, task: Task):
         self.rows: list[Row] = []
-        self.rejects: list[RejectRow] = []
+        self.rejects: list[Reject] = []
         self.made = 0
         self._reader = FormatReader(task.find_format(), task.options, task.keep)
         self._mode = task.annotators
@@ -132,14 +131,15 @@ class _Collected:
         """Add what a record comes to; `order` is the first slot of its results."""
         location = record.location
         if isinstance(record, Reject):
-            self._reject(order, location, record, record.raw, False)
+            record.order = order
+            self.rejects.append(record)
             return
         try:
             results, kept = self._reader.read(record)
         except BadRecord as fault:
             if fault.votes:
                 self._ballots.append(_ballot(location, 0, fault.votes))
-            self._reject(order, location, fault, record.value, False)
+            self._reject(order, record, fault, False)
             return
         if len(results) == 1 and type(results[0]) is Pair:
             self.made += 1
@@ -148,21 +148,19 @@ class _Collected:
         results = self._decided(results, location)
         faults = [found for found in results if isinstance(found, BadRecord)]
         if len(faults) == len(results):
-            self._reject(order, location, first_by_reason(faults), record.value, False)
+            self._reject(order, record, first_by_reason(faults), False)
             return
         made = sum([isinstance(found, Pair | BadRecord) for found in results])
         self.made += made
         for slot, found in enumerate(results):
             if isinstance(found, BadRecord):
-                self._reject(order + slot, location, found, record.value, made > 0)
+                self._reject(order + slot, record, found, made > 0)
             else:
                 self.rows.append(Row(order + slot, location, found, kept, record.value))
 
-    def _reject(
-        self, order: int, location: Location, fault: BadRecord | Reject, raw: object, made: bool
-    ) -> None:
-        reject = RejectRow(order, location, fault.reason, fault.detail, as_json(raw), made)
-        self.rejects.append(reject)
+    def _reject(self, order: int, record: Record, fault: BadRecord, made: bool) -> None:
+        reject = (record.location, fault.reason, fault.detail, as_json(record.value))
+        self.rejects.append(Reject(*reject, order, made))
 
     def _decided(self, results: list[Result], location: Location) -> list[Result]:
         """The results with comparisons decided, unless other records may hold votes on them."""

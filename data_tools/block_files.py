@@ -16,7 +16,7 @@ from data_tools import arrays, keys
 from data_tools.checks import Limits, PairColumns, check, pair_warnings
 from data_tools.dedupe import FORWARD, IN_TEST, Split
 from data_tools.keys import Column
-from data_tools.record import Location, Pair, Pending, as_messages
+from data_tools.record import Location, Pair, Pending, Reject, as_json, as_messages
 from data_tools.schema import SIDES, Schema, dump
 
 _PAIR = ("prompt", "chosen", "rejected", "first_won", "tools", "chat_template_kwargs")
@@ -68,19 +68,6 @@ class Row:
     shared: str | None = None
 
 
-@dataclass(slots=True)
-class RejectRow:
-    """A line of rejects.jsonl; `raw` is JSON, `made` true for a pair that was counted as made."""
-
-    order: int
-    location: Location
-    reason: str
-    detail: str
-    raw: str
-    made: bool
-    shared: str | None = None
-
-
 @dataclass
 class BlockFiles:
     """The files of a block, and what the driver needs to know of them.
@@ -105,7 +92,7 @@ def write_pairs(
     split: Split,
     keep: tuple[str, ...],
     with_raw: bool,
-) -> tuple[BlockFiles, list[RejectRow]]:
+) -> tuple[BlockFiles, list[Reject]]:
     """Write the rows that pass every check to PATH.pairs; the others are returned as rejects.
 
     `keep` names the columns of --keep. Records as read are only written `with_raw`, where they
@@ -115,7 +102,7 @@ def write_pairs(
     sources = [str(row.location) for row in rows] if limits.excluded else ()
     failed = check(PairColumns(*columns, sources), limits)
     rejects = [
-        RejectRow(row.order, row.location, *failed[at], as_json(row.raw), True, row.shared)
+        Reject(row.location, *failed[at], as_json(row.raw), row.order, True, row.shared)
         for at, row in enumerate(rows)
         if at in failed
     ]
@@ -200,7 +187,7 @@ def _records(rows: Sequence[Row], keep: tuple[str, ...], with_raw: bool) -> dict
     return fields | _where(rows)
 
 
-def _where(rows: Sequence[Row | RejectRow]) -> dict[str, pa.Array]:
+def _where(rows: Sequence[Row | Reject]) -> dict[str, pa.Array]:
     where = {
         "order": [row.order for row in rows],
         "line": [row.location.line or 0 for row in rows],
@@ -233,7 +220,7 @@ def entries_of(batch: pa.RecordBatch) -> np.ndarray:
     return np.frombuffer(batch.column("entry").buffers()[1], ENTRY, len(batch))
 
 
-def write_rejects(path: str, rejects: Iterable[RejectRow]) -> int:
+def write_rejects(path: str, rejects: Iterable[Reject]) -> int:
     """Write PATH.rejects in order; returns its bytes."""
     rows = sorted(rejects, key=lambda reject: reject.order)
     fields = {
@@ -268,15 +255,15 @@ def members_of(batch: pa.RecordBatch) -> list[tuple[int, ...]] | None:
     return [tuple(m["record"] for m in members) for members in batch.column("members").to_pylist()]
 
 
-def read_rejects(path: str, file: str) -> list[RejectRow]:
+def read_rejects(path: str, file: str) -> list[Reject]:
     """The rows of PATH.rejects."""
     batch = read(f"{path}.rejects")
     columns = (batch.column(name).to_pylist() for name in ("reason", "detail", "raw", "shared"))
-    made = numbers_of(batch, "made").tolist()
+    orders, made = (numbers_of(batch, name).tolist() for name in ("order", "made"))
     return [
-        RejectRow(order, location, reason, detail, raw, bool(was_made), shared)
-        for order, location, reason, detail, raw, shared, was_made in zip(
-            numbers_of(batch, "order").tolist(), locations(batch, file), *columns, made, strict=True
+        Reject(location, reason, detail, raw, order, bool(was_made), shared)
+        for location, reason, detail, raw, shared, order, was_made in zip(
+            locations(batch, file), *columns, orders, made, strict=True
         )
     ]
 
@@ -290,6 +277,3 @@ def locations(
         Location(file, line or None, record, bool(shares))
         for line, record, shares in zip(*where, strict=True)
     ]
-
-
-as_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -16,8 +16,6 @@ from data_tools import arrays, dataset
 from data_tools.block import BlockResult
 from data_tools.block_files import (
     SLOTS,
-    RejectRow,
-    as_json,
     locations,
     members_of,
     numbers_of,
@@ -27,7 +25,7 @@ from data_tools.block_files import (
 from data_tools.dedupe import CONTRADICTORY, DUPLICATE, TEST, TRAIN, Verdicts
 from data_tools.figures import Figures
 from data_tools.readers.blocks import read_again
-from data_tools.record import Location
+from data_tools.record import Location, Reject, as_json
 from data_tools.schema import SIDES, Schema
 
 _SPLITS = {"train": TRAIN, "test": TEST}
@@ -183,7 +181,7 @@ def _table(batch: pa.RecordBatch, sources: pa.Array, before: Schema, schema: Sch
     return pa.Table.from_arrays(typed, schema=types)
 
 
-def _rejects(block: BlockResult) -> Iterator[RejectRow]:
+def _rejects(block: BlockResult) -> Iterator[Reject]:
     """What the first pass rejected."""
     for reject in read_rejects(block.files.path, block.block.file):
         reject.location.record += block.records_before
@@ -195,7 +193,7 @@ def _dropped(
     batch: pa.RecordBatch,
     verdicts: np.ndarray,
     leaders: Sequence[Location],
-) -> Iterator[RejectRow]:
+) -> Iterator[Reject]:
     """The pairs that deduplication dropped, as rejects; `leaders` are the first of their groups."""
     rows = np.flatnonzero(verdicts >= CONTRADICTORY).tolist()
     if not rows:
@@ -213,7 +211,7 @@ def _dropped(
         detail = _detail(int(verdicts[row]), location, leader)
         reason = "duplicate" if verdicts[row] == DUPLICATE else "contradictory"
         records = shared[row].as_py() if shared else None
-        yield RejectRow(order, location, reason, detail, raw, True, records)
+        yield Reject(location, reason, detail, raw, order, True, records)
 
 
 def _detail(verdict: int, location: Location, first: Location) -> str:

@@ -13,9 +13,7 @@ from data_tools.block import Block, Task
 from data_tools.block_files import (
     SLOTS,
     BlockFiles,
-    RejectRow,
     Row,
-    as_json,
     locations,
     numbers_of,
     pairs_of,
@@ -27,7 +25,7 @@ from data_tools.block_files import (
 from data_tools.grouping.groups import Groups
 from data_tools.grouping.outcomes import Outcome, outcomes
 from data_tools.readers.blocks import read_again
-from data_tools.record import Pair, Side, as_messages
+from data_tools.record import Pair, Reject, Side, as_json, as_messages
 from data_tools.schema import SIDES
 
 _SHARED = 1 << 31  # results that a record has alone come before those that it shares
@@ -55,9 +53,8 @@ def run(number: int, groups_path: str, task: Task, folder: str) -> tuple[BlockFi
         if outcome.fault or outcome.made:  # pairs of the record alone were counted before
             order = order // SLOTS * SLOTS + _SHARED + count
         if fault := outcome.fault:
-            raw, made = as_json(raws[at]), outcome.made > 0
-            reject = (order, where[at], fault.reason, fault.detail, raw, made, shared)
-            rejects.append(RejectRow(*reject))
+            reject = (where[at], fault.reason, fault.detail, as_json(raws[at]))
+            rejects.append(Reject(*reject, order, outcome.made > 0, shared))
             continue
         values, pair = tuple(column[at] for column in kept), _pair(outcome, stored)
         rows.append(Row(order, where[at], pair, values, raws[at], tuple(row_of), shared))
