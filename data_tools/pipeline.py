@@ -223,11 +223,15 @@ class Conversion:
                 bar.update(result.size)
                 counts.merge(result.figures)
                 written.append(result.shards)
-                totals.notes += result.notes
                 is_converted[result.converted] = True
                 if result.rejects:
                     dataset.append_rejects(self._part, result.rejects)
         totals.converted = int(is_converted.sum())
+        totals.notes += (
+            f"{shards.source_of(pair, blocks)}: kept, though the same pair is listed in "
+            f"--exclude-rows as {source}; list this place too, if neither is wanted"
+            for pair, source in sorted(verdicts.listed.items())
+        )
         alike, where = shards.alike_across_splits(blocks, verdicts.of)
         if where is not None:
             counts.warnings["alike_across_splits"] = alike

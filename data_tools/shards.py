@@ -4,6 +4,7 @@ Pure except for the files that it writes under names of its own, so that any wor
 """
 
 import heapq
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -37,15 +38,13 @@ class ShardJob:
     """A shard to write; without a directory everything is only counted.
 
     `verdicts` are those of all pairs of these blocks, `first` for each dropped one the number of
-    the first pair of its group, which is in a block of `leading`. `listed` are kept pairs that
-    equal one listed in --exclude-rows, by their number.
+    the first pair of its group, which is in a block of `leading`.
     """
 
     blocks: Sequence[BlockResult]
     leading: Sequence[BlockResult]
     verdicts: np.ndarray
     first: np.ndarray
-    listed: dict[int, str]
     schema: Schema
     directory: str | None
     kind: str
@@ -63,7 +62,6 @@ class ShardResult:
     shards: dict[str, dataset.Shard] = field(default_factory=dict)
     rejects: str | None = None
     converted: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def jobs(
@@ -80,15 +78,14 @@ def jobs(
         size += block.files.size
         if size < SHARD and stop < len(blocks):
             continue
-        pairs = range(blocks[start].first_pair, block.first_pair + block.files.pairs)
-        own, first = verdicts.between(pairs.start, pairs.stop)
+        pairs = blocks[start].first_pair, block.first_pair + block.files.pairs
+        own, first = verdicts.between(*pairs)
         leading = np.unique(np.searchsorted(firsts, first, side="right") - 1)
         yield ShardJob(
             blocks=blocks[start:stop],
             leading=[blocks[at] for at in leading],
             verdicts=own,
             first=first,
-            listed={pair: source for pair, source in verdicts.listed.items() if pair in pairs},
             schema=schema,
             directory=directory,
             kind=kind,
@@ -141,12 +138,6 @@ def _keep(
             some, found = batch.filter(arrays.mask(chosen)), found.filter(arrays.mask(chosen))
         if len(some):
             writer.keep(split, _table(some, found, block.files.schema, job.schema))
-    for number, source in sorted(job.listed.items()):
-        if 0 <= (row := number - block.first_pair) < len(batch) and is_kept[row]:
-            result.notes.append(
-                f"{sources[row]}: kept, though the same pair is listed in --exclude-rows as "
-                f"{source}; list this place too, if neither is wanted"
-            )
     members = members_of(batch)
     if members is not None:
         return np.array([member for row in rows for member in members[row]], np.int64)
@@ -244,31 +235,30 @@ def alike_across_splits(
     Also where the first of them is. Among a million train prompts, one matches by chance once in
     10^13.
     """
-    in_test = [_near_duplicate_keys(block, verdicts, TEST) for block in blocks]
-    tested = np.unique(np.concatenate(in_test))
-    if not len(tested):
-        return 0, None
-    found = np.zeros(len(tested), bool)
-    for block in blocks:
+    in_test = (np.unique(_near_duplicate_keys(block, verdicts, TEST)) for block in blocks)
+    tested = np.setdiff1d(np.concatenate([*in_test]), [0])  # sorted, each once
+    is_alike = np.zeros(len(tested), bool)
+    for block in blocks if len(tested) else ():
         keys = _near_duplicate_keys(block, verdicts, TRAIN)
         at = np.minimum(np.searchsorted(tested, keys), len(tested) - 1)
-        found[at[tested[at] == keys]] = True
-    alike = tested[found]
-    for block, keys in zip(blocks, in_test, strict=True):
-        if np.isin(keys, alike).any():
-            batch = read(f"{block.files.path}.pairs")
-            matches = np.isin(numbers_of(batch, "near_duplicate"), alike)
-            row = np.flatnonzero(matches & (_verdicts_of(block, verdicts) == TEST))[0]
-            return len(alike), _sources(block, batch)[row]
+        is_alike[at[tested[at] == keys]] = True
+    for block in blocks if is_alike.any() else ():
+        keys = _near_duplicate_keys(block, verdicts, TEST)
+        rows = np.flatnonzero(np.isin(keys, tested[is_alike]))
+        if len(rows):
+            return int(is_alike.sum()), source_of(block.first_pair + int(rows[0]), blocks)
     return 0, None
 
 
-def _verdicts_of(block: BlockResult, verdicts: np.ndarray) -> np.ndarray:
-    """Those of a block among the verdicts of all pairs."""
-    return verdicts[block.first_pair : block.first_pair + block.files.pairs]
-
-
 def _near_duplicate_keys(block: BlockResult, verdicts: np.ndarray, verdict: int) -> np.ndarray:
-    """The near-duplicate keys of the prompts of a block with this verdict."""
+    """The near-duplicate keys of the prompts of a block, 0 for pairs with another verdict."""
     keys = numbers_of(read(f"{block.files.path}.pairs"), "near_duplicate")
-    return keys[(_verdicts_of(block, verdicts) == verdict) & (keys > 0)]
+    mine = verdicts[block.first_pair : block.first_pair + block.files.pairs]
+    return np.where(mine == verdict, keys, 0)
+
+
+def source_of(pair: int, blocks: Sequence[BlockResult]) -> str:
+    """The location of a pair, which counts over all blocks, as text."""
+    at = bisect(blocks, pair, key=attrgetter("first_pair")) - 1
+    batch = read(f"{blocks[at].files.path}.pairs")
+    return _sources(blocks[at], batch)[pair - blocks[at].first_pair]
