@@ -178,7 +178,10 @@ def test_a_path_that_cannot_be_read_is_refused():
     Path("d").mkdir()
     message = "no/such.csv: no such file; check the path (it is taken as given)"
     assert refusal("no/such.csv") == message
-    assert refusal("a.txt", b"x") == f"a.txt: unknown ending; rename or export it to one of {KNOWN}"
+    assert (
+        refusal("a.txt", b"x")
+        == f"a.txt: unknown ending; rename, decompress or export it to one of {KNOWN}"
+    )
     assert refusal("d") == f"d: no preference files in this directory; known endings are {KNOWN}"
     Path("d/a.csv").symlink_to("missing.csv")
     assert refusal("d") == "d/a.csv: cannot be read (No such file or directory)"

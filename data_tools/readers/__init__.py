@@ -91,13 +91,8 @@ def _refuse_unknown(path: str) -> None:
     if not os.path.lexists(path):
         raise ConvertError(f"{path}: no such file; check the path (it is taken as given)")
     if not syntax_of(path):
-        inner, ending = os.path.splitext(path)
-        if ending.lower() in COMPRESSIONS and syntax_of(inner):
-            raise ConvertError(
-                f"{path}: a {syntax_of(inner)} file is compressed in itself and needs no other "
-                f"compression; decompress it to {inner}"
-            )
-        raise ConvertError(f"{path}: unknown ending; rename or export it to one of {_KNOWN}")
+        fix = f"rename, decompress or export it to one of {_KNOWN}"
+        raise ConvertError(f"{path}: unknown ending; {fix}")
 
 
 class FileReader:

@@ -103,17 +103,16 @@ def _refuse_other_kinds(path: str, head: bytes) -> None:
     found = _kind(head)
     if expected == found:
         return
-    called = "a spreadsheet" if expected == ".xlsx" else expected and _KINDS[expected][0]
     if expected and not head:
-        raise ConvertError(f"{path}: is empty, though its ending says {called}; fetch it again")
+        raise ConvertError(f"{path}: is empty, though its ending says {expected}; fetch it again")
     if not found:
-        raise ConvertError(f"{path}: its ending says {called}, its content does not; rename it")
+        raise ConvertError(f"{path}: its ending says {expected}, its content does not; rename it")
     name, _, fix = _KINDS[found]
     whole = os.path.splitext(path)[0] if expected in COMPRESSIONS else path
     if found in COMPRESSIONS and expected not in (None, *COMPRESSIONS):
         fix = "decompress it"
     fix = fix.format(whole=whole, stem=os.path.splitext(whole)[0])
-    says = f"its ending says {called}, " if expected else ""
+    says = f"its ending says {expected}, " if expected else ""
     raise ConvertError(f"{path}: {says}its content is {name}; {fix}")
 
 
