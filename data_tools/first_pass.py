@@ -14,7 +14,7 @@ from typing import BinaryIO
 from data_tools.block import Block, BlockResult, Task, run
 from data_tools.options import Reading
 from data_tools.readers import STDIN, FileReader
-from data_tools.readers.blocks import Span, cut, file_state, first_span
+from data_tools.readers.blocks import Span, changed, cut, file_state, first_span
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
@@ -61,9 +61,7 @@ class Inputs:
         """Raise ConvertError where a file is not what it was when it was first opened."""
         for path, before in self._states.items():
             if path != STDIN and file_state(path) != before:
-                raise ConvertError(
-                    f"{path}: changed while it was read; convert it again once it is complete", 1
-                )
+                raise changed(path)
 
 
 @contextlib.contextmanager
@@ -75,10 +73,7 @@ def standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
     if sys.stdin is None:
         raise ConvertError("-: standard input is closed; pipe the records in or name a file")
     with tempfile.TemporaryFile() as copy:
-        try:
-            shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
-        except OSError as error:
-            raise ConvertError(f"-: standard input cannot be copied ({error.strerror})") from None
+        shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
         copy.flush()
         yield copy
 

@@ -144,7 +144,7 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
             records = delimited.Rows(span.head, span.file, decoded, line)
         record = next(iter(records), None)
         if not isinstance(record, Record):
-            raise _changed(span)
+            raise changed(span.file)
         found[line] = record.value
     return found
 
@@ -153,15 +153,15 @@ def _read(span: Span) -> bytes:
     found = file_state(span.file)
     # Another machine may know the time of the last change to the second only.
     if found is None or (found[0], found[1] // 10**9) != (span.state[0], span.state[1] // 10**9):
-        raise _changed(span)
+        raise changed(span.file)
     with open(span.file, "rb") as file:
         file.seek(span.start)
         return file.read(span.stop - span.start)
 
 
-def _changed(span: Span) -> ConvertError:
+def changed(path: str) -> ConvertError:
     return ConvertError(
-        f"{span.file}: changed while it was read; convert it again once it is complete, and start "
+        f"{path}: changed while it was read; convert it again once it is complete, and start "
         "the workers of a --scheduler where they see the same files",
         status=1,
     )

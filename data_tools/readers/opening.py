@@ -67,19 +67,10 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
     input. Raises ConvertError (status 2) for what is no file, a Git LFS pointer, or content that
     does not match the file's ending.
     """
-    if path == STDIN:
-        stdin.seek(0)  # read twice: for detection, then for conversion
-        if found := _kind(stdin.read(64)):
-            raise ConvertError(
-                f"{path}: its content is {_KINDS[found][0]}; standard input is JSON Lines, so "
-                "name the file instead"
-            )
-        stdin.seek(0)
-        yield stdin, stdin
-        return
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if path != STDIN and not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    with open(path, "rb") as file:
+    with contextlib.nullcontext(stdin) if path == STDIN else open(path, "rb") as file:
+        file.seek(0)  # standard input is read twice: for detection, then for conversion
         head = file.read(64)
         file.seek(0)
         if head.startswith(b"version https://git-lfs.github.com/spec/"):
@@ -88,14 +79,12 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
                 "came from"
             )
         _refuse_other_kinds(path, head)
+        binary = file
         if path.lower().endswith(".gz"):
-            with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
-                yield unpacked, file
+            binary = gzip.GzipFile(fileobj=file, mode="rb")
         elif path.lower().endswith(".zst"):
-            with io.BufferedReader(_Zstd(file), 1 << 16) as unpacked:
-                yield unpacked, file
-        else:
-            yield file, file
+            binary = io.BufferedReader(_Zstd(file), 1 << 16)
+        yield binary, file
 
 
 def _refuse_other_kinds(path: str, head: bytes) -> None:
@@ -111,6 +100,8 @@ def _refuse_other_kinds(path: str, head: bytes) -> None:
     whole = os.path.splitext(path)[0] if expected in COMPRESSIONS else path
     if found in COMPRESSIONS and expected not in (None, *COMPRESSIONS):
         fix = "decompress it"
+    elif path == STDIN:
+        fix = "standard input is JSON Lines, so name the file instead"
     fix = fix.format(whole=whole, stem=os.path.splitext(whole)[0])
     says = f"its ending says {expected}, " if expected else ""
     raise ConvertError(f"{path}: {says}its content is {name}; {fix}")
