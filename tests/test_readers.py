@@ -104,7 +104,10 @@ def test_standard_input_is_json_lines_and_can_be_read_twice():
 
 def test_standard_input_of_another_kind_is_refused():
     for content, message in (
-        (gzip.compress(LINES), "gzip; standard input is JSON Lines, so name the file instead"),
+        (
+            gzip.compress(LINES),
+            "that of a .gz file; standard input is JSON Lines, so name the file instead",
+        ),
         (b"[\n1]", "a JSON array; save it as a .json file"),
     ):
         with pytest.raises(ConvertError, match=f"^-: its content is {message}$"):
