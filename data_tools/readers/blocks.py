@@ -11,15 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, tee
 from typing import Any, BinaryIO
 
-from data_tools.readers import delimited, json_records
-from data_tools.readers.opening import (
-    MARK,
-    UTF8,
-    count_line_ends,
-    find_encoding,
-    open_binary,
-    open_text,
-)
+from data_tools.readers import delimited, json_records, opening
+from data_tools.readers.opening import MARK
 from data_tools.record import ConvertError, Record, Reject
 
 SIZE = 2_000_000  # bytes of a block
@@ -56,13 +49,13 @@ def first_span(path: str, encoding: str | None) -> Span | None:
     if ending not in (*delimited.DELIMITERS, ".jsonl", ".ndjson"):
         return None
     try:
-        with open_binary(path, None) as (file, _):
-            codec, start = find_encoding(file, encoding)
-            if codec not in UTF8:
+        with opening.open_binary(path, None) as (file, _):
+            codec, start = opening.find_encoding(file, encoding)
+            if codec not in opening.UTF8:
                 return None
             if ending not in delimited.DELIMITERS:
                 return Span(path, file_state(path), start, start, 1)
-            with open_text(file, encoding) as text:
+            with opening.open_text(file, encoding) as text:
                 head = delimited.read_head(text, path, delimited.DELIMITERS[ending])
                 text.seek(0)
                 start += _size(islice(text, head.lines))
@@ -80,7 +73,7 @@ def cut(after: Span) -> Iterator[Span]:
         file.seek(after.start)
         data = file.read(after.stop - after.start)
         while True:
-            line += count_line_ends(data)
+            line += opening.count_line_ends(data)
             file.seek(start)
             data = file.read(SIZE)
             if not data:

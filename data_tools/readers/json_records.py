@@ -4,6 +4,7 @@ A `.json` file may hold an array, JSON Lines, or one object around a list of rec
 decides. Every record knows the line on which it starts.
 """
 
+import contextlib
 import io
 import json
 import re
@@ -92,14 +93,11 @@ def _is_json_lines(text: io.TextIOBase) -> bool:
     lines = list(islice((line for line in text if not line.isspace()), 2))
     if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
         return False
-    return any(map(_is_object, lines))
-
-
-def _is_object(source: str) -> bool:
-    try:
-        return isinstance(json.loads(source), dict)
-    except (ValueError, RecursionError):
-        return False
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(json.loads(line), dict):
+                return True
+    return False
 
 
 def _unwrapped(
