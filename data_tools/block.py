@@ -110,7 +110,7 @@ class BlockResult:
 def run(block: Block, task: Task, folder: str) -> BlockResult:
     """Read and check the records of a block, and write its files to `folder`."""
     path = os.path.join(folder, uuid4().hex)
-    result = BlockResult(block, BlockFiles(path))
+    result = BlockResult(replace(block, records=()), BlockFiles(path))
     rejects: list[RejectRow] = []
     rows = [*_read(block, task, result, rejects)]
     more = task.keep, block.span is None  # whether records are stored, as they cannot be read again

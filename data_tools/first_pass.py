@@ -14,7 +14,7 @@ from typing import BinaryIO
 from data_tools.block import Block, BlockResult, Task, run
 from data_tools.options import Reading
 from data_tools.readers import STDIN, FileReader
-from data_tools.readers.blocks import Span, changed, cut, file_state, first_span
+from data_tools.readers.blocks import changed, cut, file_state, first_span
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
@@ -50,7 +50,7 @@ class Inputs:
         """The blocks of one file."""
         start = None if path == STDIN else first_span(path, self._options.encoding)
         if start is not None:
-            yield from map(_span_block, cut(start))
+            yield from (Block(path, span.stop - span.start, span) for span in cut(start))
             return
         reader, before = self.reader(path), 0
         for pieces in _packed(iter(reader)):
@@ -96,20 +96,16 @@ def check_blocks(
                 yield block
 
     for result in in_order(run, upcoming(), workers, task, folder):
-        span, file = result.block.span, result.block.file
-        if file in miscut:
+        block, span = result.block, result.block.span
+        if block.file in miscut:
             continue
         yield result
         if span is None or result.stop == span.stop:
             continue
-        miscut.add(file)
+        miscut.add(block.file)
         while (span := next(cut(replace(span, stop=result.stop)), None)) is not None:
-            result = run(_span_block(span), task, folder)
+            result = run(replace(block, span=span, size=span.stop - span.start), task, folder)
             yield result
-
-
-def _span_block(span: Span) -> Block:
-    return Block(span.file, span.stop - span.start, span)
 
 
 def _packed(records: Iterator[Record | Reject]) -> Iterator[tuple[bytes, ...]]:

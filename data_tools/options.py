@@ -142,7 +142,8 @@ class Options:
         for group in GROUPS:
             names = values.keys() & group.__dataclass_fields__
             groups.append(group(**{name: values.pop(name) for name in names}))
-        assert not values, f"no such options: {values}"
+        if values:
+            raise TypeError(f"no such option: {', '.join(values)}")
         return cls(tuple(inputs), *groups)
 
 

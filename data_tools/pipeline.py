@@ -177,7 +177,7 @@ class Conversion:
         results, totals, in_file = [], self._totals, Counter()
         with progress("checking", self._inputs.size) as bar:
             for result in check_blocks(self._inputs, self._task, self._crew, self._work):
-                block = result.block = replace(result.block, records=())
+                block = result.block
                 bar.update(block.size)
                 result.first_record = totals.read
                 if block.span is not None:

@@ -65,7 +65,7 @@ def _raw(value: dict) -> str:
 
 
 def _plain(array) -> list:
-    """The values of an Arrow array; bytes that do not decode are marked as `text.MARK` does.
+    """The values of an Arrow array; bytes that do not decode are marked as `opening.MARK` does.
 
     Timestamps go through Arrow's own text, since `to_pylist` would load pandas for some.
     """
