@@ -4,9 +4,9 @@ Pure except for the files that it writes under a name of its own, so that a work
 can be replaced by another.
 """
 
+import math
 import os
 import pickle
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from uuid import uuid4
@@ -16,9 +16,7 @@ from data_tools.annotators import Ballot
 from data_tools.block_files import (
     SLOTS,
     BlockFiles,
-    RejectRow,
     Row,
-    as_json,
     write_pairs,
     write_pending,
     write_rejects,
@@ -36,11 +34,13 @@ from data_tools.record import (
     Location,
     Pair,
     Pending,
+    Record,
     Reject,
     Result,
     ScoredAnswer,
     Side,
     TreeMessage,
+    as_json,
     as_messages,
     first_by_reason,
 )
@@ -72,124 +72,119 @@ class Block:
     records: tuple[bytes, ...] = ()  # pickled lists, where there is no span
 
 
-@dataclass(slots=True)
-class PendingRow:
-    """What grouping needs of one result of a grouped block.
-
-    `key` says what it belongs together with, `value` what is known of it (see `grouping`). Pairs
-    and faults of a record have no key.
-    """
-
-    order: int
-    location: Location
-    kind: type | None = None
-    key: bytes = b""
-    value: tuple = ()
-
-
 @dataclass
 class BlockResult:
-    """What became of a block.
+    """What became of a block, whose `records` are gone and whose span ends with its last record.
 
-    `stop` is the offset at which the last record of its span ended. The driver fills in
-    `first_record`, the records of the whole input before the block, and `records_before`, what the
-    ordinals of its records count from in their file.
+    The driver fills in how many records of the whole input and of the file, and how many pairs, are
+    before the block.
     """
 
     block: Block
     files: BlockFiles
     records: int = 0
     made: int = 0
-    stop: int = 0
     ballots: list[Ballot] = field(default_factory=list)
-    pending: list[PendingRow] = field(default_factory=list)
     first_record: int = 0
     records_before: int = 0
+    first_pair: int = 0
 
 
 def run(block: Block, task: Task, folder: str) -> BlockResult:
     """Read and check the records of a block, and write its files to `folder`."""
-    path = os.path.join(folder, uuid4().hex)
-    result = BlockResult(replace(block, records=()), BlockFiles(path))
-    rejects: list[RejectRow] = []
-    rows = [*_read(block, task, result, rejects)]
-    more = task.keep, block.span is None  # whether records are stored, as they cannot be read again
-    if any(not isinstance(row.result, Pair) for row in rows):
-        result.pending = _pending(rows)
-        sides = [replace(row, result=_sides(row.result)) for row in rows]
-        result.files = write_pending(path, sides, *more)
-    else:
-        result.files, failed = write_pairs(path, rows, task.limits, task.split, *more)
-        rejects += failed
-    result.files.size += write_rejects(path, rejects)
-    return result
-
-
-def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow]) -> Iterator[Row]:
-    """What the records come to, one by one; those that come to nothing are added to `rejects`."""
-    reader = FormatReader(task.find_format(), task.options, task.keep)
-    if block.span:
-        records, result.stop = read_span(block.span)
+    found, number, span = _Collected(task), -1, block.span
+    if span:
+        records, stop = read_span(span)
+        span = replace(span, stop=stop)
     else:
         records = chain.from_iterable(map(pickle.loads, block.records))
-    votes: list[LabeledComparison] = []
-    for index, record in enumerate(records):
-        order, location = index * SLOTS, record.location
-        result.records += 1
+    for number, record in enumerate(records):
+        found.add(number * SLOTS, record)
+    path, rows, with_raw = os.path.join(folder, uuid4().hex), found.rows, span is None
+    pending = [type(row.result) for row in rows if type(row.result) is not Pair]
+    voted, ballots = found.ballots()
+    if pending:
+        entries = _entries(rows, voted)
+        rows = [replace(row, result=_sides(row.result)) for row in rows]
+        files, failed = write_pending(path, rows, entries, task.keep, with_raw), []
+        files.pending = pending[0]
+    else:
+        options = task.limits, task.split, task.keep
+        files, failed = write_pairs(path, rows, *options, with_raw)
+    files.size += write_rejects(path, found.rejects + failed)
+    return BlockResult(Block(block.file, block.size, span), files, number + 1, found.made, ballots)
+
+
+class _Collected:
+    """What the records of a block come to: rows, rejects, ballots, and how many pairs were made."""
+
+    def __init__(self, task: Task):
+        self.rows: list[Row] = []
+        self.rejects: list[Reject] = []
+        self.made = 0
+        self._reader = FormatReader(task.find_format(), task.options, task.keep)
+        self._mode = task.annotators
+        self._ballots: list[Ballot] = []
+        self._shared: list[LabeledComparison] = []  # whose ballots need the comparison's key
+
+    def add(self, order: int, record: Record | Reject) -> None:
+        """Add what a record comes to; `order` is the first slot of its results."""
+        location = record.location
         if isinstance(record, Reject):
-            raw = as_json(record.raw)
-            rejects.append(RejectRow(order, location, record.reason, record.detail, raw, False))
-            continue
+            record.order = order
+            self.rejects.append(record)
+            return
         try:
-            results, kept = reader.read(record)
+            results, kept = self._reader.read(record)
         except BadRecord as fault:
             if fault.votes:
-                result.ballots.append(_ballot(location, 0, fault.votes))
-            raw = as_json(record.value)
-            rejects.append(RejectRow(order, location, fault.reason, fault.detail, raw, False))
-            continue
-        if isinstance(results[0], LabeledComparison | BadRecord):
-            results = _decided(results, task.annotators, location, result.ballots, votes)
+                self._ballots.append(_ballot(location, 0, fault.votes))
+            self._reject(order, record, fault, False)
+            return
+        if len(results) == 1 and type(results[0]) is Pair:
+            self.made += 1
+            self.rows.append(Row(order, location, results[0], kept, record.value))
+            return
+        results = self._decided(results, location)
         faults = [found for found in results if isinstance(found, BadRecord)]
         if len(faults) == len(results):
-            results, made = [first_by_reason(faults)], 0
-        else:
-            made = sum([isinstance(found, Pair | BadRecord) for found in results])
-        result.made += made
+            self._reject(order, record, first_by_reason(faults), False)
+            return
+        made = sum([isinstance(found, Pair | BadRecord) for found in results])
+        self.made += made
         for slot, found in enumerate(results):
-            if not isinstance(found, BadRecord):
-                yield Row(order + slot, location, found, kept, record.value)
+            if isinstance(found, BadRecord):
+                self._reject(order + slot, record, found, made > 0)
+            else:
+                self.rows.append(Row(order + slot, location, found, kept, record.value))
+
+    def _reject(self, order: int, record: Record, fault: BadRecord, made: bool) -> None:
+        reject = (record.location, fault.reason, fault.detail, as_json(record.value))
+        self.rejects.append(Reject(*reject, order, made))
+
+    def _decided(self, results: list[Result], location: Location) -> list[Result]:
+        """The results with comparisons decided, unless other records may hold votes on them."""
+        decided: list[Result] = []
+        for slot, found in enumerate(results):
+            if not isinstance(found, LabeledComparison):
+                decided.append(found)
                 continue
-            raw = as_json(record.value)
-            reject = (order + slot, location, found.reason, found.detail, raw, made > 0)
-            rejects.append(RejectRow(*reject))
-    for comparison, (key, forward) in zip(votes, _comparison_keys(votes), strict=True):
-        result.ballots.append(Ballot(key, comparison.votes, swapped=not forward))
+            if found.across_records:
+                self._shared.append(found)
+            else:
+                self._ballots.append(_ballot(location, slot, found.votes))
+            is_final = not found.across_records or self._mode == "each"
+            decided += annotators.decide(found, self._mode) if is_final else [found]
+        return decided
 
-
-def _decided(
-    results: list[Result],
-    mode: str,
-    location: Location,
-    ballots: list[Ballot],
-    votes: list[LabeledComparison],
-) -> list[Result]:
-    """The results with each comparison decided, unless other records may hold votes on it.
-
-    The votes are added to `ballots`, or to `votes` where they need the key of the comparison.
-    """
-    decided: list[Result] = []
-    for slot, found in enumerate(results):
-        if not isinstance(found, LabeledComparison):
-            decided.append(found)
-            continue
-        if found.across_records:
-            votes.append(found)
-        else:
-            ballots.append(_ballot(location, slot, found.votes))
-        is_final = not found.across_records or mode == "each"
-        decided += annotators.decide(found, mode) if is_final else [found]
-    return decided
+    def ballots(self) -> tuple[list[tuple[bytes, bool]], list[Ballot]]:
+        """The keys of the comparisons that wait for other records, and the ballots on all."""
+        keys = _comparison_keys(self._shared)
+        shared = [
+            Ballot(key, comparison.votes, swapped=not forward)
+            for comparison, (key, forward) in zip(self._shared, keys, strict=True)
+        ]
+        return keys, self._ballots + shared
 
 
 def _ballot(location: Location, slot: int, votes: tuple) -> Ballot:
@@ -230,26 +225,26 @@ def _sides(result: Pair | Pending) -> Pair:
     return Pair(result.prompt, result.first, result.second, **extras)
 
 
-def _pending(rows: list[Row]) -> list[PendingRow]:
-    """What grouping needs to know of each result."""
-    comparisons = [r.result for r in rows if isinstance(r.result, LabeledComparison)]
+def _entries(rows: list[Row], voted: list[tuple[bytes, bool]]) -> list[tuple]:
+    """The entry of each row; `voted` are the keys of the comparisons."""
     scored = [r.result for r in rows if isinstance(r.result, ScoredAnswer)]
-    comparison_keys = iter(_comparison_keys(comparisons))
-    prompts = iter(_digests([answer.prompt for answer in scored], "user"))
-    pending = []
+    prompts, voted = iter(_digests([answer.prompt for answer in scored], "user")), iter(voted)
+    entries = []
     for row in rows:
-        found, result = PendingRow(row.order, row.location), row.result
+        result, entry = row.result, (b"", b"", 0.0, False)
         if isinstance(result, LabeledComparison):
-            found.key, forward = next(comparison_keys)
-            found.kind, found.value = LabeledComparison, (result.votes, forward)
+            ((name, won),) = result.votes  # a record that is not alone has one annotator
+            key, forward = next(voted)
+            value = -1 if won is None else won if forward else 1 - won
+            entry = (key, keys.digest(name.encode()), value, forward)
         elif isinstance(result, ScoredAnswer):
             extras = keys.extras_key(result.tools, result.chat_template_kwargs)
-            found.key = keys.digest(next(prompts) + extras)
-            found.kind, found.value = ScoredAnswer, (result.score, result.graded)
+            key = keys.digest(next(prompts) + extras)
+            entry = (key, b"", result.score, result.graded)
         elif isinstance(result, TreeMessage):
-            found.key = keys.digest(result.key.encode())
-            parent = None if result.parent is None else keys.digest(result.parent.encode())
+            parent = b"" if result.parent is None else keys.digest(result.parent.encode())
+            rank = math.nan if result.rank is None else result.rank
             is_answer = result.message["role"] == "assistant"
-            found.kind, found.value = TreeMessage, (parent, result.rank, is_answer)
-        pending.append(found)
-    return pending
+            entry = (keys.digest(result.key.encode()), parent, rank, is_answer)
+        entries.append(entry)
+    return entries

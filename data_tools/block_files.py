@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools import arrays, keys
-from data_tools.checks import Limits, PairColumns, check
+from data_tools.checks import Limits, PairColumns, check, pair_warnings
 from data_tools.dedupe import FORWARD, IN_TEST, Split
 from data_tools.keys import Column
-from data_tools.record import Location, Pair, Pending, as_messages
-from data_tools.schema import SIDES, Schema, dump, load
-from data_tools.warnings import pair_warnings
+from data_tools.record import Location, Pair, Pending, Reject, as_json, as_messages
+from data_tools.schema import SIDES, Schema, dump
 
+_PAIR = ("prompt", "chosen", "rejected", "first_won", "tools", "chat_template_kwargs")
 SLOTS = 1 << 32  # results of one record, in the order of everything in a block
 
 _WHERE = {
@@ -36,6 +36,19 @@ _FIGURES = {
     "rejected_size": np.int32,
     "near_duplicate": np.uint64,  # 0 where a prompt has no key
 }
+
+ENTRY = np.dtype([("key", "S16"), ("other", "S16"), ("value", "f8"), ("flag", "?")])
+"""What grouping needs to know of a pending row; `key` says what it belongs together with.
+
+| pending           | key                 | other           | value              | flag         |
+|-------------------|---------------------|-----------------|--------------------|--------------|
+| LabeledComparison | that of the answers | the annotator   | who won, -1: a tie | as in `key`  |
+| ScoredAnswer      | that of the prompt  |                 | the score          | `graded`     |
+| TreeMessage       | that of the message | that before it  | the rank or NaN    | an answer    |
+
+An answer that won has its number in the order of `key`; the flag says whether the record shows them
+in that order. A pair of its own in between has no key.
+"""
 
 
 @dataclass(slots=True)
@@ -55,19 +68,6 @@ class Row:
     shared: str | None = None
 
 
-@dataclass(slots=True)
-class RejectRow:
-    """A line of rejects.jsonl; `raw` is JSON, `made` true for a pair that was counted as made."""
-
-    order: int
-    location: Location
-    reason: str
-    detail: str
-    raw: str
-    made: bool
-    shared: str | None = None
-
-
 @dataclass
 class BlockFiles:
     """The files of a block, and what the driver needs to know of them.
@@ -82,7 +82,7 @@ class BlockFiles:
     schema: Schema = field(default_factory=Schema)
     entries: bytes = b""
     excluded: tuple[tuple[bytes, str], ...] = ()
-    pending: bool = False  # whether there is PATH.pending in place of PATH.pairs
+    pending: type | None = None  # what is in PATH.pending, where it is there in place of PATH.pairs
 
 
 def write_pairs(
@@ -92,7 +92,7 @@ def write_pairs(
     split: Split,
     keep: tuple[str, ...],
     with_raw: bool,
-) -> tuple[BlockFiles, list[RejectRow]]:
+) -> tuple[BlockFiles, list[Reject]]:
     """Write the rows that pass every check to PATH.pairs; the others are returned as rejects.
 
     `keep` names the columns of --keep. Records as read are only written `with_raw`, where they
@@ -102,7 +102,7 @@ def write_pairs(
     sources = [str(row.location) for row in rows] if limits.excluded else ()
     failed = check(PairColumns(*columns, sources), limits)
     rejects = [
-        RejectRow(row.order, row.location, *failed[at], as_json(row.raw), True, row.shared)
+        Reject(row.location, *failed[at], as_json(row.raw), row.order, True, row.shared)
         for at, row in enumerate(rows)
         if at in failed
     ]
@@ -121,7 +121,7 @@ def write_pairs(
         **{f"{name}_size": c.sizes for (name, _), c in zip(SIDES, columns, strict=True)},
         "near_duplicate": keys.near_duplicate_keys(columns[0].whole),
     }
-    fields = _fields(rows, columns, schema, keep, with_raw)
+    fields = _fields(rows, columns, schema) | _records(rows, keep, with_raw)
     fields |= {
         name: arrays.numbers(np.array(figures[name], kind)) for name, kind in _FIGURES.items()
     }
@@ -160,33 +160,34 @@ def _entries(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> np
     return entries
 
 
-def _fields(
-    rows: Sequence[Row],
-    columns: Sequence[Column],
-    schema: Schema,
-    keep: tuple[str, ...],
-    with_raw: bool,
-) -> dict[str, pa.Array]:
-    """The columns of a file of pairs, without their figures."""
+def _fields(rows: Sequence[Row], columns: Sequence[Column], schema: Schema) -> dict[str, pa.Array]:
+    """The columns of pairs in a file, without what `_records` adds."""
     fields = {name: schema.side(column) for (name, _), column in zip(SIDES, columns, strict=True)}
     if schema.tools:
         fields["tools"] = arrays.strings([row.result.tools for row in rows])
     if schema.kwargs:
         texts = [dump(row.result.chat_template_kwargs) for row in rows]
         fields["chat_template_kwargs"] = arrays.strings(texts)
-    for at, name in enumerate(keep):
-        fields[f"keep {name}"] = arrays.strings([row.kept[at] for row in rows])
-    if with_raw:
-        fields["raw"] = arrays.strings([as_json(row.raw) for row in rows])
     if any(row.members for row in rows):
         flat = np.array([member for row in rows for member in row.members], np.int64)
         lengths = [len(row.members) for row in rows]
         fields["members"] = arrays.lists(lengths, ["record"], [arrays.numbers(flat)])
         fields["shared"] = arrays.strings([row.shared for row in rows])
+    return fields
+
+
+def _records(rows: Sequence[Row], keep: tuple[str, ...], with_raw: bool) -> dict[str, pa.Array]:
+    """The columns that say which record a row comes from, and what is stored of it."""
+    fields = {
+        f"keep {name}": arrays.strings([row.kept[at] for row in rows])
+        for at, name in enumerate(keep)
+    }
+    if with_raw:
+        fields["raw"] = arrays.strings([as_json(row.raw) for row in rows])
     return fields | _where(rows)
 
 
-def _where(rows: Sequence[Row | RejectRow]) -> dict[str, pa.Array]:
+def _where(rows: Sequence[Row | Reject]) -> dict[str, pa.Array]:
     where = {
         "order": [row.order for row in rows],
         "line": [row.location.line or 0 for row in rows],
@@ -197,23 +198,29 @@ def _where(rows: Sequence[Row | RejectRow]) -> dict[str, pa.Array]:
 
 
 def write_pending(
-    path: str, rows: Sequence[Row], keep: tuple[str, ...], with_raw: bool
+    path: str, rows: Sequence[Row], entries: Sequence[tuple], keep: tuple[str, ...], with_raw: bool
 ) -> BlockFiles:
-    """Write the sides of what waits for other records to PATH.pending; see `write_pairs`."""
-    columns, schema = _columns(rows), Schema.of([row.result for row in rows])
-    fields = _fields(rows, columns, schema, keep, with_raw)
-    won = [-1 if r.result.first_won is None else r.result.first_won for r in rows]
-    is_text = [
-        sum(isinstance(getattr(row.result, name), str) << at for at, (name, _) in enumerate(SIDES))
-        for row in rows
-    ]
-    fields["first_won"] = arrays.numbers(np.array(won, np.int8))
-    fields["is_text"] = arrays.numbers(np.array(is_text, np.int8))  # a bit for each side
+    """Write what waits for other records to PATH.pending: as pairs in JSON, with its entries."""
+    pairs = [as_json([getattr(row.result, name) for name in _PAIR]) for row in rows]
+    data = pa.py_buffer(np.array(entries, ENTRY).tobytes())
+    entry = pa.Array.from_buffers(pa.binary(ENTRY.itemsize), len(entries), [None, data])
+    fields = {"pair": arrays.strings(pairs), "entry": entry} | _records(rows, keep, with_raw)
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
-    return BlockFiles(path, 0, _write(f"{path}.pending", batch), schema, pending=True)
+    return BlockFiles(path, 0, _write(f"{path}.pending", batch))
 
 
-def write_rejects(path: str, rejects: Iterable[RejectRow]) -> int:
+def pairs_of(batch: pa.RecordBatch, rows: Sequence[int]) -> list[Pair]:
+    """Some rows of a PATH.pending file as pairs."""
+    texts = batch.column("pair")
+    return [Pair(*json.loads(texts[row].as_py())) for row in rows]
+
+
+def entries_of(batch: pa.RecordBatch) -> np.ndarray:
+    """The entry of each row of a PATH.pending file."""
+    return np.frombuffer(batch.column("entry").buffers()[1], ENTRY, len(batch))
+
+
+def write_rejects(path: str, rejects: Iterable[Reject]) -> int:
     """Write PATH.rejects in order; returns its bytes."""
     rows = sorted(rejects, key=lambda reject: reject.order)
     fields = {
@@ -248,15 +255,15 @@ def members_of(batch: pa.RecordBatch) -> list[tuple[int, ...]] | None:
     return [tuple(m["record"] for m in members) for members in batch.column("members").to_pylist()]
 
 
-def read_rejects(path: str, file: str) -> list[RejectRow]:
+def read_rejects(path: str, file: str) -> list[Reject]:
     """The rows of PATH.rejects."""
     batch = read(f"{path}.rejects")
     columns = (batch.column(name).to_pylist() for name in ("reason", "detail", "raw", "shared"))
-    made = numbers_of(batch, "made").tolist()
+    orders, made = (numbers_of(batch, name).tolist() for name in ("order", "made"))
     return [
-        RejectRow(order, location, reason, detail, raw, bool(was_made), shared)
-        for order, location, reason, detail, raw, shared, was_made in zip(
-            numbers_of(batch, "order").tolist(), locations(batch, file), *columns, made, strict=True
+        Reject(location, reason, detail, raw, order, bool(was_made), shared)
+        for location, reason, detail, raw, shared, order, was_made in zip(
+            locations(batch, file), *columns, orders, made, strict=True
         )
     ]
 
@@ -270,39 +277,3 @@ def locations(
         Location(file, line or None, record, bool(shares))
         for line, record, shares in zip(*where, strict=True)
     ]
-
-
-def pairs_of(batch: pa.RecordBatch, rows: Sequence[int], schema: Schema) -> list[Pair]:
-    """Some rows of a PATH.pending file as pairs."""
-    batch = batch.take(arrays.numbers(np.array(rows, np.int64)))
-    as_json = [key for key, is_json in schema.message_keys.items() if is_json]
-    is_text = numbers_of(batch, "is_text").tolist()
-    sides = []
-    for bit, (name, _) in enumerate(SIDES):
-        column = batch.column(name).to_pylist()
-        if schema.messages:
-            column = [
-                side[0]["content"] if texts & (1 << bit) else side
-                for side, texts in zip(column, is_text, strict=True)
-            ]
-        if as_json:
-            column = [
-                side
-                if isinstance(side, str)
-                else [m | {key: load(m[key]) for key in as_json} for m in side]
-                for side in column
-            ]
-        sides.append(column)
-    none = [None] * len(batch)
-    tools = batch.column("tools").to_pylist() if schema.tools else none
-    kwargs = batch.column("chat_template_kwargs").to_pylist() if schema.kwargs else none
-    won = [None if w < 0 else bool(w) for w in numbers_of(batch, "first_won").tolist()]
-    return [
-        Pair(prompt, first, second, first_won, tool, load(arguments))
-        for prompt, first, second, first_won, tool, arguments in zip(
-            *sides, won, tools, kwargs, strict=True
-        )
-    ]
-
-
-as_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from data_tools.block_files import RejectRow, as_json
+from data_tools.record import Reject, as_json
 from data_tools.schema import SIDES, Schema, load
 
 _BATCH = 1000  # rows a record batch, as `datasets` writes them
@@ -55,7 +55,7 @@ class ShardWriter:
             self._write[split] = _STORES[self._kind](path, self._schema, self._open)
         self._write[split](rows)
 
-    def reject(self, reject: RejectRow) -> None:
+    def reject(self, reject: Reject) -> None:
         if self._rejects is not None:
             self._rejects.write(_reject_line(reject))
 
@@ -66,7 +66,7 @@ class ShardWriter:
         return shards, self._rejects_path
 
 
-def _reject_line(reject: RejectRow) -> str:
+def _reject_line(reject: Reject) -> str:
     """A line of rejects.jsonl; `shared` names all records that share the reject."""
     location = reject.location
     shared = f", {reject.shared}" if reject.shared else ""

@@ -38,7 +38,7 @@ class Split:
 
 @dataclass
 class Verdicts:
-    """What became of each pair, by its number.
+    """What became of each pair, by its number, and how many prompts each split has.
 
     `dropped` are the numbers of the pairs that are not kept, `first` of each the number of the
     first pair of its group. `listed` maps kept pairs that equal one listed in --exclude-rows to the
@@ -46,11 +46,11 @@ class Verdicts:
     """
 
     of: np.ndarray
-    prompts: dict[str, int] = field(default_factory=dict)
+    dropped: np.ndarray
+    first: np.ndarray
+    listed: dict[int, str]
+    prompts: dict[str, int]
     notes: list[str] = field(default_factory=list)
-    listed: dict[int, str] = field(default_factory=dict)
-    dropped: np.ndarray | None = None
-    first: np.ndarray | None = None
 
     def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """The verdicts of these pairs, and for each dropped one the number of its group's first."""
@@ -84,27 +84,39 @@ class Deduplicator:
 
     def finish(self) -> Verdicts:
         """What becomes of every pair that was added."""
-        verdicts = Verdicts(np.zeros(self._count, np.uint8))
-        prompts = np.zeros(3, int)
+        of, prompts, listed = np.zeros(self._count, np.uint8), np.zeros(3, int), {}
         dropped, first = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
         if self._spilled:
             self._spill()
         for entries in self._ranges():
-            found = _dedupe(entries, self._excluded)
-            verdicts.of[found.index] = found.verdicts
-            verdicts.listed |= found.listed
-            prompts += found.prompts
-            is_dropped = found.verdicts >= CONTRADICTORY
-            dropped.append(found.index[is_dropped])
-            first.append(found.first[is_dropped])
-        verdicts.prompts = dict(zip(("train", "test", "shared"), map(int, prompts), strict=True))
-        if verdicts.prompts["test"] and not verdicts.prompts["train"]:
-            verdicts.of[verdicts.of == TEST] = TRAIN
-            verdicts.prompts = {"train": verdicts.prompts["test"], "test": 0, "shared": 0}
-            verdicts.notes.append("train would have been empty, so every pair is in train")
+            prompt, rest, index = _sorted(entries)
+            found, leader = _decide(prompt, rest, index)
+            of[index] = found
+            listed |= self._listed(prompt, rest, index, found)
+            prompts += _count_prompts(prompt, found)
+            dropped.append(index[found >= CONTRADICTORY])
+            first.append(leader[found >= CONTRADICTORY])
         order = np.argsort(numbers := np.concatenate(dropped))
-        verdicts.dropped, verdicts.first = numbers[order], np.concatenate(first)[order]
+        counts = dict(zip(("train", "test", "shared"), map(int, prompts), strict=True))
+        verdicts = Verdicts(of, numbers[order], np.concatenate(first)[order], listed, counts)
+        if counts["test"] and not counts["train"]:
+            of[of == TEST] = TRAIN
+            verdicts.prompts = {"train": counts["test"], "test": 0, "shared": 0}
+            verdicts.notes.append("train would have been empty, so every pair is in train")
         return verdicts
+
+    def _listed(
+        self, prompt: np.ndarray, rest: np.ndarray, index: np.ndarray, found: np.ndarray
+    ) -> dict[int, str]:
+        """The kept pairs among sorted entries that equal one that was excluded."""
+        listed: dict[int, str] = {}
+        for entry, source in self._excluded.items():
+            high, low = np.frombuffer(entry, ">u8").astype(np.uint64)
+            near = slice(*(np.searchsorted(prompt, high, side) for side in ("left", "right")))
+            equal = (rest[near] | np.uint64(IN_TEST)) == low | np.uint64(IN_TEST)
+            kept = index[near][equal & (found[near] < CONTRADICTORY)]
+            listed |= dict.fromkeys(kept.tolist(), source)
+        return listed
 
     def _ranges(self) -> Iterable[np.ndarray]:
         """All entries, those of one prompt in the same range."""
@@ -137,24 +149,19 @@ class Deduplicator:
         return os.path.join(self._folder, f"keys-{number:02d}")
 
 
-@dataclass
-class _Deduped:
-    """Pairs sorted by their keys: number, verdict and the first of the group of each."""
-
-    index: np.ndarray
-    verdicts: np.ndarray
-    first: np.ndarray
-    listed: dict[int, str]
-    prompts: Sequence[int]  # in train, in test, in both
-
-
-def _dedupe(entries: np.ndarray, excluded: dict[bytes, str]) -> _Deduped:
-    """Deduplicate entries that include all of every group."""
-    if not len(entries):
-        return _Deduped(entries["index"], np.empty(0, np.uint8), entries["index"], {}, (0, 0, 0))
+def _sorted(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The prompts, other halves of keys and numbers, with equal keys next to each other."""
     prompt, rest = entries["prompt"].astype(np.uint64), entries["rest"].astype(np.uint64)
     order = np.lexsort((rest >> np.uint64(2), prompt))  # stable: the first of a group stays first
-    prompt, rest, index = prompt[order], rest[order], entries["index"][order]
+    return prompt[order], rest[order], entries["index"][order]
+
+
+def _decide(
+    prompt: np.ndarray, rest: np.ndarray, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The verdict on each of these sorted entries, and the number of the first of its group."""
+    if not len(index):
+        return np.empty(0, np.uint8), index
     key, flags = rest >> np.uint64(2), rest.astype(np.uint8) & 3
     leads = np.concatenate(([True], (prompt[1:] != prompt[:-1]) | (key[1:] != key[:-1])))
     starts = np.flatnonzero(leads)
@@ -163,12 +170,10 @@ def _dedupe(entries: np.ndarray, excluded: dict[bytes, str]) -> _Deduped:
     both = np.repeat(ways == 3, lengths)
     split = np.where(flags & IN_TEST, TEST, TRAIN)
     verdicts = np.where(both, CONTRADICTORY, np.where(leads, split, DUPLICATE)).astype(np.uint8)
-    listed: dict[int, str] = {}
-    for entry, source in excluded.items():
-        high, low = np.frombuffer(entry, ">u8").astype(np.uint64)
-        near = slice(*(np.searchsorted(prompt, high, side) for side in ("left", "right")))
-        equal = (rest[near] | np.uint64(IN_TEST)) == low | np.uint64(IN_TEST)
-        listed |= dict.fromkeys(map(int, index[near][equal & (verdicts[near] < 2)]), source)
-    in_split = [np.unique(prompt[verdicts == name]) for name in (TRAIN, TEST)]
-    prompts = *map(len, in_split), len(np.intersect1d(*in_split, assume_unique=True))
-    return _Deduped(index, verdicts, np.repeat(index[starts], lengths), listed, prompts)
+    return verdicts, np.repeat(index[starts], lengths)
+
+
+def _count_prompts(prompt: np.ndarray, verdicts: np.ndarray) -> Sequence[int]:
+    """The prompts in train, in test and in both."""
+    train, test = (np.unique(prompt[verdicts == name]) for name in (TRAIN, TEST))
+    return len(train), len(test), len(np.intersect1d(train, test, assume_unique=True))

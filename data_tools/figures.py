@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools.annotators import Agreement, share
-from data_tools.block_files import RejectRow, numbers_of
-from data_tools.record import REASONS
+from data_tools.block_files import numbers_of
+from data_tools.checks import PAIR_WARNINGS, share_warnings
+from data_tools.record import REASONS, Reject
 from data_tools.schema import SIDES
-from data_tools.warnings import PAIR_WARNINGS, share_warnings
 
 _PERCENTILES = (5, 50, 95, 100)
 _SPLITS = ("train", "test")
@@ -35,7 +35,7 @@ class Figures:
     ordered: Counter = field(default_factory=Counter)  # by split: pairs with a known order
     first_wins: Counter = field(default_factory=Counter)  # by split
 
-    def reject(self, reject: RejectRow) -> None:
+    def reject(self, reject: Reject) -> None:
         self.reasons[reject.reason] += 1
         self.not_made[reject.reason] += not reject.made
         self.examples.setdefault(reject.reason, f"{reject.location}: {reject.detail}")

@@ -100,10 +100,10 @@ def check_blocks(
         if block.file in miscut:
             continue
         yield result
-        if span is None or result.stop == span.stop:
+        if span is None or span.stop - span.start == block.size:  # of the block as it was cut
             continue
         miscut.add(block.file)
-        while (span := next(cut(replace(span, stop=result.stop)), None)) is not None:
+        while (span := next(cut(result.block.span), None)) is not None:
             result = run(replace(block, span=span, size=span.stop - span.start), task, folder)
             yield result
 

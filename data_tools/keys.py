@@ -38,12 +38,33 @@ Side = str | list[dict]
 CALLS = " with tool_calls"
 
 
-class Texts:
-    """A column of texts as one UTF-8 buffer, with a NUL between two of them."""
+def _without_extra_blanks(data: bytes) -> bytes:
+    """The bytes without blanks that are next to a NUL, an end, or before another blank."""
+    codes = np.frombuffer(data + b"\0", np.uint8)
+    blank = codes == 32
+    extra = np.flatnonzero(blank[:-1] & (blank[1:] | (codes[1:] == 0)))
+    if len(extra):
+        codes = np.delete(codes, extra)
+    starts = np.concatenate(([0], np.flatnonzero(codes == 0)[:-1] + 1))
+    leading = starts[codes[starts] == 32]
+    if len(leading):
+        codes = np.delete(codes, leading)
+    return codes[:-1].tobytes()
 
-    def __init__(self, texts: Sequence[str]):
-        self.texts = texts
-        self._joined = "\0".join(texts)
+
+class Column:
+    """One side of many pairs, either all texts or all lists of messages.
+
+    `flat` are the messages of all sides in order, `texts` their contents or the texts, `data` these
+    in UTF-8 with a NUL between two of them. `bounds` gives where each side begins and ends.
+    """
+
+    def __init__(self, sides: Sequence[Side], role: str):
+        self.sides, self._role = sides, role
+        self.messages = bool(sides) and not isinstance(sides[0], str)
+        self.flat = [message for side in sides for message in side] if self.messages else []
+        self.texts = [m["content"] or "" for m in self.flat] if self.messages else sides
+        self._joined = "\0".join(self.texts)
         self.data = self._joined.encode()
 
     @cached_property
@@ -62,34 +83,6 @@ class Texts:
                 data = unicodedata.normalize("NFC", self._joined).encode()
             data = _WIDE_BLANK.sub(b" ", data)
         return _without_extra_blanks(data.translate(_TO_BLANK)).split(b"\0")
-
-
-def _without_extra_blanks(data: bytes) -> bytes:
-    """The bytes without blanks that are next to a NUL, an end, or before another blank."""
-    codes = np.frombuffer(data + b"\0", np.uint8)
-    blank = codes == 32
-    extra = np.flatnonzero(blank[:-1] & (blank[1:] | (codes[1:] == 0)))
-    if len(extra):
-        codes = np.delete(codes, extra)
-    starts = np.concatenate(([0], np.flatnonzero(codes == 0)[:-1] + 1))
-    leading = starts[codes[starts] == 32]
-    if len(leading):
-        codes = np.delete(codes, leading)
-    return codes[:-1].tobytes()
-
-
-class Column:
-    """One side of many pairs, either all texts or all lists of messages.
-
-    `flat` are the messages of all sides in order, `texts` their contents or the texts. `bounds`
-    gives where each side begins and ends among them.
-    """
-
-    def __init__(self, sides: Sequence[Side], role: str):
-        self.sides, self._role = sides, role
-        self.messages = bool(sides) and not isinstance(sides[0], str)
-        self.flat = [message for side in sides for message in side] if self.messages else []
-        self.texts = Texts([m["content"] or "" for m in self.flat] if self.messages else sides)
 
     @cached_property
     def bounds(self) -> list[tuple[int, int]]:
@@ -124,11 +117,11 @@ class Column:
         """
         if not self.messages:
             before = f"{self._role}\x1f".encode()
-            return [digest(before + text + b"\x1f") for text in self.texts.normalized]
+            return [digest(before + text + b"\x1f") for text in self.normalized]
         before = {role: f"{role}\x1f".encode() for role in {m["role"] for m in self.flat}}
         framed = [
             before[message["role"]] + text + (b"\x1f" if len(message) == 2 else _extra(message))
-            for message, text in zip(self.flat, self.texts.normalized, strict=True)
+            for message, text in zip(self.flat, self.normalized, strict=True)
         ]
         return [digest(whole) for whole in self._by_side(framed, b"\x1e".join)]
 
@@ -136,13 +129,13 @@ class Column:
     def whole(self) -> list[bytes]:
         """The normalized text of each side, that of its messages joined by newlines."""
         if not self.messages:
-            return self.texts.normalized
-        return self._by_side(self.texts.normalized, b"\n".join)
+            return self.normalized
+        return self._by_side(self.normalized, b"\n".join)
 
     @cached_property
     def sizes(self) -> list[int]:
         """The characters of each side."""
-        sizes = [*map(len, self.texts.texts)]
+        sizes = [*map(len, self.texts)]
         return self._by_side(sizes, sum) if self.messages else sizes
 
 

@@ -10,25 +10,25 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from data_tools import checks, dataset, grouping, output_dir, report, shards, workers
+from data_tools import checks, dataset, output_dir, report, shards, workers
 from data_tools.block import BlockResult, Task
 from data_tools.dedupe import Deduplicator, Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
 from data_tools.first_pass import Inputs, check_blocks, standard_input
 from data_tools.formats.format import ReadOptions, parse_label, tidy_name
+from data_tools.grouping import assemble, groups
 from data_tools.options import Options, Pairing
 from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
 from data_tools.report import Report
 from data_tools.schema import Schema
-from data_tools.shards import CheckedBlock, ShardJob
 from data_tools.workers import Workers, progress
 
 _SHOWN = (  # of the options, in report.json
@@ -52,15 +52,16 @@ def run(options: Options) -> Report:
         detection = _detect(options, inputs)
         crew = stack.enter_context(_workers(options))
         if target is None:
-            shared = os.getcwd() if options.running.scheduler else None  # which all workers see
+            part, shared = (
+                None,
+                os.getcwd() if options.running.scheduler else None,
+            )  # which all workers see
             work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
-            conversion = Conversion(options, inputs, detection, crew, work)
-            conversion.run()
-            return _report(options, conversion.figures())
-        stack.enter_context(_os_errors(target, "choose another directory with -o"))
-        part = stack.enter_context(output_dir.temporary(target))
-        work = os.path.join(part, output_dir.WORK)
-        os.mkdir(work)
+        else:
+            stack.enter_context(_os_errors(target, "choose another directory with -o"))
+            part = stack.enter_context(output_dir.temporary(target))
+            work = os.path.join(part, output_dir.WORK)
+            os.mkdir(work)
         conversion = Conversion(options, inputs, detection, crew, work, part)
         schema = conversion.run()
         return _finish(options, conversion.figures(), schema, part, target)
@@ -127,13 +128,12 @@ class Conversion:
         detection: Detection,
         crew: Workers,
         work: str,
-        part: str | None = None,
+        part: str | None,
     ):
         self._options, self._inputs, self._crew = options, inputs, crew
         pairing, writing = options.pairing, options.writing
         self._work, self._part = work, part
         self._totals, self._counts = _totals(options, inputs, detection), Figures()
-        self._grouper = grouping.Grouper(pairing.annotators, pairing.pairs, pairing.min_margin)
         self._task = Task(
             format=detection.format.name,
             mapping=tuple(options.reading.map.items()),
@@ -159,11 +159,11 @@ class Conversion:
             totals.notes.append(note)
         if pending := [result for result in results if result.files.pending]:
             self._group(pending)
-        blocks, verdicts = self._dedupe(results)
+        verdicts = self._dedupe(results)
         schema = Schema(keep=task.keep)
-        for block in blocks:
-            schema.merge(block.schema)
-        self._write(blocks, [result.files.size for result in results], verdicts, schema)
+        for result in results:
+            schema.merge(result.files.schema)
+        self._write(results, verdicts, schema)
         self._inputs.check_unchanged()
         if limits.excluded and not self._counts.reasons["excluded"]:
             totals.notes.append(
@@ -182,71 +182,45 @@ class Conversion:
                 result.first_record = totals.read
                 if block.span is not None:
                     result.records_before = in_file[block.file]
-                self._grouper.add(result)
                 totals.read += result.records
                 in_file[block.file] += result.records
                 totals.made += result.made
                 for ballot in result.ballots:
                     totals.agreement.add(ballot)
-                result.ballots, result.pending = [], []  # noted above
+                result.ballots = []  # noted above
                 results.append(result)
         return results
 
     def _group(self, results: Sequence[BlockResult]) -> None:
         """Replace the files of blocks with pending rows by those of what these come to."""
-        schemas = {result.files.path: result.files.schema for result in results}
+        arguments = (groups.write(results, self._work), self._task, self._work)
+        done = workers.in_order(assemble.run, range(len(results)), self._crew, *arguments)
+        for result, (files, made) in zip(results, done, strict=True):
+            result.files = files
+            self._totals.made += made
 
-        def grouped() -> Iterator[grouping.GroupedBlock]:
-            for block in self._grouper.blocks():
-                self._totals.made += sum(assembly.made for assembly in block.found)
-                yield block
-
-        arguments = (schemas, self._task, self._work)
-        files = workers.in_order(grouping.assemble.run, grouped(), self._crew, *arguments)
-        for result, found in zip(results, files, strict=True):
-            result.files = found
-
-    def _dedupe(self, results: Sequence[BlockResult]) -> tuple[list[CheckedBlock], Verdicts]:
-        """The blocks for the second pass, and what becomes of each pair."""
-        deduplicator, blocks, pairs = Deduplicator(self._work), [], 0
+    def _dedupe(self, results: Sequence[BlockResult]) -> Verdicts:
+        """What becomes of each pair."""
+        deduplicator, pairs = Deduplicator(self._work), 0
         for result in results:
-            files, block = result.files, result.block
-            blocks.append(
-                CheckedBlock(
-                    path=files.path,
-                    file=block.file,
-                    span=block.span and replace(block.span, stop=result.stop),
-                    schema=files.schema,
-                    records_before=result.records_before,
-                    first_record=result.first_record,
-                    first_pair=pairs,
-                    pairs=files.pairs,
-                )
-            )
+            files, result.first_pair = result.files, pairs
             pairs += files.pairs
             deduplicator.add(files.entries, files.excluded)
             files.entries = b""  # which `deduplicator` holds
         verdicts = deduplicator.finish()
         self._totals.prompts = verdicts.prompts
         self._totals.notes += verdicts.notes
-        return blocks, verdicts
+        return verdicts
 
-    def _write(
-        self,
-        blocks: Sequence[CheckedBlock],
-        sizes: Sequence[int],
-        verdicts: Verdicts,
-        schema: Schema,
-    ) -> None:
+    def _write(self, blocks: Sequence[BlockResult], verdicts: Verdicts, schema: Schema) -> None:
         """The second pass: the shards, the rejects and the counts of both."""
         totals, counts, written = self._totals, self._counts, []
-        is_converted = np.zeros(totals.read, bool)
-        ranges = shards.ranges_of(sizes)
-        jobs = (self._job(blocks, start, stop, verdicts, schema) for start, stop in ranges)
-        with progress("writing", sum(sizes)) as bar:
-            results = workers.in_order(shards.run, jobs, self._crew)
-            for (start, stop), result in zip(ranges, results, strict=True):
-                bar.update(sum(sizes[start:stop]))
+        is_converted, size = np.zeros(totals.read, bool), sum(block.files.size for block in blocks)
+        kind, directory = self._options.writing.to, self._work if self._part else None
+        jobs = shards.jobs(blocks, verdicts, schema, directory, kind)
+        with progress("writing", size) as bar:
+            for result in workers.in_order(shards.run, jobs, self._crew):
+                bar.update(result.size)
                 counts.merge(result.figures)
                 written.append(result.shards)
                 totals.notes += result.notes
@@ -259,54 +233,26 @@ class Conversion:
             counts.warnings["alike_across_splits"] = alike
             counts.warning_examples["alike_across_splits"] = where
         if self._part is not None:
-            dataset.finish(self._part, self._options.writing.to, schema, written)
-
-    def _job(
-        self,
-        blocks: Sequence[CheckedBlock],
-        start: int,
-        stop: int,
-        verdicts: Verdicts,
-        schema: Schema,
-    ) -> ShardJob:
-        mine = blocks[start:stop]
-        pairs = range(mine[0].first_pair, mine[-1].first_pair + mine[-1].pairs)
-        own, first = verdicts.between(pairs.start, pairs.stop)
-        firsts = np.array([block.first_pair for block in blocks])
-        leading = np.unique(np.searchsorted(firsts, first, side="right") - 1)
-        return ShardJob(
-            number=start,
-            blocks=mine,
-            leading=[blocks[at] for at in leading],
-            verdicts=own,
-            first=first,
-            listed={pair: source for pair, source in verdicts.listed.items() if pair in pairs},
-            schema=schema,
-            directory=self._work if self._part else None,
-            kind=self._options.writing.to,
-        )
+            dataset.finish(self._part, kind, schema, written)
 
 
-def _report(options: Options, figures: dict[str, Any]) -> Report:
+def _finish(
+    options: Options, figures: dict[str, Any], schema: Schema, part: str | None, target: str | None
+) -> Report:
+    """Move what was written into place, or the rejects alone where there is no dataset."""
     reason = None
     if not figures["pairs"]["kept"]:
         reason = "no pair was kept"
     elif options.writing.strict and figures["reasons"]:
         reason = "--strict, and something was rejected"
-    return Report(1 if reason else 0, figures, reason=reason)
-
-
-def _finish(
-    options: Options, figures: dict[str, Any], schema: Schema, part: str, target: str
-) -> Report:
-    """Move what was written into place, or the rejects alone where there is no dataset."""
-    found = _report(options, figures)
-    rejects = output_dir.rejects_next_to(target)
-    if found.reason:
+    status = 1 if reason else 0
+    if part is None:
+        return Report(status, figures, reason=reason)
+    if reason:
+        rejects = output_dir.rejects_next_to(target)
         os.replace(os.path.join(part, "rejects.jsonl"), rejects)
-        reason = f"{found.reason}: no dataset was written"
-        return Report(found.status, figures, None, rejects, reason)
-    done = Report(found.status, figures, target, os.path.join(target, "rejects.jsonl"))
+        return Report(status, figures, None, rejects, f"{reason}: no dataset was written")
+    done = Report(status, figures, target, os.path.join(target, "rejects.jsonl"))
     report.write(done, part, schema.card_block() if options.writing.to == "jsonl" else "")
     shutil.rmtree(os.path.join(part, output_dir.WORK), ignore_errors=True)
     output_dir.move_into_place(part, target)

@@ -1,5 +1,6 @@
 """The data that every module shares: records and their locations, pairs, rejects and errors."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ _REASONS = (
 )
 REASONS = tuple(_REASONS.split())
 """Why a record or a pair is rejected; the report lists the codes in this order."""
+
+as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 Message = dict[str, Any]
 Side = str | list[Message]
@@ -65,12 +68,20 @@ class Record:
 
 @dataclass(slots=True)
 class Reject:
-    """Why the record at a location makes no pair, with the record as it was read."""
+    """Why the record at a location makes no pair, or one of its pairs is not kept.
+
+    `raw` is the record as it was read, in JSON. `order` is the result's place in its block, `made`
+    true for a pair that was counted as made. `shared` lists the records that share the reject, as a
+    piece of JSON.
+    """
 
     location: Location
     reason: str
     detail: str
-    raw: Any
+    raw: str
+    order: int = 0
+    made: bool = False
+    shared: str | None = None
 
 
 @dataclass(slots=True)

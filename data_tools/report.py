@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from data_tools.checks import WARNINGS
 from data_tools.record import clip
-from data_tools.warnings import WARNINGS
 
 # How much is shown of what report.json holds in full.
 _SHOWN = 300  # characters of a place with its detail

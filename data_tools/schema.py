@@ -104,16 +104,16 @@ class Schema:
 
     def side(self, column: Column) -> pa.Array:
         """A column of sides as it is stored in a block file, where JSON is plain text."""
-        texts, flat, fields = column.texts, column.flat, []
         if not self.messages:
-            return arrays.split_strings(texts.data, len(texts.texts))
+            return arrays.split_strings(column.data, len(column.texts))
+        flat, fields = column.flat, []
         for key, as_json in self.all_keys.items():
             values = [message.get(key) for message in flat]
             if key != "content":
                 fields.append(arrays.strings([*map(dump, values)] if as_json else values))
                 continue
             valid = [value is not None for value in values] if None in values else None
-            fields.append(arrays.split_strings(texts.data, len(flat), valid))
+            fields.append(arrays.split_strings(column.data, len(flat), valid))
         return arrays.lists([*map(len, column.sides)], [*self.all_keys], fields)
 
     def convert_side(self, column: pa.Array, before: "Schema", role: str) -> pa.Array:

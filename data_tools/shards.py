@@ -13,60 +13,23 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools import arrays, dataset
+from data_tools.block import BlockResult
 from data_tools.block_files import (
     SLOTS,
-    RejectRow,
-    as_json,
     locations,
     members_of,
     numbers_of,
     read,
     read_rejects,
 )
-from data_tools.dedupe import CONTRADICTORY, DUPLICATE, TEST, TRAIN
+from data_tools.dedupe import CONTRADICTORY, DUPLICATE, TEST, TRAIN, Verdicts
 from data_tools.figures import Figures
-from data_tools.readers.blocks import Span, read_again
-from data_tools.record import Location
+from data_tools.readers.blocks import read_again
+from data_tools.record import Location, Reject, as_json
 from data_tools.schema import SIDES, Schema
 
 _SPLITS = {"train": TRAIN, "test": TEST}
 SHARD = 128_000_000  # bytes of block files that make one shard
-
-
-@dataclass(frozen=True)
-class CheckedBlock:
-    """A block after the first pass.
-
-    `records_before` is what the ordinals of its records count from in their file, `first_record`
-    and `first_pair` count over the whole input. A `span` can be read again.
-    """
-
-    path: str
-    file: str
-    span: Span | None
-    schema: Schema
-    records_before: int
-    first_record: int
-    first_pair: int
-    pairs: int
-
-    def locations(self, batch: pa.RecordBatch, rows: Sequence[int]) -> list[Location]:
-        """Where the records of some pairs start."""
-        found = locations(batch, self.file, rows)
-        for location in found:
-            location.record += self.records_before
-        return found
-
-    def verdicts(self, verdicts: np.ndarray) -> np.ndarray:
-        """Those of this block among the verdicts of all pairs."""
-        return verdicts[self.first_pair : self.first_pair + self.pairs]
-
-    def sources(self, batch: pa.RecordBatch) -> list[str]:
-        """The locations of all pairs as text."""
-        lines = numbers_of(batch, "line")
-        if lines.all() and not numbers_of(batch, "shares_line").any():
-            return [f"{self.file}:{line}" for line in lines.tolist()]
-        return [*map(str, self.locations(batch, range(self.pairs)))]
 
 
 @dataclass(frozen=True)
@@ -78,9 +41,8 @@ class ShardJob:
     equal one listed in --exclude-rows, by their number.
     """
 
-    number: int
-    blocks: Sequence[CheckedBlock]
-    leading: Sequence[CheckedBlock]
+    blocks: Sequence[BlockResult]
+    leading: Sequence[BlockResult]
     verdicts: np.ndarray
     first: np.ndarray
     listed: dict[int, str]
@@ -91,8 +53,12 @@ class ShardJob:
 
 @dataclass
 class ShardResult:
-    """What one shard came to; `converted` are the ordinals of records with a kept pair."""
+    """What one shard came to; `converted` are the ordinals of records with a kept pair.
 
+    `size` is that of the block files.
+    """
+
+    size: int
     figures: Figures = field(default_factory=Figures)
     shards: dict[str, dataset.Shard] = field(default_factory=dict)
     rejects: str | None = None
@@ -100,29 +66,47 @@ class ShardResult:
     notes: list[str] = field(default_factory=list)
 
 
-def ranges_of(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Which blocks make a shard together, as (start, stop)."""
-    ranges, start, size = [], 0, 0
-    for stop, more in enumerate(sizes, start=1):
-        size += more
-        if size >= SHARD or stop == len(sizes):
-            ranges.append((start, stop))
-            start, size = stop, 0
-    return ranges
+def jobs(
+    blocks: Sequence[BlockResult],
+    verdicts: Verdicts,
+    schema: Schema,
+    directory: str | None,
+    kind: str,
+) -> Iterator[ShardJob]:
+    """What to write, some blocks for each shard."""
+    firsts = np.array([block.first_pair for block in blocks])
+    start, size = 0, 0
+    for stop, block in enumerate(blocks, start=1):
+        size += block.files.size
+        if size < SHARD and stop < len(blocks):
+            continue
+        pairs = range(blocks[start].first_pair, block.first_pair + block.files.pairs)
+        own, first = verdicts.between(pairs.start, pairs.stop)
+        leading = np.unique(np.searchsorted(firsts, first, side="right") - 1)
+        yield ShardJob(
+            blocks=blocks[start:stop],
+            leading=[blocks[at] for at in leading],
+            verdicts=own,
+            first=first,
+            listed={pair: source for pair, source in verdicts.listed.items() if pair in pairs},
+            schema=schema,
+            directory=directory,
+            kind=kind,
+        )
+        start, size = stop, 0
 
 
 def run(job: ShardJob) -> ShardResult:
     """Write one shard of each split and the rejects of its blocks, and count both."""
-    result, leaders = ShardResult(), _leaders(job)
+    result, leaders = ShardResult(sum(b.files.size for b in job.blocks)), _leaders(job)
     converted, sizes, at, dropped = [], [], 0, 0
-    name = f"{job.number:05d}-{uuid4().hex}"
-    with dataset.ShardWriter(job.directory, name, job.schema, job.kind) as writer:
+    with dataset.ShardWriter(job.directory, uuid4().hex, job.schema, job.kind) as writer:
         for block in job.blocks:
-            batch = read(f"{block.path}.pairs")
-            verdicts = job.verdicts[at : at + block.pairs]
+            batch, pairs = read(f"{block.files.path}.pairs"), block.files.pairs
+            verdicts = job.verdicts[at : at + pairs]
             count = int(np.count_nonzero(verdicts >= CONTRADICTORY))
             first = job.first[dropped : dropped + count].tolist()
-            at, dropped = at + block.pairs, dropped + count
+            at, dropped = at + pairs, dropped + count
             converted.append(_keep(block, batch, verdicts, job, result, writer))
             is_kept = verdicts < CONTRADICTORY
             sizes.append([numbers_of(batch, f"{side}_size")[is_kept] for side, _ in SIDES])
@@ -140,7 +124,7 @@ def run(job: ShardJob) -> ShardResult:
 
 
 def _keep(
-    block: CheckedBlock,
+    block: BlockResult,
     batch: pa.RecordBatch,
     verdicts: np.ndarray,
     job: ShardJob,
@@ -148,7 +132,7 @@ def _keep(
     writer: dataset.ShardWriter,
 ) -> np.ndarray:
     """Write and count the pairs that are kept; returns the ordinals of their records."""
-    is_kept, sources = verdicts < CONTRADICTORY, block.sources(batch)
+    is_kept, sources = verdicts < CONTRADICTORY, _sources(block, batch)
     rows = np.flatnonzero(is_kept)
     result.figures.keep(batch, rows, verdicts[rows] == TEST, sources)
     for split, verdict in _SPLITS.items() if job.directory and len(rows) else ():
@@ -156,9 +140,9 @@ def _keep(
         if not chosen.all():
             some, found = batch.filter(arrays.mask(chosen)), found.filter(arrays.mask(chosen))
         if len(some):
-            writer.keep(split, _table(some, found, block.schema, job.schema))
+            writer.keep(split, _table(some, found, block.files.schema, job.schema))
     for number, source in sorted(job.listed.items()):
-        if 0 <= (row := number - block.first_pair) < block.pairs and is_kept[row]:
+        if 0 <= (row := number - block.first_pair) < len(batch) and is_kept[row]:
             result.notes.append(
                 f"{sources[row]}: kept, though the same pair is listed in --exclude-rows as "
                 f"{source}; list this place too, if neither is wanted"
@@ -167,6 +151,22 @@ def _keep(
     if members is not None:
         return np.array([member for row in rows for member in members[row]], np.int64)
     return block.first_record + numbers_of(batch, "order")[is_kept] // SLOTS
+
+
+def _locations(block: BlockResult, batch: pa.RecordBatch, rows: Sequence[int]) -> list[Location]:
+    """Where the records of some pairs start."""
+    found = locations(batch, block.block.file, rows)
+    for location in found:
+        location.record += block.records_before
+    return found
+
+
+def _sources(block: BlockResult, batch: pa.RecordBatch) -> list[str]:
+    """The locations of all pairs of a block as text."""
+    lines = numbers_of(batch, "line")
+    if lines.all() and not numbers_of(batch, "shares_line").any():
+        return [f"{block.block.file}:{line}" for line in lines.tolist()]
+    return [*map(str, _locations(block, batch, range(len(batch))))]
 
 
 def _table(batch: pa.RecordBatch, sources: pa.Array, before: Schema, schema: Schema) -> pa.Table:
@@ -181,28 +181,28 @@ def _table(batch: pa.RecordBatch, sources: pa.Array, before: Schema, schema: Sch
     return pa.Table.from_arrays(typed, schema=types)
 
 
-def _rejects(block: CheckedBlock) -> Iterator[RejectRow]:
+def _rejects(block: BlockResult) -> Iterator[Reject]:
     """What the first pass rejected."""
-    for reject in read_rejects(block.path, block.file):
+    for reject in read_rejects(block.files.path, block.block.file):
         reject.location.record += block.records_before
         yield reject
 
 
 def _dropped(
-    block: CheckedBlock,
+    block: BlockResult,
     batch: pa.RecordBatch,
     verdicts: np.ndarray,
     leaders: Sequence[Location],
-) -> Iterator[RejectRow]:
+) -> Iterator[Reject]:
     """The pairs that deduplication dropped, as rejects; `leaders` are the first of their groups."""
     rows = np.flatnonzero(verdicts >= CONTRADICTORY).tolist()
     if not rows:
         return
-    where = block.locations(batch, rows)
-    if block.span is None:
+    where = _locations(block, batch, rows)
+    if block.block.span is None:
         raws = [batch.column("raw")[row].as_py() for row in rows]
     else:
-        values = read_again(block.span, sorted({location.line for location in where}))
+        values = read_again(block.block.span, sorted({location.line for location in where}))
         raws = [as_json(values[location.line]) for location in where]
     orders = numbers_of(batch, "order")[rows].tolist()
     shared = batch.column("shared") if "shared" in batch.schema.names else None
@@ -211,7 +211,7 @@ def _dropped(
         detail = _detail(int(verdicts[row]), location, leader)
         reason = "duplicate" if verdicts[row] == DUPLICATE else "contradictory"
         records = shared[row].as_py() if shared else None
-        yield RejectRow(order, location, reason, detail, raw, True, records)
+        yield Reject(location, reason, detail, raw, order, True, records)
 
 
 def _detail(verdict: int, location: Location, first: Location) -> str:
@@ -228,14 +228,16 @@ def _leaders(job: ShardJob) -> dict[int, Location]:
     """Where the first pair of each group is, by its number."""
     found, leaders = {}, np.unique(job.first)
     for block in job.leading:
-        mine = leaders[(leaders >= block.first_pair) & (leaders < block.first_pair + block.pairs)]
-        where = block.locations(read(f"{block.path}.pairs"), mine - block.first_pair)
+        stop = block.first_pair + block.files.pairs
+        mine = leaders[(leaders >= block.first_pair) & (leaders < stop)]
+        batch = read(f"{block.files.path}.pairs")
+        where = _locations(block, batch, mine - block.first_pair)
         found |= zip(mine.tolist(), where, strict=True)
     return found
 
 
 def alike_across_splits(
-    blocks: Sequence[CheckedBlock], verdicts: np.ndarray
+    blocks: Sequence[BlockResult], verdicts: np.ndarray
 ) -> tuple[int, str | None]:
     """How many prompts of test equal one of train except for case and punctuation.
 
@@ -254,14 +256,19 @@ def alike_across_splits(
     alike = tested[found]
     for block, keys in zip(blocks, in_test, strict=True):
         if np.isin(keys, alike).any():
-            batch = read(f"{block.path}.pairs")
+            batch = read(f"{block.files.path}.pairs")
             matches = np.isin(numbers_of(batch, "near_duplicate"), alike)
-            row = np.flatnonzero(matches & (block.verdicts(verdicts) == TEST))[0]
-            return len(alike), block.sources(batch)[row]
+            row = np.flatnonzero(matches & (_verdicts_of(block, verdicts) == TEST))[0]
+            return len(alike), _sources(block, batch)[row]
     return 0, None
 
 
-def _near_duplicate_keys(block: CheckedBlock, verdicts: np.ndarray, verdict: int) -> np.ndarray:
+def _verdicts_of(block: BlockResult, verdicts: np.ndarray) -> np.ndarray:
+    """Those of a block among the verdicts of all pairs."""
+    return verdicts[block.first_pair : block.first_pair + block.files.pairs]
+
+
+def _near_duplicate_keys(block: BlockResult, verdicts: np.ndarray, verdict: int) -> np.ndarray:
     """The near-duplicate keys of the prompts of a block with this verdict."""
-    keys = numbers_of(read(f"{block.path}.pairs"), "near_duplicate")
-    return keys[(block.verdicts(verdicts) == verdict) & (keys > 0)]
+    keys = numbers_of(read(f"{block.files.path}.pairs"), "near_duplicate")
+    return keys[(_verdicts_of(block, verdicts) == verdict) & (keys > 0)]

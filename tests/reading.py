@@ -1,6 +1,7 @@
 """What the tests of the readers share: write a file, read it, and see what came of it."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def read(name, content=None, **options):
 def rejects(name, content=None, **options):
     """(line, reason, detail, raw) of every reject of a file."""
     found = [i for i in items(name, content, **options) if not isinstance(i, Record)]
-    return [(item.location.line, item.reason, item.detail, item.raw) for item in found]
+    return [(item.location.line, item.reason, item.detail, json.loads(item.raw)) for item in found]
 
 
 def notes(name, content=None, **options):

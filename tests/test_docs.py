@@ -11,9 +11,9 @@ from bench import convert as bench_convert
 from bench import frontier, overhead, rivals, train_throughput
 from bench import suspects as bench_suspects
 from data_tools import options
+from data_tools.checks import WARNINGS
 from data_tools.formats import FORMATS
 from data_tools.record import REASONS
-from data_tools.warnings import WARNINGS
 from dpo_wrap import eval as eval_command
 from dpo_wrap import judge, merge, suspects, train
 from dpo_wrap.settings.config import key_table, load_settings

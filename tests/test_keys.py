@@ -5,7 +5,7 @@ import unicodedata
 
 from converting import assistant, user
 
-from data_tools.keys import Column, Texts, near_duplicate_keys, pair_key, prompt_key
+from data_tools.keys import Column, near_duplicate_keys, pair_key, prompt_key
 
 PIECES = (
     *("word", "two words", "a  b", "line\nline", "\r\n", "\t", "\x0b", "\x1c", "\x1f", "\x85"),
@@ -42,6 +42,10 @@ def random_columns():
         ]
 
 
+def normalized_by_column(texts):
+    return Column(texts, "user").normalized
+
+
 def normalized(text):
     return " ".join(unicodedata.normalize("NFC", text).split())
 
@@ -56,7 +60,7 @@ def test_a_normalized_text_is_in_nfc_with_every_white_space_as_one_blank():
     around = [f"a{char}e {char} \u1100{char}o" for char in EVERY]
     alone = ([text] for text in around[:0xA000])
     for texts in (*random_columns(), around, *alone, []):
-        assert Texts(texts).normalized == [normalized(text).encode() for text in texts]
+        assert normalized_by_column(texts) == [normalized(text).encode() for text in texts]
 
 
 def digest(side, role="user"):
@@ -118,7 +122,7 @@ def test_a_pair_that_differs_in_anything_else_has_another_key():
 def test_near_duplicates_are_equal_but_for_case_white_space_and_punctuation():
     key_of = {}
     for texts in random_columns():
-        for text, key in zip(texts, near_duplicate_keys(Texts(texts).normalized), strict=True):
+        for text, key in zip(texts, near_duplicate_keys(normalized_by_column(texts)), strict=True):
             assert key_of.setdefault(letters(text), key) == key
     assert key_of.pop("") == 0
     assert None not in key_of.values()
@@ -129,8 +133,7 @@ def test_near_duplicates_are_equal_but_for_case_white_space_and_punctuation():
 def test_letters_digits_and_marks_decide_what_is_a_near_duplicate():
     equal = [("What is 2 + 2?", "what is 2+2"), ("STRASSE", "straße!"), ("Café", "cafe\u0301…")]
     for one, other in equal:
-        assert len({*near_duplicate_keys(Texts([one, other]).normalized)}) == 1
+        assert len({*near_duplicate_keys(normalized_by_column([one, other]))}) == 1
     devanagari = ["\u0915\u093f", "\u0915\u093e"]  # one letter, two vowel signs
-    assert (
-        len({*near_duplicate_keys(Texts(["two words", "two worlds", *devanagari]).normalized)}) == 4
-    )
+    others = normalized_by_column(["two words", "two worlds", *devanagari])
+    assert len({*near_duplicate_keys(others)}) == 4

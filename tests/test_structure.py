@@ -15,7 +15,7 @@ WRAPPER = sorted(ROOT.glob("dpo_wrap/**/*.py"))
 # The modules and packages of data_tools; each may import those of the lines above its own.
 LAYERS = (
     {"record", "keys", "ranking", "arrays"},
-    {"strict_json", "annotators", "checks", "warnings", "dedupe", "workers"},
+    {"strict_json", "annotators", "checks", "dedupe", "workers"},
     {"readers", "formats", "schema", "report"},
     {"detect", "options", "output_dir", "block_files"},
     {"block", "figures", "dataset"},
@@ -24,7 +24,7 @@ LAYERS = (
     {"convert"},
 )
 OUTSIDE = {
-    "numpy": "arrays keys dedupe block_files figures shards pipeline",
+    "numpy": "arrays keys dedupe block_files figures grouping shards pipeline",
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
     "jiter": "strict_json",
     "openpyxl": "readers",

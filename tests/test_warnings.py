@@ -5,14 +5,14 @@ import time
 import pytest
 from converting import assistant, pair, user
 
-from data_tools.keys import Column
-from data_tools.warnings import (
+from data_tools.checks import (
     PAIR_WARNINGS,
     TEMPLATE_TOKENS,
     WARNINGS,
     pair_warnings,
     share_warnings,
 )
+from data_tools.keys import Column
 
 CLEAN = [
     "plain < text > with a & b, x[0] and [[1, 2], [3, 4]]",

@@ -3,18 +3,17 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from uuid import uuid4
 
 import pyarrow as pa
 
 from data_tools.block import Block, Task
 from data_tools.block_files import (
+    SLOTS,
     BlockFiles,
-    RejectRow,
     Row,
-    as_json,
     locations,
     numbers_of,
     pairs_of,
@@ -23,73 +22,51 @@ from data_tools.block_files import (
     write_pairs,
     write_rejects,
 )
+from data_tools.grouping.groups import Groups
+from data_tools.grouping.outcomes import Outcome, outcomes
 from data_tools.readers.blocks import read_again
-from data_tools.record import Pair, Side, as_messages
-from data_tools.schema import SIDES, Schema
+from data_tools.record import Pair, Reject, Side, as_json, as_messages
+from data_tools.schema import SIDES
 
-RowRef = tuple[str, int]
-"""A row of the pending file of a block, by the path of the block's files."""
-
+_SHARED = 1 << 31  # results that a record has alone come before those that it shares
 _OPEN = 16  # pending files that are held open
 
 
-@dataclass(frozen=True, slots=True)
-class Assembly:
-    """A pair to make of rows of several files, or a fault to report; see `groups.Outcome`.
-
-    `home` is the row whose record it is reported at, `members` the records that take part.
-    """
-
-    order: int
-    home: RowRef
-    members: tuple[int, ...]
-    shared: str | None
-    made: int
-    fault: tuple[str, str] | None
-    prompt: tuple[RowRef, ...]
-    chosen: tuple[RowRef, int]
-    rejected: tuple[RowRef, int]
-    first_won: bool | None
-
-
-@dataclass(frozen=True)
-class GroupedBlock:
-    """The files of a block with pending rows, and what these come to."""
-
-    files: BlockFiles
-    block: Block
-    found: Sequence[Assembly]
-
-
-def run(grouped: GroupedBlock, schemas: dict[str, Schema], task: Task, folder: str) -> BlockFiles:
+def run(number: int, groups_path: str, task: Task, folder: str) -> tuple[BlockFiles, int]:
     """Write the files of a block again, with pairs and rejects in place of its pending rows.
 
-    `schemas` are those of every pending file by its path.
+    Also returns how many pairs these made.
     """
-    path = os.path.join(folder, uuid4().hex)
-    own = grouped.files.path
+    groups, path = _open(groups_path), os.path.join(folder, uuid4().hex)
+    block, own = groups.blocks[number].block, groups.blocks[number].files.path
+    start, stop = groups.starts[number : number + 2]
+    found = outcomes(groups, range(start, stop), task)
+    homes = [outcome.rows[0] - start for outcome in found]
     batch = _pending(own)
-    where, raws = locations(batch, grouped.block.file), _raws(grouped, batch)
-    stored = _stored(grouped.found, schemas)
+    where, orders = locations(batch, block.file), numbers_of(batch, "order").tolist()
+    raws, stored = _raws(block, batch, sorted({*homes})), _stored(found, groups)
     kept = [batch.column(f"keep {name}").to_pylist() for name in task.keep]
-    rejects, rows = read_rejects(own, grouped.block.file), []
-    for found in grouped.found:
-        at = found.home[1]
-        if found.fault is not None:
-            raw = as_json(raws[at])
-            rejects.append(
-                RejectRow(found.order, where[at], *found.fault, raw, found.made > 0, found.shared)
-            )
+    rejects, rows = read_rejects(own, block.file), []
+    for count, (at, outcome) in enumerate(zip(homes, found, strict=True)):
+        row_of = dict(zip(groups.of("member", outcome.rows), outcome.rows, strict=True))
+        order, shared = orders[at], _shared(groups, [*row_of.values()])
+        if outcome.fault or outcome.made:  # pairs of the record alone were counted before
+            order = order // SLOTS * SLOTS + _SHARED + count
+        if fault := outcome.fault:
+            reject = (where[at], fault.reason, fault.detail, as_json(raws[at]))
+            rejects.append(Reject(*reject, order, outcome.made > 0, shared))
             continue
-        values = tuple(column[at] for column in kept)
-        pair = _pair(found, stored)
-        rows.append(
-            Row(found.order, where[at], pair, values, raws[at], found.members, found.shared)
-        )
-    more = task.keep, grouped.block.span is None
-    files, failed = write_pairs(path, rows, task.limits, task.split, *more)
+        values, pair = tuple(column[at] for column in kept), _pair(outcome, stored)
+        rows.append(Row(order, where[at], pair, values, raws[at], tuple(row_of), shared))
+    options = task.limits, task.split, task.keep
+    files, failed = write_pairs(path, rows, *options, with_raw=block.span is None)
     files.size += write_rejects(path, rejects + failed)
-    return files
+    return files, sum(outcome.made for outcome in found)
+
+
+@lru_cache(1)
+def _open(path: str) -> Groups:
+    return Groups(path)
 
 
 @lru_cache(_OPEN)
@@ -97,41 +74,53 @@ def _pending(path: str) -> pa.RecordBatch:
     return read(f"{path}.pending")
 
 
-def _raws(grouped: GroupedBlock, batch: pa.RecordBatch) -> dict[int, object]:
-    """The records of the rows at which something is reported, as they were read."""
-    wanted = sorted({found.home[1] for found in grouped.found})
-    if grouped.block.span is None:
-        column = batch.column("raw").to_pylist()
-        return {at: json.loads(column[at]) for at in wanted}
+def _raws(block: Block, batch: pa.RecordBatch, wanted: Sequence[int]) -> dict[int, object]:
+    """The records of some rows of a block, as they were read."""
+    if block.span is None:
+        column = batch.column("raw")
+        return {at: json.loads(column[at].as_py()) for at in wanted}
     lines = numbers_of(batch, "line").tolist()
-    values = read_again(grouped.block.span, sorted({lines[at] for at in wanted}))
+    values = read_again(block.span, sorted({lines[at] for at in wanted}))
     return {at: values[lines[at]] for at in wanted}
 
 
-def _stored(found: Sequence[Assembly], schemas: dict[str, Schema]) -> dict[RowRef, Pair]:
+def _stored(found: Sequence[Outcome], groups: Groups) -> dict[int, Pair]:
     """The sides of all rows that pairs are made of."""
-    wanted: dict[str, set[int]] = {}
+    wanted: set[int] = set()
     for each in found:
         if each.fault is None:
-            for path, row in (each.home, *each.prompt, each.chosen[0], each.rejected[0]):
-                wanted.setdefault(path, set()).add(row)
+            wanted |= {each.rows[0], *each.prompt, each.chosen[0], each.rejected[0]}
     stored = {}
-    for path, rows in wanted.items():
-        some = sorted(rows)
-        pairs = pairs_of(_pending(path), some, schemas[path])
-        stored |= {(path, row): pair for row, pair in zip(some, pairs, strict=True)}
+    for number, of_block in groupby(sorted(wanted), groups.number_of):
+        path, start, rows = groups.blocks[number].files.path, groups.starts[number], [*of_block]
+        pairs = pairs_of(_pending(path), [row - start for row in rows])
+        stored |= zip(rows, pairs, strict=True)
     return stored
 
 
-def _pair(found: Assembly, stored: dict[RowRef, Pair]) -> Pair:
-    home = stored[found.home]
-    if found.prompt == (found.home,):
+def _pair(found: Outcome, stored: dict[int, Pair]) -> Pair:
+    home = stored[found.rows[0]]
+    if list(found.prompt) == found.rows[:1]:
         prompt: Side = home.prompt
     else:
-        prompt = [message for ref in found.prompt for message in stored[ref].prompt]
-    answers = (getattr(stored[ref], SIDES[side][0]) for ref, side in (found.chosen, found.rejected))
+        prompt = [message for row in found.prompt for message in stored[row].prompt]
+    answers = (getattr(stored[row], SIDES[side][0]) for row, side in (found.chosen, found.rejected))
     sides = (prompt, *answers)
     if not all(isinstance(side, str) for side in sides):
         sides = tuple(as_messages(s, role) for s, (_, role) in zip(sides, SIDES, strict=True))
     first_won = home.first_won if found.first_won is None else found.first_won
     return Pair(*sides, first_won, home.tools, home.chat_template_kwargs)
+
+
+def _shared(groups: Groups, rows: Sequence[int]) -> str | None:
+    """The records of these rows, which share a reject, as JSON; None where there is only one.
+
+    Where they are in several files, their ordinals alone do not identify them.
+    """
+    if len(rows) < 2:
+        return None
+    shared = f'"records": {groups.of("record", rows)}'
+    if len({groups.file_of(row) for row in rows}) > 1:
+        places = [str(groups.locate(row)) for row in rows]
+        shared += f', "sources": {json.dumps(places, ensure_ascii=False)}'
+    return shared

@@ -1,101 +1,133 @@
-"""Which rows belong together, in numbers, and what a group of them comes to."""
+"""Which pending rows belong together: found for all blocks at once, read by every worker.
 
-from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+Rows are numbered over all blocks. What is known of them are columns of numbers, each in a file that
+is mapped into memory, so nobody holds them.
+"""
 
-from data_tools import ranking
-from data_tools.record import BadRecord, Location
+import os
+import pickle
+from bisect import bisect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from uuid import uuid4
 
-_SMALL = 32  # rows of a group up to which working its plan out again is cheaper than holding it
+import numpy as np
 
-Locate = Callable[[int], Location]
-"""The location of the record that a row belongs to."""
+from data_tools.block import BlockResult
+from data_tools.block_files import ENTRY, SLOTS, entries_of, numbers_of, read
+from data_tools.record import Location, TreeMessage
 
+NONE = -1  # in place of a row
 
-@dataclass(slots=True)
-class Outcome:
-    """What some rows come to: a fault, or a pair of sides that are stored with the rows.
+Columns = dict[str, np.ndarray]
+"""A value of every row, by name. Besides those of ENTRY, of `_place` and of `_tree`:
 
-    `rows` are those that take part; the outcome is reported at the record of the first. `prompt`
-    are the rows whose prompts make the prompt, `chosen` and `rejected` a row and which of its
-    sides (0 prompt, 1 first, 2 second). `made` is how many pairs this makes, kept or not.
-    """
-
-    rows: Sequence[int]
-    made: int
-    fault: BadRecord | None = None
-    prompt: Sequence[int] = ()
-    chosen: tuple[int, int] = (0, 0)
-    rejected: tuple[int, int] = (0, 0)
-    first_won: bool | None = None
+`sorted` has the rows of one group next to each other, each group in order; those of a row's own
+group are there from its `start` to its `stop`, which are equal for a row without a key.
+"""
 
 
 class Groups:
-    """Rows by key, in the order in which they were added."""
+    """The rows that `write` has written to files at `path`."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-        self._number_of, self._rows = array("Q"), []
+    def __init__(self, path: str):
+        with open(f"{path}.blocks", "rb") as file:
+            self.blocks, self.starts, kinds = pickle.load(file)
+        self.columns: Columns = {
+            name: np.asarray(np.memmap(f"{path}.{name}", kind, "r")) for name, kind in kinds.items()
+        }
 
-    def add(self, key: bytes) -> None:
-        number = self._numbers.setdefault(key, len(self._numbers))
-        if number == len(self._rows):
-            self._rows.append(array("Q"))
-        self._rows[number].append(len(self._number_of))
-        self._number_of.append(number)
+    def of(self, name: str, rows: Sequence[int] | range) -> list:
+        """The values of a column for some rows."""
+        if isinstance(rows, range):
+            return self.columns[name][rows.start : rows.stop].tolist()
+        return self.columns[name][rows].tolist()
 
-    def of(self, row: int) -> Sequence[int]:
-        """All rows with this row's key."""
-        return self._rows[self._number_of[row]]
+    def number_of(self, row: int) -> int:
+        """The number of the block that a row is in."""
+        return bisect(self.starts, row) - 1
+
+    def file_of(self, row: int) -> str:
+        """The file that a row comes from."""
+        return self.blocks[self.number_of(row)].block.file
+
+    def locate(self, row: int) -> Location:
+        """Where the record of a row starts."""
+        line, record, shares_line = (self.of(name, [row])[0] for name in _LOCATION)
+        return Location(self.file_of(row), line or None, record, bool(shares_line))
 
 
-class Plans:
-    """What `work` makes of a group, asked for at each of its rows in turn.
+_LOCATION = ("line", "record", "shares_line")
 
-    The plan of a large group is held while its rows pass; of small ones there may be too many.
+
+def write(results: Sequence[BlockResult], folder: str) -> str:
+    """Group the pending rows of these blocks; returns the path for `Groups`."""
+    path = os.path.join(folder, uuid4().hex)
+    starts, kinds = [0], {}
+    with ExitStack() as stack:
+        files = {}
+        for result in results:
+            batch = read(f"{result.files.path}.pending")
+            entries = entries_of(batch)
+            columns = {name: entries[name] for name in ENTRY.names}
+            columns |= {name: numbers_of(batch, name) for name in _LOCATION}
+            columns["record"] = columns["record"] + result.records_before
+            columns["member"] = result.first_record + numbers_of(batch, "order") // SLOTS
+            for name, values in columns.items():
+                if name not in files:
+                    files[name] = stack.enter_context(open(f"{path}.{name}", "wb"))
+                    kinds[name] = values.dtype
+                values.tofile(files[name])
+            starts.append(starts[-1] + len(batch))
+    key, other = (np.fromfile(f"{path}.{name}", kinds[name]) for name in ("key", "other"))
+    if results[0].files.pending is TreeMessage:
+        columns = _tree(key, other, np.fromfile(f"{path}.flag", kinds["flag"]))
+    else:
+        columns = _by_number(np.unique(key, return_inverse=True)[1])
+        columns["stop"] = np.where(key == b"", columns["start"], columns["stop"])
+    for name, values in columns.items():
+        values.tofile(f"{path}.{name}")
+        kinds[name] = values.dtype
+    with open(f"{path}.blocks", "wb") as file:
+        pickle.dump((results, starts, kinds), file)
+    return path
+
+
+def _by_number(numbers: np.ndarray) -> Columns:
+    """The columns of groups that have these numbers, all of them from 0 on."""
+    counts = np.bincount(numbers)
+    stops = np.cumsum(counts)
+    columns = {
+        "sorted": np.argsort(numbers, kind="stable"),
+        "start": (stops - counts)[numbers],
+        "stop": stops[numbers],
+    }
+    return {name: values.astype(np.uint32) for name, values in columns.items()}
+
+
+def _tree(key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray) -> Columns:
+    """The columns of messages, whose groups are the assistant's replies to one message.
+
+    `first` is the first row with the row's id, which alone counts, `up` that of the message before
+    it, `end` the last one going up; where the way up is a circle, one of its rows. `is_orphan`
+    tells whether there is no row with the parent's id, `is_above` whether answers that are compared
+    are below the row.
     """
-
-    def __init__(self, work: Callable[[Sequence[int]], Any]):
-        self._work = work
-        self._held: dict[int, Any] = {}  # by a group's first row
-
-    def at(self, row: int, group: Sequence[int]) -> Any:
-        if len(group) <= _SMALL:
-            return self._work(group)
-        if row == group[0]:
-            self._held[row] = self._work(group)
-        return self._held.pop(group[0]) if row == group[-1] else self._held[group[0]]
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Pairs (winner, loser) and ties of one group, each by the first row that takes part."""
-
-    pairs: dict[int, list[tuple[int, int]]]
-    ties: dict[int, list[Sequence[int]]]
-    taking_part: set[int]
-
-
-def rank(group: Sequence[int], scores: Sequence[float], mode: str, margin: float) -> Ranking:
-    """What --pairs picks from a group; where there are only ties, all rows share one tie."""
-    picked, tied = ranking.pick(scores, mode, margin)
-    pairs, ties, taking_part = {}, {}, set()
-    for winner, loser in picked:
-        pairs.setdefault(group[min(winner, loser)], []).append((group[winner], group[loser]))
-        taking_part |= {group[winner], group[loser]}
-    for positions in tied if picked else [range(len(group))]:
-        rows = [group[position] for position in sorted(positions)]
-        ties.setdefault(rows[0], []).append(rows)
-        taking_part.update(rows)
-    return Ranking(pairs, ties, taking_part)
-
-
-def not_picked(mode: str) -> BadRecord:
-    """The fault of an answer that is in no pair and no tie of its group."""
-    return BadRecord(
-        "unpaired",
-        f"--pairs {mode} does not use answers between the best and the worst; use --pairs all to "
-        "compare every two",
-    )
+    rows = np.arange(len(key))
+    ids, numbers = np.unique(np.concatenate((key, parent_key)), return_inverse=True)
+    own, parent = numbers[: len(key)], numbers[len(key) :]
+    first_of = np.full(len(ids), NONE)
+    first_of[own[::-1]] = rows[::-1]  # the first row is written last
+    has_parent = parent_key != b""
+    up = np.where(has_parent, first_of[parent], NONE)
+    is_reply = is_answer & has_parent & (first_of[own] == rows)
+    columns = _by_number(np.unique(np.where(is_reply, parent, len(ids) + rows), False, True)[1])
+    is_above = np.zeros(len(key), bool)
+    is_compared = columns["stop"] - columns["start"] > 1
+    is_above[up[is_compared & (up != NONE)]] = True
+    end = np.where(up == NONE, rows, up)
+    for _ in range(len(key).bit_length()):  # each time, `end` is twice as far up
+        is_above[end[is_above]] = True
+        end = end[end]
+    links = {"first": first_of[own], "up": up, "end": end, "is_above": is_above}
+    return columns | links | {"is_orphan": has_parent & (up == NONE)}

@@ -32,8 +32,8 @@ def read_json_lines(
     Raises ConvertError for an array over several lines, none of which would be a record.
     """
     for item in read_lines((line.rstrip("\r\n") for line in text), path):
-        is_fault = isinstance(item, Reject) and item.location.record == 1
-        if is_fault and item.raw.lstrip().startswith("[") and "EOF while" in item.detail:
+        is_cut = isinstance(item, Reject) and "EOF while" in item.detail
+        if is_cut and item.location.record == 1 and json.loads(item.raw).lstrip().startswith("["):
             fix = "save it as a .json file" if path == "-" else "rename it to .json"
             raise ConvertError(f"{path}: its content is a JSON array; {fix}")
         yield item

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, as_json
 
 STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
@@ -190,7 +190,7 @@ def read_or_reject(
     try:
         return Record(location, parse(source, *more), is_text)
     except BadRecord as fault:
-        return Reject(location, fault.reason, fault.detail, raw_of(source))
+        return Reject(location, fault.reason, fault.detail, as_json(raw_of(source)))
 
 
 def check_text(text: str, what: str) -> None:
