@@ -7,7 +7,7 @@ row that cannot be read, reading continues at the very next line.
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, tee
@@ -156,14 +156,17 @@ def _values(
             f"a quoted cell is not closed, or text follows its closing quote ({cells[0]}); double "
             "the quotes inside a quoted cell",
         )
+    fix = "quote cells that hold the delimiter, or fill the missing ones"
+    return row_record(names, cells, "the row", fix)
+
+
+def row_record(names: Sequence[str], cells: list[str], row: str, fix: str) -> dict[str, str]:
+    """The cells of a row of any table as a record. Raises BadRecord."""
     if len(cells) != len(names):
-        raise BadRecord(
-            "ragged_row",
-            f"{len(cells)} cells where the header has {len(names)}; quote cells that hold the "
-            "delimiter, or fill the missing ones",
-        )
-    if cells[0].strip() == names[0] and tuple(cell.strip() for cell in cells) == names:
-        detail = "the header row is repeated here and is no record; join files without it"
+        counts = f"{row} has {len(cells)} cells where the header has {len(names)}"
+        raise BadRecord("ragged_row", f"{counts}; {fix}")
+    if cells[0].strip() == names[0] and [cell.strip() for cell in cells] == [*names]:
+        detail = f"{row} repeats the header and is no record; join tables without it"
         raise BadRecord("wrong_type", detail)
     return dict(zip(names, cells, strict=True))
 
