@@ -1,7 +1,7 @@
-"""What became of a block of records, as Arrow files between the passes.
+"""What became of a block of records, in files between the passes.
 
 `PATH.pairs` holds the pairs that passed every check, `PATH.pending` what only makes pairs together
-with other records, `PATH.rejects` what was rejected; all in the order of the records.
+with other records, `PATH.rejects` what was rejected (JSON Lines); all in the order of the records.
 """
 
 import json
@@ -19,6 +19,7 @@ from data_tools.keys import Column
 from data_tools.record import Location, Pair, Pending, Reject, as_json, as_messages
 from data_tools.schema import SIDES, Schema, dump
 
+_REJECT = ("reason", "detail", "raw", "order", "made", "shared")
 _PAIR = ("prompt", "chosen", "rejected", "first_won", "tools", "chat_template_kwargs")
 SLOTS = 1 << 32  # results of one record, in the order of everything in a block
 
@@ -187,7 +188,7 @@ def _records(rows: Sequence[Row], keep: tuple[str, ...], with_raw: bool) -> dict
     return fields | _where(rows)
 
 
-def _where(rows: Sequence[Row | Reject]) -> dict[str, pa.Array]:
+def _where(rows: Sequence[Row]) -> dict[str, pa.Array]:
     where = {
         "order": [row.order for row in rows],
         "line": [row.location.line or 0 for row in rows],
@@ -221,15 +222,19 @@ def entries_of(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def write_rejects(path: str, rejects: Iterable[Reject]) -> int:
-    """Write PATH.rejects in order; returns its bytes."""
-    rows = sorted(rejects, key=lambda reject: reject.order)
-    fields = {
-        name: arrays.strings([getattr(row, name) for row in rows])
-        for name in ("reason", "detail", "raw", "shared")
-    }
-    fields["made"] = arrays.numbers(np.array([row.made for row in rows], np.int8))
-    fields |= _where(rows)
-    return _write(f"{path}.rejects", pa.RecordBatch.from_arrays([*fields.values()], [*fields]))
+    """Write PATH.rejects in order, one a line; returns its bytes."""
+    with open(f"{path}.rejects", "w", encoding="utf-8") as file:
+        for reject in sorted(rejects, key=lambda reject: reject.order):
+            at, rest = reject.location, [getattr(reject, name) for name in _REJECT]
+            file.write(as_json([[at.line, at.record, at.shares_line], rest]) + "\n")
+        return file.tell()
+
+
+def read_rejects(path: str, file: str) -> list[Reject]:
+    """The rejects of PATH.rejects; `file` is where the records come from."""
+    with open(f"{path}.rejects", encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines]
+    return [Reject(Location(file, *where), *rest) for where, rest in found]
 
 
 def _write(path: str, batch: pa.RecordBatch) -> int:
@@ -253,19 +258,6 @@ def members_of(batch: pa.RecordBatch) -> list[tuple[int, ...]] | None:
     if "members" not in batch.schema.names:
         return None
     return [tuple(m["record"] for m in members) for members in batch.column("members").to_pylist()]
-
-
-def read_rejects(path: str, file: str) -> list[Reject]:
-    """The rows of PATH.rejects."""
-    batch = read(f"{path}.rejects")
-    columns = (batch.column(name).to_pylist() for name in ("reason", "detail", "raw", "shared"))
-    orders, made = (numbers_of(batch, name).tolist() for name in ("order", "made"))
-    return [
-        Reject(location, reason, detail, raw, order, bool(was_made), shared)
-        for location, reason, detail, raw, shared, order, was_made in zip(
-            locations(batch, file), *columns, orders, made, strict=True
-        )
-    ]
 
 
 def locations(
