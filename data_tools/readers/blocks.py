@@ -46,17 +46,18 @@ def file_state(path: str) -> tuple[int, int] | None:
 def first_span(path: str, encoding: str | None) -> Span | None:
     """The empty span before the first record; None for a file that only reads from its start."""
     ending = os.path.splitext(path)[1].lower()
-    if ending not in (*delimited.DELIMITERS, ".jsonl", ".ndjson"):
+    delimiters = delimited.DELIMITERS.get(ending)
+    if not delimiters and ending not in (".jsonl", ".ndjson"):
         return None
     try:
         with opening.open_binary(path, None) as (file, _):
             codec, start = opening.find_encoding(file, encoding)
             if codec not in opening.UTF8:
                 return None
-            if ending not in delimited.DELIMITERS:
+            if not delimiters:
                 return Span(path, file_state(path), start, start, 1)
             with opening.open_text(file, encoding) as text:
-                head = delimited.read_head(text, path, delimited.DELIMITERS[ending])
+                head = delimited.read_head(text, path, delimiters)
                 text.seek(0)
                 start += _size(islice(text, head.lines))
             if not head.names:
