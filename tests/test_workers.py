@@ -107,9 +107,8 @@ def test_any_number_of_workers_writes_the_same_bytes(kind):
         write(name, records[at :: len(files)])
     found = []
     for count in (1, 2, 3) if kind == "labelled" else (1, 2):
-        done = convert(
-            Options.of((*files,), f"out{count}", test_size=0.3, workers=count, **options)
-        )
+        given = Options.of(files, f"out{count}", test_size=0.3, workers=count, **options)
+        done = convert(given)
         assert done.status == 0
         found.append(contents(f"out{count}"))
     assert found[1:] == found[:1] * (len(found) - 1)
