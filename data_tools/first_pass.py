@@ -7,13 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO
 
 from data_tools.block import Block, BlockResult, Task, run
 from data_tools.options import Reading
 from data_tools.readers import STDIN, FileReader
-from data_tools.readers.blocks import Span, cut, file_state, first_span
+from data_tools.readers.blocks import changed, cut, file_state, first_span
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
@@ -49,7 +50,7 @@ class Inputs:
         """The blocks of one file."""
         start = None if path == STDIN else first_span(path, self._options.encoding)
         if start is not None:
-            yield from map(_span_block, cut(start))
+            yield from (Block(path, span.stop - span.start, span) for span in cut(start))
             return
         reader, before = self.reader(path), 0
         for pieces in _packed(iter(reader)):
@@ -60,9 +61,7 @@ class Inputs:
         """Raise ConvertError where a file is not what it was when it was first opened."""
         for path, before in self._states.items():
             if path != STDIN and file_state(path) != before:
-                raise ConvertError(
-                    f"{path}: changed while it was read; convert it again once it is complete", 1
-                )
+                raise changed(path)
 
 
 @contextlib.contextmanager
@@ -74,10 +73,7 @@ def standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
     if sys.stdin is None:
         raise ConvertError("-: standard input is closed; pipe the records in or name a file")
     with tempfile.TemporaryFile() as copy:
-        try:
-            shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
-        except OSError as error:
-            raise ConvertError(f"-: standard input cannot be copied ({error.strerror})") from None
+        shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
         copy.flush()
         yield copy
 
@@ -100,20 +96,16 @@ def check_blocks(
                 yield block
 
     for result in in_order(run, upcoming(), workers, task, folder):
-        done = result.block
-        if done.file in miscut:
+        block, span = result.block, result.block.span
+        if block.file in miscut:
             continue
         yield result
-        if done.span is None or done.span.stop - done.span.start == done.size:
+        if span is None or span.stop - span.start == block.size:  # of the block as it was cut
             continue
-        miscut.add(done.file)
+        miscut.add(block.file)
         while (span := next(cut(result.block.span), None)) is not None:
-            result = run(_span_block(span), task, folder)
+            result = run(replace(block, span=span, size=span.stop - span.start), task, folder)
             yield result
-
-
-def _span_block(span: Span) -> Block:
-    return Block(span.file, span.stop - span.start, span)
 
 
 def _packed(records: Iterator[Record | Reject]) -> Iterator[tuple[bytes, ...]]:

@@ -42,10 +42,11 @@ def _limited(text: str, kind: type, low: float, end: float, problem: str) -> Any
 
 def _option(default: Any, help: str, metavar: str | None = None, **more: Any) -> Any:
     """A field with what argparse needs to know of it."""
-    more |= {"help": help} if metavar is None else {"help": help, "metavar": metavar}
+    more |= {} if metavar is None else {"metavar": metavar}
     if default is dict:
-        return field(default_factory=dict, metadata=more)
-    return field(default=default, metadata=more)
+        return field(default_factory=dict, metadata=more | {"help": help})
+    shown = f"{help} (default {default})" if default else help
+    return field(default=default, metadata=more | {"help": shown})
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,7 @@ class Reading:
         nargs="+",
     )
     label: str | None = _option(
-        None,
-        "the label values that mean: first answer won, second won, tie",
-        "first=X,second=Y[,tie=Z]",
+        None, "the values that mean: first answer won, second won, tie", "first=X,second=Y[,tie=Z]"
     )
     encoding: str | None = _option(None, "of text files (default utf-8; a BOM decides)", "NAME")
     sheet: str | None = _option(None, "the sheet of .xlsx files (default: the first)", "NAME")
@@ -75,24 +74,18 @@ class Pairing:
     """Which pairs are made"""
 
     pairs: str = _option(
-        "best-worst",
-        "how rankings and ratings become pairs (default best-worst)",
-        choices=ranking.MODES,
+        "best-worst", "how rankings and ratings become pairs", choices=ranking.MODES
     )
     min_margin: float = _option(
         0.0, "ratings less than N apart are a tie (default: only equal ones are)", "N", type=margin
     )
     annotators: str = _option(
         "majority",
-        "several judgements of one pair: the view of more than half, of all, or a pair for each of "
-        "them (default majority)",
+        "several judgements of one pair: the view of more than half, of all, or a pair for each",
         choices=annotators.MODES,
     )
     max_chars: int | None = _option(
-        None,
-        "reject pairs whose prompt + longer answer exceed N characters (default: off)",
-        "N",
-        type=count,
+        None, "reject pairs whose prompt + longer answer exceed N characters", "N", type=count
     )
     exclude_rows: str | None = _option(
         None, "JSON Lines with 'source' values: reject those pairs", "FILE"
@@ -104,17 +97,12 @@ class Writing:
     """What is written"""
 
     output: str | None = _option(None, "default: data/NAME of the first input", "DIR")
-    to: str = _option(
-        "arrow", "how the splits are stored (default arrow)", choices=("arrow", "parquet", "jsonl")
-    )
+    to: str = _option("arrow", "how the splits are stored", choices=("arrow", "parquet", "jsonl"))
     keep: tuple[str, ...] = _option(
         (), "carry this column along, as text; repeatable", "COLUMN", action="append"
     )
     test_size: float = _option(
-        0.05,
-        "share of prompts held out in test, by hash; 0 writes train only (default 0.05)",
-        "F",
-        type=share,
+        0.05, "share of prompts held out in test by hash; 0 writes train only", "F", type=share
     )
     seed: int = _option(0, "salt of the split's hash (default 0)", "N", type=int)
     check: bool = _option(False, "read and check everything, write nothing", action="store_true")
@@ -154,7 +142,8 @@ class Options:
         for group in GROUPS:
             names = values.keys() & group.__dataclass_fields__
             groups.append(group(**{name: values.pop(name) for name in names}))
-        assert not values, f"no such options: {values}"
+        if values:
+            raise TypeError(f"no such option: {', '.join(values)}")
         return cls(tuple(inputs), *groups)
 
 

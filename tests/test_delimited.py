@@ -47,8 +47,8 @@ def test_a_ragged_row_is_rejected_with_its_line_and_its_text():
     assert rows(content) == [(2, "ragged_row"), (3, ["2", "3"]), (4, "ragged_row")]
     fix = "quote cells that hold the delimiter, or fill the missing ones"
     assert rejects("f.csv") == [
-        (2, "ragged_row", f"1 cells where the header has 2; {fix}", "1"),
-        (4, "ragged_row", f"3 cells where the header has 2; {fix}", "4,5,6"),
+        (2, "ragged_row", f"the row has 1 cells where the header has 2; {fix}", "1"),
+        (4, "ragged_row", f"the row has 3 cells where the header has 2; {fix}", "4,5,6"),
     ]
 
 
@@ -112,7 +112,7 @@ def test_a_header_that_cannot_be_read_is_refused_with_the_line_where_it_begins(b
 
 
 def test_a_header_row_that_is_repeated_is_rejected():
-    detail = "the header row is repeated here and is no record; join files without it"
+    detail = "the row repeats the header and is no record; join tables without it"
     content = "a,b\n1,2\na , b\n3,4\n"
     assert rejects("f.csv", content) == [(3, "wrong_type", detail, "a , b")]
 

@@ -17,7 +17,6 @@ from reading import (  # noqa: F401
     read,
     refusal,
     rejects,
-    run_python,
 )
 
 from data_tools import readers
@@ -104,7 +103,7 @@ def test_standard_input_is_json_lines_and_can_be_read_twice():
 
 def test_standard_input_of_another_kind_is_refused():
     for content, message in (
-        (gzip.compress(LINES), "gzip; standard input is JSON Lines, so name the file instead"),
+        (gzip.compress(LINES), "that of a .gz file; standard input is JSON Lines, so name .*"),
         (b"[\n1]", "a JSON array; save it as a .json file"),
     ):
         with pytest.raises(ConvertError, match=f"^-: its content is {message}$"):
@@ -178,7 +177,8 @@ def test_a_path_that_cannot_be_read_is_refused():
     Path("d").mkdir()
     message = "no/such.csv: no such file; check the path (it is taken as given)"
     assert refusal("no/such.csv") == message
-    assert refusal("a.txt", b"x") == f"a.txt: unknown ending; rename or export it to one of {KNOWN}"
+    fix = f"rename, decompress or export it to one of {KNOWN}"
+    assert refusal("a.txt", b"x") == f"a.txt: unknown ending; {fix}"
     assert refusal("d") == f"d: no preference files in this directory; known endings are {KNOWN}"
     Path("d/a.csv").symlink_to("missing.csv")
     assert refusal("d") == "d/a.csv: cannot be read (No such file or directory)"
@@ -226,8 +226,3 @@ def test_a_line_of_100_mb_takes_at_most_five_times_its_size(name):
     content = b"\n".join(lines) if name == "a.jsonl" else b"[" + b",\n".join(lines) + b"]"
     Path(name).write_bytes(content)
     assert peak_memory(name) < 5 * len(content)
-
-
-def test_importing_the_readers_loads_neither_pyarrow_nor_openpyxl():
-    code = "import sys, data_tools.readers; print({'pyarrow', 'openpyxl'} & {*sys.modules})"
-    assert run_python(code) == "set()\n"

@@ -117,9 +117,8 @@ def test_any_bytes_under_any_ending_add_up_or_are_refused_in_one_line(
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder, f"raw{ending}"), Path(folder, "out")
         raw.write_bytes(content)
-        options = Options.of(
-            (str(raw),), str(out), format="preference", encoding=encoding, workers=1
-        )
+        more = {"format": "preference", "encoding": encoding, "workers": 1}
+        options = Options.of((str(raw),), str(out), **more)
         try:
             done = convert(options)
         except ConvertError as error:

@@ -108,7 +108,7 @@ def test_columns_without_a_name_are_read_unless_several_have_data():
 
 def test_a_header_row_that_is_repeated_is_rejected():
     write(["a", "b"], [1, 2], ["a", "b "], [3, 4])
-    detail = "the header row is repeated in row 3, and is no record; join tables without it"
+    detail = "row 3 repeats the header and is no record; join tables without it"
     assert rejects(NAME) == [(None, "wrong_type", detail, ["a", "b "])]
 
 

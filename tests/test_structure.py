@@ -149,7 +149,7 @@ def loaded_by(code):
 
 def test_importing_the_command_loads_nothing_heavy():
     heavy = {"pyarrow", "pandas", "numpy", "datasets", "torch", "transformers", "trl", "tqdm"}
-    heavy |= {"dask", "distributed"}
+    heavy |= {"dask", "distributed", "openpyxl"}
     assert not heavy & loaded_by("import data_tools.convert")
 
 

@@ -107,9 +107,8 @@ def test_any_number_of_workers_writes_the_same_bytes(kind):
         write(name, records[at :: len(files)])
     found = []
     for count in (1, 2, 3) if kind == "labelled" else (1, 2):
-        done = convert(
-            Options.of((*files,), f"out{count}", test_size=0.3, workers=count, **options)
-        )
+        given = Options.of(files, f"out{count}", test_size=0.3, workers=count, **options)
+        done = convert(given)
         assert done.status == 0
         found.append(contents(f"out{count}"))
     assert found[1:] == found[:1] * (len(found) - 1)
@@ -127,13 +126,14 @@ def outcome(directory):
 def test_records_that_go_on_past_the_cut_of_a_block_are_read_whole(monkeypatch):
     dice = random.Random(0)
     cells = ('5" screen', '"two\nlines"', '"say ""hi"""', "plain", '"open', 'a"b\nrow', '"\n\n\n"')
-    rows = [",".join([f"P{i}", *dice.sample(cells, 2)]) for i in range(600)]
-    Path("raw.csv").write_text("\n".join(["prompt,chosen,rejected", *rows]), "utf-8")
-    options = ["--to", "jsonl", "--test-size", "0"]
+    for name in ("a.csv", "b.csv"):
+        rows = [",".join([f"{name} {i}", *dice.sample(cells, 2)]) for i in range(600)]
+        Path(name).write_text("\n".join(["prompt,chosen,rejected", *rows]), "utf-8")
+    argv = ["a.csv", "b.csv", "--to", "jsonl", "--test-size", "0"]
     for workers in ("1", "2"):
-        assert main(["raw.csv", "-o", f"many{workers}", "--workers", workers, *options]) == 0
+        assert main([*argv, "-o", f"many{workers}", "--workers", workers]) == 0
     use_small_blocks(monkeypatch, block=10_000_000, shard=10_000_000)
-    assert main(["raw.csv", "-o", "one", *options]) == 0
+    assert main([*argv, "-o", "one"]) == 0
     assert outcome("many1") == outcome("many2") == outcome("one")
 
 

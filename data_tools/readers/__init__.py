@@ -8,6 +8,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
 
@@ -91,40 +92,32 @@ def _refuse_unknown(path: str) -> None:
     if not os.path.lexists(path):
         raise ConvertError(f"{path}: no such file; check the path (it is taken as given)")
     if not syntax_of(path):
-        inner, ending = os.path.splitext(path)
-        if ending.lower() in COMPRESSIONS and syntax_of(inner):
-            raise ConvertError(
-                f"{path}: a {syntax_of(inner)} file is compressed in itself and needs no other "
-                f"compression; decompress it to {inner}"
-            )
-        raise ConvertError(f"{path}: unknown ending; rename or export it to one of {_KNOWN}")
+        fix = f"rename, decompress or export it to one of {_KNOWN}"
+        raise ConvertError(f"{path}: unknown ending; {fix}")
 
 
+@dataclass
 class FileReader:
     """The records of one file, from its start.
 
-    `notes` explain what the reader found out, such as a delimiter; `position` is how many bytes of
-    the file were read so far. `stdin` is a seekable copy of standard input for the path `-`;
-    `sheet` is the sheet of a spreadsheet to read.
+    `stdin` is a seekable copy of standard input for the path `-`; `sheet` is the sheet of a
+    spreadsheet to read. `notes` explain what the reader found out, such as a delimiter.
     """
 
-    def __init__(
-        self,
-        path: str,
-        encoding: str | None = None,
-        sheet: str | None = None,
-        stdin: BinaryIO | None = None,
-    ):
-        self.notes: list[str] = []
-        self._path, self._encoding, self._sheet, self._stdin = path, encoding, sheet, stdin
-        self._file: BinaryIO | None = None
+    path: str
+    encoding: str | None = None
+    sheet: str | None = None
+    stdin: BinaryIO | None = None
+    notes: list[str] = field(default_factory=list)
+    _file: BinaryIO | None = None
 
     @property
     def position(self) -> int:
+        """How many bytes of the file were read so far."""
         return 0 if self._file is None or self._file.closed else self._file.tell()
 
     def __iter__(self) -> Iterator[Record | Reject]:
-        path, seen = self._path, 0
+        path, seen = self.path, 0
         try:
             for item in self._items():
                 seen = item.location.record
@@ -141,16 +134,16 @@ class FileReader:
             raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
         except UnicodeError as error:  # of codecs that cannot continue after an error
             raise ConvertError(
-                f"{path}: is not {self._encoding} ({error}); name the file's encoding with "
+                f"{path}: is not {self.encoding} ({error}); name the file's encoding with "
                 "--encoding"
             ) from None
 
     def _items(self) -> Iterator[Record | Reject]:
-        path = self._path
+        path = self.path
         syntax = ".jsonl" if path == STDIN else syntax_of(path)
-        with open_binary(path, self._stdin) as (binary, self._file):
+        with open_binary(path, self.stdin) as (binary, self._file):
             if syntax in _TABLES:
-                yield from _TABLES[syntax](binary, path, self.notes.append, self._sheet)
+                yield from _TABLES[syntax](binary, path, self.notes.append, self.sheet)
             else:
-                with open_text(binary, self._encoding) as text:
+                with open_text(binary, self.encoding) as text:
                     yield from _TEXTS[syntax](text, path, self.notes.append)

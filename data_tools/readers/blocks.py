@@ -11,15 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice, tee
 from typing import Any, BinaryIO
 
-from data_tools.readers import delimited, json_records
-from data_tools.readers.opening import (
-    MARK,
-    UTF8,
-    count_line_ends,
-    find_encoding,
-    open_binary,
-    open_text,
-)
+from data_tools.readers import delimited, json_records, opening
+from data_tools.readers.opening import MARK
 from data_tools.record import ConvertError, Record, Reject
 
 SIZE = 2_000_000  # bytes of a block
@@ -53,17 +46,18 @@ def file_state(path: str) -> tuple[int, int] | None:
 def first_span(path: str, encoding: str | None) -> Span | None:
     """The empty span before the first record; None for a file that only reads from its start."""
     ending = os.path.splitext(path)[1].lower()
-    if ending not in (*delimited.DELIMITERS, ".jsonl", ".ndjson"):
+    delimiters = delimited.DELIMITERS.get(ending)
+    if not delimiters and ending not in (".jsonl", ".ndjson"):
         return None
     try:
-        with open_binary(path, None) as (file, _):
-            codec, start = find_encoding(file, encoding)
-            if codec not in UTF8:
+        with opening.open_binary(path, None) as (file, _):
+            codec, start = opening.find_encoding(file, encoding)
+            if codec not in opening.UTF8:
                 return None
-            if ending not in delimited.DELIMITERS:
+            if not delimiters:
                 return Span(path, file_state(path), start, start, 1)
-            with open_text(file, encoding) as text:
-                head = delimited.read_head(text, path, delimited.DELIMITERS[ending])
+            with opening.open_text(file, encoding) as text:
+                head = delimited.read_head(text, path, delimiters)
                 text.seek(0)
                 start += _size(islice(text, head.lines))
             if not head.names:
@@ -80,7 +74,7 @@ def cut(after: Span) -> Iterator[Span]:
         file.seek(after.start)
         data = file.read(after.stop - after.start)
         while True:
-            line += count_line_ends(data)
+            line += opening.count_line_ends(data)
             file.seek(start)
             data = file.read(SIZE)
             if not data:
@@ -144,7 +138,7 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
             records = delimited.Rows(span.head, span.file, decoded, line)
         record = next(iter(records), None)
         if not isinstance(record, Record):
-            raise _changed(span)
+            raise changed(span.file)
         found[line] = record.value
     return found
 
@@ -153,15 +147,15 @@ def _read(span: Span) -> bytes:
     found = file_state(span.file)
     # Another machine may know the time of the last change to the second only.
     if found is None or (found[0], found[1] // 10**9) != (span.state[0], span.state[1] // 10**9):
-        raise _changed(span)
+        raise changed(span.file)
     with open(span.file, "rb") as file:
         file.seek(span.start)
         return file.read(span.stop - span.start)
 
 
-def _changed(span: Span) -> ConvertError:
+def changed(path: str) -> ConvertError:
     return ConvertError(
-        f"{span.file}: changed while it was read; convert it again once it is complete, and start "
+        f"{path}: changed while it was read; convert it again once it is complete, and start "
         "the workers of a --scheduler where they see the same files",
         status=1,
     )

@@ -7,8 +7,9 @@ row that cannot be read, reading continues at the very next line.
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice, tee
 
 from data_tools.readers.opening import check_text, printable, read_or_reject
@@ -53,22 +54,18 @@ def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> He
         blank += 1
     else:
         return Head((), delimiters[0], blank)
-    expected = delimiters[0]
+    expected, where = delimiters[0], f"{path}:{blank + 1}"
     delimiter = expected if expected in first else max(delimiters, key=first.count)
-    ahead, behind = tee(chain([first], text))
-    reader = csv.reader(ahead, delimiter=delimiter, strict=True)
-    where = f"{path}:{blank + 1}"
+    cells, lines = next(_rows(chain([first], text), delimiter))
     try:
-        names = tuple(name.strip() for name in next(reader))
-        check_text("".join(islice(behind, reader.line_num)), "the header row")
-    except csv.Error as error:
-        raise ConvertError(
-            f"{where}: the header row cannot be read ({error}); fix its quotes"
-        ) from None
+        check_text("".join(lines), "the header row")
     except BadRecord as fault:
         raise ConvertError(f"{where}: {fault.detail}") from None
+    if isinstance(cells[0], _Broken):
+        raise ConvertError(f"{where}: the header row cannot be read ({cells[0]}); fix its quotes")
+    names = tuple(cell.strip() for cell in cells)
     refuse_duplicates(names, where)
-    return Head(names, delimiter, blank + reader.line_num)
+    return Head(names, delimiter, blank + len(lines))
 
 
 def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the header") -> None:
@@ -99,49 +96,48 @@ class Rows:
 
     def __iter__(self) -> Iterator[Record | Reject]:
         csv.field_size_limit(sys.maxsize)
-        path, first_line, names, record = self.path, self.first_line, self.head.names, 0
-        for cells, lines in self._rows() if names else ():
-            line = first_line + self.number
+        names, record = self.head.names, 0
+        for cells, lines in _rows(iter(self.lines), self.head.delimiter) if names else ():
+            line = self.first_line + self.number
             self.number += len(lines)
             if cells and (cells[0].strip() or not "".join(lines).isspace()):
                 record += 1
-                location, is_sound = Location(path, line, record), self.number <= self.sound
+                location, is_sound = Location(self.path, line, record), self.number <= self.sound
                 yield read_or_reject(
                     location, _values, _raw, lines, cells, names, is_sound, is_text=True
                 )
             if self.number >= self.until:
                 return
 
-    def _rows(self) -> Iterator[tuple[list[str], list[str]]]:
-        """The cells and lines of each row, of one that breaks its first line only.
 
-        A row goes on to a next line only inside quotes. So a line within a row that broke breaks
-        any other row that goes on over it; trying again each time would take quadratic time.
-        """
-        source = lines = iter(self.lines)
-        while True:
-            ahead, behind = tee(lines)
-            reader, done = self._reader(ahead), 0
+def _rows(source: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The cells and lines of each row, of one that breaks its first line only.
+
+    A row goes on to a next line only inside quotes. So a line within a row that broke breaks any
+    other row that goes on over it; trying again each time would take quadratic time.
+    """
+    read_cells = partial(csv.reader, delimiter=delimiter, strict=True)
+    lines = source
+    while True:
+        ahead, behind = tee(lines)
+        reader, done = read_cells(ahead), 0
+        try:
+            for cells in reader:
+                yield cells, list(islice(behind, reader.line_num - done))
+                done = reader.line_num
+            return
+        except csv.Error as error:
+            broken = [_Broken(error)]
+        first, *within = islice(behind, reader.line_num - done)
+        yield broken, [first]
+        for line in within[:-1]:
+            alone = read_cells([line, '"'])  # the quote ends a cell that goes on
             try:
-                for cells in reader:
-                    yield cells, list(islice(behind, reader.line_num - done))
-                    done = reader.line_num
-                return
+                cells = next(alone)
+                yield cells if alone.line_num == 1 else broken, [line]
             except csv.Error as error:
-                broken = [_Broken(error)]
-            first, *within = islice(behind, reader.line_num - done)
-            yield broken, [first]
-            for line in within[:-1]:
-                alone = self._reader([line, '"'])  # the quote ends a cell that goes on
-                try:
-                    cells = next(alone)
-                    yield cells if alone.line_num == 1 else broken, [line]
-                except csv.Error as error:
-                    yield [_Broken(error)], [line]
-            lines = chain(within[-1:], source)
-
-    def _reader(self, lines: Iterable[str]) -> "csv.reader":
-        return csv.reader(lines, delimiter=self.head.delimiter, strict=True)
+                yield [_Broken(error)], [line]
+        lines = chain(within[-1:], source)
 
 
 class _Broken(str):
@@ -160,14 +156,17 @@ def _values(
             f"a quoted cell is not closed, or text follows its closing quote ({cells[0]}); double "
             "the quotes inside a quoted cell",
         )
+    fix = "quote cells that hold the delimiter, or fill the missing ones"
+    return row_record(names, cells, "the row", fix)
+
+
+def row_record(names: Sequence[str], cells: list[str], row: str, fix: str) -> dict[str, str]:
+    """The cells of a row of any table as a record. Raises BadRecord."""
     if len(cells) != len(names):
-        raise BadRecord(
-            "ragged_row",
-            f"{len(cells)} cells where the header has {len(names)}; quote cells that hold the "
-            "delimiter, or fill the missing ones",
-        )
-    if cells[0].strip() == names[0] and tuple(cell.strip() for cell in cells) == names:
-        detail = "the header row is repeated here and is no record; join files without it"
+        counts = f"{row} has {len(cells)} cells where the header has {len(names)}"
+        raise BadRecord("ragged_row", f"{counts}; {fix}")
+    if cells[0].strip() == names[0] and [cell.strip() for cell in cells] == [*names]:
+        detail = f"{row} repeats the header and is no record; join tables without it"
         raise BadRecord("wrong_type", detail)
     return dict(zip(names, cells, strict=True))
 

@@ -4,6 +4,7 @@ A `.json` file may hold an array, JSON Lines, or one object around a list of rec
 decides. Every record knows the line on which it starts.
 """
 
+import contextlib
 import io
 import json
 import re
@@ -92,14 +93,11 @@ def _is_json_lines(text: io.TextIOBase) -> bool:
     lines = list(islice((line for line in text if not line.isspace()), 2))
     if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
         return False
-    return any(map(_is_object, lines))
-
-
-def _is_object(source: str) -> bool:
-    try:
-        return isinstance(json.loads(source), dict)
-    except (ValueError, RecursionError):
-        return False
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(json.loads(line), dict):
+                return True
+    return False
 
 
 def _unwrapped(
@@ -107,15 +105,14 @@ def _unwrapped(
 ) -> Iterator[Record | Reject]:
     """The records of one object: the list that is exactly one of its values, or itself."""
     first, line = window.peek(), window.line
-    source = window.value()
-    if source is None or first != "{":
+    source = window.value() if first == "{" else None
+    if source is None:
         rest = window.rest(sys.maxsize)
         raise ConvertError(
             f"{path}: this is not JSON, or it breaks off: it begins with {clip(rest[:40])} and "
             f"ends on line {line + count_line_ends(rest.rstrip())}; a .json file holds an array "
             "of records"
         )
-    window.advance(len(source))
     end = window.line
     if window.peek():
         raise ConvertError(
@@ -174,15 +171,15 @@ def _sources(window: "_Window", path: str) -> Iterator[tuple[str, int]]:
             )
         if char == "]":
             break
+        line = window.line
         source = window.value() if char else None
         if source is None:
             raise ConvertError(
-                f"{path}: the array is unfinished: it breaks off on line {window.line} after "
-                f"record {record}; fetch the file again"
+                f"{path}: the array is unfinished: it breaks off on line {line} after record "
+                f"{record}; fetch the file again"
             )
         record += 1
-        yield source, window.line
-        window.advance(len(source))
+        yield source, line
     window.advance(1)
     if window.peek():
         raise ConvertError(
@@ -202,19 +199,17 @@ class _Window:
         """The next character that is no white space, moved to; empty at the end."""
         while True:
             self.advance(_SPACE.match(self._buffer, self._position).end() - self._position)
-            if self._position < len(self._buffer):
-                return self._buffer[self._position]
-            if not self._fill():
-                return ""
+            if self._position < len(self._buffer) or not self._fill():
+                return self._buffer[self._position : self._position + 1]
 
     def value(self) -> str | None:
-        """The source of the value that starts here, None where the text ends before it does."""
-        while True:
-            end = _value_end(self._buffer, self._position)
-            if end is not None:
-                return self._buffer[self._position : end]
+        """Consume and return the source of the next value; None where the text ends before it."""
+        while (end := _value_end(self._buffer, self._position)) is None:
             if not self._fill():
                 return None
+        source = self._buffer[self._position : end]
+        self.advance(len(source))
+        return source
 
     def rest(self, length: int) -> str:
         """What comes next, up to a length."""

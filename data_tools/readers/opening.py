@@ -21,22 +21,14 @@ STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
 
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
-# What the first bytes of a file show: its name, these bytes, and how to fix another ending. There,
+# What a file begins with whose ending should be this one, and how to fix another ending. There,
 # `whole` is the path without its compression, `stem` also without its syntax.
 _KINDS = {
-    ".gz": ("gzip", (b"\x1f\x8b",), "rename it to {whole}.gz"),
-    ".zst": ("zstd", (b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "rename it to {whole}.zst"),
-    ".parquet": ("Parquet", (b"PAR1",), "rename it to {stem}.parquet"),
-    ".xlsx": (
-        "a zip archive or spreadsheet",
-        (b"PK\x03\x04",),
-        "rename a spreadsheet to {stem}.xlsx, unpack an archive",
-    ),
-    ".xls": (
-        "an older (.xls) or encrypted spreadsheet",
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
-        "save it as .xlsx without a password",
-    ),
+    ".gz": ((b"\x1f\x8b",), "rename it to {whole}.gz"),
+    ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "rename it to {whole}.zst"),
+    ".parquet": ((b"PAR1",), "rename it to {stem}.parquet"),
+    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to {stem}.xlsx, unpack a zip archive"),
+    ".xls": ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",), "save it as .xlsx without a password"),
 }
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -67,19 +59,10 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
     input. Raises ConvertError (status 2) for what is no file, a Git LFS pointer, or content that
     does not match the file's ending.
     """
-    if path == STDIN:
-        stdin.seek(0)  # read twice: for detection, then for conversion
-        if found := _kind(stdin.read(64)):
-            raise ConvertError(
-                f"{path}: its content is {_KINDS[found][0]}; standard input is JSON Lines, so "
-                "name the file instead"
-            )
-        stdin.seek(0)
-        yield stdin, stdin
-        return
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if path != STDIN and not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    with open(path, "rb") as file:
+    with contextlib.nullcontext(stdin) if path == STDIN else open(path, "rb") as file:
+        file.seek(0)  # standard input is read twice: for detection, then for conversion
         head = file.read(64)
         file.seek(0)
         if head.startswith(b"version https://git-lfs.github.com/spec/"):
@@ -88,38 +71,30 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
                 "came from"
             )
         _refuse_other_kinds(path, head)
+        binary = file
         if path.lower().endswith(".gz"):
-            with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
-                yield unpacked, file
+            binary = gzip.GzipFile(fileobj=file, mode="rb")
         elif path.lower().endswith(".zst"):
-            with io.BufferedReader(_Zstd(file), 1 << 16) as unpacked:
-                yield unpacked, file
-        else:
-            yield file, file
+            binary = io.BufferedReader(_Zstd(file), 1 << 16)
+        yield binary, file
 
 
 def _refuse_other_kinds(path: str, head: bytes) -> None:
     expected = next((ending for ending in _KINDS if path.lower().endswith(ending)), None)
-    found = _kind(head)
+    found = next((ending for ending, (marks, _) in _KINDS.items() if head.startswith(marks)), None)
     if expected == found:
         return
-    called = "a spreadsheet" if expected == ".xlsx" else expected and _KINDS[expected][0]
     if expected and not head:
-        raise ConvertError(f"{path}: is empty, though its ending says {called}; fetch it again")
+        raise ConvertError(f"{path}: is empty, though its ending says {expected}; fetch it again")
     if not found:
-        raise ConvertError(f"{path}: its ending says {called}, its content does not; rename it")
-    name, _, fix = _KINDS[found]
+        raise ConvertError(f"{path}: its ending says {expected}, its content does not; rename it")
     whole = os.path.splitext(path)[0] if expected in COMPRESSIONS else path
+    fix = _KINDS[found][1].format(whole=whole, stem=os.path.splitext(whole)[0])
     if found in COMPRESSIONS and expected not in (None, *COMPRESSIONS):
         fix = "decompress it"
-    fix = fix.format(whole=whole, stem=os.path.splitext(whole)[0])
-    says = f"its ending says {called}, " if expected else ""
-    raise ConvertError(f"{path}: {says}its content is {name}; {fix}")
-
-
-def _kind(head: bytes) -> str | None:
-    """The ending of the kind of file that begins with these bytes."""
-    return next((end for end, (_, marks, _) in _KINDS.items() if head.startswith(marks)), None)
+    elif path == STDIN:
+        fix = "standard input is JSON Lines, so name the file instead"
+    raise ConvertError(f"{path}: its content is that of a {found} file; {fix}")
 
 
 class _Zstd(io.RawIOBase):

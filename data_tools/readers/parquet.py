@@ -6,7 +6,7 @@ writes a missing number. There are no lines, so a record is identified by its or
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice
 from typing import BinaryIO
 
 from data_tools.readers.delimited import refuse_duplicates
@@ -65,12 +65,12 @@ def _raw(value: dict) -> str:
 
 
 def _plain(array) -> list:
-    """The values of an Arrow array; bytes that do not decode are marked as `text.MARK` does.
+    """The values of an Arrow array; bytes that do not decode are marked as `opening.MARK` does.
 
     Timestamps go through Arrow's own text, since `to_pylist` would load pandas for some.
     """
     import pyarrow as pa
-    from pyarrow import types
+    from pyarrow import compute, types
 
     kind = array.type
     if types.is_dictionary(kind):
@@ -81,14 +81,14 @@ def _plain(array) -> list:
         return _plain(array.storage)
     if types.is_struct(kind):
         names = [kind.field(i).name for i in range(kind.num_fields)]
-        rows = zip(*map(_plain, array.flatten()), strict=True)
-        return _where_valid(array, (dict(zip(names, row, strict=True)) for row in rows))
+        rows = zip(array.is_valid().to_pylist(), *map(_plain, array.flatten()), strict=True)
+        return [dict(zip(names, row, strict=True)) if valid else None for valid, *row in rows]
     if types.is_map(kind):
-        keys, values = _lists(array, array.keys), _lists(array, array.items)
-        return _where_valid(array, map(_object, keys, values))
+        entries = array.cast(pa.list_(pa.struct([kind.key_field, kind.item_field])))
+        return [None if value is None else _object(value) for value in _plain(entries)]
     if types.is_nested(kind):
-        array = array.cast(pa.large_list(kind.value_field))  # from a view or of a fixed size
-        return _where_valid(array, _lists(array, array.values))
+        items, lengths = iter(_plain(array.flatten())), compute.list_value_length(array)
+        return [n if n is None else [*islice(items, n)] for n in lengths.to_pylist()]
     if types.is_floating(kind):
         return [v if v is not None and abs(v) < float("inf") else None for v in array.to_pylist()]
     if types.is_decimal(kind):
@@ -106,25 +106,11 @@ def _plain(array) -> list:
     return [v.decode("utf-8", MARK) if isinstance(v, bytes) else v for v in texts]
 
 
-def _where_valid(array, values) -> list:
-    return [
-        v if valid else None for v, valid in zip(values, array.is_valid().to_pylist(), strict=True)
-    ]
-
-
-def _lists(array, flat) -> Iterator[list]:
-    """For each list of `array`, its part of the flat values."""
-    offsets = array.offsets.to_pylist()
-    first, last = offsets[0], offsets[-1]
-    values = _plain(flat.slice(first, last - first))
-    return (values[start - first : end - first] for start, end in pairwise(offsets))
-
-
-def _object(keys: list, values: list) -> dict | list:
+def _object(entries: list[dict]) -> dict | list:
     """A map as an object; where that would lose or alter a key, as a list of [key, value]."""
-    if all(isinstance(key, str) for key in keys) and len(set(keys)) == len(keys):
-        return dict(zip(keys, values, strict=True))
-    return [list(pair) for pair in zip(keys, values, strict=True)]
+    pairs = [[*entry.values()] for entry in entries]
+    keys = {key for key, _ in pairs if isinstance(key, str)}
+    return dict(pairs) if len(keys) == len(pairs) else pairs
 
 
 def _iso(text: str, zone: str) -> str:

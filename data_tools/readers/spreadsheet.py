@@ -8,10 +8,9 @@ import datetime
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import zip_longest
 from typing import BinaryIO
 
-from data_tools.readers.delimited import refuse_duplicates
+from data_tools.readers.delimited import refuse_duplicates, row_record
 from data_tools.readers.opening import printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
 from data_tools.strict_json import check_strings
@@ -115,18 +114,9 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
 def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
     """The cells of a row as a record. Raises BadRecord."""
     check_strings(cells)
-    if len(cells) > len(names):
-        raise BadRecord(
-            "ragged_row",
-            f"row {number} has {len(cells)} cells where the header has {len(names)}; "
-            "name that column in the header, or empty its cells",
-        )
-    if [cell.strip() for cell in cells] == names:
-        raise BadRecord(
-            "wrong_type",
-            f"the header row is repeated in row {number}, and is no record; join tables without it",
-        )
-    value = dict(zip_longest(names, cells, fillvalue=""))
+    padded = cells + [""] * (len(names) - len(cells))
+    fix = "name that column in the header, or empty its cells"
+    value = row_record(names, padded, f"row {number}", fix)
     if names.count("") > 1:  # one column may have no name, as pandas writes its index
         del value[""]
     return value
