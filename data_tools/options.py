@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from data_tools import annotators, ranking, readers
+from data_tools import readers
 from data_tools.record import ConvertError
 
 EXAMPLES = """examples:
@@ -73,7 +73,7 @@ class Options:
     pairs: str = _option(
         "best-worst",
         "how rankings and ratings become pairs (default best-worst)",
-        choices=ranking.MODES,
+        choices=("best-worst", "adjacent", "all"),
     )
     min_margin: float = _option(
         0.0, "ratings less than N apart are a tie (default: only equal ones are)", "N", type=margin
@@ -82,7 +82,7 @@ class Options:
         "majority",
         "several judgements of one pair: the view of more than half, of all, or a pair for each of "
         "them (default majority)",
-        choices=annotators.MODES,
+        choices=("majority", "unanimous", "each"),
     )
     keep: tuple[str, ...] = _option(
         (), "carry this column along, as text; repeatable", "COLUMN", action="append"

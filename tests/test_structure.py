@@ -24,7 +24,8 @@ LAYERS = (
     {"convert"},
 )
 OUTSIDE = {
-    "numpy": "arrays keys near_duplicates dedupe block_files figures shards pipeline",
+    "numpy": "annotators arrays keys near_duplicates dedupe block_files figures grouping shards "
+    "pipeline",
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
     "jiter": "strict_json",
     "openpyxl": "readers",
