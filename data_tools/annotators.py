@@ -7,7 +7,7 @@ one key for every comparison, never texts.
 import math
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,17 +123,16 @@ class Agreement:
             row["differs"] = share(differed[annotator], compared[annotator])
             row["first_answer_wins"] = share(first, first + second)
             rows.append(row | {"ties": share(ties, row["judgements"])})
-        kinds, many = np.unique(counts, axis=0, return_counts=True)
-        several = int(many[kinds.sum(axis=1) > 1].sum())
-        split = int(many[(kinds > 0).sum(axis=1) > 1].sum())
-        reliability = alpha(dict(zip(map(tuple, kinds.tolist()), many.tolist(), strict=True)))
+        totals = counts.sum(axis=1)
+        several, split = int((totals > 1).sum()), int(((counts > 0).sum(axis=1) > 1).sum())
+        reliability = alpha(counts)
         return {
             "annotators": len(names),
             "comparisons": len(counts),
             "judged_twice": several,
             "disagreeing": split,
             "disagreeing_share": share(split, several),
-            "majority_ties": int(many[2 * kinds[:, _TIE] > kinds.sum(axis=1)].sum()),
+            "majority_ties": int((2 * counts[:, _TIE] > totals).sum()),
             "alpha": None if reliability is None else round(reliability, 4),
             "per_annotator": rows,
             "other_annotators": len(names) - len(rows),
@@ -164,19 +163,16 @@ def _table(rows: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     return np.bincount(rows * 3 + outcomes, minlength=3 * (rows.max() + 1)).reshape(-1, 3)
 
 
-def alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
+def alpha(counts: np.ndarray) -> float | None:
     """Krippendorff's alpha for nominal values; None where values do not vary or are never paired.
 
-    `units` gives how many units have these counts of each value. From the coincidence matrix, as in
-    Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C.
+    `counts` has how often each value was given, a row for each unit. From the coincidence matrix,
+    as in Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C.
     """
-    met = {counts: many for counts, many in units.items() if sum(counts) > 1}
-    observed = math.fsum(
-        many * (sum(counts) ** 2 - sum(c * c for c in counts)) / (sum(counts) - 1)
-        for counts, many in met.items()
-    )
-    weighted = ([many * c for c in counts] for counts, many in met.items())
-    totals = [sum(value) for value in zip(*weighted, strict=True)]
+    sizes = counts.sum(axis=1)
+    counts, sizes = counts[sizes > 1], sizes[sizes > 1]
+    observed = math.fsum((sizes**2 - (counts**2).sum(axis=1)) / (sizes - 1))
+    totals = counts.sum(axis=0).tolist()
     expected = sum(totals) ** 2 - sum(t * t for t in totals)
     return 1 - (sum(totals) - 1) * observed / expected if expected else None
 

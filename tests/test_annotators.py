@@ -1,9 +1,9 @@
 """Krippendorff's alpha against published and hand-worked numbers, and what each annotator does."""
 
 import random
-from collections import Counter
 from itertools import permutations
 
+import numpy as np
 import pytest
 
 from data_tools.annotators import LISTED, Agreement, Ballot, alpha
@@ -14,7 +14,7 @@ A, B, TIE = 0, 1, None
 def by_counts(units):
     """Lists of values as `alpha` takes them; a missing value is written `.`."""
     values = sorted({value for unit in units for value in unit} - {"."})
-    return Counter(tuple(unit.count(value) for value in values) for unit in units)
+    return np.array([[unit.count(value) for value in values or "."] for unit in units or [""]])
 
 
 def by_definition(units):

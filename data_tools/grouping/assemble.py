@@ -32,7 +32,6 @@ from data_tools.record import Pair, Side, as_messages
 from data_tools.schema import SIDES
 
 _SHARED = 1 << 31  # results that a record has alone come before those that it shares
-_OPEN = 16  # pending files that are held open
 
 
 def run(number: int, groups_path: str, task: Task, folder: str) -> tuple[BlockFiles, int]:
@@ -45,7 +44,7 @@ def run(number: int, groups_path: str, task: Task, folder: str) -> tuple[BlockFi
     start, stop = groups.starts[number : number + 2]
     found = outcomes(groups, range(start, stop), task)
     homes = [outcome.rows[0] - start for outcome in found]
-    batch = _pending(own)
+    batch = read(f"{own}.pending")
     where, orders = locations(batch, block.file), numbers_of(batch, "order").tolist()
     raws, stored = _raws(block, batch, sorted({*homes})), _stored(found, groups)
     kept = [batch.column(f"keep {name}").to_pylist() for name in task.keep]
@@ -73,11 +72,6 @@ def _open(path: str) -> Groups:
     return Groups(path)
 
 
-@lru_cache(_OPEN)
-def _pending(path: str) -> pa.RecordBatch:
-    return read(f"{path}.pending")
-
-
 def _raws(block: Block, batch: pa.RecordBatch, wanted: Sequence[int]) -> dict[int, object]:
     """The records of some rows of a block, as they were read."""
     if block.span is None:
@@ -95,9 +89,10 @@ def _stored(found: Sequence[Outcome], groups: Groups) -> dict[int, Pair]:
         if each.fault is None:
             wanted |= {each.rows[0], *each.prompt, each.chosen[0], each.rejected[0]}
     stored = {}
-    for number, of_block in groupby(sorted(wanted), groups.number_of):
+    for number, of_block in groupby(sorted(wanted), groups.block_of):
         files, start, rows = groups.blocks[number].files, groups.starts[number], [*of_block]
-        pairs = pairs_of(_pending(files.path), [row - start for row in rows], files.contents)
+        batch = read(f"{files.path}.pending")
+        pairs = pairs_of(batch, [row - start for row in rows], files.contents)
         stored |= zip(rows, pairs, strict=True)
     return stored
 
