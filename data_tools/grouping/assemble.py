@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from uuid import uuid4
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from data_tools.block_files import (
 from data_tools.grouping.groups import Groups
 from data_tools.grouping.outcomes import Outcome, outcomes
 from data_tools.readers.blocks import read_again
-from data_tools.record import Pair, Side, as_messages
+from data_tools.record import Pair, as_messages
 from data_tools.schema import SIDES
 
 _SHARED = 1 << 31  # results that a record has alone come before those that it shares
@@ -98,11 +98,8 @@ def _stored(found: Sequence[Outcome], groups: Groups) -> dict[int, Pair]:
 
 
 def _pair(found: Outcome, stored: dict[int, Pair]) -> Pair:
-    home = stored[found.rows[0]]
-    if list(found.prompt) == found.rows[:1]:
-        prompt: Side = home.prompt
-    else:
-        prompt = [message for row in found.prompt for message in stored[row].prompt]
+    home, prompts = stored[found.rows[0]], [stored[row].prompt for row in found.prompt]
+    prompt = prompts[0] if len(prompts) == 1 else [*chain.from_iterable(prompts)]
     answers = (getattr(stored[row], SIDES[side][0]) for row, side in (found.chosen, found.rejected))
     sides = (prompt, *answers)
     if not all(isinstance(side, str) for side in sides):

@@ -20,8 +20,7 @@ NONE = -1  # in place of a row
 
 _LOCATION = ("line", "record", "shares_line")
 
-Columns = dict[str, np.ndarray]
-"""A value of every row, by name."""
+Columns = dict[str, np.ndarray]  # a value of each row, by name
 
 
 class Groups:

@@ -186,7 +186,13 @@ def _siblings(groups: Groups, group: Sequence[int], here: range, task: Task) -> 
             yield Outcome(group, 0, _broken(groups, row) or no_sibling)
         return
     ranks, chain = groups.of("value", group), _chain(groups, row)
-    if fault := _broken(groups, row) or _unranked(ranks):
+    fault = _broken(groups, row)
+    if not fault and (missing := sum(rank != rank for rank in ranks)):
+        detail = (
+            f"{missing} of {len(ranks)} replies to one message have no rank, so their order is "
+        )
+        fault = BadRecord("null_label", detail + "incomplete; rank them all or remove them")
+    if fault:
         if row in here:
             yield Outcome([*dict.fromkeys((*group, *chain))], 0, fault)
         return
@@ -229,15 +235,6 @@ def _broken(groups: Groups, row: int) -> BadRecord | None:
         "missing_field",
         f"the parent_id of {which} is that of no record; add the message or remove what "
         "replies to it",
-    )
-
-
-def _unranked(ranks: Sequence[float]) -> BadRecord | None:
-    missing = sum(rank != rank for rank in ranks)
-    return missing and BadRecord(
-        "null_label",
-        f"{missing} of {len(ranks)} replies to one message have no rank, so their order is "
-        "incomplete; rank them all or remove them",
     )
 
 
