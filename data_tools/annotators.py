@@ -6,15 +6,15 @@ one key for every comparison, never texts.
 
 import math
 from array import array
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from data_tools.record import BadRecord, LabeledComparison, Pair, Result, Vote
 
-MODES = ("majority", "unanimous", "each")
 LISTED = 1_000  # annotators with figures of their own; the others are counted
 _TIE = 2  # after 0 and 1, the positions of the answers
 
@@ -83,106 +83,98 @@ class Agreement:
     """Takes ballots in any order; those with the same key are about the same comparison."""
 
     def __init__(self) -> None:
-        self._comparisons: dict[bytes, int] = {}
-        self._swapped = bytearray()  # whether a comparison's first ballot was swapped
         self._annotators: dict[str, int] = {}
-        self._shown: dict[str, list[int]] = {}  # outcomes by annotator, in the order shown
-        # Of each vote: its comparison, its annotator, its outcome in the first ballot's order.
-        self._on, self._by, self._outcomes = array("I"), array("I"), bytearray()
+        # Of each vote: the key of its comparison, its annotator, its outcome in the order shown.
+        self._keys, self._by, self._shown = bytearray(), array("I"), bytearray()
+        self._swapped = bytearray()
 
     def add(self, ballot: Ballot) -> None:
-        comparison = self._comparisons.setdefault(ballot.key, len(self._comparisons))
-        if comparison == len(self._swapped):
-            self._swapped.append(ballot.swapped)
-        opposite = ballot.swapped != self._swapped[comparison]
         for name, outcome in ballot.votes:
-            shown = _TIE if outcome is None else outcome
-            self._shown.setdefault(name, [0, 0, 0])[shown] += 1
-            self._on.append(comparison)
+            self._keys += ballot.key
             self._by.append(self._annotators.setdefault(name, len(self._annotators)))
-            self._outcomes.append(1 - shown if opposite and shown != _TIE else shown)
+            self._shown.append(_TIE if outcome is None else outcome)
+            self._swapped.append(ballot.swapped)
 
     @property
     def judged(self) -> bool:
         """Whether any annotator judged anything."""
-        return bool(self._comparisons)
+        return bool(self._annotators)
 
     def figures(self) -> dict[str, Any] | None:
         """The figures for report.json; None where fewer than two annotators judged."""
         if len(self._annotators) < 2:
             return None
-        counted: Counter[tuple[int, ...]] = Counter()  # comparisons by their votes per outcome
-        compared, differed = Counter(), Counter()  # judgements, by annotator
-        for votes in self._units():
-            outcomes = [*votes.values()]
-            counts = [outcomes.count(outcome) for outcome in range(3)]
-            counted[tuple(counts)] += 1
-            for annotator, outcome in votes.items():
-                others = [*counts]
-                others[outcome] -= 1
-                if (usual := _majority(others)) is not None:
-                    compared[annotator] += 1
-                    differed[annotator] += outcome != usual
-        several = sum(many for counts, many in counted.items() if sum(counts) > 1)
-        split = sum(many for counts, many in counted.items() if sum(map(bool, counts)) > 1)
-        reliability = alpha(counted)
-        names = sorted(self._annotators, key=lambda name: (-sum(self._shown[name]), name))
+        by, outcomes, units = self._votes()
+        counts = _table(units, outcomes)
+        others = counts[units]
+        others[np.arange(len(by)), outcomes] -= 1
+        has_usual = 2 * others.max(axis=1) > others.sum(axis=1)
+        differs = has_usual & (others.argmax(axis=1) != outcomes)
+        compared = np.bincount(by[has_usual], minlength=len(self._annotators)).tolist()
+        differed = np.bincount(by[differs], minlength=len(self._annotators)).tolist()
+        shown = _table(by, np.frombuffer(self._shown, np.uint8)).tolist()
+        names = sorted(self._annotators, key=lambda n: (-sum(shown[self._annotators[n]]), n))
         rows = []
         for name in names[:LISTED]:
-            annotator, (first, second, ties) = self._annotators[name], self._shown[name]
+            annotator = self._annotators[name]
+            first, second, ties = shown[annotator]
             row = {"annotator": name, "judgements": first + second + ties}
             row["compared"] = compared[annotator]
             row["differs"] = share(differed[annotator], compared[annotator])
             row["first_answer_wins"] = share(first, first + second)
             rows.append(row | {"ties": share(ties, row["judgements"])})
+        totals = counts.sum(axis=1)
+        several, split = int((totals > 1).sum()), int(((counts > 0).sum(axis=1) > 1).sum())
+        reliability = alpha(counts)
         return {
             "annotators": len(names),
-            "comparisons": counted.total(),
+            "comparisons": len(counts),
             "judged_twice": several,
             "disagreeing": split,
             "disagreeing_share": share(split, several),
-            "majority_ties": sum(many for c, many in counted.items() if _majority(c) == _TIE),
+            "majority_ties": int((2 * counts[:, _TIE] > totals).sum()),
             "alpha": None if reliability is None else round(reliability, 4),
             "per_annotator": rows,
             "other_annotators": len(names) - len(rows),
         }
 
-    def _units(self) -> Iterator[dict[int, int]]:
-        """The outcome of each annotator, for each comparison.
+    def _votes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each vote: its annotator, its outcome, and the number of its comparison.
 
         An annotator's second judgement of a comparison counts as another comparison: alpha has one
         value of each annotator, and a file that is given twice must not look more agreed.
         """
-        ordered = sorted(range(len(self._on)), key=self._on.__getitem__)
-        for _, votes in groupby(ordered, key=self._on.__getitem__):
-            rounds, times = defaultdict(dict), Counter()
-            for vote in votes:
-                annotator = self._by[vote]
-                rounds[times[annotator]][annotator] = self._outcomes[vote]
-                times[annotator] += 1
-            yield from rounds.values()
+        by, shown = np.frombuffer(self._by, np.uint32), np.frombuffer(self._shown, np.uint8)
+        swapped, keys = np.frombuffer(self._swapped, bool), np.frombuffer(self._keys, "S16")
+        _, first, comparison = np.unique(keys, return_index=True, return_inverse=True)
+        opposite = (swapped != swapped[first][comparison]) & (shown != _TIE)
+        outcomes = np.where(opposite, 1 - shown, shown)  # in the order of the first ballot
+        own = comparison * len(self._annotators) + by
+        order = np.argsort(own, kind="stable")
+        starts = np.flatnonzero(np.diff(own[order], prepend=-1))
+        times = np.empty_like(own)  # that an annotator judged the comparison before
+        times[order] = np.arange(len(own)) - np.repeat(starts, np.diff(starts, append=len(own)))
+        numbers = comparison * (times.max() + 1) + times
+        return by, outcomes, np.unique(numbers, return_inverse=True)[1]
 
 
-def alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
+def _table(rows: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """How often each outcome is in each row, the number of which is that of the value."""
+    return np.bincount(rows * 3 + outcomes, minlength=3 * (rows.max() + 1)).reshape(-1, 3)
+
+
+def alpha(counts: np.ndarray) -> float | None:
     """Krippendorff's alpha for nominal values; None where values do not vary or are never paired.
 
-    `units` gives how many units have these counts of each value. From the coincidence matrix, as in
-    Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C.
+    `counts` has how often each value was given, a row for each unit. From the coincidence matrix,
+    as in Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C.
     """
-    met = {counts: many for counts, many in units.items() if sum(counts) > 1}
-    observed = math.fsum(
-        many * (sum(counts) ** 2 - sum(c * c for c in counts)) / (sum(counts) - 1)
-        for counts, many in met.items()
-    )
-    weighted = ([many * c for c in counts] for counts, many in met.items())
-    totals = [sum(value) for value in zip(*weighted, strict=True)]
+    sizes = counts.sum(axis=1)
+    counts, sizes = counts[sizes > 1], sizes[sizes > 1]
+    observed = math.fsum((sizes**2 - (counts**2).sum(axis=1)) / (sizes - 1))
+    totals = counts.sum(axis=0).tolist()
     expected = sum(totals) ** 2 - sum(t * t for t in totals)
     return 1 - (sum(totals) - 1) * observed / expected if expected else None
-
-
-def _majority(counts: list[int] | tuple[int, ...]) -> int | None:
-    """The outcome that more than half gave."""
-    return next((i for i, count in enumerate(counts) if 2 * count > sum(counts)), None)
 
 
 def share(part: int, whole: int) -> float | None:

@@ -33,7 +33,6 @@ from data_tools.record import (
     LabeledComparison,
     Location,
     Pair,
-    Pending,
     Record,
     Reject,
     Result,
@@ -105,7 +104,6 @@ def run(block: Block, task: Task, folder: str) -> BlockResult:
     voted, ballots = found.ballots()
     if pending:
         entries = _entries(rows, voted)
-        rows = [replace(row, result=_sides(row.result)) for row in rows]
         files, failed = write_pending(path, rows, entries, task.keep, with_raw), []
         files.pending = pending[0]
     else:
@@ -213,38 +211,33 @@ def _digests(sides: list[Side], role: str) -> list[bytes]:
     return keys.Column(sides, role).digests
 
 
-def _sides(result: Pair | Pending) -> Pair:
-    """What is pending, stored like a pair."""
-    if isinstance(result, Pair):
-        return result
-    if isinstance(result, TreeMessage):
-        return Pair([result.message], [], [])
-    extras = {"tools": result.tools, "chat_template_kwargs": result.chat_template_kwargs}
-    if isinstance(result, ScoredAnswer):
-        return Pair(result.prompt, result.answer, "", **extras)
-    return Pair(result.prompt, result.first, result.second, **extras)
-
-
 def _entries(rows: list[Row], voted: list[tuple[bytes, bool]]) -> list[tuple]:
-    """The entry of each row; `voted` are the keys of the comparisons."""
+    """The entry of each row, whose result becomes a pair that holds its sides.
+
+    `voted` are the keys of the comparisons among the results.
+    """
     scored = [r.result for r in rows if isinstance(r.result, ScoredAnswer)]
     prompts, voted = iter(_digests([answer.prompt for answer in scored], "user")), iter(voted)
     entries = []
     for row in rows:
         result, entry = row.result, (b"", b"", 0.0, False)
-        if isinstance(result, LabeledComparison):
-            ((name, won),) = result.votes  # a record that is not alone has one annotator
-            key, forward = next(voted)
-            value = -1 if won is None else won if forward else 1 - won
-            entry = (key, keys.digest(name.encode()), value, forward)
-        elif isinstance(result, ScoredAnswer):
-            extras = keys.extras_key(result.tools, result.chat_template_kwargs)
-            key = keys.digest(next(prompts) + extras)
-            entry = (key, b"", result.score, result.graded)
-        elif isinstance(result, TreeMessage):
+        if isinstance(result, TreeMessage):
             parent = b"" if result.parent is None else keys.digest(result.parent.encode())
             rank = math.nan if result.rank is None else result.rank
             is_answer = result.message["role"] == "assistant"
             entry = (keys.digest(result.key.encode()), parent, rank, is_answer)
+            row.result = Pair([result.message], [], [])
+        elif not isinstance(result, Pair):
+            extras = (result.tools, result.chat_template_kwargs)
+            if isinstance(result, ScoredAnswer):
+                key = keys.digest(next(prompts) + keys.extras_key(*extras))
+                entry = (key, b"", result.score, result.graded)
+                row.result = Pair(result.prompt, result.answer, "", None, *extras)
+            else:
+                ((name, won),) = result.votes  # a record that others may join has one annotator
+                key, forward = next(voted)
+                value = -1 if won is None else won if forward else 1 - won
+                entry = (key, keys.digest(name.encode()), value, forward)
+                row.result = Pair(result.prompt, result.first, result.second, None, *extras)
         entries.append(entry)
     return entries

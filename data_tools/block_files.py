@@ -39,16 +39,12 @@ _FIGURES = {
 }
 
 ENTRY = np.dtype([("key", "S16"), ("other", "S16"), ("value", "f8"), ("flag", "?")])
-"""What grouping needs to know of a pending row; `key` says what it belongs together with.
+"""What grouping needs to know of a pending row: what `key` says it belongs together with, if any.
 
-| pending           | key                 | other           | value              | flag         |
-|-------------------|---------------------|-----------------|--------------------|--------------|
-| LabeledComparison | that of the answers | the annotator   | who won, -1: a tie | as in `key`  |
-| ScoredAnswer      | that of the prompt  |                 | the score          | `graded`     |
-| TreeMessage       | that of the message | that before it  | the rank or NaN    | an answer    |
-
-An answer that won has its number in the order of `key`; the flag says whether the record shows them
-in that order. A pair of its own in between has no key.
+Of a LabeledComparison, `other` is the annotator, `value` the answer that won in the order of `key`
+(-1 for a tie), and `flag` says whether the record shows the answers in that order. Of a
+ScoredAnswer, `value` is the score and `flag` is `graded`. Of a TreeMessage, `other` is the message
+before it, `value` the rank or NaN, and `flag` says whether it is an answer.
 """
 
 

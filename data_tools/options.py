@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from data_tools import annotators, ranking, readers
+from data_tools import readers
 from data_tools.record import ConvertError
 
 EXAMPLES = """examples:
@@ -74,7 +74,9 @@ class Pairing:
     """Which pairs are made"""
 
     pairs: str = _option(
-        "best-worst", "how rankings and ratings become pairs", choices=ranking.MODES
+        "best-worst",
+        "how rankings and ratings become pairs",
+        choices=("best-worst", "adjacent", "all"),
     )
     min_margin: float = _option(
         0.0, "ratings less than N apart are a tie (default: only equal ones are)", "N", type=margin
@@ -82,7 +84,7 @@ class Pairing:
     annotators: str = _option(
         "majority",
         "several judgements of one pair: the view of more than half, of all, or a pair for each",
-        choices=annotators.MODES,
+        choices=("majority", "unanimous", "each"),
     )
     max_chars: int | None = _option(
         None, "reject pairs whose prompt + longer answer exceed N characters", "N", type=count

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 
-MODES = ("best-worst", "adjacent", "all")
-
 
 def pick(
     scores: Sequence[float], mode: str, min_margin: float = 0.0

@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain, islice
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tqdm import tqdm
@@ -55,18 +56,21 @@ class Workers:
 
     def __init__(self, count: int):
         self.ahead = 2 * count if count > 1 else 1
-        self._count, self._pool = count, None
+        self._count, self._pool, self._lifeline = count, None, None
 
     def submit(self, function: Callable, *arguments: Any):
         if self._count == 1:
             return Deferred(function, *arguments)
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._count, context, _start)
+            reader, self._lifeline = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(self._count, context, _start, (reader,))
         return self._pool.submit(function, *arguments)
 
     def close(self) -> None:
         if self._pool is not None:
+            # A broken pool forgets the process that it is just starting, and waits for it forever.
+            self._lifeline.close()
             self._pool.shutdown(cancel_futures=True)
 
 
@@ -102,15 +106,15 @@ def in_order(
         yield waiting.popleft().result()
 
 
-def _start() -> None:
+def _start(lifeline: Connection) -> None:
     gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command cleans up, not its workers
-    threading.Thread(target=_end_with_command, daemon=True).start()
+    threading.Thread(target=_end_with_command, args=(lifeline,), daemon=True).start()
 
 
-def _end_with_command() -> None:
-    """End this process when the command ends, even where that was killed."""
-    multiprocessing.parent_process().join()
+def _end_with_command(lifeline: Connection) -> None:
+    """End this process when the command closes its end of a pipe, or ends, even where killed."""
+    lifeline.poll(None)
     os._exit(1)
 
 

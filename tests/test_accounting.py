@@ -11,7 +11,6 @@ from reading_formats import CONVERTED, EXAMPLES, FORMATS
 from shapes_flat import as_table
 from spoiled import spoiled
 
-from data_tools import annotators, ranking
 from data_tools.convert import convert
 from data_tools.options import Options
 from data_tools.record import REASONS, ConvertError
@@ -28,8 +27,8 @@ WRITERS = {
     data=st.data(),
     name=st.sampled_from(CONVERTED),
     ending=st.sampled_from(list(WRITERS)),
-    pairs=st.sampled_from(ranking.MODES),
-    mode=st.sampled_from(annotators.MODES),
+    pairs=st.sampled_from(["best-worst", "adjacent", "all"]),
+    mode=st.sampled_from(["majority", "unanimous", "each"]),
     named=st.booleans(),
     test_size=st.sampled_from([0, 0.5]),
 )

@@ -1,9 +1,9 @@
 """Krippendorff's alpha against published and hand-worked numbers, and what each annotator does."""
 
 import random
-from collections import Counter
 from itertools import permutations
 
+import numpy as np
 import pytest
 
 from data_tools.annotators import LISTED, Agreement, Ballot, alpha
@@ -14,7 +14,7 @@ A, B, TIE = 0, 1, None
 def by_counts(units):
     """Lists of values as `alpha` takes them; a missing value is written `.`."""
     values = sorted({value for unit in units for value in unit} - {"."})
-    return Counter(tuple(unit.count(value) for value in values) for unit in units)
+    return np.array([[unit.count(value) for value in values or "."] for unit in units or [""]])
 
 
 def by_definition(units):
@@ -70,7 +70,7 @@ def figures(*ballots):
 
 
 def ballot(key, swapped=False, **votes):
-    return Ballot(key.encode(), tuple(votes.items()), swapped)
+    return Ballot(key.encode().ljust(16), tuple(votes.items()), swapped)
 
 
 def rows(found, *names):
@@ -155,7 +155,7 @@ def test_a_file_given_twice_looks_no_more_agreed_than_given_once():
 
 def test_the_annotators_with_most_judgements_are_first_and_the_list_has_an_end():
     names = [f"a{i:04}" for i in range(LISTED + 5)]
-    all_of_them = Ballot(b"x", tuple((name, A) for name in names))
+    all_of_them = Ballot(b"x" * 16, tuple((name, A) for name in names))
     found = figures(all_of_them, ballot("y", a1004=A), ballot("y", bob=B))
     assert (found["annotators"], found["other_annotators"]) == (LISTED + 6, 6)
     assert rows(found, "annotator")[:3] == [("a1004",), ("a0000",), ("a0001",)]

@@ -24,7 +24,7 @@ LAYERS = (
     {"convert"},
 )
 OUTSIDE = {
-    "numpy": "arrays keys dedupe block_files figures grouping shards pipeline",
+    "numpy": "annotators arrays keys dedupe block_files figures grouping shards pipeline",
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
     "jiter": "strict_json",
     "openpyxl": "readers",

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from uuid import uuid4
 
 import pyarrow as pa
@@ -25,11 +25,10 @@ from data_tools.block_files import (
 from data_tools.grouping.groups import Groups
 from data_tools.grouping.outcomes import Outcome, outcomes
 from data_tools.readers.blocks import read_again
-from data_tools.record import Pair, Reject, Side, as_json, as_messages
+from data_tools.record import Pair, Reject, as_json, as_messages
 from data_tools.schema import SIDES
 
 _SHARED = 1 << 31  # results that a record has alone come before those that it shares
-_OPEN = 16  # pending files that are held open
 
 
 def run(number: int, groups_path: str, task: Task, folder: str) -> tuple[BlockFiles, int]:
@@ -42,7 +41,7 @@ def run(number: int, groups_path: str, task: Task, folder: str) -> tuple[BlockFi
     start, stop = groups.starts[number : number + 2]
     found = outcomes(groups, range(start, stop), task)
     homes = [outcome.rows[0] - start for outcome in found]
-    batch = _pending(own)
+    batch = read(f"{own}.pending")
     where, orders = locations(batch, block.file), numbers_of(batch, "order").tolist()
     raws, stored = _raws(block, batch, sorted({*homes})), _stored(found, groups)
     kept = [batch.column(f"keep {name}").to_pylist() for name in task.keep]
@@ -69,11 +68,6 @@ def _open(path: str) -> Groups:
     return Groups(path)
 
 
-@lru_cache(_OPEN)
-def _pending(path: str) -> pa.RecordBatch:
-    return read(f"{path}.pending")
-
-
 def _raws(block: Block, batch: pa.RecordBatch, wanted: Sequence[int]) -> dict[int, object]:
     """The records of some rows of a block, as they were read."""
     if block.span is None:
@@ -91,19 +85,16 @@ def _stored(found: Sequence[Outcome], groups: Groups) -> dict[int, Pair]:
         if each.fault is None:
             wanted |= {each.rows[0], *each.prompt, each.chosen[0], each.rejected[0]}
     stored = {}
-    for number, of_block in groupby(sorted(wanted), groups.number_of):
+    for number, of_block in groupby(sorted(wanted), groups.block_of):
         path, start, rows = groups.blocks[number].files.path, groups.starts[number], [*of_block]
-        pairs = pairs_of(_pending(path), [row - start for row in rows])
+        pairs = pairs_of(read(f"{path}.pending"), [row - start for row in rows])
         stored |= zip(rows, pairs, strict=True)
     return stored
 
 
 def _pair(found: Outcome, stored: dict[int, Pair]) -> Pair:
-    home = stored[found.rows[0]]
-    if list(found.prompt) == found.rows[:1]:
-        prompt: Side = home.prompt
-    else:
-        prompt = [message for row in found.prompt for message in stored[row].prompt]
+    home, prompts = stored[found.rows[0]], [stored[row].prompt for row in found.prompt]
+    prompt = prompts[0] if len(prompts) == 1 else [*chain.from_iterable(prompts)]
     answers = (getattr(stored[row], SIDES[side][0]) for row, side in (found.chosen, found.rejected))
     sides = (prompt, *answers)
     if not all(isinstance(side, str) for side in sides):

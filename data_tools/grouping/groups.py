@@ -8,7 +8,6 @@ import os
 import pickle
 from bisect import bisect
 from collections.abc import Sequence
-from contextlib import ExitStack
 from uuid import uuid4
 
 import numpy as np
@@ -19,16 +18,17 @@ from data_tools.record import Location, TreeMessage
 
 NONE = -1  # in place of a row
 
-Columns = dict[str, np.ndarray]
-"""A value of every row, by name. Besides those of ENTRY, of `_place` and of `_tree`:
+_LOCATION = ("line", "record", "shares_line")
 
-`sorted` has the rows of one group next to each other, each group in order; those of a row's own
-group are there from its `start` to its `stop`, which are equal for a row without a key.
-"""
+Columns = dict[str, np.ndarray]  # a value of each row, by name
 
 
 class Groups:
-    """The rows that `write` has written to files at `path`."""
+    """The rows that `write` has written to files at `path`.
+
+    Their columns are those of ENTRY and of their locations, and `member`, the ordinal of the record
+    in the whole input; `_grouped` and `_tree` add some.
+    """
 
     def __init__(self, path: str):
         with open(f"{path}.blocks", "rb") as file:
@@ -37,64 +37,70 @@ class Groups:
             name: np.asarray(np.memmap(f"{path}.{name}", kind, "r")) for name, kind in kinds.items()
         }
 
-    def of(self, name: str, rows: Sequence[int] | range) -> list:
+    def of(self, name: str, rows: Sequence[int] | slice) -> list:
         """The values of a column for some rows."""
-        if isinstance(rows, range):
-            return self.columns[name][rows.start : rows.stop].tolist()
         return self.columns[name][rows].tolist()
 
-    def number_of(self, row: int) -> int:
+    def block_of(self, row: int) -> int:
         """The number of the block that a row is in."""
         return bisect(self.starts, row) - 1
 
     def file_of(self, row: int) -> str:
         """The file that a row comes from."""
-        return self.blocks[self.number_of(row)].block.file
+        return self.blocks[self.block_of(row)].block.file
 
     def locate(self, row: int) -> Location:
         """Where the record of a row starts."""
-        line, record, shares_line = (self.of(name, [row])[0] for name in _LOCATION)
+        line, record, shares_line = (self.columns[name][row].item() for name in _LOCATION)
         return Location(self.file_of(row), line or None, record, bool(shares_line))
-
-
-_LOCATION = ("line", "record", "shares_line")
 
 
 def write(results: Sequence[BlockResult], folder: str) -> str:
     """Group the pending rows of these blocks; returns the path for `Groups`."""
     path = os.path.join(folder, uuid4().hex)
     starts, kinds = [0], {}
-    with ExitStack() as stack:
-        files = {}
-        for result in results:
-            batch = read(f"{result.files.path}.pending")
-            entries = entries_of(batch)
-            columns = {name: entries[name] for name in ENTRY.names}
-            columns |= {name: numbers_of(batch, name) for name in _LOCATION}
-            columns["record"] = columns["record"] + result.records_before
-            columns["member"] = result.first_record + numbers_of(batch, "order") // SLOTS
-            for name, values in columns.items():
-                if name not in files:
-                    files[name] = stack.enter_context(open(f"{path}.{name}", "wb"))
-                    kinds[name] = values.dtype
-                values.tofile(files[name])
-            starts.append(starts[-1] + len(batch))
-    key, other = (np.fromfile(f"{path}.{name}", kinds[name]) for name in ("key", "other"))
+    for result in results:
+        columns = _columns(result)
+        kinds |= _append(path, columns)
+        starts.append(starts[-1] + len(columns["key"]))
+    key = np.fromfile(f"{path}.key", kinds["key"])
     if results[0].files.pending is TreeMessage:
-        columns = _tree(key, other, np.fromfile(f"{path}.flag", kinds["flag"]))
+        more = (np.fromfile(f"{path}.{name}", kinds[name]) for name in ("other", "flag"))
+        columns = _tree(key, *more)
     else:
-        columns = _by_number(np.unique(key, return_inverse=True)[1])
+        columns = _grouped(key)
         columns["stop"] = np.where(key == b"", columns["start"], columns["stop"])
-    for name, values in columns.items():
-        values.tofile(f"{path}.{name}")
-        kinds[name] = values.dtype
+    kinds |= _append(path, columns)
     with open(f"{path}.blocks", "wb") as file:
         pickle.dump((results, starts, kinds), file)
     return path
 
 
-def _by_number(numbers: np.ndarray) -> Columns:
-    """The columns of groups that have these numbers, all of them from 0 on."""
+def _append(path: str, columns: Columns) -> dict[str, np.dtype]:
+    """Write values of some more rows; returns their types."""
+    for name, values in columns.items():
+        with open(f"{path}.{name}", "ab") as file:
+            values.tofile(file)
+    return {name: values.dtype for name, values in columns.items()}
+
+
+def _columns(result: BlockResult) -> Columns:
+    """What is known of the rows of one block."""
+    batch = read(f"{result.files.path}.pending")
+    entries = entries_of(batch)
+    columns = {name: entries[name] for name in ENTRY.names}
+    columns |= {name: numbers_of(batch, name) for name in _LOCATION}
+    columns["record"] = columns["record"] + result.records_before
+    return columns | {"member": result.first_record + numbers_of(batch, "order") // SLOTS}
+
+
+def _grouped(values: np.ndarray) -> Columns:
+    """The columns of groups of rows that have the same value.
+
+    `sorted` has the rows of one group next to each other, each group in order. Those of a row's own
+    group are there from its `start` to its `stop`, which are equal for a row without a key.
+    """
+    numbers = np.unique(values, return_inverse=True)[1]
     counts = np.bincount(numbers)
     stops = np.cumsum(counts)
     columns = {
@@ -102,16 +108,15 @@ def _by_number(numbers: np.ndarray) -> Columns:
         "start": (stops - counts)[numbers],
         "stop": stops[numbers],
     }
-    return {name: values.astype(np.uint32) for name, values in columns.items()}
+    return {name: rows.astype(np.uint32) for name, rows in columns.items()}
 
 
 def _tree(key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray) -> Columns:
     """The columns of messages, whose groups are the assistant's replies to one message.
 
     `first` is the first row with the row's id, which alone counts, `up` that of the message before
-    it, `end` the last one going up; where the way up is a circle, one of its rows. `is_orphan`
-    tells whether there is no row with the parent's id, `is_above` whether answers that are compared
-    are below the row.
+    it, `end` the last one going up, or one of a circle. `is_orphan` tells whether no row has the
+    parent's id, `is_above` whether answers that are compared are below the row.
     """
     rows = np.arange(len(key))
     ids, numbers = np.unique(np.concatenate((key, parent_key)), return_inverse=True)
@@ -121,9 +126,9 @@ def _tree(key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray) -> Col
     has_parent = parent_key != b""
     up = np.where(has_parent, first_of[parent], NONE)
     is_reply = is_answer & has_parent & (first_of[own] == rows)
-    columns = _by_number(np.unique(np.where(is_reply, parent, len(ids) + rows), False, True)[1])
-    is_above = np.zeros(len(key), bool)
+    columns = _grouped(np.where(is_reply, parent, len(ids) + rows))
     is_compared = columns["stop"] - columns["start"] > 1
+    is_above = np.zeros(len(key), bool)
     is_above[up[is_compared & (up != NONE)]] = True
     end = np.where(up == NONE, rows, up)
     for _ in range(len(key).bit_length()):  # each time, `end` is twice as far up

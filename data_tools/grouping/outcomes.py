@@ -46,13 +46,13 @@ def outcomes(groups: Groups, here: range, task: Task) -> list[Outcome]:
     """What is reported at the rows of a block, in their order."""
     rule = _RULES[groups.blocks[0].files.pending]
     found, done = [], set()
-    bounds = groups.of("start", here), groups.of("stop", here)
+    bounds = (groups.of(name, slice(here.start, here.stop)) for name in ("start", "stop"))
     for row, start, stop in zip(here, *bounds, strict=True):
         if start == stop:  # a pair of its own, which was counted as made before
             found.append(Outcome([row], 0, None, [row], (row, 1), (row, 2)))
         elif start not in done:
             done.add(start)
-            found += rule(groups, groups.of("sorted", range(start, stop)), here, task)
+            found += rule(groups, groups.of("sorted", slice(start, stop)), here, task)
     found.sort(key=lambda outcome: outcome.rows[0])
     return found
 
@@ -71,9 +71,13 @@ def _judgements(groups: Groups, group: Sequence[int], here: range, task: Task) -
             continue
         if voter in different:
             other = different[voter] if given[at] == given[first[voter]] else first[voter]
-            yield Outcome([row], 1, _contradictory(groups.locate(group[other])))
+            detail = "this annotator judged the same two answers both ways, differently at "
+            detail += f"{groups.locate(group[other])}; decide which is right and remove the other"
+            yield Outcome([row], 1, BadRecord("contradictory", detail))
         elif at != first[voter]:
-            yield Outcome([row], 1, _duplicate(groups.locate(group[first[voter]])))
+            detail = "the same annotator's judgement of the same two answers is at "
+            detail += f"{groups.locate(group[first[voter]])}, which counts"
+            yield Outcome([row], 1, BadRecord("duplicate", detail))
         elif at == counted[0]:
             rows = [group[vote] for vote in counted]
             votes = [(voters[vote], _shown(given[vote], forward[at])) for vote in counted]
@@ -92,32 +96,17 @@ def _shown(outcome: float, forward: bool) -> int | None:
     return int(outcome) if forward else 1 - int(outcome)
 
 
-def _duplicate(first: object) -> BadRecord:
-    return BadRecord(
-        "duplicate",
-        f"the same annotator's judgement of the same two answers is at {first}, which counts",
-    )
-
-
-def _contradictory(other: object) -> BadRecord:
-    return BadRecord(
-        "contradictory",
-        f"this annotator judged the same two answers both ways, differently at {other}; decide "
-        "which is right and remove the other",
-    )
-
-
 def _ratings(groups: Groups, group: Sequence[int], here: range, task: Task) -> Iterator[Outcome]:
     """Answers to one prompt, each rated alone: good with bad ones, or higher with lower ones."""
     scores, mode, margin = groups.of("value", group), task.options.pairs, task.options.min_margin
-    if not groups.of("flag", group[:1])[0]:
+    if not groups.columns["flag"][group[0]]:
         yield from _matched(group, scores, here)
         return
     if len(group) == 1:
         detail = "no other record rates an answer to this prompt; add one or remove this one"
         yield Outcome(group, 0, BadRecord("unpaired", detail))
         return
-    pairs, ties, unused = _ranked(group, scores, mode, margin)
+    pairs, ties, unused = _ranked(tuple(group), tuple(scores), mode, margin)
     yield from (_rated(won, lost) for won, lost in pairs if min(won, lost) in here)
     score_of = dict(zip(group, scores, strict=True))
     for rows in ties:
@@ -157,19 +146,17 @@ def _rated(won: int, lost: int) -> Outcome:
     return Outcome(rows, 1, None, rows[:1], (won, 1), (lost, 1), won < lost)
 
 
-_pick = lru_cache(100)(ranking.pick)  # a large group is in many blocks
-
-
+@lru_cache(100)  # a large group is in many blocks
 def _ranked(
-    group: Sequence[int], scores: Sequence[float], mode: str, margin: float
+    group: tuple[int, ...], scores: tuple[float, ...], mode: str, margin: float
 ) -> tuple[list[tuple[int, int]], list[Sequence[int]], list[int]]:
     """The pairs (winner, loser) that --pairs picks from a group, its ties, and all other rows.
 
     Where there are only ties, all rows share one.
     """
-    picked, tied = _pick(tuple(scores), mode, margin)
+    picked, tied = ranking.pick(scores, mode, margin)
     pairs = [(group[winner], group[loser]) for winner, loser in picked]
-    ties = [sorted((group[one], group[other])) for one, other in tied] if pairs else [group]
+    ties = [sorted((group[one], group[other])) for one, other in tied] if pairs else [[*group]]
     used = {row for rows in (*pairs, *ties) for row in rows}
     return pairs, ties, [row for row in group if row not in used]
 
@@ -185,7 +172,7 @@ def _not_picked(mode: str) -> BadRecord:
 def _siblings(groups: Groups, group: Sequence[int], here: range, task: Task) -> Iterator[Outcome]:
     """The assistant's replies to one message, or a message that is no such reply."""
     row, mode = group[0], task.options.pairs
-    (first,) = groups.of("first", [row])
+    first = int(groups.columns["first"][row])
     is_above = dict(zip(group, groups.of("is_above", group), strict=True))
     if first != row:
         where = groups.locate(first)
@@ -194,14 +181,22 @@ def _siblings(groups: Groups, group: Sequence[int], here: range, task: Task) -> 
         return
     if len(group) == 1:
         if not is_above[row]:
-            yield Outcome(group, 0, _broken(groups, row) or _no_sibling())
+            detail = "this message has no second answer next to it and leads to none; add one or "
+            no_sibling = BadRecord("unpaired", detail + "remove it")
+            yield Outcome(group, 0, _broken(groups, row) or no_sibling)
         return
     ranks, chain = groups.of("value", group), _chain(groups, row)
-    if fault := _broken(groups, row) or _unranked(ranks):
+    fault = _broken(groups, row)
+    if not fault and (missing := sum(rank != rank for rank in ranks)):
+        detail = (
+            f"{missing} of {len(ranks)} replies to one message have no rank, so their order is "
+        )
+        fault = BadRecord("null_label", detail + "incomplete; rank them all or remove them")
+    if fault:
         if row in here:
             yield Outcome([*dict.fromkeys((*group, *chain))], 0, fault)
         return
-    pairs, ties, unused = _ranked(group, [-rank for rank in ranks], mode, 0.0)
+    pairs, ties, unused = _ranked(tuple(group), tuple(-rank for rank in ranks), mode, 0.0)
     for won, lost in pairs:
         if min(won, lost) in here:
             # Ranked answers are often in the order of their ranks, so no order is known.
@@ -240,22 +235,6 @@ def _broken(groups: Groups, row: int) -> BadRecord | None:
         "missing_field",
         f"the parent_id of {which} is that of no record; add the message or remove what "
         "replies to it",
-    )
-
-
-def _unranked(ranks: Sequence[float]) -> BadRecord | None:
-    missing = sum(rank != rank for rank in ranks)
-    return missing and BadRecord(
-        "null_label",
-        f"{missing} of {len(ranks)} replies to one message have no rank, so their order is "
-        "incomplete; rank them all or remove them",
-    )
-
-
-def _no_sibling() -> BadRecord:
-    return BadRecord(
-        "unpaired",
-        "this message has no second answer next to it and leads to none; add one or remove it",
     )
 
 
