@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from data_tools.formats.format import Label
-from data_tools.record import BadRecord, clip
+from data_tools.record import BadRecord, ConvertError, clip
 
 FIRST, SECOND, TIE = 0, 1, None  # outcomes; a third or fourth answer is 2 or 3
 
@@ -45,6 +44,25 @@ def one_or_else(number: float) -> int | None:
     return FIRST if number == 1 else SECOND
 
 
+def parse_label(text: str) -> dict[str, int | None]:
+    """The outcome of each value in `first=X,second=Y[,tie=Z]` of --label.
+
+    Raises ConvertError (status 2).
+    """
+    words = [part.partition("=") for part in text.split(",")]
+    parts = {name.strip(): value.strip() for name, _, value in words}
+    known = {"first", "second"} <= set(parts) <= {"first", "second", "tie"}
+    if not known or len(parts) < len(words) or not all(parts.values()):
+        raise ConvertError(
+            f"--label {text}: write --label first=X,second=Y or first=X,second=Y,tie=Z, where X, Y "
+            "and Z are values of the label column"
+        )
+    if len({value.casefold() for value in parts.values()}) < len(parts):
+        raise ConvertError(f"--label {text}: one value cannot mean two outcomes")
+    outcomes = {"first": FIRST, "second": SECOND, "tie": TIE}
+    return {parts[name]: won for name, won in outcomes.items() if name in parts}
+
+
 def as_number(value: object) -> float | None:
     """The number that a value or text is; None for anything else, such as a boolean or NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -56,13 +74,18 @@ def as_number(value: object) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def is_bare(value: object) -> bool:
-    """Whether a label is a number or boolean, whose meaning only --label can define."""
-    if isinstance(value, bool | int | float):
-        return True
-    if not isinstance(value, str):
-        return False
-    return bool(_NUMBER.match(value.strip())) or value.strip().casefold() in ("true", "false")
+class BareLabel(BadRecord):
+    """The fault of a label that is a number or boolean, whose meaning only --label can define."""
+
+    def __init__(self, value: object):
+        detail = f"the label {clip(value)} is a bare number or boolean"
+        super().__init__("unknown_label", f"{detail}; define its meaning with --label")
+        self.value = value
+
+
+def _is_bare(value: object) -> bool:
+    text = _as_text(value)
+    return bool(_NUMBER.match(text)) or text in ("true", "false", "inf", "-inf")
 
 
 def is_null(value: object) -> bool:
@@ -89,27 +112,24 @@ def annotator(who: object, otherwise: str = "") -> str:
 def outcome(
     value: object,
     names: tuple[str, ...],
-    label: Label | None = None,
+    label: Mapping[str, int | None] | None = None,
     numbers: Numbers | None = None,
 ) -> int | None:
     """The position in `names` (the answers' fields) of the winner, None for a tie.
 
-    Raises BadRecord: `null_label` where there is no judgement, `unknown_label` otherwise.
+    `label` is what --label defines, `numbers` what the format does. Raises BadRecord: `null_label`
+    where there is no judgement, `unknown_label` otherwise.
     """
     text = _as_text(value)
-    meanings = {label.first: FIRST, label.second: SECOND, label.tie: TIE} if label else {}
-    found = next((o for key, o in meanings.items() if key and _same(key, text)), _UNKNOWN)
+    found = next((won for key, won in (label or {}).items() if _same(key, text)), _UNKNOWN)
     if value is None or (found is _UNKNOWN and is_null(value)):
         raise BadRecord("null_label", NO_JUDGEMENT)
     if label is not None:
-        known = ", ".join(key for key in meanings if key)
+        known = ", ".join(label)
     elif numbers is not None and (number := as_number(value)) is not None:
         found, known = numbers(number), "those of the format (see --list-formats)"
-    elif is_bare(value):
-        raise BadRecord(
-            "unknown_label",
-            f"the label {clip(value)} is a bare number or boolean; define its meaning with --label",
-        )
+    elif numbers is None and _is_bare(value):
+        raise BareLabel(value)
     else:
         word = _word(str(value))
         found = TIE if word in _TIES else _words(names).get(word, _UNKNOWN)
