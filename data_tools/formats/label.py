@@ -14,7 +14,6 @@ _TIES = frozenset(
 _NULLS = frozenset({"", "none", "null", "nan", "na", "n/a", "skip", "skipped"})
 _ORDINALS = (("first", "left"), ("second", "right"), ("third",), ("fourth",))
 _NOUNS = ("response", "answer", "output", "model", "option", "assistant")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\Z", re.IGNORECASE)
 _UNKNOWN = object()
 NO_JUDGEMENT = "there is no judgement; label the record or remove it"
 
@@ -83,11 +82,6 @@ class BareLabel(BadRecord):
         self.value = value
 
 
-def _is_bare(value: object) -> bool:
-    text = _as_text(value)
-    return bool(_NUMBER.match(text)) or text in ("true", "false", "inf", "-inf")
-
-
 def is_null(value: object) -> bool:
     """Whether there is no judgement: null, NaN, or a word such as `none` or `skipped`."""
     return value is None or value != value or _as_text(value) in _NULLS
@@ -128,7 +122,7 @@ def outcome(
         known = ", ".join(label)
     elif numbers is not None and (number := as_number(value)) is not None:
         found, known = numbers(number), "those of the format (see --list-formats)"
-    elif numbers is None and _is_bare(value):
+    elif numbers is None and (as_number(value) is not None or text in ("true", "false")):
         raise BareLabel(value)
     else:
         word = _word(str(value))

@@ -1,8 +1,8 @@
 """Values in records by their paths, checks of what is found there, and JSON in texts.
 
 A path is a field (`prompt`), a field of an object (`input.messages`), a field of every object in a
-list (`answers[].text`), the last entry of a list (`messages[-1]`) or all entries before the last
-(`messages[:-1]`). `instruction or messages` is whichever of the two is not null.
+list (`answers[].text`), or a part of a list: its last entry (`messages[-1]`) or all entries before
+the last (`messages[:-1]`).
 """
 
 import json
@@ -20,14 +20,14 @@ _TURN = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
 
 
 @lru_cache
-def fields(path: str) -> tuple[str, ...]:
-    """The fields of a record that a path begins with: several where it has alternatives."""
-    return tuple(re.split(r"[.\[]", alternative)[0] for alternative in path.split(" or "))
+def root(path: str) -> str:
+    """The field of a record that a path begins with."""
+    return re.split(r"[.\[]", path)[0]
 
 
 def is_in(path: str, names: Container[str]) -> bool:
     """Whether a record with these field names may hold a value at the path."""
-    return path in names or any(field in names for field in fields(path))
+    return path in names or root(path) in names
 
 
 @lru_cache
@@ -39,20 +39,13 @@ def find(record: dict, path: str) -> tuple[Any, str]:
     """The value at a path without `[]` (None if missing), and where it is. Raises BadRecord."""
     if path in record:
         return record[path], path
-    if " or " in path:
-        path = given(record, path.split(" or "), (None,)) or path.split(" or ")[0]
     value: Any = record
     where = ""
     for step in _steps(path):
         if step == "[:-1]":
             return check(value, list, where, "a list of messages")[:-1], where
         if step == "[-1]":
-            entries = check(value, list, where, "a list of messages")
-            if not entries:
-                detail = f"{where} is empty; it must end with the assistant's answer"
-                raise BadRecord("bad_roles", detail)
-            where = f"the last of {where}"
-            return check(entries[-1], dict, where), where
+            return check(value, list, where, "a list of messages")[-1:], f"the last of {where}"
         value = check(value, dict, where or "the record").get(step)
         where = f"{where}.{step}" if where else step
     return value, where
@@ -76,9 +69,9 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
     return found
 
 
-def given(record: dict, names: Sequence[str], empty: tuple = (None, "")) -> str | None:
+def given(record: dict, names: Sequence[str]) -> str | None:
     """The one of the fields that is not empty, if any. Raises BadRecord for two."""
-    found = [name for name in names if record.get(name) not in empty]
+    found = [name for name in names if record.get(name) not in (None, "")]
     if len(found) > 1:
         detail = f"{found[0]} and {found[1]} could both be meant; keep the right one"
         raise BadRecord("wrong_type", detail)

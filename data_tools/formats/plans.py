@@ -49,8 +49,8 @@ def as_format(name: str, row: Row) -> Format:
         matches=matches,
         plan=partial(_refused, name) if "refused" in row.traits else partial(plan, row),
         label=label_fields if row.label and "refused" not in row.traits else None,
-        structured=tuple(field for path in structured for field in paths.fields(path)),
-        dialogues=tuple(field for path in (*prompts, *answers) for field in paths.fields(path)),
+        structured=tuple(map(paths.root, structured)),
+        dialogues=tuple(map(paths.root, (*prompts, *answers))),
         traits=row.traits,
     )
 
@@ -79,7 +79,7 @@ def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
         read = _labelled if row.label else _first_better
     used = (*every(row.prompt), *every(row.answers), *found.labels, *found.scores)
     used += (*every(row.annotator), *row.around.paths, *sides.EXTRAS)
-    fields = {field for path in used for field in (path, *paths.fields(path))}
+    fields = {*used, *map(paths.root, used)}
     return Plan(read(row, found, names, options), fields & frozenset(names))
 
 
@@ -149,12 +149,9 @@ def _outcomes(row: Row, found: Found, options: ReadOptions) -> Callable[[object]
     """`label.outcome` that remembers what the values of the label came to."""
 
     names = found.answers if len(found.answers) > 1 else _LISTED
-
-    def outcome_of(value: object) -> int | None:
-        return label.outcome(value, names, options.label, row.decode)
-
-    remembered = lru_cache(10_000, typed=True)(outcome_of)
-    return lambda value: (outcome_of if isinstance(value, list | dict) else remembered)(value)
+    outcome = partial(label.outcome, names=names, label=options.label, numbers=row.decode)
+    remembered = lru_cache(10_000, typed=True)(outcome)
+    return lambda value: (outcome if isinstance(value, list | dict) else remembered)(value)
 
 
 def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
@@ -165,9 +162,6 @@ def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
 
     def results(record: dict) -> list[Result]:
         prompt, answers = prompt_of(record), answers_of(record)
-        if prompt == []:
-            detail = "there is no turn before the answer; add the prompt or remove the record"
-            raise BadRecord("bad_roles", detail)
         score = decode(record.get(field), field)
         system, *extras = extras_of(record)
         if system is not None:
@@ -254,12 +248,7 @@ def _side_reader(
     else:
 
         def side_of(record: dict) -> Side:
-            value, where = paths.find(record, path)
-            side = read(value, where)
-            if path.endswith("[-1]") and side[0]["role"] != "assistant":
-                detail = f"{where} is from {clip(side[0]['role'])}"
-                raise BadRecord("bad_roles", f"{detail}; a dialogue must end with the assistant")
-            return side
+            return read(*paths.find(record, path))
 
     return side_of
 

@@ -8,30 +8,14 @@ from typing import Any
 
 from data_tools.formats import FORMATS, paths
 from data_tools.formats.format import Format, ReadOptions, tidy_name, tidy_names
-from data_tools.record import (
-    BadRecord,
-    LabeledComparison,
-    Pair,
-    Record,
-    Result,
-    ScoredAnswer,
-    Side,
-    TreeMessage,
-    clip,
-)
+from data_tools.record import BadRecord, Record, Result, Side, clip
 
 MEDIA = ("images", "videos", "audios")
 """Fields whose content no pair can hold, in small letters."""
 
 _PLANS = 1000  # sets of field names whose plans are held
 _NO_MEDIA = (None, False, 0, "", "[]", [], {})
-_ANSWERS = {
-    Pair: ("chosen", "rejected"),
-    LabeledComparison: ("first", "second"),
-    ScoredAnswer: ("answer",),
-    BadRecord: (),
-    TreeMessage: (),
-}
+_ANSWERS = ("chosen", "rejected", "first", "second", "answer")  # of any kind of result
 
 
 class FormatReader:
@@ -40,7 +24,7 @@ class FormatReader:
     def __init__(self, format: Format, options: ReadOptions, keep: tuple[str, ...] = ()):
         self._format, self._options = format, options
         self._keep = tuple(map(tidy_name, keep))
-        self._plans: dict[tuple, Callable[[dict], tuple[list[Result], tuple]]] = {}
+        self._plan = lru_cache(_PLANS)(self._planned)
 
     def read(self, record: Record) -> tuple[list[Result], tuple[str | None, ...]]:
         """The results of a record, and the values of the columns to keep. Raises BadRecord."""
@@ -48,15 +32,9 @@ class FormatReader:
         if not isinstance(value, dict):
             detail = f"the record is {clip(value)}, not an object with fields; fix or remove it"
             raise BadRecord("wrong_type", detail)
-        names = (record.cells, *value)
-        read = self._plans.get(names)
-        if read is None:
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            read = self._plans[names] = self._planned(tuple(value), record.cells)
-        return read(value)
+        return self._plan(record.cells, *value)(value)
 
-    def _planned(self, names: tuple[str, ...], cells: bool) -> Callable[[dict], tuple]:
+    def _planned(self, cells: bool, *names: str) -> Callable[[dict], tuple]:
         format, options = self._format, self._options
         fields, view = viewer(format, names, cells)
         tidy = tidy_names(names)
@@ -160,9 +138,9 @@ def without_prompt(result: Result) -> Result:
 
     A result without texts is returned itself.
     """
-    names = _ANSWERS[type(result)]
-    texts = [last_text(getattr(result, name)) for name in ("prompt", *names)] if names else [None]
-    if None in texts:
+    names = [name for name in _ANSWERS if hasattr(result, name)]
+    texts = [last_text(getattr(result, name)) for name in ("prompt", *names) if names]
+    if not names or None in texts:
         return result
     prompt, *answers = texts
     if not prompt.strip() or not all(answer.startswith(prompt) for answer in answers):

@@ -6,7 +6,7 @@ from data_tools.formats import label, paths
 from data_tools.formats.dialogues import check_dialogue, check_side, interleave
 from data_tools.formats.format import Format, ReadOptions, reading
 from data_tools.formats.sides import EXTRAS, attempt, check_extras, make_pair
-from data_tools.record import BadRecord, Result, as_messages, clip, first_by_reason
+from data_tools.record import BadRecord, Result, as_messages, clip
 
 _REJECTED = ("rejected_response", "rejected_messages")
 _CHOSEN = {"chosen_response", "chosen_messages", "chosen"}  # then messages does not end with it
@@ -24,9 +24,6 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
     if paths.given(record, _REJECTED) == "rejected_messages":
         rejected = check_dialogue(record["rejected_messages"], "rejected_messages")
         return [make_pair(None, messages, rejected, None, extras)]
-    if not messages or messages[-1]["role"] != "assistant":
-        detail = "messages does not end with the assistant; add the chosen answer at its end"
-        raise BadRecord("bad_roles", detail)
     texts = record.get("rejected_response")
     if texts == []:
         detail = "rejected_response is an empty list; a pair needs a rejected answer"
@@ -39,10 +36,7 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
 
     if not isinstance(texts, list):
         return [pair(texts, "rejected_response")]
-    found = [attempt(pair, text, f"rejected_response[{at}]") for at, text in enumerate(texts)]
-    if all(isinstance(result, BadRecord) for result in found):
-        raise first_by_reason(found)
-    return found
+    return [attempt(pair, text, f"rejected_response[{at}]") for at, text in enumerate(texts)]
 
 
 _CELLS = ("prompt", "response_a", "response_b")
@@ -78,27 +72,20 @@ def _texts(record: dict, name: str) -> list[str]:
 
 
 def _one_hot(record: dict) -> int | None:
-    """The outcome whose column is 1, where the others are 0 or empty. Raises BadRecord."""
+    """The outcome whose column is 1. Raises BadRecord."""
     given = [name for name in _ONE_HOT if not label.is_null(record.get(name))]
-    won = [name for name in given if _code(record[name], name, (0, 1)) == 1]
+    won = [name for name in given if label.score(record[name], name) != 0]
     if not won:
         raise BadRecord("null_label", f"none of {', '.join(_ONE_HOT)} is 1; set the one that won")
-    if len(won) > 1:
-        raise BadRecord("unknown_label", f"{' and '.join(won)} are 1; only one of them can be")
+    if len(won) > 1 or label.score(record[won[0]], won[0]) != 1:
+        detail = f"{' and '.join(won)} must be 0 or 1, and only one of them can be 1"
+        raise BadRecord("unknown_label", detail)
     return _ONE_HOT[won[0]]
-
-
-def _code(value: object, where: str, known: tuple[int, ...]) -> int:
-    """The number of a label that is one of the known ones. Raises BadRecord."""
-    number = label.score(value, where)
-    if number not in known:
-        shown = ", ".join(map(str, known))
-        raise BadRecord("unknown_label", f"{where} is {clip(value)}; it must be one of {shown}")
-    return int(number)
 
 
 _FOUR = tuple(f"prediction_{number}" for number in (1, 2, 3, 4))
 _COMPARED = tuple(combinations(range(4), 2))  # in the order of the vector's judgements
+_MEANINGS = label.codes({1: label.FIRST, 2: label.SECOND, 0: label.TIE})
 # `text` is all that the model was shown, the question included.
 _PROMPTS = ("text", "question", "prompt")
 
@@ -118,12 +105,12 @@ def _fine_grained(record: dict, options: ReadOptions) -> list[Result]:
         )
 
     def judged(number: int, first: int, second: int) -> Result:
-        where = f"preference[{number}] (prediction {first + 1} or {second + 1})"
-        code = _code(vector[number], where, (1, 2, 0))
-        if code == 0:
-            raise BadRecord("tie", f"{where} is 0, which means that neither is better")
-        chosen, rejected = (first, second) if code == 1 else (second, first)
-        return make_pair(prompt, answers[chosen], answers[rejected], code == 1, extras)
+        won = label.outcome(vector[number], (_FOUR[first], _FOUR[second]), numbers=_MEANINGS)
+        if won is None:
+            detail = f"preference[{number}] means that neither is better"
+            raise BadRecord("tie", f"{detail} of predictions {first + 1} and {second + 1}")
+        chosen, rejected = (second, first) if won else (first, second)
+        return make_pair(prompt, answers[chosen], answers[rejected], not won, extras)
 
     return [attempt(judged, number, *two) for number, two in enumerate(_COMPARED)]
 

@@ -211,7 +211,7 @@ ROWS = {
         "completions[].completion",
         scores="completions[].score",
         around=Around(
-            dialogues.check_dialogue, system="system_instruction or systemInstruction, system"
+            dialogues.check_dialogue, system="system_instruction, systemInstruction, system"
         ),
         traits=RANKED,
     ),
@@ -232,7 +232,7 @@ ROWS = {
     ),
     "stack-exchange": Row("question", "answers[].text", scores="answers[].pm_score", traits=RATED),
     "distilabel": Row(
-        "instruction or messages",
+        "instruction | messages",
         "generations[]",
         scores="ratings[]",
         around=Around(system="system_prompt, system"),
