@@ -140,8 +140,8 @@ FAULTS = {
     ],
     "summarize-from-feedback": [
         ({"info": {"post": "P", "title": 7}}, "wrong_type: info.title is 7 text"),
-        ({"info": {"title": "T"}}, "missing_field: info neither post nor article"),
-        ({"info": {"post": "P", "article": "A"}}, "wrong_type: post and article keep"),
+        ({"info": {"title": "T"}}, "missing_field: info either post or article"),
+        ({"info": {"post": "P", "article": "A"}}, "wrong_type: either post or article"),
         ({"info": {"post": " "}}, "missing_field: info post article"),
         ({"summaries": [{"text": "x"}]}, "unpaired: 1 answer two"),
         ({"summaries": [{"text": "x"}, {}]}, "missing_field: summaries[1] text"),

@@ -5,7 +5,6 @@ its turns as Anthropic's HH transcripts and ChatML do.
 """
 
 import re
-from collections.abc import Callable
 
 from data_tools.formats.paths import check
 from data_tools.record import BadRecord, Message, Side, as_messages, clip
@@ -110,37 +109,20 @@ def hh_prompt(value: object, where: str) -> Side:
     return turns or prompt
 
 
-def holds_text(turns: Callable[[str], list[Message] | None]) -> Callable[[dict], bool]:
-    """What tells whether chosen or rejected is a text with such turns."""
-
-    def holds(record: dict) -> bool:
-        sides = record["chosen"], record["rejected"]
-        return any(isinstance(side, str) and turns(side) for side in sides)
-
-    return holds
+def kinds(record: dict) -> set[str]:
+    """What chosen and rejected are: `hh` or `chatml` for text with such turns, else `text`;
+    `dialogue` for messages that do not begin with the assistant, else `messages`.
+    """
+    return {_kind(record[name]) for name in ("chosen", "rejected")}
 
 
-def holds_dialogue(record: dict) -> bool:
-    """Whether chosen or rejected is a whole dialogue, not only an answer to `messages`."""
-    sides = record["chosen"], record["rejected"]
-    return any(
-        hh_turns(side) or chatml_turns(side) if isinstance(side, str) else _has_history(side)
-        for side in sides
-    )
-
-
-def holds_messages(record: dict) -> bool:
-    """Whether chosen or rejected is messages, with a history where `messages` is a field too."""
-    sides = record["chosen"], record["rejected"]
-    if "messages" in record:
-        return any(map(_has_history, sides))
-    return any(isinstance(side, list | dict) for side in sides)
-
-
-def _has_history(side: object) -> bool:
-    """Whether a side is a list of messages that does not begin with the assistant."""
+def _kind(side: object) -> str:
+    if isinstance(side, str):
+        return "hh" if hh_turns(side) else "chatml" if chatml_turns(side) else "text"
     first = side[0] if isinstance(side, list) and side else None
-    return isinstance(first, dict) and first.get("role") != "assistant"
+    if isinstance(first, dict) and first.get("role") != "assistant":
+        return "dialogue"
+    return "messages" if isinstance(side, list | dict) else ""
 
 
 def split_dialogues(

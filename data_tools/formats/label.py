@@ -38,11 +38,6 @@ def graded(number: float) -> int | None:
     return (FIRST if number < 1.5 else SECOND) if 1 <= number <= 2 else _UNKNOWN
 
 
-def one_or_else(number: float) -> int | None:
-    """HALOs' rule: 1 means the first answer, any other number the second."""
-    return FIRST if number == 1 else SECOND
-
-
 def parse_label(text: str) -> dict[str, int | None]:
     """The outcome of each value in `first=X,second=Y[,tie=Z]` of --label.
 

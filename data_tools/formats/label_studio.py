@@ -56,23 +56,19 @@ def _is_true(value: object) -> bool:
     return value is True or isinstance(value, str) and value.strip().casefold() == "true"
 
 
-def _answered(
-    results: _Results, kind: str, read: Callable[[dict, object], object]
-) -> dict[str, Given]:
-    """The answers of the results of one kind, under the names of their controls.
-
-    `read` takes the value of a result and `to_name`, the control's objects.
-    """
+def _answered(results: _Results, kind: str, read: Callable[[dict], object]) -> dict[str, Given]:
+    """What `read` makes of the results of one kind, under the names of their controls."""
     found: dict[str, Given] = {}
     for who, result in results:
-        if result.get("type") != kind:
-            continue
-        name, value = result.get("from_name"), result.get("value")
-        given = found.setdefault(name if isinstance(name, str) else kind, [])
-        value = sides.attempt(paths.check, value, dict, f"the value of a {kind} result")
-        is_fault = isinstance(value, BadRecord)
-        given.append((who, value if is_fault else read(value, result.get("to_name"))))
+        if result.get("type") == kind:
+            name = result.get("from_name")
+            given = found.setdefault(name if isinstance(name, str) else kind, [])
+            given.append((who, sides.attempt(read, result)))
     return found
+
+
+def _value(result: dict) -> dict:
+    return paths.check(result.get("value"), dict, f"the value of a {result['type']} result")
 
 
 def _read_task(record: dict, options: ReadOptions) -> Export:
@@ -83,15 +79,15 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
     results, cancelled = _annotated(record)
     data = _task(record)
     names = questions.resolve(data).answers
-    answers = _answered(results, "pairwise", lambda value, to: _selected(value, to, names))
+    answers = _answered(results, "pairwise", lambda result: _selected(result, names))
     if not answers or options.question is not None:
-        answers = _answered(results, "choices", lambda value, to: _word(value)) | answers
+        answers = _answered(results, "choices", lambda result: _word(_value(result))) | answers
     return Export(data, answers, cancelled)
 
 
-def _selected(value: dict, order: object, names: tuple[str, ...]) -> object:
+def _selected(result: dict, names: tuple[str, ...]) -> object:
     """The selected side, or the answer on that side where the control shows others first."""
-    selected = _word(value)
+    selected, order = _word(_value(result)), result.get("to_name")
     order = [name.strip().casefold() for name in order.split(",")] if isinstance(order, str) else []
     if len(order) != 2 or not set(order) <= set(names) or tuple(order) == names[:2]:
         return selected
@@ -134,7 +130,7 @@ def _read_ranking(record: dict, options: ReadOptions) -> Export:
     results, cancelled = _annotated(record)
     data = _task(record)
     ids = [*_bodies(data)]
-    answers = _answered(results, "ranker", lambda value, to: value.get("ranker"))
+    answers = _answered(results, "ranker", lambda result: _value(result).get("ranker"))
     return Export(data, answers, cancelled, decode=lambda order: _scores(order, ids))
 
 

@@ -7,7 +7,7 @@ the last (`messages[:-1]`).
 
 import json
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from functools import lru_cache
 from typing import Any
 
@@ -67,15 +67,6 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
         value = check(entry, dict, where).get(field[1:]) if field else entry
         found.append((value, where + field))
     return found
-
-
-def given(record: dict, names: Sequence[str]) -> str | None:
-    """The one of the fields that is not empty, if any. Raises BadRecord for two."""
-    found = [name for name in names if record.get(name) not in (None, "")]
-    if len(found) > 1:
-        detail = f"{found[0]} and {found[1]} could both be meant; keep the right one"
-        raise BadRecord("wrong_type", detail)
-    return found[0] if found else None
 
 
 def check(value: object, kind: type, where: str, wanted: str = "") -> Any:

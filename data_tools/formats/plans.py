@@ -7,16 +7,8 @@ from functools import lru_cache, partial
 from data_tools.formats import label, paths, sides
 from data_tools.formats.dialogues import check_side, hh_prompt, interleave
 from data_tools.formats.format import Format, Plan, ReadOptions, descriptions
-from data_tools.formats.rows import Found, Row, all_of, every, one_of, resolve
-from data_tools.record import (
-    BadRecord,
-    ConvertError,
-    Result,
-    ScoredAnswer,
-    Side,
-    as_messages,
-    clip,
-)
+from data_tools.formats.rows import Found, Row, every, resolve
+from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Side, as_messages, clip
 
 _LISTED = ("answer_1", "answer_2")  # names for the answers of a list
 
@@ -26,16 +18,12 @@ Results = Callable[[dict], list[Result]]
 def as_format(name: str, row: Row) -> Format:
     """The row as a format of this name."""
     prompts, answers, scores = every(row.prompt), every(row.answers), every(row.scores)
-    objects: dict[str, set[str]] = {}  # lists of objects, and the fields that these have
-    for path in (*answers, *scores):
-        field, _, inner = path.partition("[].")
-        if inner:
-            objects.setdefault(field, set()).add(inner)
+    nested = [path.split("[].") for path in (*answers, *scores) if "[]." in path]
 
     def matches(record: dict) -> bool:
         if not resolve(row, tuple(record)).is_complete:
             return False
-        if not all(_holds(record[field], inner) for field, inner in objects.items()):
+        if not all(_holds(record[field], inner) for field, inner in nested):
             return False
         return row.only_if is None or row.only_if(record)
 
@@ -43,7 +31,7 @@ def as_format(name: str, row: Row) -> Format:
     structured = [p for p in (*prompts, *answers, *scores) if re.search(r"[.\[]", p)]
     structured += prompts if around.read not in (check_side, hh_prompt) else []
     structured += [path for path in around.paths if path not in ("system", around.context)]
-    label_fields = tuple(one_of(row.label)) if isinstance(row.label, str) else ()
+    label_fields = tuple(every(row.label)) if isinstance(row.label, str) else ()
     return Format(
         name=name,
         matches=matches,
@@ -55,11 +43,9 @@ def as_format(name: str, row: Row) -> Format:
     )
 
 
-def _holds(value: object, names: set[str]) -> bool:
-    """Whether the value is a list with an object that has all these fields."""
-    return isinstance(value, list) and any(
-        isinstance(entry, dict) and names <= entry.keys() for entry in value
-    )
+def _holds(value: object, field: str) -> bool:
+    """Whether the value is a list with an object that has the field."""
+    return isinstance(value, list) and any(isinstance(e, dict) and field in e for e in value)
 
 
 def _refused(name: str, names: tuple[str, ...], options: ReadOptions) -> Plan:
@@ -69,7 +55,7 @@ def _refused(name: str, names: tuple[str, ...], options: ReadOptions) -> Plan:
 def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
     """How records with these field names are read by a row of the table."""
     found = resolve(row, names)
-    if row.is_single:
+    if "," not in row.answers and "[]" not in row.answers:
         read = _single
     elif row.scores:
         read = _scored
@@ -99,7 +85,7 @@ def _labelled(row: Row, found: Found, names: tuple[str, ...], options: ReadOptio
     prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
     field = next(iter(found.labels), None)
-    who = next((name for name in one_of(row.annotator) if name in names), None)
+    who = next((name for name in every(row.annotator) if name in names), None)
 
     def results(record: dict) -> list[Result]:
         value = record.get(field)
@@ -257,7 +243,7 @@ def _prompt_reader(row: Row, found: Found, names: tuple[str, ...]) -> Callable[[
     """What reads the prompt with its context below it and its history before it."""
     if not row.prompt:
         return lambda record: None
-    path, around = (found.prompts or one_of(row.prompt))[0], row.around
+    path, around = (found.prompts or every(row.prompt))[0], row.around
     text_of = _side_reader(path, names, around.read)
     context = around.context if path == "instruction" and around.context in names else None
     history = around.history if around.history in names else None
@@ -291,7 +277,7 @@ def _turns(earlier: object, name: str) -> list[dict]:
 def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], tuple]:
     """What reads the `extras` of `make_pair`."""
     fields = [name for name in sides.EXTRAS[1:] if name in names]
-    systems = [path for path in all_of(row.around.system) if paths.is_in(path, names)]
+    systems = [path for path in every(row.around.system) if paths.is_in(path, names)]
     container = row.around.extras
     if not fields and not systems and not container:
         return lambda record: sides.NO_EXTRAS

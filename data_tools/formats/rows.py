@@ -14,19 +14,17 @@ from data_tools.formats.dialogues import check_side
 from data_tools.record import Side
 
 
-def one_of(text: str) -> list[str]:
-    """The paths of which a record has one: `prompt | question`."""
-    return text.split(" | ") if text else []
+def alternatives(text: str) -> list[list[str]]:
+    """The alternatives `a | b` of an entry, each with its paths `c, d`.
 
-
-def all_of(text: str) -> list[str]:
-    """The paths of which a record has all: `answer_a, answer_b`."""
-    return text.split(", ") if text else []
+    A record has all paths of one alternative.
+    """
+    return [alternative.split(", ") for alternative in text.split(" | ")] if text else []
 
 
 def every(text: str) -> list[str]:
     """All paths of an entry."""
-    return [path for alternative in one_of(text) for path in all_of(alternative)]
+    return [path for alternative in alternatives(text) for path in alternative]
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,12 @@ class Around:
     @property
     def paths(self) -> list[str]:
         others = self.context, self.history, self.extras
-        return [*filter(None, others), *all_of(self.system)]
+        return [*filter(None, others), *every(self.system)]
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One format by its fields or paths; for `,` and `|` see `all_of` and `one_of`.
+    """One format by its fields or paths; for `,` and `|` see `alternatives`.
 
     `prompt` is empty where the answers are whole dialogues. Of the `answers`, in the order shown,
     `label` names the better one, a pattern where each of its fields is one annotator's label, or
@@ -73,26 +71,14 @@ class Row:
     only_if: Callable[[dict], bool] | None = None
     traits: frozenset[str] = frozenset()
 
-    @property
-    def families(self) -> list[list[str]]:
-        return [all_of(family) for family in one_of(self.answers)]
-
-    @property
-    def is_single(self) -> bool:
-        return len(self.families[0]) == 1 and "[]" not in self.answers
-
-    @property
-    def score_paths(self) -> list[list[str]]:
-        return [all_of(family) for family in one_of(self.scores)]
-
 
 @dataclass(frozen=True)
 class Found:
     """What a row finds in a set of field names.
 
-    `prompts`, `labels` and `scores` are those of the row's that the record has, of a pattern
-    annotator2 before annotator10; `answers` are the paths of the answers up to the last that is
-    present. `ambiguity` says which two fields could both be meant; it is empty where none could.
+    `prompts` are those of the row's that the record has. `answers`, `labels` and `scores` are the
+    paths of the first alternative that it has: of the answers, up to the last that is present.
+    `ambiguity` says which two fields could both be meant; it is empty where none could.
     """
 
     prompts: list[str]
@@ -106,30 +92,38 @@ class Found:
 @lru_cache(10_000)
 def resolve(row: Row, names: tuple[str, ...]) -> Found:
     """What the row finds in a record with these field names."""
-    prompts = [path for path in one_of(row.prompt) if paths.is_in(path, names)]
-    if "instruction" in prompts and row.around.context in prompts:
-        prompts.remove(row.around.context)
-    families = [f for f in row.families if all(paths.is_in(path, names) for path in f[:2])]
-    scores = [f for f in row.score_paths if all(paths.is_in(path, names) for path in f)]
+    prompts, families, scores = (_present(e, names) for e in (row.prompt, row.answers, row.scores))
+    if ["instruction"] in prompts and [row.around.context] in prompts:
+        prompts.remove([row.around.context])
     if isinstance(row.label, str):
-        labels = [name for name in one_of(row.label) if name in names]
-        meant = labels
-    else:
-        labels = sorted(filter(row.label.fullmatch, names), key=lambda name: (len(name), name))
-        meant = labels[:1]  # all of them are
-    family = (families or row.families)[0]
-    present = [at for at, path in enumerate(family, start=1) if paths.is_in(path, names)]
-    choices = [[f[0] for f in families], prompts, meant, [f[0] for f in scores]]
+        labels = _present(row.label, names)
+    else:  # annotator2 before annotator10
+        judges = sorted(filter(row.label.fullmatch, names), key=lambda name: (len(name), name))
+        labels = [judges] if judges else []
+    found = (families, prompts, labels, scores)
     wanted = [True, bool(row.prompt), bool(row.label), bool(row.scores)]
-    two = next((choice for choice in choices if len(choice) > 1), None)
+    is_complete = [len(entry) for entry in found] == wanted
+    ambiguity = ""
+    for entry in found:
+        if len(entry) > 1 and not ambiguity:
+            both = f"{entry[0][0]} and {entry[1][0]} could both be meant"
+            ambiguity = f"{both}; name the right one with --map"
+    family = (families or alternatives(row.answers))[0]
+    shown = [at for at, path in enumerate(family, start=1) if paths.is_in(path, names)]
     return Found(
-        prompts=prompts,
-        answers=tuple(family[: max([2, *present])]),
-        labels=labels,
-        scores=(scores or row.score_paths or [[]])[0],
-        ambiguity=f"{two[0]} and {two[1]} could both be meant; name the right one with --map"
-        if two
-        else "",
-        is_complete=[len(choice) for choice in choices] == wanted
-        and not any(name in names for name in row.unless),
+        prompts=[prompt for (prompt,) in prompts],
+        answers=tuple(family[: max([2, *shown])]),
+        labels=labels[0] if labels else [],
+        scores=(scores or alternatives(row.scores) or [[]])[0],
+        ambiguity=ambiguity,
+        is_complete=is_complete and not any(name in names for name in row.unless),
     )
+
+
+def _present(text: str, names: tuple[str, ...]) -> list[list[str]]:
+    """The alternatives whose paths a record has; answers after the second may be absent."""
+    return [
+        alternative
+        for alternative in alternatives(text)
+        if all(paths.is_in(path, names) for path in alternative[:2])
+    ]

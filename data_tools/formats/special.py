@@ -21,10 +21,13 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
     """A pair of the answer that ends `messages` with each rejected one."""
     messages = check_dialogue(record.get("messages"), "messages")
     extras = check_extras(record)
-    if paths.given(record, _REJECTED) == "rejected_messages":
-        rejected = check_dialogue(record["rejected_messages"], "rejected_messages")
+    texts, rejected = (record.get(name) for name in _REJECTED)
+    if rejected not in (None, "") and texts in (None, ""):
+        rejected = check_dialogue(rejected, "rejected_messages")
         return [make_pair(None, messages, rejected, None, extras)]
-    texts = record.get("rejected_response")
+    if rejected not in (None, ""):
+        detail = "rejected_response and rejected_messages could both be meant; keep the right one"
+        raise BadRecord("wrong_type", detail)
     if texts == []:
         detail = "rejected_response is an empty list; a pair needs a rejected answer"
         raise BadRecord("unpaired", detail)
@@ -40,11 +43,7 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
 
 
 _CELLS = ("prompt", "response_a", "response_b")
-_ONE_HOT = {
-    "winner_model_a": label.FIRST,
-    "winner_model_b": label.SECOND,
-    "winner_tie": label.TIE,
-}
+_ONE_HOT = {"winner_model_a": label.FIRST, "winner_model_b": label.SECOND, "winner_tie": label.TIE}
 
 
 def _arena_55k(record: dict, options: ReadOptions) -> list[Result]:

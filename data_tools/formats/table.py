@@ -11,7 +11,6 @@ import re
 from data_tools.formats import dialogues, label, paths
 from data_tools.formats.label import FIRST, SECOND, TIE, codes
 from data_tools.formats.rows import Around, Row
-from data_tools.formats.sides import attempt
 from data_tools.record import BadRecord, Side
 
 ANY_CASE, GENERAL = frozenset({"any_case"}), frozenset({"any_case", "general"})
@@ -39,6 +38,12 @@ _INPUT_BELOW = Around(context="input")
 _BLOCKS = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: ", "post": "POST: "}
 
 
+def _is_implicit(record: dict) -> bool:
+    """Whether the answers are dialogues, or messages where there are no others."""
+    kinds = dialogues.kinds(record)
+    return "dialogue" in kinds or "messages" in kinds and "messages" not in record
+
+
 def _judges_one_answer(record: dict) -> bool:
     return not any(word in name for name in record for word in _COMPARING)
 
@@ -59,7 +64,7 @@ def _mean_rating(annotations: object, where: str) -> float:
 
 def _webgpt_question(value: object, where: str) -> Side:
     """The full text of an object, also of one written as JSON; any other text as it is."""
-    parsed = attempt(paths.parse_json, value, where)
+    parsed = paths.parse_json(value, where)
     if isinstance(parsed, dict):
         value, where = parsed.get("full_text"), f"{where}.full_text"
     return dialogues.check_side(value, where)
@@ -71,12 +76,12 @@ def _post(info: object, where: str) -> str:
     for name in ("subreddit", "title", "post", "article"):
         if info.get(name) is not None:
             paths.check(info[name], str, f"info.{name}")
-    name = paths.given(info, ("post", "article"))
-    if name is None or not info[name].strip():
-        detail = "info has neither a post nor an article with a text; add what was summarised"
-        raise BadRecord("missing_field", detail)
-    if name == "article":
-        return f"{info[name]}\n\nTL;DR:"
+    given = [name for name in ("post", "article") if (info.get(name) or "").strip()]
+    if len(given) != 1:
+        detail = "info must have either a post or an article with a text; add what was summarised"
+        raise BadRecord("wrong_type" if given else "missing_field", detail)
+    if given == ["article"]:
+        return f"{info['article']}\n\nTL;DR:"
     blocks = [f"{mark}{info[name]}" for name, mark in _BLOCKS.items() if info.get(name)]
     return "\n\n".join([*blocks, "TL;DR:"])
 
@@ -93,10 +98,7 @@ ROWS = {
     "argilla-chosen-response": Row("instruction | prompt", "chosen_response, rejected_response"),
     "stack-exchange-paired": Row("question | prompt", "response_j, response_k"),
     "shp": Row(
-        "history",
-        "human_ref_A, human_ref_B",
-        label="labels",
-        decode=codes({1: FIRST, 0: SECOND}),
+        "history", "human_ref_A, human_ref_B", label="labels", decode=codes({1: FIRST, 0: SECOND})
     ),
     "alpaca-eval": Row(
         "instruction",
@@ -122,7 +124,7 @@ ROWS = {
         "prompt",
         "output_A, output_B",
         label="label",
-        decode=label.one_or_else,
+        decode=lambda number: FIRST if number == 1 else SECOND,  # HALOs' own rule
         only_if=lambda record: "type" in record or isinstance(record["output_A"], list),
     ),
     "pandalm": Row(
@@ -146,20 +148,18 @@ ROWS = {
         around=_INPUT_BELOW,
         unless=("chosen",),
     ),
-    "implicit-messages": Row(
-        "", "chosen, rejected", unless=_NO_PROMPT, only_if=dialogues.holds_messages
-    ),
+    "implicit-messages": Row("", "chosen, rejected", unless=_NO_PROMPT, only_if=_is_implicit),
     "hh": Row(
         "",
         "chosen, rejected",
         unless=_NO_PROMPT,
-        only_if=dialogues.holds_text(dialogues.hh_turns),
+        only_if=lambda record: "hh" in dialogues.kinds(record),
     ),
     "chatml": Row(
         "",
         "chosen, rejected",
         unless=_NO_PROMPT,
-        only_if=dialogues.holds_text(dialogues.chatml_turns),
+        only_if=lambda record: "chatml" in dialogues.kinds(record),
     ),
     "sharegpt": Row("conversations", "chosen, rejected", around=Around(dialogues.check_dialogue)),
     "llamafactory-v1": Row("", "chosen_messages, rejected_messages"),
@@ -167,7 +167,7 @@ ROWS = {
         "messages",
         "chosen, rejected",
         unless=_NO_PROMPT,
-        only_if=lambda record: not dialogues.holds_dialogue(record),
+        only_if=lambda record: not dialogues.kinds(record) & {"hh", "chatml", "dialogue"},
     ),
     "openai": Row(
         "input.messages",
