@@ -25,15 +25,12 @@ class ConvertError(Exception):
 
 
 class BadRecord(Exception):  # noqa: N818 - named for what it describes
-    """What is wrong with a record or a pair: a code of `REASONS`, and one sentence with the fix.
+    """What is wrong with a record or a pair: a code of `REASONS`, and one sentence with the fix."""
 
-    `votes` count for the agreement of annotators even where an answer is unusable.
-    """
-
-    def __init__(self, reason: str, detail: str, votes: tuple = ()):
+    def __init__(self, reason: str, detail: str):
         assert reason in REASONS, reason
         super().__init__(reason, detail)
-        self.reason, self.detail, self.votes = reason, detail, votes
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ def _message(message: dict, where: str) -> Message:
     names = ("role", "parts" if "parts" in message else "content")
     if "from" in message and message.get("role") is None and message.get("content") is None:
         names = ("from", "value")
-    role, content = (message.get(name) for name in names)
+    role, content = message.get(names[0]), message.get(names[1])
     check(role, str, f"the {names[0]} of {where}")
     if isinstance(content, list):
         content = "".join(_block_text(block, where) for block in content)

@@ -107,7 +107,7 @@ def _labelled(row: Row, found: Found, names: tuple[str, ...], options: ReadOptio
 
 
 def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
-    """Every annotator's label is a vote, which counts even where an answer is unusable."""
+    """Every annotator's label is a vote; one that cannot be read makes the record unusable."""
     prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
 
@@ -119,13 +119,9 @@ def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
             except BadRecord as fault:
                 faults.append(fault)
         unknown = [fault for fault in faults if fault.reason == "unknown_label"]
-        try:
-            answers, prompt, extras = answers_of(record), prompt_of(record), extras_of(record)
-            if unknown or not votes:
-                raise (unknown or faults)[0]
-        except BadRecord as fault:
-            fault.votes = tuple(votes)
-            raise
+        if unknown or not votes:
+            raise (unknown or faults)[0]
+        answers, prompt, extras = answers_of(record), prompt_of(record), extras_of(record)
         return sides.compare(prompt, answers, votes, extras)
 
     return results
@@ -133,7 +129,6 @@ def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
 
 def _outcomes(row: Row, found: Found, options: ReadOptions) -> Callable[[object], int | None]:
     """`label.outcome` that remembers what the values of the label came to."""
-
     names = found.answers if len(found.answers) > 1 else _LISTED
     outcome = partial(label.outcome, names=names, label=options.label, numbers=row.decode)
     remembered = lru_cache(10_000, typed=True)(outcome)
@@ -147,12 +142,16 @@ def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
     graded = "rated" in row.traits
 
     def results(record: dict) -> list[Result]:
-        prompt, answers = prompt_of(record), answers_of(record)
+        prompt, (answer,) = prompt_of(record), answers_of(record).values()
+        is_open = isinstance(answer, list) and [m["role"] for m in answer[-1:]] != ["assistant"]
+        if prompt == [] or is_open:
+            detail = "there must be a turn before the answer, and it must end with the assistant"
+            raise BadRecord("bad_roles", f"{detail}; fix the turns or remove the record")
         score = decode(record.get(field), field)
         system, *extras = extras_of(record)
         if system is not None:
             prompt = sides.with_system(as_messages(prompt, "user"), system)
-        return [ScoredAnswer(prompt, answers[0], score, graded, *extras)]
+        return [ScoredAnswer(prompt, answer, score, graded, *extras)]
 
     return results
 
