@@ -12,11 +12,15 @@ from data_tools.record import BadRecord, Message, Side, as_messages, clip
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
 """Fields of a prompt: a record that has one holds no whole dialogues."""
 
-_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "model": "assistant"}
+_ROLES = {"human": "user", "hum": "user", "gpt": "assistant", "model": "assistant"}
+_ROLES |= {"observation": "tool"}
 _TEXT_BLOCKS = ("text", "value")  # where a text block holds its text
-_HH_TURN = re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Hum|Assistant):[ ]?")
-_HH_ROLES = {"Human": "user", "Hum": "user", "Assistant": "assistant"}
-_CHATML_TURN = re.compile(r"<\|im_start\|>(\w+)\r?\n(.*?)(?:<\|im_end\|>(?:\r?\n)?|\Z)", re.DOTALL)
+_MARKERS = {
+    "hh": re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Hum|Assistant):[ ]?"),
+    "chatml": re.compile(r"(?:\A\s*|<\|im_end\|>\s*)<\|im_start\|>(\w+)\r?\n"),
+}
+"""What begins each turn of a transcript, with the role."""
+_CHATML_END = re.compile(r"<\|im_end\|>\s*\Z")
 _DIFFER = (
     "the two dialogues differ before the answer (turn {}), so they do not compare two answers to "
     "one prompt; remove the record or fix its history"
@@ -77,33 +81,25 @@ def _block_text(block: object, where: str) -> str:
     return check(text, str, f"the text of a block of {where}")
 
 
-def hh_turns(text: str) -> list[Message] | None:
-    """The turns of a Human/Assistant transcript; None for other text. A marker ends in a space."""
-    marks = list(_HH_TURN.finditer(text))
-    if not marks or marks[0].start() != 0:
-        return None
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    return [
-        {"role": _HH_ROLES[mark.group(1)], "content": text[mark.end() : end]}
-        for mark, end in zip(marks, ends, strict=True)
-    ]
+def marked_turns(text: str) -> tuple[str, list[Message]]:
+    """The kind of markers that a text begins with, and its turns; `text` and none without any."""
+    for kind, marker in _MARKERS.items():
+        if marker.match(text):
+            marks = [*marker.finditer(text)]
+            end = _CHATML_END.search(text) if kind == "chatml" else None
+            ends = [mark.start() for mark in marks[1:]] + [end.start() if end else len(text)]
+            roles = [mark.group(1).casefold() for mark in marks]
+            return kind, [
+                {"role": _ROLES.get(role, role), "content": text[mark.end() : end]}
+                for role, mark, end in zip(roles, marks, ends, strict=True)
+            ]
+    return "text", []
 
 
-def chatml_turns(text: str) -> list[Message] | None:
-    """The turns of a ChatML text; None where it has none, or other text between them."""
-    turns, end = [], 0
-    for mark in _CHATML_TURN.finditer(text):
-        if text[end : mark.start()].strip():
-            return None
-        turns.append({"role": mark.group(1), "content": mark.group(2)})
-        end = mark.end()
-    return turns if turns and not text[end:].strip() else None
-
-
-def hh_prompt(value: object, where: str) -> Side:
+def transcript_prompt(value: object, where: str) -> Side:
     """A side; a marked transcript loses the last marker, which only asks for the answer."""
     prompt = check_side(value, where)
-    turns = hh_turns(prompt) if isinstance(prompt, str) else None
+    turns = marked_turns(prompt)[1] if isinstance(prompt, str) else []
     if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
         turns.pop()
     return turns or prompt
@@ -118,7 +114,7 @@ def kinds(record: dict) -> set[str]:
 
 def _kind(side: object) -> str:
     if isinstance(side, str):
-        return "hh" if hh_turns(side) else "chatml" if chatml_turns(side) else "text"
+        return marked_turns(side)[0]
     first = side[0] if isinstance(side, list) and side else None
     if isinstance(first, dict) and first.get("role") != "assistant":
         return "dialogue"
@@ -152,8 +148,8 @@ def split_dialogues(
 
 def _turns(side: Side) -> list[Message]:
     """The messages of a whole dialogue, of a text by its markers. Raises BadRecord."""
-    turns = (hh_turns(side) or chatml_turns(side)) if isinstance(side, str) else side
-    if turns is None:
+    turns = marked_turns(side)[1] if isinstance(side, str) else side
+    if not turns and isinstance(side, str):
         raise BadRecord(
             "missing_field",
             f"there is no prompt: {clip(side)} is text that does not begin with a turn marker "

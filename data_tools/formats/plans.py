@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
 from data_tools.formats import label, paths, sides
-from data_tools.formats.dialogues import check_side, hh_prompt, interleave
+from data_tools.formats.dialogues import check_side, interleave, transcript_prompt
 from data_tools.formats.format import Format, Plan, ReadOptions, descriptions
 from data_tools.formats.rows import Found, Row, every, resolve
 from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Side, as_messages, clip
@@ -29,7 +29,7 @@ def as_format(name: str, row: Row) -> Format:
 
     around = row.around
     structured = [p for p in (*prompts, *answers, *scores) if re.search(r"[.\[]", p)]
-    structured += prompts if around.read not in (check_side, hh_prompt) else []
+    structured += prompts if around.read not in (check_side, transcript_prompt) else []
     structured += [path for path in around.paths if path not in ("system", around.context)]
     label_fields = tuple(every(row.label)) if isinstance(row.label, str) else ()
     return Format(
@@ -59,7 +59,7 @@ def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
         read = _single
     elif row.scores:
         read = _scored
-    elif isinstance(row.label, re.Pattern):
+    elif found.labels and isinstance(row.label, re.Pattern):
         read = _judged
     else:
         read = _labelled if row.label else _first_better

@@ -196,7 +196,7 @@ ROWS = {
         "answers[].answer",
         scores="answers[].rank",
         decode=label.rank,
-        around=Around(dialogues.hh_prompt),
+        around=Around(dialogues.transcript_prompt),
         traits=RANKED,
     ),
     "nemo-rl": Row(
