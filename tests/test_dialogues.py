@@ -48,7 +48,7 @@ def test_whole_dialogues_next_to_a_text_prompt_are_split_at_the_turn_with_that_t
     for prompt in ("P", " P\n"):
         assert pairs("preference", record | {"prompt": prompt}) == [([user("P")], GOOD, BAD)]
     assert fault("preference", record | {"prompt": "other"}).startswith(
-        "history_mismatch: the prompt's text is no user turn of the two dialogues"
+        "history_mismatch: the turns of the two dialogues do not hold the prompt"
     )
 
 
@@ -56,7 +56,7 @@ def test_whole_dialogues_next_to_prompt_messages_must_begin_with_them():
     record = whole(history=[user("P")]) | {"prompt": [user("P")]}
     assert pairs("preference", record) == [([user("P")], GOOD, BAD)]
     assert fault("preference", record | {"prompt": [user("Q")]}).startswith(
-        "history_mismatch: the dialogues do not begin with the turns of the prompt"
+        "history_mismatch: the turns of the two dialogues do not hold the prompt"
     )
     assert fault("preference", record | {"rejected": BAD}).startswith(
         "history_mismatch: one answer is a whole dialogue and the other is not"

@@ -61,17 +61,16 @@ def _as_messages(prompt: Side | None, chosen: Side, rejected: Side) -> tuple[lis
             "history_mismatch",
             "one answer is a whole dialogue and the other is not; give both or neither the history",
         )
-    if isinstance(prompt, list):
-        if not chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
-            detail = "the dialogues do not begin with the turns of the prompt; fix the record"
-            raise BadRecord("history_mismatch", detail)
-        return split_dialogues(chosen, rejected)
-    history, chosen, rejected = split_dialogues(chosen, rejected)
-    users = [message["content"] or "" for message in history if message["role"] == "user"]
-    if prompt.strip() not in [user.strip() for user in users]:
-        detail = "the prompt's text is no user turn of the two dialogues; fix the record"
+    history, *answers = split_dialogues(chosen, rejected)
+    if isinstance(prompt, str):
+        users = [message["content"] or "" for message in history if message["role"] == "user"]
+        has_prompt = prompt.strip() in [user.strip() for user in users]
+    else:
+        has_prompt = chosen[: len(prompt)] == prompt == rejected[: len(prompt)]
+    if not has_prompt:
+        detail = "the turns of the two dialogues do not hold the prompt; fix the record"
         raise BadRecord("history_mismatch", detail)
-    return history, chosen, rejected
+    return history, *answers
 
 
 def check_extras(record: dict, system_field: str = "system") -> Extras:
@@ -96,10 +95,10 @@ def check_extras(record: dict, system_field: str = "system") -> Extras:
     return system or None, tools or None, kwargs
 
 
-def with_system(prompt: list[Message], system: str | None) -> list[Message]:
+def with_system(prompt: list[Message], system: str) -> list[Message]:
     """The prompt with the system text as its first turn, unless it is there already."""
     head = {"role": "system", "content": system}
-    return prompt if system is None or prompt[:1] == [head] else [head, *prompt]
+    return prompt if prompt[:1] == [head] else [head, *prompt]
 
 
 def attempt(make: Callable[..., Result], *arguments: object) -> Result:
