@@ -144,6 +144,8 @@ def _read(block: Block, task: Task, result: BlockResult, rejects: list[RejectRow
         try:
             results, kept = reader.read(record)
         except BadRecord as fault:
+            if fault.votes:
+                result.ballots.append(_ballot(location, 0, fault.votes))
             raw = as_json(record.value)
             rejects.append(RejectRow(order, location, fault.reason, fault.detail, raw, False))
             continue

@@ -25,12 +25,15 @@ class ConvertError(Exception):
 
 
 class BadRecord(Exception):  # noqa: N818 - named for what it describes
-    """What is wrong with a record or a pair: a code of `REASONS`, and one sentence with the fix."""
+    """What is wrong with a record or a pair: a code of `REASONS`, and one sentence with the fix.
 
-    def __init__(self, reason: str, detail: str):
+    `votes` count for the agreement of annotators even where an answer is unusable.
+    """
+
+    def __init__(self, reason: str, detail: str, votes: tuple = ()):
         assert reason in REASONS, reason
         super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.votes = reason, detail, votes
 
 
 @dataclass(slots=True)

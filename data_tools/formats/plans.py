@@ -29,7 +29,8 @@ def as_format(name: str, row: Row) -> Format:
 
     around = row.around
     structured = [p for p in (*prompts, *answers, *scores) if re.search(r"[.\[]", p)]
-    structured += prompts if around.read not in (check_side, transcript_prompt) else []
+    if row.prompt == "messages" or around.read not in (check_side, transcript_prompt):
+        structured += prompts
     structured += [path for path in around.paths if path not in ("system", around.context)]
     label_fields = tuple(every(row.label)) if isinstance(row.label, str) else ()
     return Format(
@@ -107,7 +108,7 @@ def _labelled(row: Row, found: Found, names: tuple[str, ...], options: ReadOptio
 
 
 def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
-    """Every annotator's label is a vote; one that cannot be read makes the record unusable."""
+    """Every annotator's label is a vote, which counts even where an answer is unusable."""
     prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
 
@@ -119,9 +120,13 @@ def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
             except BadRecord as fault:
                 faults.append(fault)
         unknown = [fault for fault in faults if fault.reason == "unknown_label"]
-        if unknown or not votes:
-            raise (unknown or faults)[0]
-        answers, prompt, extras = answers_of(record), prompt_of(record), extras_of(record)
+        try:
+            answers, prompt, extras = answers_of(record), prompt_of(record), extras_of(record)
+            if unknown or not votes:
+                raise (unknown or faults)[0]
+        except BadRecord as fault:
+            fault.votes = tuple(votes)
+            raise
         return sides.compare(prompt, answers, votes, extras)
 
     return results

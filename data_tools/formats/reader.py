@@ -53,7 +53,7 @@ class FormatReader:
             except BadRecord as fault:
                 if not format.matches(record) and (others := fitting(value, cells)):
                     detail = f"{fault.detail}; it looks like {' or '.join(others)}"
-                    raise BadRecord(fault.reason, detail) from None
+                    raise BadRecord(fault.reason, detail, fault.votes) from None
                 raise
             if options.answers_repeat_prompt:
                 results = [without_prompt(result) for result in results]
