@@ -26,6 +26,10 @@ def codes(meanings: Mapping[float, int | None]) -> Numbers:
     return lambda number: meanings.get(number, _UNKNOWN)
 
 
+position = codes({0: FIRST, 1: SECOND})
+ordinal = codes({1: FIRST, 2: SECOND, 0: TIE})
+
+
 def sign(number: float) -> int | None:
     """Below zero the first answer is better, above it the second, at zero neither."""
     return FIRST if number < 0 else SECOND if number > 0 else TIE

@@ -84,7 +84,6 @@ def _one_hot(record: dict) -> int | None:
 
 _FOUR = tuple(f"prediction_{number}" for number in (1, 2, 3, 4))
 _COMPARED = tuple(combinations(range(4), 2))  # in the order of the vector's judgements
-_MEANINGS = label.codes({1: label.FIRST, 2: label.SECOND, 0: label.TIE})
 # `text` is all that the model was shown, the question included.
 _PROMPTS = ("text", "question", "prompt")
 
@@ -104,7 +103,7 @@ def _fine_grained(record: dict, options: ReadOptions) -> list[Result]:
         )
 
     def judged(number: int, first: int, second: int) -> Result:
-        won = label.outcome(vector[number], (_FOUR[first], _FOUR[second]), numbers=_MEANINGS)
+        won = label.outcome(vector[number], (_FOUR[first], _FOUR[second]), numbers=label.ordinal)
         if won is None:
             detail = f"preference[{number}] means that neither is better"
             raise BadRecord("tie", f"{detail} of predictions {first + 1} and {second + 1}")

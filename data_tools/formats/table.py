@@ -9,7 +9,7 @@ decoded only where the format that defines the field says what they mean, words 
 import re
 
 from data_tools.formats import dialogues, label, paths
-from data_tools.formats.label import FIRST, SECOND, TIE, codes
+from data_tools.formats.label import FIRST, SECOND, codes
 from data_tools.formats.rows import Around, Row
 from data_tools.record import BadRecord, Side
 
@@ -109,10 +109,7 @@ ROWS = {
         around=_INPUT_BELOW,
     ),
     "pku-saferlhf": Row(
-        "prompt",
-        "response_0, response_1",
-        label="better_response_id",
-        decode=codes({0: FIRST, 1: SECOND}),
+        "prompt", "response_0, response_1", label="better_response_id", decode=label.position
     ),
     "helpsteer2-preference": Row(
         "prompt", "response_1, response_2", label="preference_strength", decode=label.sign
@@ -131,7 +128,7 @@ ROWS = {
         "instruction",
         "response1, response2 | response_1, response_2",
         label=re.compile(r"annotator_?\d+"),
-        decode=codes({1: FIRST, 2: SECOND, 0: TIE}),
+        decode=label.ordinal,
         around=_INPUT_BELOW,
     ),
     "labelled-pairs": Row(
@@ -180,7 +177,7 @@ ROWS = {
         "info",
         "summaries[].text",
         label="choice",
-        decode=codes({0: FIRST, 1: SECOND}),
+        decode=label.position,
         annotator="worker",
         around=Around(_post),
     ),
