@@ -8,6 +8,7 @@ the last (`messages[:-1]`).
 import json
 import re
 from collections.abc import Callable, Container
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -104,15 +105,8 @@ def parse_json(
     try:
         parsed = strict_json.loads(value.encode("utf-8", "surrogatepass"))
     except BadRecord as fault:
-        if accepts(_lenient(value)):
-            raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
+        with suppress(ValueError, RecursionError):  # of json.loads, which is lenient
+            if accepts(json.loads(value)):
+                raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
         return value
     return parsed if accepts(parsed) else value
-
-
-def _lenient(text: str) -> object:
-    """What a text holds as JSON, sound or not; None where it is no JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -99,7 +99,7 @@ def seen_by(format: Format, record: dict, cells: bool) -> dict:
     try:
         return view(record) if view else record
     except BadRecord:
-        return record
+        return seen_by(format, record, cells=False)
 
 
 def fitting(record: dict, cells: bool) -> list[str]:
@@ -108,7 +108,8 @@ def fitting(record: dict, cells: bool) -> list[str]:
     A general format gives way to others, unless the record has a label of the general one that
     none of them reads.
     """
-    seen = {name: seen_by(format, record, cells) for name, format in FORMATS.items()}
+    seen = dict.fromkeys(FORMATS, record)
+    seen |= {f.name: seen_by(f, record, cells) for f in _changing(cells, *record)}
     found = [name for name, format in FORMATS.items() if format.matches(seen[name])]
     special = [name for name in found if "general" not in FORMATS[name].traits]
     if not special or found == special:
@@ -119,6 +120,12 @@ def fitting(record: dict, cells: bool) -> list[str]:
         for name in found
         if name in special or {*(FORMATS[name].label or ())} & seen[name].keys() - read
     ]
+
+
+@lru_cache(1000)
+def _changing(cells: bool, *names: str) -> list[Format]:
+    """The formats that do not see such records as they are."""
+    return [format for format in FORMATS.values() if viewer(format, names, cells)[1]]
 
 
 @lru_cache(10_000)
