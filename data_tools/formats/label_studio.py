@@ -119,9 +119,7 @@ def _read_row(record: dict, options: ReadOptions) -> Export:
 
 
 def _is_ranked(record: dict) -> bool:
-    if not _has_task(record):
-        return False
-    task = _task(record)
+    task = _task(record) if _has_task(record) else {}
     found = questions.resolve(task)
     return isinstance(task.get("items"), list) and len(found.prompts) == 1 and not found.is_complete
 
@@ -161,18 +159,12 @@ def _bodies(task: dict) -> dict[str, object]:
     items = paths.check(task.get("items"), list, "items", "a list of objects")
     for number, item in enumerate(items):
         item = paths.check(item, dict, f"items[{number}]", "an object with an id and a body")
-        key = _id(item.get("id"))
-        if key is None:
-            shown = f"items[{number}].id is {clip(item.get('id'))}"
-            raise BadRecord("wrong_type", f"{shown}; it must be text or a whole number")
-        if key in bodies:
-            raise BadRecord("wrong_type", f"two items have the id {clip(key)}; give each its own")
+        key = str(item.get("id"))  # a number in the task may be text in the ranking
+        if item.get("id") is None or key in bodies:
+            detail = f"items[{number}].id is {clip(key)}; give each item an id of its own"
+            raise BadRecord("wrong_type", detail)
         bodies[key] = item.get("body")
     return bodies
-
-
-def _id(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def _scores(order: object, ids: list[str]) -> list[int]:
@@ -188,7 +180,7 @@ def _scores(order: object, ids: list[str]) -> list[int]:
             raise BadRecord("unknown_label", f"{detail}; remove it")
         (order,) = order.values()
     order = paths.check(order, list, "the ranker", "a list of ids")
-    places = {_id(value): place for place, value in enumerate(order)}
+    places = {str(value): place for place, value in enumerate(order)}
     if len(order) != len(ids) or places.keys() != {*ids}:
         detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
         raise BadRecord("unknown_label", detail)
