@@ -106,8 +106,10 @@ def transcript_prompt(value: object, where: str) -> Side:
 
 
 def kinds(record: dict) -> set[str]:
-    """What chosen and rejected are: `hh` or `chatml` for text with such turns, else `text`;
-    `dialogue` for messages that do not begin with the assistant, else `messages`.
+    """The kinds of chosen and rejected.
+
+    A text is `hh` or `chatml` where it has such turns, else `text`; messages that do not begin with
+    the assistant are a `dialogue`, others `messages`.
     """
     return {_kind(record[name]) for name in ("chosen", "rejected")}
 
