@@ -55,7 +55,7 @@ def test_every_reason_is_reported_with_its_place_and_all_counts_add_up(convert_f
         "{",
         "[1]",
         json.dumps({"prompt": "P"}),
-        json.dumps(pair(2, chosen=[user("x"), assistant("y")])),
+        json.dumps(pair(2, chosen=[user("x")])),
         json.dumps(pair(3, prompt=[assistant("x")])),
         json.dumps(pair(4, prompt=" ")),
         json.dumps(pair(5, chosen="")),

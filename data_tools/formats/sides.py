@@ -53,7 +53,7 @@ def _as_messages(prompt: Side | None, chosen: Side, rejected: Side) -> tuple[lis
     if prompt is None:
         return split_dialogues(chosen, rejected)
     chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
-    whole = [len(side) > 1 and side[0]["role"] != "assistant" for side in (chosen, rejected)]
+    whole = [bool(side) and side[0]["role"] != "assistant" for side in (chosen, rejected)]
     if not any(whole):
         return as_messages(prompt, "user"), chosen, rejected
     if not all(whole):
