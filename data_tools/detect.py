@@ -2,23 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 
-from data_tools.formats import FORMATS, fitting, rows, table
-from data_tools.formats.cells import cell_parser
-from data_tools.formats.format import Format, Label, Plan, ReadOptions, tidy_name, tidy_names
-from data_tools.formats.label import is_bare
+from data_tools.formats import FORMATS, rows, table
+from data_tools.formats.dialogues import PROMPTS
+from data_tools.formats.format import Format, Plan, ReadOptions, tidy_name, tidy_names
+from data_tools.formats.label import BareLabel
 from data_tools.formats.mapping import mapped
-from data_tools.formats.reader import last_text, repeats_prompt
+from data_tools.formats.reader import fitting, last_text, seen_by, without_prompt
 from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
 
 HEAD = 1000  # records of every file that are looked at
 _HELD = 20_000  # records of all files that are held for a closer look
 _STRAY = 0.01  # a format of fewer of a file's records is a stray, of more a question
-# Fields that hold the prompt in some format.
-_PROMPTS = frozenset({"prompt", "question", "instruction", "query", "input"})
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,8 @@ class Survey:
     paths: list[str] = field(default_factory=list)
     items: int = 0
     records: int = 0  # of those, with fields
-    columns: set[str] = field(default_factory=set)
-    held: list[Record] = field(default_factory=list)  # with tidy names
+    columns: set[str] = field(default_factory=set)  # by their tidy names
+    held: list[Record] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)  # of records by the formats that they fit
     common: set[str] = field(default_factory=set)  # formats that are no strays in some file
     trouble: str = ""  # the first thing that is no record with fields
@@ -67,18 +63,20 @@ def detect(
         paths = ", ".join(seen.paths[:3])
         raise ConvertError(f"{paths}: no records, the input is empty", status=1)
     format, evidence = _choose(seen, name, mapping)
-    records = [_view(record, format) for record in seen.held]
-    _check_label(format, records, options.label, seen.files)
-    options = replace(options, question=_question(format, records, options, seen.files))
-    plans: dict[tuple[str, ...], Plan] = {}
+    if options.label is not None and format.label is None:
+        raise ConvertError(
+            f"--label: the format {format.name} has no label to define ({format.polarity}); "
+            "remove the option"
+        )
+    records = [seen_by(format, record.value, record.cells) for record in seen.held]
     try:
-        for names in map(tuple, records):
-            if names not in plans:
-                plans[names] = format.plan(names, options)
-        repeats = _answers_repeat_prompt(format, records, plans)
-    except ConvertError as error:  # of a format that cannot be converted
+        options = replace(options, question=_question(format, records, options))
+        plans = {names: format.plan(names, options) for names in dict.fromkeys(map(tuple, records))}
+        repeats = _read(records, plans)
+    except ConvertError as error:
         raise ConvertError(f"{seen.files}: {error}") from None
-    unread = sorted(_PROMPTS & seen.columns - {name for p in plans.values() for name in p.reads})
+    read = {name for plan in plans.values() for name in plan.reads}
+    unread = sorted(seen.columns & {*PROMPTS} - read)
     if unread and not mapping:
         evidence += f"; not read, though it may be a prompt: {', '.join(unread)}"
     options = replace(options, answers_repeat_prompt=repeats)
@@ -95,30 +93,16 @@ def _survey(heads: Iterable[tuple[str, Iterable[Record | Reject]]], count: bool)
                 seen.trouble = seen.trouble or _trouble(item)
                 continue
             records += 1
-            names = tidy_names(tuple(item.value))
-            record = replace(item, value={name: item.value[own] for name, own in names.items()})
-            seen.columns |= names.keys()
+            seen.columns |= tidy_names(tuple(item.value)).keys()
             if len(seen.held) < _HELD:
-                seen.held.append(record)
+                seen.held.append(item)
             if count:
-                view = partial(_view, record) if record.cells else None
-                here.update(fitting(record.value, view))
+                here.update(fitting(item.value, item.cells))
         seen.paths.append(path)
         seen.records += records
         seen.counts += here
         seen.common |= {name for name, number in here.items() if number >= _STRAY * records}
     return seen
-
-
-def _view(record: Record, format: Format) -> dict:
-    """The fields as a format sees them, on which depends what a cell of a table holds."""
-    if not record.cells:
-        return record.value
-    try:
-        names = tuple(record.value)
-        return cell_parser(format.json_fields, names, format.any_case)(record.value)
-    except BadRecord:
-        return record.value
 
 
 def _trouble(item: Record | Reject) -> str:
@@ -134,14 +118,14 @@ def _trouble(item: Record | Reject) -> str:
 
 def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple[Format, str]:
     """The format, and why it was taken."""
+    if mapping and name:
+        raise ConvertError(f"--format {name} and --map both define the format; give one")
     if mapping:
-        if name:
-            raise ConvertError(f"--format {name} and --map both define the format; give one")
         return _mapped(seen, mapping), "from --map"
+    if name and name not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ConvertError(f"--format {name}: unknown; known are {known} (see --list-formats)")
     if name:
-        if name not in FORMATS:
-            known = ", ".join(FORMATS)
-            raise ConvertError(f"--format {name}: unknown; known are {known} (see --list-formats)")
         return FORMATS[name], "from --format"
     if len(seen.common) > 1:
         names = sorted(seen.common)
@@ -159,13 +143,14 @@ def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple
 def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
     mapping = {field: tidy_name(column) for field, column in mapping.items()}
     format = mapped(mapping)
-    given, known = [f"{name}={column}" for name, column in mapping.items()], listed(seen.columns)
-    for text, column in zip(given, mapping.values(), strict=True):
+    known = listed(seen.columns)
+    for field_name, column in mapping.items():
         if seen.held and column not in seen.columns:
-            raise ConvertError(f"--map {text}: no such column; there are {known}")
-    if seen.held and not any(format.matches(_view(record, format)) for record in seen.held):
+            raise ConvertError(f"--map {field_name}={column}: no such column; there are {known}")
+    if seen.held and not any(format.matches(seen_by(format, r.value, r.cells)) for r in seen.held):
+        given = ", ".join(f"{name}={column}" for name, column in mapping.items())
         raise ConvertError(
-            f"--map {', '.join(given)}: no record has all of these columns; the mapping reads "
+            f"--map {given}: no record has all of these columns; the mapping reads "
             f"{format.fields}, the columns are {known}"
         )
     return format
@@ -189,10 +174,11 @@ def _no_format(seen: Survey) -> str:
             f"name the prompt's column with --map prompt={example} (columns: {columns}), "
             "or give whole dialogues as messages or with turn markers"
         )
-    for row in table.ROWS:
-        for record in seen.held if "general" in row.traits and row.answers.label else ():
-            if detail := rows.collision(row, record.value):
-                return f"the columns are {columns}; {detail}"
+    for record in seen.held:
+        names = tuple(tidy_names(tuple(record.value), small=True))
+        found = rows.resolve(table.ROWS["labelled-pairs"], names)
+        if found.ambiguity and found.labels and {*found.answers[:2]} <= {*names}:
+            return f"the columns are {columns}; {found.ambiguity}"
     return (
         f"no known format has the columns {columns}; name them with "
         "--map prompt=COLUMN chosen=COLUMN rejected=COLUMN, or "
@@ -207,53 +193,48 @@ def listed(columns: Iterable[str]) -> str:
     return ", ".join(shown) + (" ..." if len(names) > 12 else "")
 
 
-def _check_label(format: Format, records: list[dict], label: Label | None, files: str) -> None:
-    if format.labels.values is None:
-        if label is not None:
-            raise ConvertError(
-                f"--label: the format {format.name} has no label to define ({format.polarity}); "
-                "remove the option"
-            )
-        return
-    values = [format.labels.values(record) for record in records]
-    bare = Counter(clip(value) for value in values if is_bare(value))
-    is_guess = label is None and not format.labels.numbered
-    if is_guess and bare and bare.total() >= _STRAY * len(values):
-        shown = ", ".join(sorted(bare)[:4])
-        example = "first=1,second=2 or first=0,second=1,tie=2"
-        if all(value.strip("'").casefold() in ("true", "false") for value in bare):
-            example = "first=true,second=false"
-        raise ConvertError(
-            f"{files}: the label holds bare numbers or booleans ({shown}), and which answer they "
-            f"mean is never guessed; define it, e.g. --label {example}"
-        )
-
-
-def _question(format: Format, records: list[dict], options: ReadOptions, files: str) -> str | None:
+def _question(format: Format, records: list[dict], options: ReadOptions) -> str | None:
     """The question of a format that names the winner, the same one for all records."""
-    if format.labels.questions is None:
+    if format.questions is None:
         return None
-    counts = Counter(q for record in records for q in format.labels.questions(record, options))
+    counts = Counter(q for record in records for q in format.questions(record, options))
     common = [name for name, count in counts.items() if count >= _STRAY * len(records)]
     if len(common) > 1:
         raise ConvertError(
-            f"{files}: more than one question names an answer: {_counted(sorted(common), counts)}; "
+            f"more than one question names an answer: {_counted(sorted(common), counts)}; "
             "remove all but one from the export; one that is a column can be named, --map "
             "prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN"
         )
     return common[0] if common else None
 
 
-def _answers_repeat_prompt(
-    format: Format, records: list[dict], plans: Mapping[tuple[str, ...], Plan]
-) -> bool:
-    """Whether nearly all answers begin with their whole prompt, for several prompts."""
-    seen, prompts = 0, []
-    for record in filter(format.matches, records):
-        with suppress(BadRecord):
-            for result in plans[tuple(record)].results(record):
-                repeats = repeats_prompt(result)
-                seen += repeats is not None
-                if repeats:
-                    prompts.append(last_text(result.prompt))
-    return len(set(prompts)) > 1 and len(prompts) >= 0.9 * seen
+def _read(records: list[dict], plans: Mapping[tuple[str, ...], Plan]) -> bool:
+    """Whether nearly all answers begin with their whole prompt, for several prompts.
+
+    Raises ConvertError where the meaning of the labels is not known.
+    """
+    bare: list[object] = []  # labels
+    texts, prompts = 0, []  # results whose sides are texts, and prompts that answers begin with
+    for record in records:
+        try:
+            results = plans[tuple(record)].results(record)
+        except BareLabel as fault:
+            bare.append(fault.value)
+            continue
+        except BadRecord:
+            continue
+        for result in results:
+            cut = without_prompt(result)
+            texts += cut is not result
+            if cut is not result and not isinstance(cut, BadRecord):
+                prompts.append(last_text(cut.prompt))
+    if bare and len(bare) >= _STRAY * len(records):
+        shown = ", ".join(sorted({clip(value) for value in bare})[:4])
+        example = "first=1,second=2 or first=0,second=1,tie=2"
+        if all(str(value).strip().casefold() in ("true", "false") for value in bare):
+            example = "first=true,second=false"
+        raise ConvertError(
+            f"the label holds bare numbers or booleans ({shown}), and which answer they mean is "
+            f"never guessed; define it, e.g. --label {example}"
+        )
+    return len(set(prompts)) > 1 and len(prompts) >= 0.9 * texts

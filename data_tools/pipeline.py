@@ -22,7 +22,8 @@ from data_tools.dedupe import Deduplicator, Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
 from data_tools.first_pass import Inputs, check_blocks, standard_input
-from data_tools.formats.format import ReadOptions, parse_label, tidy_name
+from data_tools.formats.format import ReadOptions, tidy_name
+from data_tools.formats.label import parse_label
 from data_tools.grouping import assemble, groups
 from data_tools.options import Options, Pairing
 from data_tools.readers import find_inputs, syntax_of

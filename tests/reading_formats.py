@@ -4,7 +4,8 @@ import json
 
 from data_tools.convert import list_formats
 from data_tools.formats import FORMATS
-from data_tools.formats.format import ReadOptions, parse_label
+from data_tools.formats.format import ReadOptions
+from data_tools.formats.label import parse_label
 from data_tools.formats.reader import FormatReader
 from data_tools.record import BadRecord, LabeledComparison, Location, Record
 

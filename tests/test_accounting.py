@@ -42,7 +42,7 @@ def test_records_of_any_format_valid_or_spoiled_add_up(
         for _ in range(data.draw(st.integers(0, 2))):
             records[-1] = spoiled(records[-1], data.draw)
     options = {"pairs": pairs, "annotators": mode, "test_size": test_size}
-    if FORMATS[name].labels.values and data.draw(st.booleans()):
+    if FORMATS[name].label is not None and data.draw(st.booleans()):
         options["label"] = "first=a,second=b,tie=1"
     adds_up(records, ending, format=name if named else None, **options)
 

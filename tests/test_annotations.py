@@ -267,7 +267,7 @@ FAULTS = {
         (ranked({"rank": 7}), "wrong_type: ranker 7 list of ids"),
         (ranked(["x"], bodies="A"), "unpaired: 1 item a pair needs two"),
         (task(items=["x"]), "wrong_type: item 'x' object id body"),
-        (task(items=[{"id": 1}, {"id": "1"}]), "wrong_type: two items id '1'"),
+        (task(items=[{"id": 1}, {"id": "1"}]), "wrong_type: items[1].id '1' own"),
         (task(items=items("A", None, "C")), "missing_field: item body"),
         (task(question="Q"), "wrong_type: prompt and question could both be"),
     ],

@@ -5,15 +5,16 @@ import json
 import pytest
 
 from data_tools.formats import FORMATS
-from data_tools.formats.cells import cell_parser, load_list
+from data_tools.formats.paths import parse_json
+from data_tools.formats.reader import viewer
 from data_tools.record import BadRecord
 
 TURNS = [{"role": "user", "content": "P"}]
 
 
 def parsed(cells, format="preference"):
-    found = FORMATS[format]
-    return cell_parser(found.json_fields, tuple(cells), found.any_case)(cells)
+    _, view = viewer(FORMATS[format], tuple(cells), cells=True)
+    return view(cells)
 
 
 def fault(cells, format="preference"):
@@ -24,7 +25,7 @@ def fault(cells, format="preference"):
 
 def test_a_dialogue_in_a_cell_is_parsed():
     cells = {"prompt": json.dumps(TURNS), "chosen": json.dumps(TURNS[0]), "Rejected": "R"}
-    assert parsed(cells) == {"prompt": TURNS, "chosen": TURNS[0], "Rejected": "R"}
+    assert parsed(cells) == {"prompt": TURNS, "chosen": TURNS[0], "rejected": "R"}
 
 
 def test_an_answer_that_only_looks_like_json_is_text():
@@ -60,8 +61,8 @@ def test_unsound_json_is_a_fault_in_a_structured_cell_and_text_in_an_answer():
 
 
 def test_a_list_that_may_be_json_text_is_read_either_way():
-    assert load_list('["a"]', "x") == load_list(["a"], "x") == ["a"]
-    assert (load_list("[a", "x"), load_list(None, "x")) == ("[a", None)
+    assert parse_json('["a"]', "x") == parse_json(["a"], "x") == ["a"]
+    assert (parse_json("[a", "x"), parse_json(None, "x")) == ("[a", None)
 
 
 @pytest.mark.parametrize("header", ["prompt,chosen,rejected", "Prompt,Chosen,Rejected"])

@@ -45,7 +45,9 @@ def test_a_field_names_the_winner(name, record):
     (pair,) = results(name, record)
     assert (pair.prompt, pair.chosen, pair.rejected, pair.first_won) == ("P", "A", "B", None)
     for field in record:
-        check_fault(name, record | {field: None}, f"missing_field: {field} missing or null text")
+        check_fault(
+            name, record | {field: None}, f"missing_field: {field.lower()} missing or null text"
+        )
 
 
 def test_text_is_taken_as_it_is():

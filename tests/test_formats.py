@@ -123,7 +123,7 @@ def test_whatever_a_record_holds_it_comes_to_parts_or_to_faults(name, data):
         record = spoiled(record, data.draw)
     before = copy.deepcopy(record)
     questions = st.sampled_from([None, "better", "rank", "no such"])
-    question = data.draw(questions) if FORMATS[name].labels.questions else None
+    question = data.draw(questions) if FORMATS[name].questions else None
     for mode in ("best-worst", "all"):
         found = results(name, record, pairs=mode, question=question)
         assert found and all(isinstance(part, (*PARTS, BadRecord)) for part in found)

@@ -341,9 +341,9 @@ FAULTS = {
     "kto": [({"label": 2}, "unknown_label: label is 2 true false")],
     "kto-messages": [
         ({"messages": [user(7), assistant("b")]}, "wrong_type: messages message 1 content 7 text"),
-        ({"messages": [*ANSWERED, user("c")]}, "bad_roles: messages end with the assistant"),
-        ({"messages": []}, "bad_roles: messages"),
-        ({"messages": [assistant("b")]}, "bad_roles: no turn before add the prompt"),
+        ({"messages": [*ANSWERED, user("c")]}, "bad_roles: end with the assistant"),
+        ({"messages": []}, "bad_roles: a turn before the answer"),
+        ({"messages": [assistant("b")]}, "bad_roles: a turn before the answer"),
     ],
     "kto-sharegpt": [
         ({"conversations": [{"from": "human"}, GPT]}, "missing_field: conversations value text"),

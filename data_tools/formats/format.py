@@ -1,28 +1,20 @@
 """What a format is: the fields that identify it, and how its records become pairs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 
-from data_tools.record import ConvertError, Result
-
-
-@dataclass(frozen=True)
-class Label:
-    """The label values of `--label`, as text; the booleans of JSON are `true` and `false`."""
-
-    first: str
-    second: str
-    tie: str | None = None
+from data_tools.record import Result
 
 
 @dataclass(frozen=True)
 class ReadOptions:
     """What a format cannot learn from one record: the user's options, and the sample's look."""
 
-    label: Label | None = None
+    label: Mapping[str, int | None] | None = None
+    """What the values of the label mean, by --label: see `label.parse_label`."""
     answers_repeat_prompt: bool = False
     pairs: str = "best-worst"
     min_margin: float = 0.0
@@ -41,53 +33,27 @@ class Plan:
     reads: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The label of a format's records, and what its values mean.
-
-    `values` gives a record's label, which `--label` may explain. `numbered` is true where the
-    format defines what its numbers mean. `questions` gives the questions of a record that name an
-    answer. `owns` are the label's fields: a record with another label as well is ambiguous.
-    """
-
-    values: Callable[[dict], object] | None = None
-    numbered: bool = False
-    questions: Callable[[dict, ReadOptions], frozenset[str]] | None = None
-    owns: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class JsonFields:
-    """The fields that hold JSON in the cells of a table.
-
-    `structured` fields may hold any JSON, `dialogues` hold either text or messages.
-    """
-
-    structured: tuple[str, ...] = ()
-    dialogues: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Format:
     """One format of raw preference data.
 
     `matches` decides by the field names of a record and, where formats share names, by the type
-    of its values. `traits`: `general` (gives way to a format that fits more closely), `ranked`
-    (--pairs applies), `rated` (--min-margin applies) and `refused` (cannot be converted).
-    descriptions.json tells people about it.
+    of its values. `label` are the fields of a label that --label may define, None where there is
+    no such label; `questions` gives the questions of a record that name an answer. In the cells
+    of a table, `structured` fields may hold any JSON, `dialogues` text or messages. `traits`:
+    `general` (gives way to a format that fits more closely), `any_case` (capitals in field names
+    make no difference), `ranked` (--pairs applies), `rated` (--min-margin applies) and `refused`
+    (cannot be converted). descriptions.json tells people about it.
     """
 
     name: str
     matches: Callable[[dict], bool]
     plan: Callable[[tuple[str, ...], ReadOptions], Plan]
-    labels: Labels = Labels()
-    json_fields: JsonFields = JsonFields()
+    label: tuple[str, ...] | None = None
+    questions: Callable[[dict, ReadOptions], frozenset[str]] | None = None
+    structured: tuple[str, ...] = ()
+    dialogues: tuple[str, ...] = ()
     traits: frozenset[str] = frozenset()
-
-    @property
-    def any_case(self) -> bool:
-        """Whether capitals in field names make no difference."""
-        return "general" in self.traits
 
     @property
     def sentence(self) -> str:
@@ -121,27 +87,18 @@ def reading(
     return plan
 
 
-def parse_label(text: str) -> Label:
-    """Parse `first=X,second=Y[,tie=Z]` of --label. Raises ConvertError (status 2)."""
-    words = [part.partition("=") for part in text.split(",")]
-    parts = {name.strip(): value.strip() for name, _, value in words}
-    known = {"first", "second"} <= set(parts) <= {"first", "second", "tie"}
-    if not known or len(parts) < len(words) or not all(parts.values()):
-        raise ConvertError(
-            f"--label {text}: write --label first=X,second=Y or first=X,second=Y,tie=Z, where X, Y "
-            "and Z are values of the label column"
-        )
-    if len({value.casefold() for value in parts.values()}) < len(parts):
-        raise ConvertError(f"--label {text}: one value cannot mean two outcomes")
-    return Label(**parts)
-
-
 def tidy_name(name: str) -> str:
     """The field name without white space around it, and with underscores for any inside."""
     return "_".join(name.split())
 
 
-def tidy_names(names: tuple[str, ...]) -> dict[str, str]:
-    """Each field name by its tidy form (`response 1` is `response_1`); as is where two collide."""
+def tidy_names(names: tuple[str, ...], small: bool = False) -> dict[str, str]:
+    """Each field name by its tidy form (`response 1` is `response_1`); as is where two collide.
+
+    With `small`, the tidy forms are in small letters, unless two of these collide.
+    """
     tidy = {tidy_name(name): name for name in names}
-    return tidy if len(tidy) == len(names) else {name: name for name in names}
+    if len(tidy) < len(names):
+        tidy = {name: name for name in names}
+    lowered = {name.casefold(): own for name, own in tidy.items()} if small else {}
+    return lowered if len(lowered) == len(names) else tidy

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from data_tools.formats.format import Label
-from data_tools.record import BadRecord, clip
+from data_tools.record import BadRecord, ConvertError, clip
 
 FIRST, SECOND, TIE = 0, 1, None  # outcomes; a third or fourth answer is 2 or 3
 
@@ -15,7 +14,6 @@ _TIES = frozenset(
 _NULLS = frozenset({"", "none", "null", "nan", "na", "n/a", "skip", "skipped"})
 _ORDINALS = (("first", "left"), ("second", "right"), ("third",), ("fourth",))
 _NOUNS = ("response", "answer", "output", "model", "option", "assistant")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?\Z", re.IGNORECASE)
 _UNKNOWN = object()
 NO_JUDGEMENT = "there is no judgement; label the record or remove it"
 
@@ -26,6 +24,10 @@ Numbers = Callable[[float], int | None]
 def codes(meanings: Mapping[float, int | None]) -> Numbers:
     """Each number of a fixed list has its outcome."""
     return lambda number: meanings.get(number, _UNKNOWN)
+
+
+position = codes({0: FIRST, 1: SECOND})
+ordinal = codes({1: FIRST, 2: SECOND, 0: TIE})
 
 
 def sign(number: float) -> int | None:
@@ -40,9 +42,23 @@ def graded(number: float) -> int | None:
     return (FIRST if number < 1.5 else SECOND) if 1 <= number <= 2 else _UNKNOWN
 
 
-def one_or_else(number: float) -> int | None:
-    """HALOs' rule: 1 means the first answer, any other number the second."""
-    return FIRST if number == 1 else SECOND
+def parse_label(text: str) -> dict[str, int | None]:
+    """The outcome of each value in `first=X,second=Y[,tie=Z]` of --label.
+
+    Raises ConvertError (status 2).
+    """
+    words = [part.partition("=") for part in text.split(",")]
+    parts = {name.strip(): value.strip() for name, _, value in words}
+    known = {"first", "second"} <= set(parts) <= {"first", "second", "tie"}
+    if not known or len(parts) < len(words) or not all(parts.values()):
+        raise ConvertError(
+            f"--label {text}: write --label first=X,second=Y or first=X,second=Y,tie=Z, where X, Y "
+            "and Z are values of the label column"
+        )
+    if len({value.casefold() for value in parts.values()}) < len(parts):
+        raise ConvertError(f"--label {text}: one value cannot mean two outcomes")
+    outcomes = {"first": FIRST, "second": SECOND, "tie": TIE}
+    return {parts[name]: won for name, won in outcomes.items() if name in parts}
 
 
 def as_number(value: object) -> float | None:
@@ -56,13 +72,13 @@ def as_number(value: object) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def is_bare(value: object) -> bool:
-    """Whether a label is a number or boolean, whose meaning only --label can define."""
-    if isinstance(value, bool | int | float):
-        return True
-    if not isinstance(value, str):
-        return False
-    return bool(_NUMBER.match(value.strip())) or value.strip().casefold() in ("true", "false")
+class BareLabel(BadRecord):
+    """The fault of a label that is a number or boolean, whose meaning only --label can define."""
+
+    def __init__(self, value: object):
+        detail = f"the label {clip(value)} is a bare number or boolean"
+        super().__init__("unknown_label", f"{detail}; define its meaning with --label")
+        self.value = value
 
 
 def is_null(value: object) -> bool:
@@ -89,27 +105,24 @@ def annotator(who: object, otherwise: str = "") -> str:
 def outcome(
     value: object,
     names: tuple[str, ...],
-    label: Label | None = None,
+    label: Mapping[str, int | None] | None = None,
     numbers: Numbers | None = None,
 ) -> int | None:
     """The position in `names` (the answers' fields) of the winner, None for a tie.
 
-    Raises BadRecord: `null_label` where there is no judgement, `unknown_label` otherwise.
+    `label` is what --label defines, `numbers` what the format does. Raises BadRecord: `null_label`
+    where there is no judgement, `unknown_label` otherwise.
     """
     text = _as_text(value)
-    meanings = {label.first: FIRST, label.second: SECOND, label.tie: TIE} if label else {}
-    found = next((o for key, o in meanings.items() if key and _same(key, text)), _UNKNOWN)
+    found = next((won for key, won in (label or {}).items() if _same(key, text)), _UNKNOWN)
     if value is None or (found is _UNKNOWN and is_null(value)):
         raise BadRecord("null_label", NO_JUDGEMENT)
     if label is not None:
-        known = ", ".join(key for key in meanings if key)
+        known = ", ".join(label)
     elif numbers is not None and (number := as_number(value)) is not None:
         found, known = numbers(number), "those of the format (see --list-formats)"
-    elif is_bare(value):
-        raise BadRecord(
-            "unknown_label",
-            f"the label {clip(value)} is a bare number or boolean; define its meaning with --label",
-        )
+    elif numbers is None and (as_number(value) is not None or text in ("true", "false")):
+        raise BareLabel(value)
     else:
         word = _word(str(value))
         found = TIE if word in _TIES else _words(names).get(word, _UNKNOWN)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from data_tools import ranking
 from data_tools.formats import label, paths, questions, sides
-from data_tools.formats.cells import load_list
-from data_tools.formats.format import Format, JsonFields, ReadOptions, tidy_names
-from data_tools.formats.questions import Export
-from data_tools.formats.rows import RANKED
+from data_tools.formats.dialogues import check_side
+from data_tools.formats.format import Format, ReadOptions, tidy_names
+from data_tools.formats.questions import Export, Given
+from data_tools.formats.table import ANY_CASE, RANKED
 from data_tools.record import BadRecord, Result, clip
 
 _ROW = ("annotator", "annotation_id", "lead_time")  # what only a row of an export has together
@@ -27,9 +27,10 @@ def _has_task(record: dict) -> bool:
 
 
 def _task(record: dict) -> dict:
-    """The task's fields under their tidy names. Raises BadRecord."""
-    data = paths.check_object(record.get("data"), "data", "the task, an object with fields")
-    return {tidy: data[name] for tidy, name in tidy_names(tuple(data)).items()}
+    """The task's fields under their tidy names in small letters. Raises BadRecord."""
+    data = paths.check(record.get("data"), dict, "data", "the task, an object with fields")
+    names = tidy_names(tuple(data), small=True)
+    return {name: data[own] for name, own in names.items()}
 
 
 def _annotated(record: dict) -> tuple[_Results, bool]:
@@ -38,17 +39,16 @@ def _annotated(record: dict) -> tuple[_Results, bool]:
     Raises BadRecord.
     """
     found, cancelled = [], False
-    annotations = paths.check_list(record.get("annotations"), "annotations")
+    annotations = paths.check(record.get("annotations"), list, "annotations")
     for number, annotation in enumerate(annotations, start=1):
         where = f"annotation {number}"
-        annotation = paths.check_object(annotation, where)
+        annotation = paths.check(annotation, dict, where)
         if _is_true(annotation.get("was_cancelled")):
             cancelled = True
             continue
-        results = annotation.get("result")
-        results = paths.check_list([] if results is None else results, f"the result of {where}")
         who = label.annotator(annotation.get("completed_by"), where)
-        found += [(who, paths.check_object(r, f"a result of {where}")) for r in results]
+        results = paths.check(annotation.get("result") or [], list, f"the result of {where}")
+        found += [(who, paths.check(r, dict, f"a result of {where}")) for r in results]
     return found, cancelled
 
 
@@ -56,20 +56,19 @@ def _is_true(value: object) -> bool:
     return value is True or isinstance(value, str) and value.strip().casefold() == "true"
 
 
-def _answered(results: _Results, kind: str, read: Callable[[dict], object]) -> dict:
-    """(annotator, value) of the results of one kind, under the names of their controls."""
-    found: dict = {}
+def _answered(results: _Results, kind: str, read: Callable[[dict], object]) -> dict[str, Given]:
+    """What `read` makes of the results of one kind, under the names of their controls."""
+    found: dict[str, Given] = {}
     for who, result in results:
-        if result.get("type") != kind:
-            continue
-        name, value = result.get("from_name"), result.get("value")
-        name = name if isinstance(name, str) else kind
-        answers = found.setdefault(name, [])
-        if not isinstance(value, dict):
-            found[name] = paths.not_a("an object", value, f"the value of a {kind} result")
-        elif not isinstance(answers, BadRecord):
-            answers.append((who, read(result)))
+        if result.get("type") == kind:
+            name = result.get("from_name")
+            given = found.setdefault(name if isinstance(name, str) else kind, [])
+            given.append((who, sides.attempt(read, result)))
     return found
+
+
+def _value(result: dict) -> dict:
+    return paths.check(result.get("value"), dict, f"the value of a {result['type']} result")
 
 
 def _read_task(record: dict, options: ReadOptions) -> Export:
@@ -79,17 +78,17 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
     """
     results, cancelled = _annotated(record)
     data = _task(record)
-    names = questions.answer_names(data)
+    names = questions.resolve(data).answers
     answers = _answered(results, "pairwise", lambda result: _selected(result, names))
     if not answers or options.question is not None:
-        answers = _answered(results, "choices", lambda result: _word(result["value"])) | answers
+        answers = _answered(results, "choices", lambda result: _word(_value(result))) | answers
     return Export(data, answers, cancelled)
 
 
 def _selected(result: dict, names: tuple[str, ...]) -> object:
     """The selected side, or the answer on that side where the control shows others first."""
-    selected, order = _word(result["value"]), result.get("to_name")
-    order = [name.strip() for name in order.split(",")] if isinstance(order, str) else []
+    selected, order = _word(_value(result)), result.get("to_name")
+    order = [name.strip().casefold() for name in order.split(",")] if isinstance(order, str) else []
     if len(order) != 2 or not set(order) <= set(names) or tuple(order) == names[:2]:
         return selected
     return {"left": order[0], "right": order[1]}.get(str(selected), selected)
@@ -111,8 +110,8 @@ def _read_row(record: dict, options: ReadOptions) -> Export:
     if _is_true(record.get("was_cancelled")):
         return Export(record, {}, cancelled=True)
     who = label.annotator(record.get("annotator"))
-    answers: dict = {
-        name: [(who, _word(sides.attempt(load_list, value, name)))]
+    answers: dict[str, Given] = {
+        name: [(who, _word(sides.attempt(paths.parse_json, value, name)))]
         for name, value in record.items()
         if name not in _METADATA and name not in questions.FIELDS
     }
@@ -120,18 +119,16 @@ def _read_row(record: dict, options: ReadOptions) -> Export:
 
 
 def _is_ranked(record: dict) -> bool:
-    if not _has_task(record):
-        return False
-    task = _task(record)
-    has_items = isinstance(task.get("items"), list) and questions.holds_prompt(task)
-    return has_items and not questions.holds_answers(task)
+    task = _task(record) if _has_task(record) else {}
+    found = questions.resolve(task)
+    return isinstance(task.get("items"), list) and len(found.prompts) == 1 and not found.is_complete
 
 
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
     results, cancelled = _annotated(record)
     data = _task(record)
     ids = [*_bodies(data)]
-    answers = _answered(results, "ranker", lambda result: result["value"].get("ranker"))
+    answers = _answered(results, "ranker", lambda result: _value(result).get("ranker"))
     return Export(data, answers, cancelled, decode=lambda order: _scores(order, ids))
 
 
@@ -140,9 +137,9 @@ def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
     rankings, bodies = questions.judgements(export, options), _bodies(export.data)
     if len(bodies) < 2:
         raise BadRecord("unpaired", f"{len(bodies)} item to this prompt; a pair needs two")
-    prompt_of, _, extras_of = questions.readers(export.data)
+    prompt_of, _, extras_of = questions.readers(tuple(export.data))
     prompt, extras = prompt_of(export.data), extras_of(export.data)
-    shown = [sides.check_side(body, f"items[{n}].body") for n, body in enumerate(bodies.values())]
+    shown = [check_side(body, f"items[{n}].body") for n, body in enumerate(bodies.values())]
     picked = dict.fromkeys(  # in order, each two once
         tuple(sorted(pair))
         for _, scores in rankings
@@ -159,20 +156,15 @@ def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
 def _bodies(task: dict) -> dict[str, object]:
     """The items' bodies by their ids, in the order shown. Raises BadRecord."""
     bodies: dict = {}
-    items = paths.check_list(task.get("items"), "items", "a list of objects")
+    items = paths.check(task.get("items"), list, "items", "a list of objects")
     for number, item in enumerate(items):
-        item = paths.check_object(item, f"items[{number}]", "an object with an id and a body")
-        key = _id(item.get("id"))
-        if key is None:
-            raise paths.not_a("text or a whole number", item.get("id"), f"items[{number}].id")
-        if key in bodies:
-            raise BadRecord("wrong_type", f"two items have the id {clip(key)}; give each its own")
+        item = paths.check(item, dict, f"items[{number}]", "an object with an id and a body")
+        key = str(item.get("id"))  # a number in the task may be text in the ranking
+        if item.get("id") is None or key in bodies:
+            detail = f"items[{number}].id is {clip(key)}; give each item an id of its own"
+            raise BadRecord("wrong_type", detail)
         bodies[key] = item.get("body")
     return bodies
-
-
-def _id(value: object) -> str | None:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def _scores(order: object, ids: list[str]) -> list[int]:
@@ -187,30 +179,31 @@ def _scores(order: object, ids: list[str]) -> list[int]:
             detail = f"the ranker sorts into buckets ({', '.join(order)}), which is no ranking"
             raise BadRecord("unknown_label", f"{detail}; remove it")
         (order,) = order.values()
-    order = paths.check_list(order, "the ranker", "a list of ids")
-    places = {_id(value): place for place, value in enumerate(order)}
+    order = paths.check(order, list, "the ranker", "a list of ids")
+    places = {str(value): place for place, value in enumerate(order)}
     if len(order) != len(ids) or places.keys() != {*ids}:
         detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
         raise BadRecord("unknown_label", detail)
     return [-places[key] for key in ids]
 
 
-_TASK_FIELDS = frozenset({"data", "annotations"})
+_TASK_FIELDS = ("data", "annotations")
 
 FORMATS: tuple[Format, ...] = (
     questions.export_format(
         "label-studio",
         _read_task,
-        matches=lambda record: _has_task(record) and questions.holds_answers(_task(record)),
+        matches=lambda record: _has_task(record) and questions.resolve(_task(record)).is_complete,
         reads=_TASK_FIELDS.__contains__,
-        json_fields=JsonFields(structured=("data", "annotations")),
+        structured=_TASK_FIELDS,
     ),
     questions.export_format(
         "label-studio-rows",
         _read_row,
-        matches=lambda record: {*_ROW} <= record.keys() and questions.holds_answers(record),
+        matches=lambda record: {*_ROW} <= record.keys() and questions.resolve(record).is_complete,
         reads=lambda name: name not in _UNREAD,
-        json_fields=JsonFields(dialogues=questions.DIALOGUES),
+        dialogues=questions.DIALOGUES,
+        traits=ANY_CASE,
     ),
     questions.export_format(
         "label-studio-ranker",
@@ -218,7 +211,7 @@ FORMATS: tuple[Format, ...] = (
         matches=_is_ranked,
         reads=_TASK_FIELDS.__contains__,
         compare=_compare_rankings,
-        json_fields=JsonFields(structured=("data", "annotations")),
+        structured=_TASK_FIELDS,
         traits=RANKED,
     ),
 )

@@ -1,68 +1,92 @@
-"""How the records of a row become results; what depends on their field names is worked out once."""
+"""How a row becomes a format; what depends on the field names of its records is worked out once."""
 
+import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from data_tools.formats import label, paths, sides
-from data_tools.formats.format import Plan, ReadOptions, descriptions
-from data_tools.formats.rows import Found, Row, all_of, one_of, resolve
-from data_tools.record import (
-    BadRecord,
-    ConvertError,
-    Result,
-    ScoredAnswer,
-    Side,
-    as_messages,
-    clip,
-)
+from data_tools.formats.dialogues import check_side, interleave, transcript_prompt
+from data_tools.formats.format import Format, Plan, ReadOptions, descriptions
+from data_tools.formats.rows import Found, Row, every, resolve
+from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Side, as_messages, clip
+
+_LISTED = ("answer_1", "answer_2")  # names for the answers of a list
 
 Results = Callable[[dict], list[Result]]
 
 
+def as_format(name: str, row: Row) -> Format:
+    """The row as a format of this name."""
+    prompts, answers, scores = every(row.prompt), every(row.answers), every(row.scores)
+    nested = [path.split("[].") for path in (*answers, *scores) if "[]." in path]
+
+    def matches(record: dict) -> bool:
+        if not resolve(row, tuple(record)).is_complete:
+            return False
+        if not all(_holds(record[field], inner) for field, inner in nested):
+            return False
+        return row.only_if is None or row.only_if(record)
+
+    around = row.around
+    structured = [p for p in (*prompts, *answers, *scores) if re.search(r"[.\[]", p)]
+    if row.prompt == "messages" or around.read not in (check_side, transcript_prompt):
+        structured += prompts
+    structured += [path for path in around.paths if path not in ("system", around.context)]
+    label_fields = tuple(every(row.label)) if isinstance(row.label, str) else ()
+    return Format(
+        name=name,
+        matches=matches,
+        plan=partial(_refused, name) if "refused" in row.traits else partial(plan, row),
+        label=label_fields if row.label and "refused" not in row.traits else None,
+        structured=tuple(map(paths.root, structured)),
+        dialogues=tuple(map(paths.root, (*prompts, *answers))),
+        traits=row.traits,
+    )
+
+
+def _holds(value: object, field: str) -> bool:
+    """Whether the value is a list with an object that has the field."""
+    return isinstance(value, list) and any(isinstance(e, dict) and field in e for e in value)
+
+
+def _refused(name: str, names: tuple[str, ...], options: ReadOptions) -> Plan:
+    raise ConvertError(f"these records are {name}: {descriptions()[name]['refusal']}")
+
+
 def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
-    """How records with these field names are read by a row of a table.
-
-    Raises ConvertError for a format that cannot be converted.
-    """
-    found, answers, around = resolve(row, names), row.answers, row.around
-    if "refused" in row.traits:
-        raise ConvertError(f"these records are {row.name}: {descriptions()[row.name]['refusal']}")
-    if answers.is_single:
-        results = _single(row, found)
-    elif answers.scores:
-        results = _scored(row, found, options)
-    elif found.judges:
-        results = _judged(row, found, options)
-    elif answers.label or answers.judges:
-        results = _labelled(row, found, options)
+    """How records with these field names are read by a row of the table."""
+    found = resolve(row, names)
+    if "," not in row.answers and "[]" not in row.answers:
+        read = _single
+    elif row.scores:
+        read = _scored
+    elif found.labels and isinstance(row.label, re.Pattern):
+        read = _judged
     else:
-        results = _first_better(row, found)
-    read = (*one_of(row.prompt), *answers.paths, *one_of(answers.label), *one_of(answers.annotator))
-    read += (*all_of(answers.scores), *around.paths, *sides.EXTRAS, *found.judges)
-    fields = {field for path in read for field in (path, *paths.fields(path))}
-    return Plan(results, frozenset(found.own[field] for field in fields & found.own.keys()))
+        read = _labelled if row.label else _first_better
+    used = (*every(row.prompt), *every(row.answers), *found.labels, *found.scores)
+    used += (*every(row.annotator), *row.around.paths, *sides.EXTRAS)
+    fields = {*used, *map(paths.root, used)}
+    return Plan(read(row, found, names, options), fields & frozenset(names))
 
 
-def _first_better(row: Row, found: Found) -> Results:
+def _first_better(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
     """The first answer won."""
-    prompt_of, answers_of, extras_of = readers(row, found)
-    join = row.dialect.join
+    prompt_of, answers_of, extras_of = readers(row, found, names)
 
     def results(record: dict) -> list[Result]:
         prompt, answers = prompt_of(record), answers_of(record)
-        return [sides.make_pair(prompt, answers[0], answers[1], None, extras_of(record), join)]
+        return [sides.make_pair(prompt, answers[0], answers[1], None, extras_of(record))]
 
     return results
 
 
-def _labelled(row: Row, found: Found, options: ReadOptions) -> Results:
+def _labelled(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
     """The label names the winner."""
-    prompt_of, answers_of, extras_of = readers(row, found)
+    prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
-    field = found.own[found.labels[0]] if found.labels else None
-    who = next(
-        (found.own[name] for name in one_of(row.answers.annotator) if name in found.own), None
-    )
+    field = next(iter(found.labels), None)
+    who = next((name for name in every(row.annotator) if name in names), None)
 
     def results(record: dict) -> list[Result]:
         value = record.get(field)
@@ -83,152 +107,158 @@ def _labelled(row: Row, found: Found, options: ReadOptions) -> Results:
     return results
 
 
-def _judged(row: Row, found: Found, options: ReadOptions) -> Results:
-    """Every annotator's label is a vote."""
-    prompt_of, answers_of, extras_of = readers(row, found)
+def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
+    """Every annotator's label is a vote, which counts even where an answer is unusable."""
+    prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
 
     def results(record: dict) -> list[Result]:
-        given = [
-            (name, sides.attempt(outcome_of, record[found.own[name]])) for name in found.judges
-        ]
-        votes = tuple((who, won) for who, won in given if not isinstance(won, BadRecord))
-        faults = [fault for _, fault in given if isinstance(fault, BadRecord)]
+        votes, faults = [], []
+        for name in found.labels:
+            try:
+                votes.append((name, outcome_of(record[name])))
+            except BadRecord as fault:
+                faults.append(fault)
         unknown = [fault for fault in faults if fault.reason == "unknown_label"]
         try:
-            answers, prompt = answers_of(record), prompt_of(record)
-            extras = extras_of(record)
+            answers, prompt, extras = answers_of(record), prompt_of(record), extras_of(record)
             if unknown or not votes:
                 raise (unknown or faults)[0]
-            return sides.compare(prompt, answers, votes, extras)
         except BadRecord as fault:
-            raise BadRecord(fault.reason, fault.detail, votes) from None
+            fault.votes = tuple(votes)
+            raise
+        return sides.compare(prompt, answers, votes, extras)
 
     return results
 
 
 def _outcomes(row: Row, found: Found, options: ReadOptions) -> Callable[[object], int | None]:
     """`label.outcome` that remembers what the values of the label came to."""
-
-    def outcome_of(value: object) -> int | None:
-        return label.outcome(value, found.answers, options.label, row.answers.numbers)
-
-    remembered = lru_cache(10_000, typed=True)(outcome_of)
-    return lambda value: (outcome_of if isinstance(value, list | dict) else remembered)(value)
+    names = found.answers if len(found.answers) > 1 else _LISTED
+    outcome = partial(label.outcome, names=names, label=options.label, numbers=row.decode)
+    remembered = lru_cache(10_000, typed=True)(outcome)
+    return lambda value: (outcome if isinstance(value, list | dict) else remembered)(value)
 
 
-def _single(row: Row, found: Found) -> Results:
+def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
     """One answer and its score, to be compared with those of other records."""
-    prompt_of, answers_of, extras_of = readers(row, found)
-    field = next(iter(found.labels), one_of(row.answers.label)[0])
+    prompt_of, answers_of, extras_of = readers(row, found, names)
+    decode, (field,) = row.decode or label.score, found.scores
     graded = "rated" in row.traits
 
     def results(record: dict) -> list[Result]:
-        prompt, answers = prompt_of(record), answers_of(record)
-        if prompt == []:
-            detail = "there is no turn before the answer; add the prompt or remove the record"
-            raise BadRecord("bad_roles", detail)
-        score = row.answers.score(record.get(field), field)
+        prompt, (answer,) = prompt_of(record), answers_of(record).values()
+        is_open = isinstance(answer, list) and [m["role"] for m in answer[-1:]] != ["assistant"]
+        if prompt == [] or is_open:
+            detail = "there must be a turn before the answer, and it must end with the assistant"
+            raise BadRecord("bad_roles", f"{detail}; fix the turns or remove the record")
+        score = decode(record.get(field), field)
         system, *extras = extras_of(record)
         if system is not None:
             prompt = sides.with_system(as_messages(prompt, "user"), system)
-        return [ScoredAnswer(prompt, answers[0], score, graded, *extras)]
+        return [ScoredAnswer(prompt, answer, score, graded, *extras)]
 
     return results
 
 
-def _scored(row: Row, found: Found, options: ReadOptions) -> Results:
+def _scored(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
     """Several answers with a rank or rating each."""
-    prompt_of, _, extras_of = readers(row, found)
-    rated = "rated" in row.traits
+    prompt_of, answers_of, extras_of = readers(row, found, names)
+    decode, rated = row.decode or label.score, "rated" in row.traits
 
     def results(record: dict) -> list[Result]:
-        values = [at for path in found.answers for at in paths.find_all(record, path)]
-        answers = [row.dialect.answer(value, where) for value, where in values]
+        answers = answers_of(record)
         scores = [
-            row.answers.score(value, where)
-            for path in all_of(row.answers.scores)
+            decode(value, where)
+            for path in found.scores
             for value, where in paths.find_all(record, path, "null_label")
         ]
         if len(answers) != len(scores):
-            detail = f"there are {len(answers)} answers and {len(scores)} scores, so it is not "
-            detail += "known which belong together; give each answer its score"
-            raise BadRecord("wrong_type", detail)
+            raise BadRecord(
+                "wrong_type",
+                f"there are {len(answers)} answers and {len(scores)} scores, so it is not known "
+                "which belong together; give each answer its score",
+            )
         prompt, extras = prompt_of(record), extras_of(record)
         return sides.ranked_pairs(prompt, answers, scores, options, rated, extras)
 
     return results
 
 
-def readers(row: Row, found: Found) -> tuple[Callable, Callable, Callable]:
+def readers(
+    row: Row, found: Found, names: tuple[str, ...]
+) -> tuple[Callable[[dict], Side | None], Callable[..., dict[int, Side]], Callable[[dict], tuple]]:
     """What read the prompt, the answers by position, and the extras of `make_pair` from a record.
 
-    Of the answers, the first two are read, those at the positions of the second argument and any
-    other that has a text. Each raises BadRecord.
+    Of several fields, the first two are read, those at the positions of the second argument and
+    any other that has a text; of a list, all entries. Each raises BadRecord.
     """
-    own = found.own
-    readers = [_side_reader(path, own, row.dialect.answer) for path in found.answers]
-    fields = [own.get(path, path) for path in found.answers]
+    reads = [_side_reader(path, names, check_side) for path in found.answers]
+    if "[]" in found.answers[0]:
 
-    def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
-        return {
-            at: read(record)
-            for at, read in enumerate(readers)
-            if at < 2 or at in winners or record.get(fields[at]) not in (None, "")
-        }
+        def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
+            values = paths.find_all(record, found.answers[0])
+            answers = {at: check_side(*value) for at, value in enumerate(values)}
+            if len(answers) < 2:
+                detail = f"{len(answers)} answer to this prompt; a pair needs two"
+                raise BadRecord("unpaired", detail)
+            return answers
 
-    if len(readers) == 2:
-        first_of, second_of = readers
+    elif len(reads) == 2:
+        first_of, second_of = reads
 
         def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
             return {0: first_of(record), 1: second_of(record)}
 
+    else:
+
+        def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
+            return {
+                at: read(record)
+                for at, read in enumerate(reads)
+                if at < 2 or at in winners or record.get(found.answers[at]) not in (None, "")
+            }
+
     def refuse(record: dict) -> None:
         raise BadRecord("wrong_type", found.ambiguity)
 
-    prompt_of = refuse if found.ambiguity else _prompt_reader(row, found)
-    return prompt_of, answers_of, _extras_reader(row, own)
+    prompt_of = refuse if found.ambiguity else _prompt_reader(row, found, names)
+    return prompt_of, answers_of, _extras_reader(row, names)
 
 
 def _side_reader(
-    path: str, own: dict[str, str], read: Callable[[object, str], Side]
+    path: str, names: tuple[str, ...], read: Callable[[object, str], Side]
 ) -> Callable[[dict], Side]:
     """What reads the side at a path."""
-    field = own.get(path)
-    if field is not None and read is sides.check_side:
+    if path in names and read is check_side:
 
         def side_of(record: dict) -> Side:
-            value = record[field]
-            return value if type(value) is str else sides.check_side(value, field)
+            value = record[path]
+            return value if type(value) is str else check_side(value, path)
     else:
 
         def side_of(record: dict) -> Side:
-            value, where = paths.find(record, path if field is None else field)
-            side = read(value, where)
-            if path.endswith("[-1]") and side[0]["role"] != "assistant":
-                detail = f"{where} is from {clip(side[0]['role'])}"
-                raise BadRecord("bad_roles", f"{detail}; a dialogue must end with the assistant")
-            return side
+            return read(*paths.find(record, path))
 
     return side_of
 
 
-def _prompt_reader(row: Row, found: Found) -> Callable[[dict], Side | None]:
+def _prompt_reader(row: Row, found: Found, names: tuple[str, ...]) -> Callable[[dict], Side | None]:
     """What reads the prompt with its context below it and its history before it."""
     if not row.prompt:
         return lambda record: None
-    path = next(iter(found.prompts), one_of(row.prompt)[0])
-    text_of = _side_reader(path, found.own, row.dialect.prompt)
-    context = found.own.get(row.around.context) if path == "instruction" else None
-    history = found.own.get(row.around.history)
+    path, around = (found.prompts or every(row.prompt))[0], row.around
+    text_of = _side_reader(path, names, around.read)
+    context = around.context if path == "instruction" and around.context in names else None
+    history = around.history if around.history in names else None
     if context is None and history is None:
         return text_of
 
     def prompt_of(record: dict) -> Side:
         prompt = text_of(record)
         if context is not None and (more := record[context]) not in (None, ""):
-            paths.check_text(more, context)
-            paths.check_text(prompt, f"{path} next to {context}")
+            paths.check(more, str, context)
+            paths.check(prompt, str, f"{path} next to {context}")
             prompt = f"{prompt}\n{more}" if prompt else more
         earlier = None if history is None else record[history]
         if earlier in (None, "", []):
@@ -244,27 +274,27 @@ def _turns(earlier: object, name: str) -> list[dict]:
         if not isinstance(exchange, list) or [type(text) for text in exchange] != [str, str]:
             detail = f"{name} is {clip(earlier)}; it must be a list of [question, answer]"
             raise BadRecord("wrong_type", detail)
-        turns += sides.interleave(exchange[:1], exchange[1:])
+        turns += interleave(exchange[:1], exchange[1:])
     return turns
 
 
-def _extras_reader(row: Row, own: dict[str, str]) -> Callable[[dict], tuple]:
+def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], tuple]:
     """What reads the `extras` of `make_pair`."""
-    around = row.around
-    fields = {name: own[name] for name in sides.EXTRAS[1:] if name in own}
-    systems = [own.get(path, path) for path in around.system if paths.is_in(path, own)]
-    if not fields and not systems and not around.extras:
+    fields = [name for name in sides.EXTRAS[1:] if name in names]
+    systems = [path for path in every(row.around.system) if paths.is_in(path, names)]
+    container = row.around.extras
+    if not fields and not systems and not container:
         return lambda record: sides.NO_EXTRAS
 
     def extras_of(record: dict) -> tuple:
-        held = {name: record[field] for name, field in fields.items()}
+        held, where = {name: record[name] for name in fields}, "system"
         for path in systems:
-            system, where = paths.find(record, path)
+            system, place = paths.find(record, path)
             if system not in (None, ""):
-                held["system"] = row.dialect.system(system, where)
+                held["system"], where = system, place
                 break
-        if around.extras:
-            held |= paths.check_object(*paths.find(record, around.extras))
-        return sides.check_extras(held)
+        if container:
+            held |= paths.check(record.get(container), dict, container)
+        return sides.check_extras(held, where)
 
     return extras_of

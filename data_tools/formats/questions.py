@@ -7,33 +7,33 @@ one names the winner. Argilla's export is here, Label Studio's are in a file of 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from data_tools.formats import label, plans, rows, sides, table
-from data_tools.formats.cells import load_list
-from data_tools.formats.format import Format, JsonFields, Labels, Plan, ReadOptions
-from data_tools.record import BadRecord, Result, clip
+from data_tools.formats import label, paths, plans, rows, sides, table
+from data_tools.formats.format import Format, Plan, ReadOptions
+from data_tools.record import BadRecord, Result
 
-_LABELLED = next(row for row in table.ROWS if row.name == "labelled-pairs")
-_ROW = replace(_LABELLED, answers=rows.Answers(_LABELLED.answers.shown))
+_ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
 
-DIALOGUES = (*rows.one_of(_ROW.prompt), *_ROW.answers.paths)
+DIALOGUES = (*rows.every(_ROW.prompt), *rows.every(_ROW.answers))
 FIELDS = frozenset((*DIALOGUES, *sides.EXTRAS))
 """The fields of prompts, answers, system texts and tools."""
+
+Given = list[tuple[str, object]]
+"""(annotator, value) of the answers to a question; a BadRecord is the fault of one answer alone."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """The fields of a record, and (annotator, value) of each answer by question.
+    """The fields of a record, and the answers that it holds by question.
 
-    A BadRecord in the place of a value is the fault of one answer alone, in the place of the
-    answers that of the question. `cancelled` is true where an annotator withdrew an answer,
-    `across_records` where other records may hold answers on the same fields. `decode` gives what a
-    value means, by default the position of the winner; it raises BadRecord.
+    `cancelled` is true where an annotator withdrew an answer, `across_records` where other records
+    may hold answers on the same fields. `decode` gives what a value means, by default the position
+    of the winner; it raises BadRecord.
     """
 
     data: dict
-    questions: dict[str, list[tuple[str, object]] | BadRecord]
+    questions: dict[str, Given]
     cancelled: bool = False
     across_records: bool = False
     decode: Callable[[object], object] | None = None
@@ -42,7 +42,6 @@ class Export:
 def export_format(
     name: str,
     read: Callable[[dict, ReadOptions], Export],
-    matches: Callable[[dict], bool],
     reads: Callable[[str], bool],
     compare: Callable[[Export, ReadOptions], list[Result]] | None = None,
     **more: object,
@@ -57,65 +56,37 @@ def export_format(
         fields = frozenset(filter(reads, names))
         return Plan(lambda record: make(read(record, options), options), fields)
 
-    def value(record: dict) -> object:
-        """The answer to the only question."""
-        with suppress(BadRecord):
-            questions = [*read(record, ReadOptions()).questions.values()]
-            if len(questions) == 1 and not isinstance(questions[0], BadRecord):
-                return next((v for _, v in questions[0] if not label.is_null(v)), None)
-        return None
-
     def questions(record: dict, options: ReadOptions) -> frozenset[str]:
         """The questions that name a winner."""
         with suppress(BadRecord):
             export = read(record, options)
-            sound = [q for q, given in export.questions.items() if not isinstance(given, BadRecord)]
-            return frozenset(q for q in sound if _names_winner(_given(export, q, options)))
+            return frozenset(q for q in export.questions if _is_sound(_given(export, q, options)))
         return frozenset()
 
-    labels = Labels(values=None if compare else value, questions=questions)
-    return Format(name=name, matches=matches, plan=plan, labels=labels, **more)
+    return Format(name, plan=plan, label=None if compare else (), questions=questions, **more)
+
+
+def resolve(data: dict) -> rows.Found:
+    """Which of these fields are the prompt and the answers."""
+    return rows.resolve(_ROW, tuple(data))
 
 
 @lru_cache(1000)
-def _resolve(names: tuple[str, ...]) -> rows.Found:
-    return rows.resolve(_ROW, names)
-
-
-def holds_prompt(data: dict) -> bool:
-    """Whether exactly one field is the prompt, whatever the answers are."""
-    return len(_resolve(tuple(data)).prompts) == 1
-
-
-def holds_answers(data: dict) -> bool:
-    """Whether there are one prompt and one family of answers under known names."""
-    found = _resolve(tuple(data))
-    return found.is_complete and {*found.answers[:2]} <= data.keys()
-
-
-def answer_names(data: dict) -> tuple[str, ...]:
-    """The answers' fields in order; one after the second may be absent. Raises BadRecord."""
-    found = _resolve(tuple(data))
-    if found.ambiguity:
-        raise BadRecord("wrong_type", found.ambiguity)
-    return found.answers
-
-
-def readers(data: dict) -> tuple[Callable, Callable, Callable]:
+def readers(names: tuple[str, ...]) -> tuple[Callable, Callable, Callable]:
     """What `plans.readers` returns for these fields."""
-    return plans.readers(_ROW, _resolve(tuple(data)))
+    return plans.readers(_ROW, rows.resolve(_ROW, names), names)
 
 
 def _compare_votes(export: Export, options: ReadOptions) -> list[Result]:
     """Every two answers of which one won by some vote, with the votes on these two."""
-    prompt_of, answers_of, extras_of = readers(export.data)
+    prompt_of, answers_of, extras_of = readers(tuple(export.data))
     votes = judgements(export, options)
     answers = answers_of(export.data, [won for _, won in votes])
-    rest = extras_of(export.data), export.across_records
-    return sides.compare(prompt_of(export.data), answers, votes, *rest)
+    prompt, extras = prompt_of(export.data), extras_of(export.data)
+    return sides.compare(prompt, answers, votes, extras, export.across_records)
 
 
-def judgements(export: Export, options: ReadOptions) -> list[tuple[str, object]]:
+def judgements(export: Export, options: ReadOptions) -> Given:
     """What each annotator's answer to the one question that names the winner means.
 
     Raises BadRecord.
@@ -127,7 +98,7 @@ def judgements(export: Export, options: ReadOptions) -> list[tuple[str, object]]
         raise BadRecord("cancelled_annotation", detail)
     if not given:
         raise BadRecord("null_label", label.NO_JUDGEMENT)
-    named = [name for name in given if _names_winner(given[name])]
+    named = [name for name in given if _is_sound(given[name])]
     if len(named) > 1:
         detail = f"{named[0]} and {named[1]} both name an answer; remove the one not meant"
         raise BadRecord("wrong_type", detail)
@@ -141,27 +112,23 @@ def judgements(export: Export, options: ReadOptions) -> list[tuple[str, object]]
     return found
 
 
-def _given(export: Export, question: str, options: ReadOptions) -> list[tuple[str, object]]:
-    """What each answer to a question means, a BadRecord where it has no meaning; none for null.
-
-    Raises BadRecord for the fault of the question.
-    """
-    answers = export.questions.get(question, [])
-    if isinstance(answers, BadRecord):
-        raise answers
-    found = []
-    for who, value in answers:
-        meaning = value
-        if export.decode and not isinstance(value, BadRecord):
-            meaning = sides.attempt(export.decode, value)
-        elif not isinstance(value, BadRecord):
-            meaning = sides.attempt(label.outcome, value, answer_names(export.data), options.label)
-        if not isinstance(meaning, BadRecord) or meaning.reason != "null_label":
-            found.append((who, meaning))
-    return found
+def _given(export: Export, question: str, options: ReadOptions) -> Given:
+    """What each answer to a question means; those without a judgement are left out."""
+    names = resolve(export.data).answers
+    decode = export.decode or partial(label.outcome, names=names, label=options.label)
+    found = [
+        (who, value if isinstance(value, BadRecord) else sides.attempt(decode, value))
+        for who, value in export.questions.get(question, ())
+    ]
+    return [
+        (who, meaning)
+        for who, meaning in found
+        if not isinstance(meaning, BadRecord) or meaning.reason != "null_label"
+    ]
 
 
-def _names_winner(given: list[tuple[str, object]]) -> bool:
+def _is_sound(given: Given) -> bool:
+    """Whether an answer to the question names a winner."""
     return any(not isinstance(meaning, BadRecord) for _, meaning in given)
 
 
@@ -170,21 +137,20 @@ _RESPONSES = ".responses"
 
 def _read_argilla(record: dict, options: ReadOptions) -> Export:
     """The submitted responses; a draft is no judgement, and a suggestion is a model's."""
-    questions: dict = {}
+    questions: dict[str, Given] = {}
     cancelled = False
     for name in record:
         if not name.endswith(_RESPONSES):
             continue
-        question = name.removesuffix(_RESPONSES)
         try:
             values = _entries(record, name)
             users = _entries(record, f"{name}.users", len(values))
             statuses = _entries(record, f"{name}.status", len(values))
         except BadRecord as fault:
-            questions[question] = fault
+            questions[name.removesuffix(_RESPONSES)] = [("", fault)]
             continue
         cancelled = cancelled or "discarded" in statuses
-        questions[question] = [
+        questions[name.removesuffix(_RESPONSES)] = [
             (label.annotator(users[at] if users else None, f"response {at + 1}"), value)
             for at, value in enumerate(values)
             if not statuses or statuses[at] == "submitted"
@@ -196,12 +162,10 @@ def _read_argilla(record: dict, options: ReadOptions) -> Export:
 
 def _entries(record: dict, name: str, count: int | None = None) -> list:
     """A list with an entry for each response; empty where the export has none. Raises BadRecord."""
-    values = load_list(record.get(name), name)
+    values = paths.parse_json(record.get(name), name)
     if values in (None, ""):
         return []
-    if not isinstance(values, list):
-        detail = f"{name} is {clip(values)}; it must be a list with an entry for each response"
-        raise BadRecord("wrong_type", detail)
+    paths.check(values, list, name, "a list with an entry for each response")
     if count not in (None, len(values)):
         detail = f"{name} has {len(values)} entries for {count} responses; export it again"
         raise BadRecord("wrong_type", detail)
@@ -213,9 +177,10 @@ FORMATS: tuple[Format, ...] = (
         "argilla-responses",
         _read_argilla,
         matches=lambda record: (
-            any(name.endswith(_RESPONSES) for name in record) and holds_answers(record)
+            any(name.endswith(_RESPONSES) for name in record) and resolve(record).is_complete
         ),
-        reads=lambda name: _RESPONSES in name or name.casefold() in FIELDS,
-        json_fields=JsonFields(dialogues=DIALOGUES),
+        reads=lambda name: _RESPONSES in name or name in FIELDS,
+        dialogues=DIALOGUES,
+        traits=table.ANY_CASE,
     ),
 )

@@ -1,114 +1,255 @@
-"""The table of flat formats: which field holds what, and what its label's values mean.
+"""The table of formats: which field or path holds what, and what its label's values mean.
 
-A new flat format is a new row: its name, the fields of the prompt, those of the answers and what
-names the better one; an entry in descriptions.json tells people about it. A label's numbers are
+A new flat format is a new row: the fields of the prompt, those of the answers and what names the
+better one; an entry in descriptions.json tells people about it. The row of a nested format has
+paths (see `paths`); what no path describes is code in a file of its family. A label's numbers are
 decoded only where the format that defines the field says what they mean, words everywhere.
 """
 
 import re
 
-from data_tools.formats.label import FIRST, SECOND, TIE, codes, graded, one_or_else, sign
-from data_tools.formats.rows import Answers, Around, Row
+from data_tools.formats import dialogues, label, paths
+from data_tools.formats.label import FIRST, SECOND, codes
+from data_tools.formats.rows import Around, Row
+from data_tools.record import BadRecord, Side
 
-_GENERAL = frozenset({"general"})
-_PROMPTS = "prompt | question | instruction | query | input"
+ANY_CASE, GENERAL = frozenset({"any_case"}), frozenset({"any_case", "general"})
+RANKED, RATED = frozenset({"ranked"}), frozenset({"ranked", "rated"})
+
+_PROMPTS = " | ".join(dialogues.PROMPTS)
 _FAMILIES = " | ".join(
     ", ".join(f"{stem}{end}" for end in ends)
     for stem in ("response_", "response", "answer_", "answer", "output_")
     for ends in ("abcd", "1234")
     if stem.endswith("_") or ends == "1234"  # response_a, response_1, response1
 )
-_LABELS = "preference | preferred | preferred_response | winner | chosen | human_chosen | label | "
-_LABELS += "overall_preference"
-_ANNOTATORS = (
-    "annotator_id | annotator | annotator_index | worker_id | worker | rater_id | rater | "
+_LABELS = (
+    "preference | preferred | preferred_response | winner | chosen | human_chosen | label | "
+    "overall_preference"
 )
-_ANNOTATORS += "judge"
+_ANNOTATORS = (
+    "annotator_id | annotator | annotator_index | worker_id | worker | rater_id | rater | judge"
+)
+_NO_PROMPT = (*dialogues.PROMPTS, "conversations")
+# A record that also has a finished pair is of the format of that pair.
+_FINISHED = ("chosen", "rejected", "chosen_response", "rejected_response")
+_COMPARING = ("chosen", "rejected", "generations")  # in a field name: the record has two answers
+_INPUT_BELOW = Around(context="input")
+_BLOCKS = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: ", "post": "POST: "}
 
-ROWS = (
-    Row("preference", "prompt", Answers("chosen, rejected"), traits=_GENERAL),
-    Row(
-        "orca",
-        "question | input | query",
-        Answers("chosen, rejected"),
-        unless=("prompt", "instruction"),
-    ),
-    Row(
-        "llamafactory-alpaca",
+
+def _is_implicit(record: dict) -> bool:
+    """Whether the answers are dialogues, or messages where there are no others."""
+    kinds = dialogues.kinds(record)
+    return "dialogue" in kinds or "messages" in kinds and "messages" not in record
+
+
+def _judges_one_answer(record: dict) -> bool:
+    return not any(word in name for name in record for word in _COMPARING)
+
+
+def _mean_rating(annotations: object, where: str) -> float:
+    """The mean of UltraFeedback's ratings that are not null or N/A. Raises BadRecord."""
+    ratings = []
+    for aspect, annotation in paths.check(annotations or {}, dict, where).items():
+        if annotation is None:
+            continue
+        rating = paths.check(annotation, dict, f"{where}.{aspect}").get("Rating")
+        if not label.is_null(rating):
+            ratings.append(label.score(rating, f"{where}.{aspect}.Rating"))
+    if not ratings:
+        raise BadRecord("null_label", f"{where} has no Rating; rate the answer or remove it")
+    return sum(ratings) / len(ratings)
+
+
+def _webgpt_question(value: object, where: str) -> Side:
+    """The full text of an object, also of one written as JSON; any other text as it is."""
+    parsed = paths.parse_json(value, where)
+    if isinstance(parsed, dict):
+        value, where = parsed.get("full_text"), f"{where}.full_text"
+    return dialogues.check_side(value, where)
+
+
+def _post(info: object, where: str) -> str:
+    """The post or article with the labels that the summariser was shown. Raises BadRecord."""
+    info = paths.check(info, dict, where)
+    for name in ("subreddit", "title", "post", "article"):
+        if info.get(name) is not None:
+            paths.check(info[name], str, f"info.{name}")
+    given = [name for name in ("post", "article") if (info.get(name) or "").strip()]
+    if len(given) != 1:
+        detail = "info must have either a post or an article with a text; add what was summarised"
+        raise BadRecord("wrong_type" if given else "missing_field", detail)
+    if given == ["article"]:
+        return f"{info['article']}\n\nTL;DR:"
+    blocks = [f"{mark}{info[name]}" for name, mark in _BLOCKS.items() if info.get(name)]
+    return "\n\n".join([*blocks, "TL;DR:"])
+
+
+ROWS = {
+    "preference": Row("prompt", "chosen, rejected", traits=GENERAL),
+    "orca": Row("question | input | query", "chosen, rejected", unless=("prompt", "instruction")),
+    "llamafactory-alpaca": Row(
         "instruction",
-        Answers("chosen, rejected"),
-        Around(context="input", history="history"),
+        "chosen, rejected",
+        around=Around(context="input", history="history"),
         unless=("prompt", "question", "query"),
     ),
-    Row(
-        "argilla-chosen-response",
-        "instruction | prompt",
-        Answers("chosen_response, rejected_response"),
+    "argilla-chosen-response": Row("instruction | prompt", "chosen_response, rejected_response"),
+    "stack-exchange-paired": Row("question | prompt", "response_j, response_k"),
+    "shp": Row(
+        "history", "human_ref_A, human_ref_B", label="labels", decode=codes({1: FIRST, 0: SECOND})
     ),
-    Row("stack-exchange-paired", "question | prompt", Answers("response_j, response_k")),
-    Row(
-        "shp",
-        "history",
-        Answers("human_ref_A, human_ref_B", label="labels", numbers=codes({1: FIRST, 0: SECOND})),
-    ),
-    Row(
-        "alpaca-eval",
+    "alpaca-eval": Row(
         "instruction",
-        Answers(
-            "output_1, output_2",
-            label="preference",
-            numbers=graded,
-            annotator="annotator | annotator_index",
-        ),
-        Around(context="input"),
+        "output_1, output_2",
+        label="preference",
+        decode=label.graded,
+        annotator="annotator | annotator_index",
+        around=_INPUT_BELOW,
     ),
-    Row(
-        "pku-saferlhf",
+    "pku-saferlhf": Row(
+        "prompt", "response_0, response_1", label="better_response_id", decode=label.position
+    ),
+    "helpsteer2-preference": Row(
+        "prompt", "response_1, response_2", label="preference_strength", decode=label.sign
+    ),
+    "helpsteer3": Row(
+        "context", "response1, response2", label="overall_preference", decode=label.sign
+    ),
+    "halos": Row(
         "prompt",
-        Answers(
-            "response_0, response_1",
-            label="better_response_id",
-            numbers=codes({0: FIRST, 1: SECOND}),
-        ),
-    ),
-    Row(
-        "helpsteer2-preference",
-        "prompt",
-        Answers("response_1, response_2", label="preference_strength", numbers=sign),
-    ),
-    Row(
-        "helpsteer3",
-        "context",
-        Answers("response1, response2", label="overall_preference", numbers=sign),
-    ),
-    Row(
-        "halos",
-        "prompt",
-        Answers("output_A, output_B", label="label", numbers=one_or_else),
+        "output_A, output_B",
+        label="label",
+        decode=lambda number: FIRST if number == 1 else SECOND,  # HALOs' own rule
         only_if=lambda record: "type" in record or isinstance(record["output_A"], list),
     ),
-    Row(
-        "pandalm",
+    "pandalm": Row(
         "instruction",
-        Answers(
-            "response1, response2 | response_1, response_2",
-            numbers=codes({1: FIRST, 2: SECOND, 0: TIE}),
-            judges=re.compile(r"annotator_?\d+"),
-        ),
-        Around(context="input"),
+        "response1, response2 | response_1, response_2",
+        label=re.compile(r"annotator_?\d+"),
+        decode=label.ordinal,
+        around=_INPUT_BELOW,
     ),
-    Row(
-        "labelled-pairs",
+    "labelled-pairs": Row(
         _PROMPTS,
-        Answers(_FAMILIES, label=_LABELS, annotator=_ANNOTATORS),
-        Around(context="input"),
-        traits=_GENERAL,
+        _FAMILIES,
+        label=_LABELS,
+        annotator=_ANNOTATORS,
+        around=_INPUT_BELOW,
+        traits=GENERAL,
     ),
-    Row(
-        "better-worse",
+    "better-worse": Row(
         _PROMPTS,
-        Answers("better, worse | accepted, rejected | pos_resp, neg_resp"),
-        Around(context="input"),
+        "better, worse | accepted, rejected | pos_resp, neg_resp",
+        around=_INPUT_BELOW,
         unless=("chosen",),
     ),
-)
+    "implicit-messages": Row("", "chosen, rejected", unless=_NO_PROMPT, only_if=_is_implicit),
+    "hh": Row(
+        "",
+        "chosen, rejected",
+        unless=_NO_PROMPT,
+        only_if=lambda record: "hh" in dialogues.kinds(record),
+    ),
+    "chatml": Row(
+        "",
+        "chosen, rejected",
+        unless=_NO_PROMPT,
+        only_if=lambda record: "chatml" in dialogues.kinds(record),
+    ),
+    "sharegpt": Row("conversations", "chosen, rejected", around=Around(dialogues.check_dialogue)),
+    "llamafactory-v1": Row("", "chosen_messages, rejected_messages"),
+    "axolotl-chat": Row(
+        "messages",
+        "chosen, rejected",
+        unless=_NO_PROMPT,
+        only_if=lambda record: not dialogues.kinds(record) & {"hh", "chatml", "dialogue"},
+    ),
+    "openai": Row(
+        "input.messages",
+        "preferred_output, non_preferred_output",
+        around=Around(dialogues.check_dialogue, extras="input"),
+    ),
+    "openpipe": Row("messages[:-1]", "messages[-1], rejected_message"),
+    "arena": Row("", "conversation_a, conversation_b", label="winner", annotator="judge"),
+    "summarize-from-feedback": Row(
+        "info",
+        "summaries[].text",
+        label="choice",
+        decode=label.position,
+        annotator="worker",
+        around=Around(_post),
+    ),
+    "lm-human-preferences": Row(
+        "query",
+        "sample0, sample1",
+        label="best",
+        only_if=lambda record: isinstance(record["sample0"], list),
+        traits=frozenset({"refused"}),
+    ),
+    "nectar": Row(
+        "prompt",
+        "answers[].answer",
+        scores="answers[].rank",
+        decode=label.rank,
+        around=Around(dialogues.transcript_prompt),
+        traits=RANKED,
+    ),
+    "nemo-rl": Row(
+        "context",
+        "completions[].completion",
+        scores="completions[].rank",
+        decode=label.rank,
+        traits=RANKED,
+    ),
+    "vertex-gemini": Row(
+        "contents",
+        "completions[].completion",
+        scores="completions[].score",
+        around=Around(
+            dialogues.check_dialogue, system="system_instruction, systemInstruction, system"
+        ),
+        traits=RANKED,
+    ),
+    "ultrafeedback": Row(
+        "instruction",
+        "completions[].response",
+        scores="completions[].annotations",
+        decode=_mean_rating,
+        unless=_FINISHED,
+        traits=RATED,
+    ),
+    "webgpt": Row(
+        "question",
+        "answer_0, answer_1",
+        scores="score_0, score_1",
+        around=Around(_webgpt_question),
+        traits=frozenset({"rated"}),
+    ),
+    "stack-exchange": Row("question", "answers[].text", scores="answers[].pm_score", traits=RATED),
+    "distilabel": Row(
+        "instruction | messages",
+        "generations[]",
+        scores="ratings[]",
+        around=Around(system="system_prompt, system"),
+        unless=_FINISHED,
+        traits=RATED,
+    ),
+    "kto": Row("prompt", "completion", scores="label", decode=label.good_or_bad),
+    "kto-messages": Row(
+        "messages[:-1]",
+        "messages[-1]",
+        scores="label | kto_tag",
+        decode=label.good_or_bad,
+        only_if=_judges_one_answer,
+    ),
+    "kto-sharegpt": Row(
+        "conversations[:-1]",
+        "conversations[-1]",
+        scores="label | kto_tag",
+        decode=label.good_or_bad,
+        only_if=_judges_one_answer,
+    ),
+    "helpsteer2": Row("prompt", "response", scores="helpfulness", traits=RATED),
+}
