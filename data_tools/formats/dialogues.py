@@ -129,8 +129,10 @@ def split_dialogues(
     """Split two whole dialogues into (prompt, chosen answer, rejected answer). Raises BadRecord.
 
     The prompt is the history that both share, at least up to the last user turn; it includes
-    shared tool turns as long as both answers still begin with the assistant.
+    shared tool turns as long as both answers still begin with the assistant. The answer of a
+    transcript is its last turn alone.
     """
+    are_texts = isinstance(chosen, str) and isinstance(rejected, str)
     chosen, rejected = _turns(chosen), _turns(rejected)
     roles = [message["role"] for message in (*chosen[-2:], *rejected[-1:])]
     if roles == ["user", "assistant", "assistant"] and chosen[:-1] == rejected[:-1]:
@@ -138,9 +140,11 @@ def split_dialogues(
     ends = [_after_last_user(side) for side in (chosen, rejected)]
     if 0 in ends:
         raise BadRecord("bad_roles", "a dialogue has no user turn, so it has no prompt")
-    if chosen[: ends[0]] != rejected[: ends[1]]:
-        turn = _shared_turns(chosen[: ends[0]], rejected[: ends[1]]) + 1
-        raise BadRecord("history_mismatch", _DIFFER.format(turn))
+    histories = (
+        (chosen[:-1], rejected[:-1]) if are_texts else (chosen[: ends[0]], rejected[: ends[1]])
+    )
+    if histories[0] != histories[1]:
+        raise BadRecord("history_mismatch", _DIFFER.format(_shared_turns(*histories) + 1))
     cut = min(_shared_turns(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     while cut > ends[0] and {chosen[cut]["role"], rejected[cut]["role"]} != {"assistant"}:
         cut -= 1

@@ -114,6 +114,8 @@ def fitting(record: dict, cells: bool) -> list[str]:
     special = [name for name in found if "general" not in FORMATS[name].traits]
     if not special or found == special:
         return found
+    if any(FORMATS[name].questions for name in special):  # its label is the answer to a question
+        return special
     read = {field for name in special for field in _reads(FORMATS[name], tuple(seen[name]))}
     return [
         name
