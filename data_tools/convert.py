@@ -8,21 +8,24 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from data_tools.options import Options, parse
+from data_tools.options import Options, options_of, parse
 from data_tools.output_dir import on_stop, signals_restored
 from data_tools.record import ConvertError
 
-# The pipeline is imported once the command line is known to be right, so that --help is quick.
 
-
-def convert(options: Options):
-    """Convert the inputs and return a `report.Report`.
+def convert(inputs: Sequence[str], output: str | None = None, **options: Any):
+    """Convert the inputs and return a `report.Report`; `options` are those of the command.
 
     Raises ConvertError: status 2 for inputs and options that cannot be used, 1 where there is
     nothing to convert or the output cannot be written. An older dataset is then unchanged.
     """
-    from data_tools import pipeline
+    return _run(options_of(inputs, output, **options))
+
+
+def _run(options: Options):
+    from data_tools import pipeline  # now that the command line is right: --help is quick
 
     return pipeline.run(options)
 
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         with signals_restored():
             on_stop(_stop)  # as Ctrl-C does, which background jobs would ignore
-            done = convert(options)
+            done = _run(options)
     except ConvertError as error:
         print(f"convert: {error}", file=sys.stderr)
         return error.status
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = "convert: stopped; no dataset was written, an older one is unchanged"
         print(text, file=sys.stderr)
         return 1
-    _print(done.json() if options.running.json else done.text())
+    _print(done.json() if options.json else done.text())
     if done.reason:
         print(f"convert: {done.reason}", file=sys.stderr)
     return done.status

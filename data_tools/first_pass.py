@@ -12,7 +12,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from data_tools.block import Block, BlockResult, Task, run
-from data_tools.options import Reading
+from data_tools.options import Options
 from data_tools.readers import STDIN, FileReader
 from data_tools.readers.blocks import changed, cut, file_state, first_span
 from data_tools.record import ConvertError, Record, Reject
@@ -25,7 +25,7 @@ _PIECES, _RECORDS, _BYTES = 40, 50, 8_000_000
 class Inputs:
     """The files to read; `notes` are what their readers found out."""
 
-    def __init__(self, files: Sequence[str], options: Reading, stdin: BinaryIO | None):
+    def __init__(self, files: Sequence[str], options: Options, stdin: BinaryIO | None):
         self.files, self._options, self._stdin = files, options, stdin
         self._notes: dict[str, list[str]] = {}
         self._states = {path: file_state(path) for path in files}

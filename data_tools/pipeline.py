@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -25,7 +24,7 @@ from data_tools.first_pass import Inputs, check_blocks, standard_input
 from data_tools.formats.format import ReadOptions, tidy_name
 from data_tools.formats.label import parse_label
 from data_tools.grouping import assemble, groups
-from data_tools.options import Options, Pairing
+from data_tools.options import Options
 from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
 from data_tools.report import Report
@@ -47,15 +46,15 @@ def run(options: Options) -> Report:
         stdin = stack.enter_context(standard_input(options.inputs))
         files = find_inputs(options.inputs)
         target = None
-        if not options.writing.check:
-            target = output_dir.choose(options.writing.output, options.inputs, files)
-        inputs = Inputs(files, options.reading, stdin)
+        if not options.check:
+            target = output_dir.choose(options.output, options.inputs, files)
+        inputs = Inputs(files, options, stdin)
         detection = _detect(options, inputs)
         crew = stack.enter_context(_workers(options))
         if target is None:
             part, shared = (
                 None,
-                os.getcwd() if options.running.scheduler else None,
+                os.getcwd() if options.scheduler else None,
             )  # which all workers see
             work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
         else:
@@ -69,17 +68,16 @@ def run(options: Options) -> Report:
 
 
 def _detect(options: Options, inputs: Inputs) -> Detection:
-    reading, pairing, keep = options.reading, options.pairing, options.writing.keep
-    label = None if reading.label is None else parse_label(reading.label)
-    read_options = ReadOptions(label, False, pairing.pairs, pairing.min_margin)
+    label = None if options.label is None else parse_label(options.label)
+    read_options = ReadOptions(label, False, options.pairs, options.min_margin)
     heads = ((path, islice(inputs.reader(path), HEAD)) for path in inputs.files)
     try:
-        found = detect(heads, reading.format, reading.map, read_options)
+        found = detect(heads, options.format, options.map, read_options)
     except ConvertError as error:  # how the file was read may be the reason
         note = f" ({inputs.notes[0]})" if inputs.notes and error.status == 2 else ""
         raise ConvertError(f"{error}{note}", error.status) from None
-    for name in keep:
-        if keep.count(name) > 1:
+    for name in options.keep:
+        if options.keep.count(name) > 1:
             raise ConvertError(f"--keep {name}: is given twice; give it once")
         if name in _OWN_COLUMNS:
             raise ConvertError(f"--keep {name}: the dataset has a column of that name already")
@@ -90,16 +88,14 @@ def _detect(options: Options, inputs: Inputs) -> Detection:
 
 
 def _totals(options: Options, inputs: Inputs, detection: Detection) -> Totals:
-    pairing, sheet = options.pairing, options.reading.sheet
-    values = asdict(options.reading) | asdict(pairing) | asdict(options.writing)
-    shown = {name: values[name] for name in _SHOWN}
-    format = detection.format
+    shown = {name: getattr(options, name) for name in _SHOWN}
+    format, sheet = detection.format, options.sheet
     totals = Totals(format.name, detection.evidence, list(inputs.files), shown)
     if detection.options.answers_repeat_prompt:
         totals.notes.append("the answers begin with their prompt, which was removed from them")
-    if pairing.pairs != Pairing.pairs and "ranked" not in format.traits:
-        totals.notes.append(f"--pairs {pairing.pairs} has no effect: {format.name} has no ranking")
-    if pairing.min_margin and "rated" not in format.traits:
+    if options.pairs != "best-worst" and "ranked" not in format.traits:
+        totals.notes.append(f"--pairs {options.pairs} has no effect: {format.name} has no ranking")
+    if options.min_margin and "rated" not in format.traits:
         totals.notes.append(f"--min-margin has no effect: {format.name} has no ratings")
     if sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
         totals.notes.append(f"--sheet {sheet} has no effect: no input is .xlsx")
@@ -109,10 +105,9 @@ def _totals(options: Options, inputs: Inputs, detection: Detection) -> Totals:
 
 
 def _workers(options: Options):
-    running = options.running
-    if running.scheduler is None:
-        return workers.processes(running.workers or workers.available())
-    return workers.cluster(running.scheduler)
+    if options.scheduler is None:
+        return workers.processes(options.workers or workers.available())
+    return workers.cluster(options.scheduler)
 
 
 class Conversion:
@@ -132,17 +127,16 @@ class Conversion:
         part: str | None,
     ):
         self._options, self._inputs, self._crew = options, inputs, crew
-        pairing, writing = options.pairing, options.writing
         self._work, self._part = work, part
         self._totals, self._counts = _totals(options, inputs, detection), Figures()
         self._task = Task(
             format=detection.format.name,
-            mapping=tuple(options.reading.map.items()),
+            mapping=tuple(options.map.items()),
             options=detection.options,
-            annotators=pairing.annotators,
-            limits=checks.Limits(pairing.max_chars, checks.read_excluded(pairing.exclude_rows)),
-            keep=writing.keep,
-            split=Split(writing.test_size, writing.seed),
+            annotators=options.annotators,
+            limits=checks.Limits(options.max_chars, checks.read_excluded(options.exclude_rows)),
+            keep=options.keep,
+            split=Split(options.test_size, options.seed),
         )
 
     def figures(self) -> dict[str, Any]:
@@ -155,7 +149,7 @@ class Conversion:
         results = self._check()
         self._inputs.check_unchanged()
         totals.notes += self._inputs.notes
-        if task.annotators != Pairing.annotators and not totals.agreement.judged:
+        if task.annotators != "majority" and not totals.agreement.judged:
             note = f"--annotators {task.annotators} has no effect: no record names one"
             totals.notes.append(note)
         if pending := [result for result in results if result.files.pending]:
@@ -217,7 +211,7 @@ class Conversion:
         """The second pass: the shards, the rejects and the counts of both."""
         totals, counts, written = self._totals, self._counts, []
         is_converted, size = np.zeros(totals.read, bool), sum(block.files.size for block in blocks)
-        kind, directory = self._options.writing.to, self._work if self._part else None
+        kind, directory = self._options.to, self._work if self._part else None
         jobs = shards.jobs(blocks, verdicts, schema, directory, kind)
         with progress("writing", size) as bar:
             for result in workers.in_order(shards.run, jobs, self._crew):
@@ -248,7 +242,7 @@ def _finish(
     reason = None
     if not figures["pairs"]["kept"]:
         reason = "no pair was kept"
-    elif options.writing.strict and figures["reasons"]:
+    elif options.strict and figures["reasons"]:
         reason = "--strict, and something was rejected"
     status = 1 if reason else 0
     if part is None:
@@ -258,7 +252,7 @@ def _finish(
         os.replace(os.path.join(part, "rejects.jsonl"), rejects)
         return Report(status, figures, None, rejects, f"{reason}: no dataset was written")
     done = Report(status, figures, target, os.path.join(target, "rejects.jsonl"))
-    report.write(done, part, schema.card_block() if options.writing.to == "jsonl" else "")
+    report.write(done, part, schema.card_block() if options.to == "jsonl" else "")
     shutil.rmtree(os.path.join(part, output_dir.WORK), ignore_errors=True)
     output_dir.move_into_place(part, target)
     return done

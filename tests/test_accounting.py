@@ -12,7 +12,6 @@ from shapes_flat import as_table
 from spoiled import spoiled
 
 from data_tools.convert import convert
-from data_tools.options import Options
 from data_tools.record import REASONS, ConvertError
 
 WRITERS = {
@@ -53,7 +52,7 @@ def adds_up(records, ending, **options):
         raw, out = Path(folder, f"raw{ending}"), Path(folder, "out")
         raw.write_text(WRITERS[ending](records))
         try:
-            done = convert(Options.of((str(raw),), str(out), workers=1, **options))
+            done = convert((str(raw),), str(out), workers=1, **options)
         except ConvertError as error:
             assert error.status in (1, 2)
             assert len(str(error).splitlines()) == 1

@@ -20,7 +20,6 @@ from reading import in_an_empty_folder, items, read_in_blocks, run_python, spans
 
 from data_tools import checks, dedupe
 from data_tools.convert import convert, main
-from data_tools.options import Options
 from data_tools.readers import blocks
 from data_tools.record import ConvertError, Record
 
@@ -175,7 +174,7 @@ def test_records_are_read_again_by_their_lines_unless_the_file_has_changed(name,
 def convert_and_remove():
     """All that a conversion writes, the shards as their rows, or its error; then remove it."""
     try:
-        done = convert(Options.of(("f.csv",), "out", format="preference", test_size=0.3, workers=1))
+        done = convert(("f.csv",), "out", format="preference", test_size=0.3, workers=1)
     except ConvertError as error:
         return str(error)
     found = {"figures": done.figures, "rejects": Path(done.rejects).read_bytes(), "rows": []}

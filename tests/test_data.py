@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from data_tools.convert import Options, convert
+from data_tools.convert import convert
 from dpo_wrap.errors import DataError
 from dpo_wrap.loading.data import adopt, load_splits
 from dpo_wrap.settings.config import load_settings
@@ -75,7 +75,7 @@ def files_under(folder):
 
 
 def test_a_converted_directory_is_opened_and_left_as_it_was(load, raw, tmp_path):
-    convert(Options.of((str(raw),), output=str(tmp_path / "made"), test_size=0.3))
+    convert((str(raw),), output=str(tmp_path / "made"), test_size=0.3)
     before = files_under(tmp_path / "made")
     splits = load(tmp_path / "made")
     assert len(splits.train) + len(splits.test) == 40
@@ -86,7 +86,7 @@ def test_a_converted_directory_is_opened_and_left_as_it_was(load, raw, tmp_path)
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_the_other_stores_of_convert_are_opened_too(load, raw, tmp_path, kind):
-    convert(Options.of((str(raw),), output=str(tmp_path / "made"), test_size=0.3, to=kind))
+    convert((str(raw),), output=str(tmp_path / "made"), test_size=0.3, to=kind)
     splits = load(tmp_path / "made")
     prompts = [*splits.train["prompt"], *splits.test["prompt"]]
     assert sorted(prompts) == sorted(row["prompt"] for row in ROWS)
@@ -266,7 +266,7 @@ def test_rows_of_several_datasets_know_which_one_they_came_from(load, raw, saved
 def test_a_raw_file_and_its_conversion_by_another_seed_share_no_prompt(load, raw, tmp_path):
     for seed in (1, 2):
         output = str(tmp_path / f"made-{seed}")
-        convert(Options.of((str(raw),), output=output, test_size=0.3, seed=seed))
+        convert((str(raw),), output=output, test_size=0.3, seed=seed)
     splits = load(raw, tmp_path / "made-1", tmp_path / "made-2")
     assert not set(splits.train["prompt"]) & set(splits.test["prompt"])
     assert {row["dataset"] for row in splits.test} >= {1, 2}

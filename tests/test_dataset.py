@@ -8,7 +8,7 @@ import pytest
 from converting import assistant, contents, pair, read_lines, use_small_blocks, user, write_lines
 
 from data_tools import options
-from data_tools.convert import Options, convert
+from data_tools.convert import convert
 
 STORES = next(a.choices for a in options.parser()._actions if a.dest == "to")
 CALLS = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1, "y": [None, "2"]}}}]
@@ -20,7 +20,7 @@ def written(folder, records, **options):
     folder.mkdir(exist_ok=True)
     raw = write_lines(folder / "raw.jsonl", records)
     options = {"output": str(folder / "out"), "test_size": 0.0, "workers": 1} | options
-    assert convert(Options.of((raw,), **options)).status == 0
+    assert convert((raw,), **options).status == 0
     return folder / "out"
 
 
@@ -142,7 +142,7 @@ def date_notes(tmp_path, *records, **options):
     """The columns whose texts all look like dates, as the notes name them."""
     raw = write_lines(tmp_path / "raw.jsonl", records)
     options = {"to": "jsonl", "test_size": 0.0, "workers": 1} | options
-    notes = convert(Options.of((raw,), str(tmp_path / "out"), **options)).figures["notes"]
+    notes = convert((raw,), str(tmp_path / "out"), **options).figures["notes"]
     end = (
         " of train.jsonl looks like a date, which datasets.load_dataset would turn into a "
         "timestamp; --to arrow keeps it text"

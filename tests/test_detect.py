@@ -7,7 +7,7 @@ import pytest
 from converting import pair, write_lines
 from reading_formats import CONVERTED, EXAMPLES
 
-from data_tools.convert import Options, convert
+from data_tools.convert import convert
 from data_tools.formats import FORMATS
 from data_tools.record import ConvertError
 
@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
 def checked(*files, **options):
     """The figures of lists of records, one list a file: f1.jsonl, f2.jsonl ..."""
     names = [write_lines(f"f{i}.jsonl", records) for i, records in enumerate(files, start=1)]
-    return convert(Options.of(tuple(names), check=True, workers=1, **options)).figures
+    return convert(tuple(names), check=True, workers=1, **options).figures
 
 
 def refusal(*files, **options):
@@ -39,7 +39,7 @@ def test_every_format_is_detected_in_the_cells_of_a_table(name):
         rows = csv.writer(file)
         rows.writerow(record)
         rows.writerow([v if isinstance(v, str) else json.dumps(v) for v in record.values()])
-    assert convert(Options.of(("raw.csv",), check=True)).figures["format"] == name
+    assert convert(("raw.csv",), check=True).figures["format"] == name
 
 
 def test_a_general_format_gives_way_to_one_that_fits_more_closely():
@@ -118,7 +118,7 @@ def test_records_without_fields_are_refused_with_the_first_trouble():
     with open("broken.jsonl", "w") as file:
         file.write("\n{\n")
     with pytest.raises(ConvertError, match="the first is broken.jsonl:2: this is not valid JSON"):
-        convert(Options.of(("broken.jsonl",), check=True))
+        convert(("broken.jsonl",), check=True)
 
 
 def test_a_second_field_that_may_be_the_prompt_is_named():

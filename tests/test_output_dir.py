@@ -13,7 +13,7 @@ import pytest
 from converting import contents, pair, write_lines
 from stepping import run_to_step
 
-from data_tools.convert import Options, convert, main
+from data_tools.convert import convert, main
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 def converted(record, output="out", **options):
     """The exit status of a conversion of one record."""
     raw = write_lines("raw.jsonl", [record])
-    return convert(Options.of((raw,), output, workers=1, **options)).status
+    return convert((raw,), output, workers=1, **options).status
 
 
 def fail(output="out"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import load_from_disk
 
-from data_tools.convert import Options, convert
+from data_tools.convert import convert
 from quickstart import grammar, make_data
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def test_flipping_turns_so_many_judgements_round_and_nothing_else(tmp_path):
     turned = [(a, b) for a, b in zip(plain, flipped, strict=True) if a != b]
     assert all(a[:3] == b[:3] and {a[3], b[3]} == {"response_a", "response_b"} for a, b in turned)
     assert make_data.main(["--flip", "0.2", "--out", str(tmp_path / "raw.csv")]) == 0
-    convert(Options.of((str(tmp_path / "raw.csv"),), output=str(tmp_path / "out"), test_size=0))
+    convert((str(tmp_path / "raw.csv"),), output=str(tmp_path / "out"), test_size=0)
     rows = load_from_disk(str(tmp_path / "out"))["train"]
     wrong = [
         r for r in rows if grammar.true_reward(r["chosen"]) < grammar.true_reward(r["rejected"])
@@ -44,7 +44,7 @@ def test_a_share_that_cannot_be_flipped_is_a_fault_of_usage(share, tmp_path):
 
 
 def test_the_converter_finds_every_planted_fault_and_nothing_else(tmp_path):
-    report = convert(Options.of((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out")))
+    report = convert((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out"))
     expected = make_data.expected()
     assert report.figures["reasons"] == expected["reasons"] == make_data.PLANTED
     assert report.figures["pairs"]["kept"] == expected["kept"] >= 1500
@@ -54,7 +54,7 @@ def test_the_converter_finds_every_planted_fault_and_nothing_else(tmp_path):
 
 
 def test_every_kept_pair_prefers_the_greater_true_reward(tmp_path):
-    convert(Options.of((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out")))
+    convert((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out"))
     for rows in load_from_disk(str(tmp_path / "out")).values():
         for row in rows:
             chosen, rejected = row["prompt"] + row["chosen"], row["prompt"] + row["rejected"]
@@ -65,7 +65,7 @@ def test_every_kept_pair_prefers_the_greater_true_reward(tmp_path):
 
 
 def test_rejects_name_the_line_on_which_their_row_starts(tmp_path):
-    report = convert(Options.of((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out")))
+    report = convert((str(ROOT / "data/raw.csv"),), output=str(tmp_path / "out"))
     lines = (ROOT / "data/raw.csv").read_text(encoding="utf-8").split("\n")
     rejects = Path(report.rejects).read_text(encoding="utf-8").splitlines()
     for reject in map(json.loads, rejects):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from converting import pair, write_lines
 
-from data_tools.convert import Options, convert
+from data_tools.convert import convert
 
 
 def judgement(prompt, label, who, first="A", second="B"):
@@ -97,7 +97,7 @@ def test_repeats_are_shares_of_all_pairs_and_ties_of_all_judgements(convert_file
 
 def test_shares_of_nothing_are_none(tmp_path):
     raw = write_lines(tmp_path / "raw.jsonl", [pair(chosen="")])
-    found = convert(Options.of((raw,), check=True)).figures
+    found = convert((raw,), check=True).figures
     names = ("chosen_longer", "chosen_shorter", "first_answer_wins", "pairs_per_prompt")
     assert {found[name] for name in names} == {None}
     assert (found["agreement"], found["warnings"], found["warning_examples"]) == (None, {}, {})
@@ -156,7 +156,7 @@ def test_no_control_character_of_the_data_reaches_the_terminal_or_the_card(conve
 def test_the_line_that_opens_the_dataset_is_python(tmp_path, monkeypatch, name, to):
     monkeypatch.chdir(tmp_path)
     raw = write_lines("raw.jsonl", [pair()])
-    lines = convert(Options.of((raw,), name, to=to)).text().splitlines()
+    lines = convert((raw,), name, to=to).text().splitlines()
     (line,) = [line for line in lines if line.startswith("open it   ")]
     call, _, argument = line.removeprefix("open it   ").partition("(")
     assert call == {"arrow": "datasets.load_from_disk", "parquet": "datasets.load_dataset"}[to]

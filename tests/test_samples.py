@@ -16,7 +16,6 @@ from reading import PACKED, items
 
 from data_tools import readers
 from data_tools.convert import convert
-from data_tools.options import Options
 from data_tools.readers import json_records, parquet
 from data_tools.record import REASONS, ConvertError
 
@@ -118,9 +117,8 @@ def test_any_bytes_under_any_ending_add_up_or_are_refused_in_one_line(
         raw, out = Path(folder, f"raw{ending}"), Path(folder, "out")
         raw.write_bytes(content)
         more = {"format": "preference", "encoding": encoding, "workers": 1}
-        options = Options.of((str(raw),), str(out), **more)
         try:
-            done = convert(options)
+            done = convert((str(raw),), str(out), **more)
         except ConvertError as error:
             assert error.status in (1, 2)
             assert len(str(error).splitlines()) == 1

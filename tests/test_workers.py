@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from converting import as_lines, contents, pair, use_small_blocks, write_lines
 
-from data_tools.convert import Options, convert, main
+from data_tools.convert import convert, main
 from data_tools.workers import available
 
 ROOT = Path(__file__).parents[1]
@@ -107,8 +107,7 @@ def test_any_number_of_workers_writes_the_same_bytes(kind):
         write(name, records[at :: len(files)])
     found = []
     for count in (1, 2, 3) if kind == "labelled" else (1, 2):
-        given = Options.of(files, f"out{count}", test_size=0.3, workers=count, **options)
-        done = convert(given)
+        done = convert(files, f"out{count}", test_size=0.3, workers=count, **options)
         assert done.status == 0
         found.append(contents(f"out{count}"))
     assert found[1:] == found[:1] * (len(found) - 1)
@@ -140,7 +139,7 @@ def test_records_that_go_on_past_the_cut_of_a_block_are_read_whole(monkeypatch):
 def test_a_small_input_starts_no_process(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", None)
     raw = write_lines("raw.jsonl", [pair()])
-    assert convert(Options.of((raw,), "out", workers=4)).status == 0
+    assert convert((raw,), "out", workers=4).status == 0
 
 
 def test_the_default_is_every_core_that_the_process_may_use():

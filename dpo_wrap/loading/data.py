@@ -18,7 +18,7 @@ import pyarrow as pa
 import xxhash
 from datasets import Dataset, concatenate_datasets
 
-from data_tools.convert import Options, convert
+from data_tools.convert import convert
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import ConvertError
 from dpo_wrap.atomic import OWN, make_own
@@ -156,7 +156,7 @@ def _converted(raw: Path, standing: Path, aside: Path, notes: list[str]) -> Path
             return place
     make_own(aside.parent)
     try:
-        report = convert(Options.of((str(raw),), output=str(aside), workers=1))
+        report = convert((str(raw),), output=str(aside), workers=1)
     except ConvertError as error:
         raise DataError(str(error)) from None
     pairs = report.figures["pairs"]
