@@ -1,7 +1,7 @@
 """What became of a block of records, in files between the passes.
 
 `PATH.pairs` holds the pairs that passed every check, `PATH.pending` what only makes pairs together
-with other records, `PATH.rejects` what was rejected (JSON Lines); all in the order of the records.
+with other records, `PATH.rejects` what was rejected; all in the order of the records.
 """
 
 import json
@@ -19,7 +19,7 @@ from data_tools.keys import Column
 from data_tools.record import Location, Pair, Pending, Reject, as_json, as_messages
 from data_tools.schema import SIDES, Schema, dump
 
-_REJECT = ("reason", "detail", "raw", "order", "made", "shared")
+_REJECT = ("reason", "detail", "order", "made", "shared")
 _PAIR = ("prompt", "chosen", "rejected", "first_won", "tools", "chat_template_kwargs")
 SLOTS = 1 << 32  # results of one record, in the order of everything in a block
 
@@ -218,19 +218,25 @@ def entries_of(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def write_rejects(path: str, rejects: Iterable[Reject]) -> int:
-    """Write PATH.rejects in order, one a line; returns its bytes."""
+    """Write PATH.rejects in order, two lines each: what is known of it, and the record as read.
+
+    Returns its bytes.
+    """
     with open(f"{path}.rejects", "w", encoding="utf-8") as file:
         for reject in sorted(rejects, key=lambda reject: reject.order):
-            at, rest = reject.location, [getattr(reject, name) for name in _REJECT]
-            file.write(as_json([[at.line, at.record, at.shares_line], rest]) + "\n")
+            at, known = reject.location, [getattr(reject, name) for name in _REJECT]
+            file.write(f"{as_json([at.line, at.record, at.shares_line, known])}\n{reject.raw}\n")
         return file.tell()
 
 
 def read_rejects(path: str, file: str) -> list[Reject]:
     """The rejects of PATH.rejects; `file` is where the records come from."""
     with open(f"{path}.rejects", encoding="utf-8") as lines:
-        found = [json.loads(line) for line in lines]
-    return [Reject(Location(file, *where), *rest) for where, rest in found]
+        found = [(json.loads(line), next(lines).rstrip("\n")) for line in lines]
+    return [
+        Reject(Location(file, *where), *known[:2], raw, *known[2:])
+        for (*where, known), raw in found
+    ]
 
 
 def _write(path: str, batch: pa.RecordBatch) -> int:
