@@ -38,6 +38,11 @@ def split_strings(data: bytes, count: int, valid: Sequence[bool] | None = None) 
     return pa.Array.from_buffers(pa.string(), count, buffers)
 
 
+def fixed_size(data: bytes, size: int) -> pa.Array:
+    """Values of `size` bytes each as an array."""
+    return pa.Array.from_buffers(pa.binary(size), len(data) // size, [None, pa.py_buffer(data)])
+
+
 def numbers(values: np.ndarray) -> pa.Array:
     """A numpy array of integers as an array without nulls."""
     values = np.ascontiguousarray(values)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from data_tools import arrays, keys
 from data_tools.checks import Limits, PairColumns, check, pair_warnings
-from data_tools.dedupe import FORWARD, IN_TEST, Split
+from data_tools.dedupe import FORWARD, IN_TEST, KEY, Split
 from data_tools.keys import Column
 from data_tools.record import Location, Pair, Pending, Reject, as_json, as_messages
 from data_tools.schema import SIDES, Schema, dump
@@ -69,15 +69,13 @@ class Row:
 class BlockFiles:
     """The files of a block, and what the driver needs to know of them.
 
-    `entries` are 16 bytes a pair: its key with flags in the last two bits. `excluded` are the
-    entries of pairs that --exclude-rows lists, with their sources.
+    `excluded` are the keys of pairs that --exclude-rows lists, with their sources.
     """
 
     path: str
     pairs: int = 0
     size: int = 0  # bytes
     schema: Schema = field(default_factory=Schema)
-    entries: bytes = b""
     excluded: tuple[tuple[bytes, str], ...] = ()
     pending: type | None = None  # what is in PATH.pending, where it is there in place of PATH.pairs
 
@@ -103,9 +101,9 @@ def write_pairs(
         for at, row in enumerate(rows)
         if at in failed
     ]
-    entries = _entries(rows, columns, split)
+    pair_keys = _pair_keys(rows, columns, split)
     excluded = tuple(
-        (entries[at].tobytes(), sources[at]) for at in failed if failed[at][0] == "excluded"
+        (pair_keys[at].tobytes(), sources[at]) for at in failed if failed[at][0] == "excluded"
     )
     sound = [row for at, row in enumerate(rows) if at not in failed] if failed else rows
     schema = Schema.of([row.result for row in sound])
@@ -122,13 +120,14 @@ def write_pairs(
     fields |= {
         name: arrays.numbers(np.array(figures[name], kind)) for name, kind in _FIGURES.items()
     }
+    fields["key"] = arrays.fixed_size(pair_keys.tobytes(), KEY.itemsize)
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
     if failed:
         kept = np.ones(len(rows), bool)
         kept[[*failed]] = False
-        batch, entries = batch.filter(arrays.mask(kept)), entries[kept]
+        batch = batch.filter(arrays.mask(kept))
     size = _write(f"{path}.pairs", batch)
-    return BlockFiles(path, len(batch), size, schema, entries.tobytes(), excluded), rejects
+    return BlockFiles(path, len(batch), size, schema, excluded), rejects
 
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
@@ -142,8 +141,8 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     return [Column(column, role) for column, (_, role) in zip(sides, SIDES, strict=True)]
 
 
-def _entries(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> np.ndarray:
-    """The 16 bytes of each row for deduplication."""
+def _pair_keys(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> np.ndarray:
+    """The key of each row for deduplication, with its flags."""
     found, flags = [], []
     digests = zip(*(column.digests for column in columns), strict=True)
     for row, (asked, won, lost) in zip(rows, digests, strict=True):
@@ -152,9 +151,9 @@ def _entries(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> np
         key, forward = keys.comparison_key(asked, won, lost, extras)
         found.append(key)
         flags.append(FORWARD * forward | IN_TEST * split.in_test(asked))
-    entries = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16).copy()
-    entries[:, 15] = entries[:, 15] & 0xFC | np.array(flags, np.uint8)
-    return entries
+    pair_keys = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16).copy()
+    pair_keys[:, 15] = pair_keys[:, 15] & 0xFC | np.array(flags, np.uint8)
+    return pair_keys
 
 
 def _fields(rows: Sequence[Row], columns: Sequence[Column], schema: Schema) -> dict[str, pa.Array]:
@@ -199,8 +198,7 @@ def write_pending(
 ) -> BlockFiles:
     """Write what waits for other records to PATH.pending: as pairs in JSON, with its entries."""
     pairs = [as_json([getattr(row.result, name) for name in _PAIR]) for row in rows]
-    data = pa.py_buffer(np.array(entries, ENTRY).tobytes())
-    entry = pa.Array.from_buffers(pa.binary(ENTRY.itemsize), len(entries), [None, data])
+    entry = arrays.fixed_size(np.array(entries, ENTRY).tobytes(), ENTRY.itemsize)
     fields = {"pair": arrays.strings(pairs), "entry": entry} | _records(rows, keep, with_raw)
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
     return BlockFiles(path, 0, _write(f"{path}.pending", batch))
@@ -215,6 +213,12 @@ def pairs_of(batch: pa.RecordBatch, rows: Sequence[int]) -> list[Pair]:
 def entries_of(batch: pa.RecordBatch) -> np.ndarray:
     """The entry of each row of a PATH.pending file."""
     return np.frombuffer(batch.column("entry").buffers()[1], ENTRY, len(batch))
+
+
+def keys_of(path: str) -> np.ndarray:
+    """The key of each row of a PATH.pairs file, as `dedupe` takes them."""
+    batch = read(f"{path}.pairs")
+    return np.frombuffer(batch.column("key").buffers()[1] or b"", KEY, len(batch))
 
 
 def write_rejects(path: str, rejects: Iterable[Reject]) -> int:

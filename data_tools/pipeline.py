@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from data_tools import checks, dataset, output_dir, report, shards, workers
+from data_tools import checks, dataset, dedupe, output_dir, report, shards, workers
 from data_tools.block import BlockResult, Task
-from data_tools.dedupe import Deduplicator, Split, Verdicts
+from data_tools.block_files import keys_of
+from data_tools.dedupe import Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
 from data_tools.first_pass import Inputs, check_blocks, standard_input
@@ -196,13 +197,14 @@ class Conversion:
 
     def _dedupe(self, results: Sequence[BlockResult]) -> Verdicts:
         """What becomes of each pair."""
-        deduplicator, pairs = Deduplicator(self._work), 0
+        excluded, pairs = {}, 0
         for result in results:
-            files, result.first_pair = result.files, pairs
-            pairs += files.pairs
-            deduplicator.add(files.entries, files.excluded)
-            files.entries = b""  # which `deduplicator` holds
-        verdicts = deduplicator.finish()
+            result.first_pair = pairs
+            pairs += result.files.pairs
+            excluded = dict(result.files.excluded) | excluded  # the first source counts
+        verdicts = dedupe.dedupe(
+            lambda: (keys_of(result.files.path) for result in results), pairs, excluded
+        )
         self._totals.prompts = verdicts.prompts
         self._totals.notes += verdicts.notes
         return verdicts

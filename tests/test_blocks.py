@@ -217,9 +217,7 @@ def test_long_records_of_a_compressed_file_are_held_a_few_at_a_time():
 
 @pytest.mark.parametrize("name", ["f.csv", "f.jsonl", "f.jsonl.gz"])
 @pytest.mark.parametrize("change", ["grow", "shrink", "remove"])
-@pytest.mark.parametrize(
-    ("where", "function"), [(checks, "read_excluded"), (dedupe.Deduplicator, "finish")]
-)
+@pytest.mark.parametrize(("where", "function"), [(checks, "read_excluded"), (dedupe, "dedupe")])
 def test_a_file_that_changes_before_it_is_read_again_is_an_error(
     name, change, where, function, monkeypatch, capsys
 ):

@@ -3,10 +3,11 @@
 import random
 from collections import defaultdict
 
+import numpy as np
 import pytest
 
 from data_tools import dedupe
-from data_tools.dedupe import FORWARD, IN_TEST, Deduplicator, Split
+from data_tools.dedupe import FORWARD, IN_TEST, Split
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import ConvertError
 
@@ -14,7 +15,7 @@ NAMES = ("train", "test", "contradictory", "duplicate")
 NO_TEST = Split(0.0, 0)
 
 
-def entry(pair, split=NO_TEST):
+def key_of(pair, split=NO_TEST):
     """What the deduplicator gets of a pair: 16 bytes whose last two bits are flags."""
     key, forward = pair_key(*pair)
     flags = FORWARD * forward | IN_TEST * split.in_test(prompt_key(pair[0]))
@@ -22,12 +23,11 @@ def entry(pair, split=NO_TEST):
 
 
 def deduplicated(pairs, split=NO_TEST, excluded=(), **options):
-    """The verdicts on these pairs, which are added up to three at a time."""
-    deduplicator = Deduplicator(**{"folder": "unused"} | options)
-    for start in range(0, len(pairs), 3):
-        deduplicator.add(b"".join(entry(pair, split) for pair in pairs[start : start + 3]))
-    deduplicator.add(b"", [(entry(pair, split), source) for pair, source in excluded])
-    return deduplicator.finish()
+    """The verdicts on these pairs, which are in blocks of up to three."""
+    keys = np.frombuffer(b"".join(key_of(pair, split) for pair in pairs), dedupe.KEY)
+    blocks = [keys[start : start + 3] for start in range(0, len(keys), 3)]
+    listed = {key_of(pair, split): source for pair, source in reversed(excluded)}
+    return dedupe.dedupe(lambda: iter(blocks), len(keys), listed, **options)
 
 
 def names(verdicts):
@@ -81,8 +81,8 @@ def with_dictionaries(pairs, split, excluded):
     return found, first, prompts, listed_pairs
 
 
-@pytest.mark.parametrize("spilled", [False, True], ids=["in memory", "spilled"])
-def test_sorted_keys_give_what_plain_dictionaries_give(tmp_path, spilled):
+@pytest.mark.parametrize("in_ranges", [False, True], ids=["at once", "in ranges"])
+def test_sorted_keys_give_what_plain_dictionaries_give(in_ranges):
     for seed in range(150):
         dice = random.Random(seed)
         answers, prompts = "abcd"[: dice.randint(2, 4)], dice.choice((1, 3, 40))
@@ -93,8 +93,8 @@ def test_sorted_keys_give_what_plain_dictionaries_give(tmp_path, spilled):
         pairs = [one() for _ in range(dice.randint(0, 80))]
         excluded = [(one(), f"f:{n}") for n in range(dice.randint(0, 4))]
         split = Split(dice.choice((0.0, 0.3, 0.9)), dice.randrange(5))
-        limit = {"limit": dice.choice((0, 16, 200))} if spilled else {}
-        found = deduplicated(pairs, split, excluded, folder=str(tmp_path), **limit)
+        limit = {"limit": dice.choice((1, 2, 20))} if in_ranges else {}
+        found = deduplicated(pairs, split, excluded, **limit)
         expected, first, counts, listed = with_dictionaries(pairs, split, excluded)
         assert names(found) == expected
         assert dict(zip(found.dropped.tolist(), found.first.tolist(), strict=True)) == first
@@ -103,18 +103,6 @@ def test_sorted_keys_give_what_plain_dictionaries_give(tmp_path, spilled):
         some, leaders = found.between(start, stop)
         assert [NAMES[verdict] for verdict in some] == expected[start:stop]
         assert leaders.tolist() == [first[n] for n in range(start, stop) if n in first]
-        assert not list(tmp_path.iterdir())
-
-
-def test_past_its_limit_all_keys_go_to_files_of_ranges(tmp_path):
-    pairs = [(f"prompt {i // 2}", f"good {i}", f"bad {i}") for i in range(300)]
-    split = Split(0.3, 0)
-    deduplicator = Deduplicator(str(tmp_path), limit=64)
-    for pair in pairs:
-        deduplicator.add(entry(pair, split))
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) >= 16 * (len(pairs) - 4)
-    assert len(list(tmp_path.iterdir())) > 30  # of the 64 ranges
-    assert names(deduplicator.finish()) == names(deduplicated(pairs, split))
 
 
 def test_more_pairs_than_32_bits_can_number_are_refused(monkeypatch):
