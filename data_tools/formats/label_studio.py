@@ -10,7 +10,7 @@ from data_tools import ranking
 from data_tools.formats import label, paths, questions, sides
 from data_tools.formats.dialogues import check_side
 from data_tools.formats.format import Format, ReadOptions, tidy_names
-from data_tools.formats.questions import Export, Given
+from data_tools.formats.questions import Export, Votes
 from data_tools.formats.table import ANY_CASE, RANKED
 from data_tools.record import BadRecord, Result, clip
 
@@ -56,14 +56,14 @@ def _is_true(value: object) -> bool:
     return value is True or isinstance(value, str) and value.strip().casefold() == "true"
 
 
-def _answered(results: _Results, kind: str, read: Callable[[dict], object]) -> dict[str, Given]:
-    """What `read` makes of the results of one kind, under the names of their controls."""
-    found: dict[str, Given] = {}
+def _votes(results: _Results, kind: str, decode: Callable[[dict], object]) -> dict[str, Votes]:
+    """What the results of one kind mean by `decode`, under the names of their controls."""
+    found: dict[str, Votes] = {}
     for who, result in results:
         if result.get("type") == kind:
             name = result.get("from_name")
-            given = found.setdefault(name if isinstance(name, str) else kind, [])
-            given.append((who, sides.attempt(read, result)))
+            votes = found.setdefault(name if isinstance(name, str) else kind, [])
+            votes += questions.vote(who, decode, result)
     return found
 
 
@@ -78,11 +78,11 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
     """
     results, cancelled = _annotated(record)
     data = _task(record)
-    names = questions.resolve(data).answers
-    answers = _answered(results, "pairwise", lambda result: _selected(result, names))
-    if not answers or options.question is not None:
-        answers = _answered(results, "choices", lambda result: _word(_value(result))) | answers
-    return Export(data, answers, cancelled)
+    names, winner_of = questions.resolve(data).answers, questions.winner(data, options)
+    votes = _votes(results, "pairwise", lambda result: winner_of(_selected(result, names)))
+    if not votes or options.question is not None:
+        votes = _votes(results, "choices", lambda result: winner_of(_word(_value(result)))) | votes
+    return Export(data, votes, cancelled)
 
 
 def _selected(result: dict, names: tuple[str, ...]) -> object:
@@ -109,13 +109,17 @@ def _read_row(record: dict, options: ReadOptions) -> Export:
     """Every column that may be the judgement, since it has the name of its control."""
     if _is_true(record.get("was_cancelled")):
         return Export(record, {}, cancelled=True)
-    who = label.annotator(record.get("annotator"))
-    answers: dict[str, Given] = {
-        name: [(who, _word(sides.attempt(paths.parse_json, value, name)))]
+    who, winner_of = label.annotator(record.get("annotator")), questions.winner(record, options)
+
+    def meaning(value: object, name: str) -> int | None:
+        return winner_of(_word(paths.parse_json(value, name)))
+
+    votes = {
+        name: questions.vote(who, meaning, value, name)
         for name, value in record.items()
         if name not in _METADATA and name not in questions.FIELDS
     }
-    return Export(record, answers, across_records=True)
+    return Export(record, votes, across_records=True)
 
 
 def _is_ranked(record: dict) -> bool:
@@ -127,44 +131,13 @@ def _is_ranked(record: dict) -> bool:
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
     results, cancelled = _annotated(record)
     data = _task(record)
-    ids = [*_bodies(data)]
-    answers = _answered(results, "ranker", lambda result: _value(result).get("ranker"))
-    return Export(data, answers, cancelled, decode=lambda order: _scores(order, ids))
-
-
-def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
-    """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
-    rankings, bodies = questions.judgements(export, options), _bodies(export.data)
-    if len(bodies) < 2:
-        raise BadRecord("unpaired", f"{len(bodies)} item to this prompt; a pair needs two")
-    prompt_of, _, extras_of = questions.readers(tuple(export.data))
-    prompt, extras = prompt_of(export.data), extras_of(export.data)
-    shown = [check_side(body, f"items[{n}].body") for n, body in enumerate(bodies.values())]
-    picked = dict.fromkeys(  # in order, each two once
-        tuple(sorted(pair))
-        for _, scores in rankings
-        for pair in ranking.pick(scores, options.pairs)[0]
-    )
-    found = []
-    for first, second in picked:
-        votes = tuple((who, int(scores[first] < scores[second])) for who, scores in rankings)
-        two = shown[first], shown[second]
-        found.append(sides.attempt(sides.comparison, prompt, *two, votes, extras))
-    return found
-
-
-def _bodies(task: dict) -> dict[str, object]:
-    """The items' bodies by their ids, in the order shown. Raises BadRecord."""
-    bodies: dict = {}
-    items = paths.check(task.get("items"), list, "items", "a list of objects")
-    for number, item in enumerate(items):
-        item = paths.check(item, dict, f"items[{number}]", "an object with an id and a body")
-        key = str(item.get("id"))  # a number in the task may be text in the ranking
-        if item.get("id") is None or key in bodies:
-            detail = f"items[{number}].id is {clip(key)}; give each item an id of its own"
-            raise BadRecord("wrong_type", detail)
-        bodies[key] = item.get("body")
-    return bodies
+    keys = paths.find_all(data, "items[].id")
+    ids = [str(paths.check(key, str | int | float, where, "an id")) for key, where in keys]
+    if len({*ids}) < len(ids):
+        detail = f"two items have the same id ({clip(ids)}); give each item an id of its own"
+        raise BadRecord("wrong_type", detail)
+    votes = _votes(results, "ranker", lambda result: _scores(_value(result).get("ranker"), ids))
+    return Export(data, votes, cancelled)
 
 
 def _scores(order: object, ids: list[str]) -> list[int]:
@@ -174,17 +147,34 @@ def _scores(order: object, ids: list[str]) -> list[int]:
     """
     if not order:
         raise BadRecord("null_label", label.NO_JUDGEMENT)
-    if isinstance(order, dict):
-        if len(order) != 1:
-            detail = f"the ranker sorts into buckets ({', '.join(order)}), which is no ranking"
-            raise BadRecord("unknown_label", f"{detail}; remove it")
+    if isinstance(order, dict) and len(order) == 1:
         (order,) = order.values()
-    order = paths.check(order, list, "the ranker", "a list of ids")
+    order = paths.check(order, list, "the ranker", "a list of ids, and no buckets")
     places = {str(value): place for place, value in enumerate(order)}
     if len(order) != len(ids) or places.keys() != {*ids}:
         detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
         raise BadRecord("unknown_label", detail)
     return [-places[key] for key in ids]
+
+
+def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
+    """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
+    rankings = questions.judgements(export, options)
+    items = [check_side(*body) for body in paths.find_all(export.data, "items[].body")]
+    if len(items) < 2:
+        raise BadRecord("unpaired", f"{len(items)} item to this prompt; a pair needs two")
+    prompt_of, _, extras_of = questions.readers(tuple(export.data))
+    prompt, extras = prompt_of(export.data), extras_of(export.data)
+    picked = dict.fromkeys(  # in order, each two once
+        tuple(sorted(pair))
+        for _, scores in rankings
+        for pair in ranking.pick(scores, options.pairs)[0]
+    )
+    found = []
+    for first, second in picked:
+        votes = [(who, int(scores[first] < scores[second])) for who, scores in rankings]
+        found += sides.compare(prompt, {0: items[first], 1: items[second]}, votes, extras)
+    return found
 
 
 _TASK_FIELDS = ("data", "annotations")

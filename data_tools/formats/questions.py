@@ -19,24 +19,22 @@ DIALOGUES = (*rows.every(_ROW.prompt), *rows.every(_ROW.answers))
 FIELDS = frozenset((*DIALOGUES, *sides.EXTRAS))
 """The fields of prompts, answers, system texts and tools."""
 
-Given = list[tuple[str, object]]
-"""(annotator, value) of the answers to a question; a BadRecord is the fault of one answer alone."""
+Votes = list[tuple[str, object]]
+"""(annotator, meaning) of the answers to a question: what it means, or the BadRecord of a fault."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """The fields of a record, and the answers that it holds by question.
+    """The fields of a record, and the judgements that it holds by question.
 
     `cancelled` is true where an annotator withdrew an answer, `across_records` where other records
-    may hold answers on the same fields. `decode` gives what a value means, by default the position
-    of the winner; it raises BadRecord.
+    may hold answers on the same fields.
     """
 
     data: dict
-    questions: dict[str, Given]
+    votes: dict[str, Votes]
     cancelled: bool = False
     across_records: bool = False
-    decode: Callable[[object], object] | None = None
 
 
 def export_format(
@@ -59,8 +57,7 @@ def export_format(
     def questions(record: dict, options: ReadOptions) -> frozenset[str]:
         """The questions that name a winner."""
         with suppress(BadRecord):
-            export = read(record, options)
-            return frozenset(q for q in export.questions if _is_sound(_given(export, q, options)))
+            return frozenset(_naming(read(record, options).votes))
         return frozenset()
 
     return Format(name, plan=plan, label=None if compare else (), questions=questions, **more)
@@ -77,6 +74,18 @@ def readers(names: tuple[str, ...]) -> tuple[Callable, Callable, Callable]:
     return plans.readers(_ROW, rows.resolve(_ROW, names), names)
 
 
+def vote(who: str, decode: Callable[..., object], *value: object) -> Votes:
+    """The annotator and what the value means by `decode`; empty where that is no judgement."""
+    meaning = sides.attempt(decode, *value)
+    is_null = isinstance(meaning, BadRecord) and meaning.reason == "null_label"
+    return [] if is_null else [(who, meaning)]
+
+
+def winner(data: dict, options: ReadOptions) -> Callable[[object], int | None]:
+    """What gives the position of the answer that a value names. Raises BadRecord."""
+    return partial(label.outcome, names=resolve(data).answers, label=options.label)
+
+
 def _compare_votes(export: Export, options: ReadOptions) -> list[Result]:
     """Every two answers of which one won by some vote, with the votes on these two."""
     prompt_of, answers_of, extras_of = readers(tuple(export.data))
@@ -86,50 +95,36 @@ def _compare_votes(export: Export, options: ReadOptions) -> list[Result]:
     return sides.compare(prompt, answers, votes, extras, export.across_records)
 
 
-def judgements(export: Export, options: ReadOptions) -> Given:
-    """What each annotator's answer to the one question that names the winner means.
-
-    Raises BadRecord.
-    """
-    names = [*export.questions] if options.question is None else [options.question]
-    given = {name: found for name in names if (found := _given(export, name, options))}
+def judgements(export: Export, options: ReadOptions) -> Votes:
+    """The votes on the one question that names the winner. Raises BadRecord."""
+    names = export.votes if options.question is None else [options.question]
+    given = {name: votes for name in names if (votes := export.votes.get(name))}
     if not given and export.cancelled:
         detail = "every annotation of the record was cancelled or discarded; label it or remove it"
         raise BadRecord("cancelled_annotation", detail)
     if not given:
         raise BadRecord("null_label", label.NO_JUDGEMENT)
-    named = [name for name in given if _is_sound(given[name])]
+    named = _naming(given)
     if len(named) > 1:
         detail = f"{named[0]} and {named[1]} both name an answer; remove the one not meant"
         raise BadRecord("wrong_type", detail)
     if not named and len(given) > 1:
         detail = f"no judgement names an answer (looked at {', '.join(given)}); fix the labels or "
         raise BadRecord("unknown_label", detail + "define them with --label")
-    found = given[named[0] if named else next(iter(given))]
+    found = given[(named or [*given])[0]]
     for _, meaning in found:
         if isinstance(meaning, BadRecord):
             raise meaning
     return found
 
 
-def _given(export: Export, question: str, options: ReadOptions) -> Given:
-    """What each answer to a question means; those without a judgement are left out."""
-    names = resolve(export.data).answers
-    decode = export.decode or partial(label.outcome, names=names, label=options.label)
-    found = [
-        (who, value if isinstance(value, BadRecord) else sides.attempt(decode, value))
-        for who, value in export.questions.get(question, ())
-    ]
+def _naming(votes: dict[str, Votes]) -> list[str]:
+    """The questions of which an answer names a winner."""
     return [
-        (who, meaning)
-        for who, meaning in found
-        if not isinstance(meaning, BadRecord) or meaning.reason != "null_label"
+        question
+        for question, given in votes.items()
+        if not all(isinstance(meaning, BadRecord) for _, meaning in given)
     ]
-
-
-def _is_sound(given: Given) -> bool:
-    """Whether an answer to the question names a winner."""
-    return any(not isinstance(meaning, BadRecord) for _, meaning in given)
 
 
 _RESPONSES = ".responses"
@@ -137,27 +132,28 @@ _RESPONSES = ".responses"
 
 def _read_argilla(record: dict, options: ReadOptions) -> Export:
     """The submitted responses; a draft is no judgement, and a suggestion is a model's."""
-    questions: dict[str, Given] = {}
-    cancelled = False
+    votes: dict[str, Votes] = {}
+    winner_of, cancelled = winner(record, options), False
     for name in record:
         if not name.endswith(_RESPONSES):
             continue
+        question = name.removesuffix(_RESPONSES)
+        votes[question] = []
         try:
             values = _entries(record, name)
             users = _entries(record, f"{name}.users", len(values))
             statuses = _entries(record, f"{name}.status", len(values))
         except BadRecord as fault:
-            questions[name.removesuffix(_RESPONSES)] = [("", fault)]
+            votes[question].append(("", fault))
             continue
         cancelled = cancelled or "discarded" in statuses
-        questions[name.removesuffix(_RESPONSES)] = [
-            (label.annotator(users[at] if users else None, f"response {at + 1}"), value)
-            for at, value in enumerate(values)
-            if not statuses or statuses[at] == "submitted"
-        ]
-    if not questions:
+        for at, value in enumerate(values):
+            if not statuses or statuses[at] == "submitted":
+                who = label.annotator(users[at] if users else None, f"response {at + 1}")
+                votes[question] += vote(who, winner_of, value)
+    if not votes:
         raise BadRecord("missing_field", f"no field holds a question's answers (NAME{_RESPONSES})")
-    return Export(record, questions, cancelled)
+    return Export(record, votes, cancelled)
 
 
 def _entries(record: dict, name: str, count: int | None = None) -> list:

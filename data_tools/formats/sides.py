@@ -121,31 +121,18 @@ def compare(
     `answers` are by position; where all votes are ties, the first is compared with the others.
     """
     winners = {won for _, won in votes} - {label.TIE} or {label.FIRST}
-    found = []
-    for first, second in combinations(answers, 2):
-        if winners & {first, second}:
-            cast = tuple(
-                (who, won if won is label.TIE else int(won == second))
-                for who, won in votes
-                if won in (label.TIE, first, second)
-            )
-            two = answers[first], answers[second]
-            found.append(attempt(comparison, prompt, *two, cast, extras, across_records))
-    return found
 
+    def compared(first: int, second: int) -> LabeledComparison:
+        pair = make_pair(prompt, answers[first], answers[second], None, extras)
+        cast = tuple(
+            (who, won if won is label.TIE else int(won == second))
+            for who, won in votes
+            if won in (label.TIE, first, second)
+        )
+        shown = pair.prompt, pair.chosen, pair.rejected
+        return LabeledComparison(*shown, cast, *extras[1:], across_records)
 
-def comparison(
-    prompt: Side | None,
-    first: Side,
-    second: Side,
-    votes: tuple[Vote, ...],
-    extras: Extras,
-    across_records: bool = False,
-) -> LabeledComparison:
-    """Two answers to one prompt, with the votes on them. Raises BadRecord."""
-    pair = make_pair(prompt, first, second, None, extras)
-    shown = pair.prompt, pair.chosen, pair.rejected
-    return LabeledComparison(*shown, votes, *extras[1:], across_records)
+    return [attempt(compared, *two) for two in combinations(answers, 2) if winners & {*two}]
 
 
 def ranked_pairs(
