@@ -10,7 +10,7 @@ from data_tools.formats.paths import check
 from data_tools.record import BadRecord, Message, Side, as_messages, clip
 
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
-"""Fields of a prompt: a record that has one holds no whole dialogues."""
+"""Fields of a prompt."""
 
 _ROLES = {"human": "user", "hum": "user", "gpt": "assistant", "model": "assistant"}
 _ROLES |= {"observation": "tool"}
@@ -106,11 +106,13 @@ def transcript_prompt(value: object, where: str) -> Side:
 
 
 def kinds(record: dict) -> set[str]:
-    """The kinds of chosen and rejected.
+    """The kinds of chosen and rejected, `prompted` next to a prompt: then neither is whole.
 
     A text is `hh` or `chatml` where it has such turns, else `text`; messages that do not begin with
     the assistant are a `dialogue`, others `messages`.
     """
+    if any(name in record for name in (*PROMPTS, "conversations")):
+        return {"prompted"}
     return {_kind(record[name]) for name in ("chosen", "rejected")}
 
 

@@ -53,7 +53,7 @@ class Format:
     questions: Callable[[dict, ReadOptions], frozenset[str]] | None = None
     structured: tuple[str, ...] = ()
     dialogues: tuple[str, ...] = ()
-    traits: frozenset[str] = frozenset()
+    traits: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:

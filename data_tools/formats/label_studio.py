@@ -11,7 +11,6 @@ from data_tools.formats import label, paths, questions, sides
 from data_tools.formats.dialogues import check_side
 from data_tools.formats.format import Format, ReadOptions, tidy_names
 from data_tools.formats.questions import Export, Votes
-from data_tools.formats.table import ANY_CASE, RANKED
 from data_tools.record import BadRecord, Result, clip
 
 _ROW = ("annotator", "annotation_id", "lead_time")  # what only a row of an export has together
@@ -193,7 +192,7 @@ FORMATS: tuple[Format, ...] = (
         matches=lambda record: {*_ROW} <= record.keys() and questions.resolve(record).is_complete,
         reads=lambda name: name not in _UNREAD,
         dialogues=questions.DIALOGUES,
-        traits=ANY_CASE,
+        traits=("any_case",),
     ),
     questions.export_format(
         "label-studio-ranker",
@@ -202,6 +201,6 @@ FORMATS: tuple[Format, ...] = (
         reads=_TASK_FIELDS.__contains__,
         compare=_compare_rankings,
         structured=_TASK_FIELDS,
-        traits=RANKED,
+        traits=("ranked",),
     ),
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from data_tools.formats.format import Format, tidy_name
 from data_tools.formats.plans import as_format
-from data_tools.formats.rows import Around, Row
+from data_tools.formats.rows import Row
 from data_tools.record import ConvertError
 
 MAPPED = ("prompt", "chosen", "rejected", "a", "b", "label", "system", "annotator")
@@ -39,6 +39,6 @@ def mapped(columns: Mapping[str, str]) -> Format:
         f"{names[fields[1]]}, {names[fields[2]]}",
         label=names.get("label", ""),
         annotator=names.get("annotator", ""),
-        around=Around(system=names["system"]),
+        system=names["system"],
     )
     return as_format("mapped", row)

@@ -21,24 +21,24 @@ def as_format(name: str, row: Row) -> Format:
     nested = [path.split("[].") for path in (*answers, *scores) if "[]." in path]
 
     def matches(record: dict) -> bool:
-        if not resolve(row, tuple(record)).is_complete:
-            return False
-        if not all(_holds(record[field], inner) for field, inner in nested):
-            return False
-        return row.only_if is None or row.only_if(record)
+        return (
+            resolve(row, tuple(record)).is_complete
+            and all(_holds(record[field], inner) for field, inner in nested)
+            and (row.only_if is None or row.only_if(record))
+        )
 
-    around = row.around
+    systems = [path for path in every(row.system) if path != "system"]
     structured = [p for p in (*prompts, *answers, *scores) if re.search(r"[.\[]", p)]
-    if row.prompt == "messages" or around.read not in (check_side, transcript_prompt):
+    if row.prompt == "messages" or row.read not in (check_side, transcript_prompt):
         structured += prompts
-    structured += [path for path in around.paths if path not in ("system", around.context)]
+    structured += {"history"} & {*row.traits}
     label_fields = tuple(every(row.label)) if isinstance(row.label, str) else ()
     return Format(
         name=name,
         matches=matches,
-        plan=partial(_refused, name) if "refused" in row.traits else partial(plan, row),
+        plan=partial(plan, name, row),
         label=label_fields if row.label and "refused" not in row.traits else None,
-        structured=tuple(map(paths.root, structured)),
+        structured=tuple(map(paths.root, (*structured, *systems))),
         dialogues=tuple(map(paths.root, (*prompts, *answers))),
         traits=row.traits,
     )
@@ -49,12 +49,10 @@ def _holds(value: object, field: str) -> bool:
     return isinstance(value, list) and any(isinstance(e, dict) and field in e for e in value)
 
 
-def _refused(name: str, names: tuple[str, ...], options: ReadOptions) -> Plan:
-    raise ConvertError(f"these records are {name}: {descriptions()[name]['refusal']}")
-
-
-def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
+def plan(name: str, row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
     """How records with these field names are read by a row of the table."""
+    if "refused" in row.traits:
+        raise ConvertError(f"these records are {name}: {descriptions()[name]['refusal']}")
     found = resolve(row, names)
     if "," not in row.answers and "[]" not in row.answers:
         read = _single
@@ -65,7 +63,8 @@ def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
     else:
         read = _labelled if row.label else _first_better
     used = (*every(row.prompt), *every(row.answers), *found.labels, *found.scores)
-    used += (*every(row.annotator), *row.around.paths, *sides.EXTRAS)
+    used += (*every(row.annotator), *every(row.system), *sides.EXTRAS)
+    used += tuple({"input", "history"} & {*row.traits})
     fields = {*used, *map(paths.root, used)}
     return Plan(read(row, found, names, options), fields & frozenset(names))
 
@@ -142,12 +141,13 @@ def _outcomes(row: Row, found: Found, options: ReadOptions) -> Callable[[object]
 
 def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
     """One answer and its score, to be compared with those of other records."""
-    prompt_of, answers_of, extras_of = readers(row, found, names)
+    prompt_of, extras_of = _prompt_reader(row, found, names), _extras_reader(row, names)
+    answer_of = _side_reader(found.answers[0], names, check_side)
     decode, (field,) = row.decode or label.score, found.scores
     graded = "rated" in row.traits
 
     def results(record: dict) -> list[Result]:
-        prompt, (answer,) = prompt_of(record), answers_of(record).values()
+        prompt, answer = prompt_of(record), answer_of(record)
         is_open = isinstance(answer, list) and [m["role"] for m in answer[-1:]] != ["assistant"]
         if prompt == [] or is_open:
             detail = "there must be a turn before the answer, and it must end with the assistant"
@@ -190,10 +190,18 @@ def readers(
 ) -> tuple[Callable[[dict], Side | None], Callable[..., dict[int, Side]], Callable[[dict], tuple]]:
     """What read the prompt, the answers by position, and the extras of `make_pair` from a record.
 
-    Of several fields, the first two are read, those at the positions of the second argument and
-    any other that has a text; of a list, all entries. Each raises BadRecord.
+    Each raises BadRecord.
     """
-    reads = [_side_reader(path, names, check_side) for path in found.answers]
+    others = _answers_reader(found, names), _extras_reader(row, names)
+    return _prompt_reader(row, found, names), *others
+
+
+def _answers_reader(found: Found, names: tuple[str, ...]) -> Callable[..., dict[int, Side]]:
+    """What reads the answers by position: of a list, all entries.
+
+    Of several fields, the first two are read, those at the positions of the second argument and any
+    other that has a text.
+    """
     if "[]" in found.answers[0]:
 
         def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
@@ -204,26 +212,18 @@ def readers(
                 raise BadRecord("unpaired", detail)
             return answers
 
-    elif len(reads) == 2:
-        first_of, second_of = reads
+        return answers_of
+    reads = [_side_reader(path, names, check_side) for path in found.answers]
+    (first_of, second_of), others = reads[:2], [*enumerate(reads)][2:]
 
-        def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
-            return {0: first_of(record), 1: second_of(record)}
+    def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
+        answers = {0: first_of(record), 1: second_of(record)}
+        for at, side_of in others:
+            if at in winners or record.get(found.answers[at]) not in (None, ""):
+                answers[at] = side_of(record)
+        return answers
 
-    else:
-
-        def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
-            return {
-                at: read(record)
-                for at, read in enumerate(reads)
-                if at < 2 or at in winners or record.get(found.answers[at]) not in (None, "")
-            }
-
-    def refuse(record: dict) -> None:
-        raise BadRecord("wrong_type", found.ambiguity)
-
-    prompt_of = refuse if found.ambiguity else _prompt_reader(row, found, names)
-    return prompt_of, answers_of, _extras_reader(row, names)
+    return answers_of
 
 
 def _side_reader(
@@ -244,35 +244,41 @@ def _side_reader(
 
 
 def _prompt_reader(row: Row, found: Found, names: tuple[str, ...]) -> Callable[[dict], Side | None]:
-    """What reads the prompt with its context below it and its history before it."""
+    """What reads the prompt with its input below it and its history before it."""
+
+    def refuse(record: dict) -> None:
+        raise BadRecord("wrong_type", found.ambiguity)
+
+    if found.ambiguity:
+        return refuse
     if not row.prompt:
         return lambda record: None
-    path, around = (found.prompts or every(row.prompt))[0], row.around
-    text_of = _side_reader(path, names, around.read)
-    context = around.context if path == "instruction" and around.context in names else None
-    history = around.history if around.history in names else None
-    if context is None and history is None:
+    path = (found.prompts or every(row.prompt))[0]
+    text_of = _side_reader(path, names, row.read)
+    around = {*row.traits} & {*names}
+    has_input, has_history = "input" in around and path == "instruction", "history" in around
+    if not has_input and not has_history:
         return text_of
 
     def prompt_of(record: dict) -> Side:
         prompt = text_of(record)
-        if context is not None and (more := record[context]) not in (None, ""):
-            paths.check(more, str, context)
-            paths.check(prompt, str, f"{path} next to {context}")
+        if has_input and (more := record["input"]) not in (None, ""):
+            paths.check(more, str, "input")
+            paths.check(prompt, str, "instruction next to input")
             prompt = f"{prompt}\n{more}" if prompt else more
-        earlier = None if history is None else record[history]
-        if earlier in (None, "", []):
-            return prompt
-        return _turns(earlier, history) + as_messages(prompt, "user")
+        if has_history and record["history"] not in (None, "", []):
+            return _turns(record["history"]) + as_messages(prompt, "user")
+        return prompt
 
     return prompt_of
 
 
-def _turns(earlier: object, name: str) -> list[dict]:
+def _turns(earlier: object) -> list[dict]:
+    """The turns of a history, a list of [question, answer]. Raises BadRecord."""
     turns = []
     for exchange in earlier if isinstance(earlier, list) else [earlier]:
         if not isinstance(exchange, list) or [type(text) for text in exchange] != [str, str]:
-            detail = f"{name} is {clip(earlier)}; it must be a list of [question, answer]"
+            detail = f"history is {clip(earlier)}; it must be a list of [question, answer]"
             raise BadRecord("wrong_type", detail)
         turns += interleave(exchange[:1], exchange[1:])
     return turns
@@ -281,8 +287,8 @@ def _turns(earlier: object, name: str) -> list[dict]:
 def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], tuple]:
     """What reads the `extras` of `make_pair`."""
     fields = [name for name in sides.EXTRAS[1:] if name in names]
-    systems = [path for path in every(row.around.system) if paths.is_in(path, names)]
-    container = row.around.extras
+    systems = [path for path in every(row.system) if paths.is_in(path, names)]
+    container = paths.root(row.prompt) if "." in row.prompt else ""
     if not fields and not systems and not container:
         return lambda record: sides.NO_EXTRAS
 

@@ -177,6 +177,6 @@ FORMATS: tuple[Format, ...] = (
         ),
         reads=lambda name: _RESPONSES in name or name in FIELDS,
         dialogues=DIALOGUES,
-        traits=table.ANY_CASE,
+        traits=("any_case",),
     ),
 )

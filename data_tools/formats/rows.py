@@ -27,37 +27,17 @@ def every(text: str) -> list[str]:
     return [path for alternative in alternatives(text) for path in alternative]
 
 
-@dataclass(frozen=True)
-class Around:
-    """How a prompt is read, and where the rest of the dialogue is.
-
-    `read` takes the prompt and where it is in the record. The text of the field `context` goes
-    below an `instruction`, `history` holds earlier turns as [question, answer] pairs, `extras` is
-    an object that may hold the tools. The first of the paths `system` counts that is not null.
-    """
-
-    read: Callable[[object, str], Side] = check_side
-    context: str | None = None
-    history: str | None = None
-    system: str = "system"
-    extras: str | None = None
-
-    @property
-    def paths(self) -> list[str]:
-        others = self.context, self.history, self.extras
-        return [*filter(None, others), *every(self.system)]
-
-
 @dataclass(frozen=True, eq=False)
 class Row:
     """One format by its fields or paths; for `,` and `|` see `alternatives`.
 
-    `prompt` is empty where the answers are whole dialogues. Of the `answers`, in the order shown,
-    `label` names the better one, a pattern where each of its fields is one annotator's label, or
-    else the higher of the `scores` does, or else the first won. One answer alone is compared with
-    those of other records. `decode` defines the label's numbers, or reads a score. A record with a
-    field of `unless` is of another format, as is one that `only_if` rejects; for `traits` see
-    `Format`.
+    `prompt` is empty where the answers are whole dialogues; `read` takes it and where it is. Of the
+    `answers`, in the order shown, `label` names the better one, a pattern where each of its fields
+    is one annotator's label, or else the higher of the `scores` does, or else the first won. One
+    answer alone is compared with those of other records. `decode` defines the label's numbers, or
+    reads a score. Of the paths `system`, the first counts that is not null. A record that `only_if`
+    rejects is of another format. Besides those of `Format`, `traits` name fields that belong to the
+    prompt: `input` (its text goes below an `instruction`) and `history` (earlier turns).
     """
 
     prompt: str
@@ -66,10 +46,10 @@ class Row:
     scores: str = ""
     decode: Callable | None = None
     annotator: str = ""
-    around: Around = Around()
-    unless: tuple[str, ...] = ()
+    read: Callable[[object, str], Side] = check_side
+    system: str = "system"
     only_if: Callable[[dict], bool] | None = None
-    traits: frozenset[str] = frozenset()
+    traits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +73,8 @@ class Found:
 def resolve(row: Row, names: tuple[str, ...]) -> Found:
     """What the row finds in a record with these field names."""
     prompts, families, scores = (_present(e, names) for e in (row.prompt, row.answers, row.scores))
-    if ["instruction"] in prompts and [row.around.context] in prompts:
-        prompts.remove([row.around.context])
+    if ["instruction"] in prompts and ["input"] in prompts:
+        prompts.remove(["input"])
     if isinstance(row.label, str):
         labels = _present(row.label, names)
     else:  # annotator2 before annotator10
@@ -116,7 +96,7 @@ def resolve(row: Row, names: tuple[str, ...]) -> Found:
         labels=labels[0] if labels else [],
         scores=(scores or alternatives(row.scores) or [[]])[0],
         ambiguity=ambiguity,
-        is_complete=is_complete and not any(name in names for name in row.unless),
+        is_complete=is_complete,
     )
 
 

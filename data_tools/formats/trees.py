@@ -6,7 +6,6 @@ Trees may be deep, so nothing here recurses.
 from data_tools.formats import label, paths
 from data_tools.formats.format import Format, ReadOptions, reading
 from data_tools.formats.sides import ranked_pairs
-from data_tools.formats.table import RANKED
 from data_tools.record import BadRecord, Message, Result, TreeMessage, clip
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -92,7 +91,7 @@ FORMATS: tuple[Format, ...] = (
         ),
         plan=reading(_tree, "prompt"),
         structured=("prompt",),
-        traits=RANKED,
+        traits=("ranked",),
     ),
     Format(
         name="oasst-flat",
@@ -101,6 +100,6 @@ FORMATS: tuple[Format, ...] = (
             and ("parent_id" in record or "message_tree_id" in record)
         ),
         plan=reading(_flat, "message_id", "parent_id", "text", "role", "rank"),
-        traits=RANKED,
+        traits=("ranked",),
     ),
 )
