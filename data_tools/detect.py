@@ -14,6 +14,10 @@ from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
 
 HEAD = 1000  # records of every file that are looked at
 _HELD = 20_000  # records of all files that are held for a closer look
+_NO_LINES = (
+    "not a record: rename a file that holds one array to .json, and write one record a line in "
+    "JSON Lines"
+)
 _STRAY = 0.01  # a format of fewer of a file's records is a stray, of more a question
 
 
@@ -64,10 +68,8 @@ def detect(
         raise ConvertError(f"{paths}: no records, the input is empty", status=1)
     format, evidence = _choose(seen, name, mapping)
     if options.label is not None and format.label is None:
-        raise ConvertError(
-            f"--label: the format {format.name} has no label to define ({format.polarity}); "
-            "remove the option"
-        )
+        how = f"the format {format.name} has no label to define ({format.about['polarity']})"
+        raise ConvertError(f"--label: {how}; remove the option")
     records = [seen_by(format, record.value, record.cells) for record in seen.held]
     try:
         options = replace(options, question=_question(format, records, options))
@@ -89,31 +91,22 @@ def _survey(heads: Iterable[tuple[str, Iterable[Record | Reject]]], count: bool)
         here, records = Counter(), 0
         for item in head:
             seen.items += 1
-            if isinstance(item, Reject) or not isinstance(item.value, dict):
-                seen.trouble = seen.trouble or _trouble(item)
-                continue
-            records += 1
-            seen.columns |= tidy_names(tuple(item.value)).keys()
-            if len(seen.held) < _HELD:
-                seen.held.append(item)
-            if count:
-                here.update(fitting(item.value, item.cells))
+            if isinstance(item, Reject):
+                seen.trouble = seen.trouble or f"the first is {item.location}: {item.detail}"
+            elif isinstance(item.value, list):
+                seen.trouble = seen.trouble or f"{item.location} is a list, {_NO_LINES}"
+            elif isinstance(item.value, dict):
+                records += 1
+                seen.columns |= tidy_names(tuple(item.value)).keys()
+                if len(seen.held) < _HELD:
+                    seen.held.append(item)
+                if count:
+                    here.update(fitting(item.value, item.cells))
         seen.paths.append(path)
         seen.records += records
         seen.counts += here
         seen.common |= {name for name, number in here.items() if number >= _STRAY * records}
     return seen
-
-
-def _trouble(item: Record | Reject) -> str:
-    if isinstance(item, Reject):
-        return f"the first is {item.location}: {item.detail}"
-    if not isinstance(item.value, list):
-        return ""
-    return (
-        f"{item.location} is a list, not a record: rename a file that holds one array to .json, "
-        "and write one record a line in JSON Lines"
-    )
 
 
 def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple[Format, str]:
@@ -151,7 +144,7 @@ def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
         given = ", ".join(f"{name}={column}" for name, column in mapping.items())
         raise ConvertError(
             f"--map {given}: no record has all of these columns; the mapping reads "
-            f"{format.fields}, the columns are {known}"
+            f"{format.about['fields']}, the columns are {known}"
         )
     return format
 

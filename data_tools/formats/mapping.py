@@ -18,25 +18,21 @@ def mapped(columns: Mapping[str, str]) -> Format:
             f"--map {unknown[0]}={columns[unknown[0]]}: unknown field {unknown[0]!r}; "
             f"known are {', '.join(MAPPED)}"
         )
-    labelled = columns.keys() & {"a", "b", "label"}
-    if labelled and columns.keys() & {"chosen", "rejected"}:
-        raise ConvertError(
-            "--map: chosen and rejected name the winner themselves, a and b need a label; map "
-            "one kind"
-        )
-    if labelled and len(labelled) < 3:
-        missing = ", ".join(sorted({"a", "b", "label"} - labelled))
-        raise ConvertError(f"--map: labelled pairs need a, b and label; {missing} is not mapped")
-    if "annotator" in columns and not labelled:
-        raise ConvertError("--map: annotator goes with a, b and label; map these too")
-    fields = ("prompt", "a", "b", "label") if labelled else ("prompt", "chosen", "rejected")
-    names = {name: name for name in (*fields, "system")} | columns
+    answers = ("chosen", "rejected")
+    if columns.keys() & {"a", "b", "label", "annotator"}:
+        answers = ("a", "b")
+        if columns.keys() & {"chosen", "rejected"} or not {"a", "b", "label"} <= columns.keys():
+            raise ConvertError(
+                "--map: map chosen and rejected, which name the winner themselves, or else a, b "
+                "and label, all three, and perhaps annotator"
+            )
+    names = {name: name for name in ("prompt", *answers, "system")} | columns
     used = [*names.values()]
     if twice := [column for column in used if used.count(column) > 1]:
         raise ConvertError(f"--map: the column {twice[0]} cannot be two fields at once")
     row = Row(
         names["prompt"],
-        f"{names[fields[1]]}, {names[fields[2]]}",
+        ", ".join(names[name] for name in answers),
         label=names.get("label", ""),
         annotator=names.get("annotator", ""),
         system=names["system"],

@@ -158,15 +158,13 @@ def without_prompt(result: Result) -> Result:
             "the answers of this file begin with their prompt, one of these does not; fix the "
             "record",
         )
-    return replace(result, **{name: _cut(getattr(result, name), len(prompt)) for name in names})
+    cut = {}
+    for name, answer in zip(names, answers, strict=True):
+        side, rest = getattr(result, name), answer[len(prompt) :]
+        cut[name] = rest if isinstance(side, str) else [*side[:-1], side[-1] | {"content": rest}]
+    return replace(result, **cut)
 
 
 def last_text(side: Side) -> str | None:
     """A text, or the content of the last message."""
     return side if isinstance(side, str) else side[-1]["content"] if side else None
-
-
-def _cut(side: Side, length: int) -> Side:
-    if isinstance(side, str):
-        return side[length:]
-    return [*side[:-1], side[-1] | {"content": side[-1]["content"][length:]}]
