@@ -265,7 +265,7 @@ FAULTS = {
         (ranked(BUCKETS), "wrong_type: ranker buckets list of ids"),
         (ranked("x"), "wrong_type: ranker 'x' list of ids"),
         (ranked({"rank": 7}), "wrong_type: ranker 7 list of ids"),
-        (ranked(["x"], bodies="A"), "unpaired: 1 item a pair needs two"),
+        (ranked(["x"], bodies="A"), "unpaired: 1 answer a pair needs two"),
         (task(items=["x"]), "wrong_type: items[0] 'x' object"),
         (task(items=[{"id": 1}, {"id": "1"}]), "wrong_type: two items '1' own"),
         (task(items=items("A", None, "C")), "missing_field: item body"),

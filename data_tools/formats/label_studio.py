@@ -5,18 +5,19 @@ the items of a task in order, the best first.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from data_tools import ranking
-from data_tools.formats import label, paths, questions, sides
-from data_tools.formats.dialogues import check_side
+from data_tools.formats import label, paths, questions, rows, sides
 from data_tools.formats.format import Format, ReadOptions, tidy_names
 from data_tools.formats.questions import Export, Votes
-from data_tools.record import BadRecord, Result, clip
+from data_tools.record import BadRecord, Result, Side, clip
 
 _ROW = ("annotator", "annotation_id", "lead_time")  # what only a row of an export has together
-_METADATA = {"id", *_ROW, "created_at", "updated_at", "was_cancelled", "agreement"}
-_METADATA |= {"history", "ground_truth"}
-_UNREAD = _METADATA - {"annotator", "was_cancelled"}
+_UNREAD = {"id", "annotation_id", "lead_time", "created_at", "updated_at", "agreement"}
+_UNREAD |= {"history", "ground_truth"}
+_NO_QUESTIONS = {*_UNREAD, "annotator", "was_cancelled", *questions.FIELDS}
+_ITEMS = replace(questions.ROW, answers="items[].body")
 
 _Results = list[tuple[str, dict]]  # (annotator, result)
 
@@ -116,15 +117,18 @@ def _read_row(record: dict, options: ReadOptions) -> Export:
     votes = {
         name: questions.vote(who, meaning, value, name)
         for name, value in record.items()
-        if name not in _METADATA and name not in questions.FIELDS
+        if name not in _NO_QUESTIONS
     }
     return Export(record, votes, across_records=True)
 
 
 def _is_ranked(record: dict) -> bool:
     task = _task(record) if _has_task(record) else {}
-    found = questions.resolve(task)
-    return isinstance(task.get("items"), list) and len(found.prompts) == 1 and not found.is_complete
+    return (
+        isinstance(task.get("items"), list)
+        and rows.resolve(_ITEMS, tuple(task)).is_complete
+        and not questions.resolve(task).is_complete
+    )
 
 
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
@@ -156,14 +160,14 @@ def _scores(order: object, ids: list[str]) -> list[int]:
     return [-places[key] for key in ids]
 
 
-def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
+def _compare_rankings(
+    prompt: Side,
+    items: dict[int, Side],
+    rankings: Votes,
+    extras: sides.Extras,
+    options: ReadOptions,
+) -> list[Result]:
     """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
-    rankings = questions.judgements(export, options)
-    items = [check_side(*body) for body in paths.find_all(export.data, "items[].body")]
-    if len(items) < 2:
-        raise BadRecord("unpaired", f"{len(items)} item to this prompt; a pair needs two")
-    prompt_of, _, extras_of = questions.readers(tuple(export.data))
-    prompt, extras = prompt_of(export.data), extras_of(export.data)
     picked = dict.fromkeys(  # in order, each two once
         tuple(sorted(pair))
         for _, scores in rankings
@@ -172,7 +176,8 @@ def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
     found = []
     for first, second in picked:
         votes = [(who, int(scores[first] < scores[second])) for who, scores in rankings]
-        found += sides.compare(prompt, {0: items[first], 1: items[second]}, votes, extras)
+        two = {0: items[first], 1: items[second]}
+        found += sides.compare(prompt, two, votes, extras)
     return found
 
 
@@ -199,6 +204,7 @@ FORMATS: tuple[Format, ...] = (
         _read_ranking,
         matches=_is_ranked,
         reads=_TASK_FIELDS.__contains__,
+        row=_ITEMS,
         compare=_compare_rankings,
         structured=_TASK_FIELDS,
         traits=("ranked",),

@@ -13,6 +13,8 @@ from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Sid
 _LISTED = ("answer_1", "answer_2")  # names for the answers of a list
 
 Results = Callable[[dict], list[Result]]
+Sides = tuple[Side | None, dict[int, Side], sides.Extras]
+Reader = Callable[..., Sides]
 
 
 def as_format(name: str, row: Row) -> Format:
@@ -66,34 +68,30 @@ def plan(name: str, row: Row, names: tuple[str, ...], options: ReadOptions) -> P
     used += (*every(row.annotator), *every(row.system), *sides.EXTRAS)
     used += tuple({"input", "history"} & {*row.traits})
     fields = {*used, *map(paths.root, used)}
-    return Plan(read(row, found, names, options), fields & frozenset(names))
+    return Plan(read(row, found, reader(row, names), options), fields & frozenset(names))
 
 
-def _first_better(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
+def _first_better(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
     """The first answer won."""
-    prompt_of, answers_of, extras_of = readers(row, found, names)
 
     def results(record: dict) -> list[Result]:
-        prompt, answers = prompt_of(record), answers_of(record)
-        return [sides.make_pair(prompt, answers[0], answers[1], None, extras_of(record))]
+        prompt, answers, extras = sides_of(record)
+        return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
 
     return results
 
 
-def _labelled(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
+def _labelled(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
     """The label names the winner."""
-    prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
     field = next(iter(found.labels), None)
-    who = next((name for name in every(row.annotator) if name in names), None)
 
     def results(record: dict) -> list[Result]:
         value = record.get(field)
         winner = outcome_of(value)
-        answers, prompt = answers_of(record, (winner,)), prompt_of(record)
-        extras = extras_of(record)
-        if who is not None:
-            votes = ((label.annotator(record[who]), winner),)
+        prompt, answers, extras = sides_of(record, (winner,))
+        if found.annotator is not None:
+            votes = ((label.annotator(record[found.annotator]), winner),)
             return sides.compare(prompt, answers, votes, extras, across_records=True)
         if winner is None:
             raise label.tied(value)
@@ -106,9 +104,8 @@ def _labelled(row: Row, found: Found, names: tuple[str, ...], options: ReadOptio
     return results
 
 
-def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
+def _judged(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
     """Every annotator's label is a vote, which counts even where an answer is unusable."""
-    prompt_of, answers_of, extras_of = readers(row, found, names)
     outcome_of = _outcomes(row, found, options)
 
     def results(record: dict) -> list[Result]:
@@ -120,7 +117,7 @@ def _judged(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
                 faults.append(fault)
         unknown = [fault for fault in faults if fault.reason == "unknown_label"]
         try:
-            answers, prompt, extras = answers_of(record), prompt_of(record), extras_of(record)
+            prompt, answers, extras = sides_of(record)
             if unknown or not votes:
                 raise (unknown or faults)[0]
         except BadRecord as fault:
@@ -139,21 +136,19 @@ def _outcomes(row: Row, found: Found, options: ReadOptions) -> Callable[[object]
     return lambda value: (outcome if isinstance(value, list | dict) else remembered)(value)
 
 
-def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
+def _single(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
     """One answer and its score, to be compared with those of other records."""
-    prompt_of, extras_of = _prompt_reader(row, found, names), _extras_reader(row, names)
-    answer_of = _side_reader(found.answers[0], names, check_side)
     decode, (field,) = row.decode or label.score, found.scores
     graded = "rated" in row.traits
 
     def results(record: dict) -> list[Result]:
-        prompt, answer = prompt_of(record), answer_of(record)
+        prompt, answers, (system, *extras) = sides_of(record)
+        answer = answers[0]
         is_open = isinstance(answer, list) and [m["role"] for m in answer[-1:]] != ["assistant"]
         if prompt == [] or is_open:
             detail = "there must be a turn before the answer, and it must end with the assistant"
             raise BadRecord("bad_roles", f"{detail}; fix the turns or remove the record")
         score = decode(record.get(field), field)
-        system, *extras = extras_of(record)
         if system is not None:
             prompt = sides.with_system(as_messages(prompt, "user"), system)
         return [ScoredAnswer(prompt, answer, score, graded, *extras)]
@@ -161,13 +156,12 @@ def _single(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
     return results
 
 
-def _scored(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions) -> Results:
+def _scored(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
     """Several answers with a rank or rating each."""
-    prompt_of, answers_of, extras_of = readers(row, found, names)
     decode, rated = row.decode or label.score, "rated" in row.traits
 
     def results(record: dict) -> list[Result]:
-        answers = answers_of(record)
+        prompt, answers, extras = sides_of(record)
         scores = [
             decode(value, where)
             for path in found.scores
@@ -179,51 +173,36 @@ def _scored(row: Row, found: Found, names: tuple[str, ...], options: ReadOptions
                 f"there are {len(answers)} answers and {len(scores)} scores, so it is not known "
                 "which belong together; give each answer its score",
             )
-        prompt, extras = prompt_of(record), extras_of(record)
         return sides.ranked_pairs(prompt, answers, scores, options, rated, extras)
 
     return results
 
 
-def readers(
-    row: Row, found: Found, names: tuple[str, ...]
-) -> tuple[Callable[[dict], Side | None], Callable[..., dict[int, Side]], Callable[[dict], tuple]]:
-    """What read the prompt, the answers by position, and the extras of `make_pair` from a record.
+def reader(row: Row, names: tuple[str, ...]) -> Reader:
+    """What reads the prompt, the answers by position, and the `extras` of `make_pair`.
 
-    Each raises BadRecord.
+    Of a list of answers, all are read; of several fields, the first two, those at the positions of
+    the second argument, and any other that has a text. Raises BadRecord.
     """
-    others = _answers_reader(found, names), _extras_reader(row, names)
-    return _prompt_reader(row, found, names), *others
+    found = resolve(row, names)
+    prompt_of, extras_of = _prompt_reader(row, found, names), _extras_reader(row, names)
+    reads = [*enumerate(_side_reader(path, names, check_side) for path in found.answers)]
 
-
-def _answers_reader(found: Found, names: tuple[str, ...]) -> Callable[..., dict[int, Side]]:
-    """What reads the answers by position: of a list, all entries.
-
-    Of several fields, the first two are read, those at the positions of the second argument and any
-    other that has a text.
-    """
-    if "[]" in found.answers[0]:
-
-        def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
-            values = paths.find_all(record, found.answers[0])
-            answers = {at: check_side(*value) for at, value in enumerate(values)}
-            if len(answers) < 2:
-                detail = f"{len(answers)} answer to this prompt; a pair needs two"
-                raise BadRecord("unpaired", detail)
-            return answers
-
-        return answers_of
-    reads = [_side_reader(path, names, check_side) for path in found.answers]
-    (first_of, second_of), others = reads[:2], [*enumerate(reads)][2:]
-
-    def answers_of(record: dict, winners: Sequence[int | None] = ()) -> dict[int, Side]:
-        answers = {0: first_of(record), 1: second_of(record)}
-        for at, side_of in others:
-            if at in winners or record.get(found.answers[at]) not in (None, ""):
+    def sides_of(record: dict, winners: Sequence[int | None] = ()) -> Sides:
+        prompt, answers = prompt_of(record), {}
+        for at, side_of in reads:
+            if at < 2 or at in winners or record.get(found.answers[at]) not in (None, ""):
                 answers[at] = side_of(record)
-        return answers
+        return prompt, answers, extras_of(record) if extras_of else sides.NO_EXTRAS
 
-    return answers_of
+    def list_of(record: dict, winners: Sequence[int | None] = ()) -> Sides:
+        values = paths.find_all(record, found.answers[0])
+        answers = {at: check_side(*value) for at, value in enumerate(values)}
+        if len(answers) < 2:
+            raise BadRecord("unpaired", f"{len(answers)} answer to this prompt; a pair needs two")
+        return prompt_of(record), answers, extras_of(record) if extras_of else sides.NO_EXTRAS
+
+    return list_of if "[]" in found.answers[0] else sides_of
 
 
 def _side_reader(
@@ -284,13 +263,13 @@ def _turns(earlier: object) -> list[dict]:
     return turns
 
 
-def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], tuple]:
-    """What reads the `extras` of `make_pair`."""
+def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], sides.Extras] | None:
+    """What reads the `extras` of `make_pair`; None where there are none."""
     fields = [name for name in sides.EXTRAS[1:] if name in names]
     systems = [path for path in every(row.system) if paths.is_in(path, names)]
     container = paths.root(row.prompt) if "." in row.prompt else ""
     if not fields and not systems and not container:
-        return lambda record: sides.NO_EXTRAS
+        return None
 
     def extras_of(record: dict) -> tuple:
         held, where = {name: record[name] for name in fields}, "system"

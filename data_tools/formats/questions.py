@@ -13,9 +13,9 @@ from data_tools.formats import label, paths, plans, rows, sides, table
 from data_tools.formats.format import Format, Plan, ReadOptions
 from data_tools.record import BadRecord, Result
 
-_ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
+ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
 
-DIALOGUES = (*rows.every(_ROW.prompt), *rows.every(_ROW.answers))
+DIALOGUES = (*rows.every(ROW.prompt), *rows.every(ROW.answers))
 FIELDS = frozenset((*DIALOGUES, *sides.EXTRAS))
 """The fields of prompts, answers, system texts and tools."""
 
@@ -41,18 +41,28 @@ def export_format(
     name: str,
     read: Callable[[dict, ReadOptions], Export],
     reads: Callable[[str], bool],
-    compare: Callable[[Export, ReadOptions], list[Result]] | None = None,
+    row: rows.Row = ROW,
+    compare: Callable[..., list[Result]] | None = None,
     **more: object,
 ) -> Format:
     """The format of an export that `read` returns; `reads` accepts the fields that it looks at.
 
-    `compare` makes the results, by default of votes. `more` are other fields of `Format`.
+    `row` describes the prompt and the answers. `compare` takes what `sides.compare`, which is used
+    otherwise, does, but the options in the last place. `more` are other fields of `Format`.
     """
+    reader_of = lru_cache(1000)(partial(plans.reader, row))
+
+    def results(record: dict, options: ReadOptions) -> list[Result]:
+        export = read(record, options)
+        votes = _judgements(export, options)
+        sides_of = reader_of(tuple(export.data))
+        prompt, answers, extras = sides_of(export.data, [won for _, won in votes])
+        if compare:
+            return compare(prompt, answers, votes, extras, options)
+        return sides.compare(prompt, answers, votes, extras, export.across_records)
 
     def plan(names: tuple[str, ...], options: ReadOptions) -> Plan:
-        make = compare or _compare_votes
-        fields = frozenset(filter(reads, names))
-        return Plan(lambda record: make(read(record, options), options), fields)
+        return Plan(partial(results, options=options), frozenset(filter(reads, names)))
 
     def questions(record: dict, options: ReadOptions) -> frozenset[str]:
         """The questions that name a winner."""
@@ -65,13 +75,7 @@ def export_format(
 
 def resolve(data: dict) -> rows.Found:
     """Which of these fields are the prompt and the answers."""
-    return rows.resolve(_ROW, tuple(data))
-
-
-@lru_cache(1000)
-def readers(names: tuple[str, ...]) -> tuple[Callable, Callable, Callable]:
-    """What `plans.readers` returns for these fields."""
-    return plans.readers(_ROW, rows.resolve(_ROW, names), names)
+    return rows.resolve(ROW, tuple(data))
 
 
 def vote(who: str, decode: Callable[..., object], *value: object) -> Votes:
@@ -86,16 +90,7 @@ def winner(data: dict, options: ReadOptions) -> Callable[[object], int | None]:
     return partial(label.outcome, names=resolve(data).answers, label=options.label)
 
 
-def _compare_votes(export: Export, options: ReadOptions) -> list[Result]:
-    """Every two answers of which one won by some vote, with the votes on these two."""
-    prompt_of, answers_of, extras_of = readers(tuple(export.data))
-    votes = judgements(export, options)
-    answers = answers_of(export.data, [won for _, won in votes])
-    prompt, extras = prompt_of(export.data), extras_of(export.data)
-    return sides.compare(prompt, answers, votes, extras, export.across_records)
-
-
-def judgements(export: Export, options: ReadOptions) -> Votes:
+def _judgements(export: Export, options: ReadOptions) -> Votes:
     """The votes on the one question that names the winner. Raises BadRecord."""
     names = export.votes if options.question is None else [options.question]
     given = {name: votes for name in names if (votes := export.votes.get(name))}

@@ -65,6 +65,7 @@ class Found:
     answers: tuple[str, ...]
     labels: list[str]
     scores: list[str]
+    annotator: str | None
     ambiguity: str
     is_complete: bool
 
@@ -95,6 +96,7 @@ def resolve(row: Row, names: tuple[str, ...]) -> Found:
         answers=tuple(family[: max([2, *shown])]),
         labels=labels[0] if labels else [],
         scores=(scores or alternatives(row.scores) or [[]])[0],
+        annotator=next((name for name in every(row.annotator) if name in names), None),
         ambiguity=ambiguity,
         is_complete=is_complete,
     )
