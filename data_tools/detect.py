@@ -8,7 +8,7 @@ from data_tools.formats import FORMATS, rows, table
 from data_tools.formats.dialogues import PROMPTS
 from data_tools.formats.format import Format, Plan, ReadOptions, tidy_name, tidy_names
 from data_tools.formats.label import BareLabel
-from data_tools.formats.mapping import mapped
+from data_tools.formats.plans import mapped
 from data_tools.formats.reader import fitting, last_text, seen_by, without_prompt
 from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
 

@@ -79,9 +79,13 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
     results, cancelled = _annotated(record)
     data = _task(record)
     names, winner_of = questions.resolve(data).answers, questions.winner(data, options)
-    votes = _votes(results, "pairwise", lambda result: winner_of(_selected(result, names)))
+
+    def meaning(result: dict) -> int | None:
+        return winner_of(_selected(result, names))
+
+    votes = _votes(results, "pairwise", meaning)
     if not votes or options.question is not None:
-        votes = _votes(results, "choices", lambda result: winner_of(_word(_value(result)))) | votes
+        votes = _votes(results, "choices", meaning) | votes
     return Export(data, votes, cancelled)
 
 

@@ -1,14 +1,17 @@
-"""How a row becomes a format; what depends on the field names of its records is worked out once."""
+"""How a row of the table, or of --map, becomes a format; what depends on the field names of its records is worked out once."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 
 from data_tools.formats import label, paths, sides
 from data_tools.formats.dialogues import check_side, interleave, transcript_prompt
-from data_tools.formats.format import Format, Plan, ReadOptions, descriptions
+from data_tools.formats.format import Format, Plan, ReadOptions, descriptions, tidy_name
 from data_tools.formats.rows import Found, Row, every, resolve
 from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Side, as_messages, clip
+
+MAPPED = ("prompt", "chosen", "rejected", "a", "b", "label", "system", "annotator")
+"""The fields that --map may name the columns of."""
 
 _LISTED = ("answer_1", "answer_2")  # names for the answers of a list
 
@@ -44,6 +47,36 @@ def as_format(name: str, row: Row) -> Format:
         dialogues=tuple(map(paths.root, (*prompts, *answers))),
         traits=row.traits,
     )
+
+
+def mapped(columns: Mapping[str, str]) -> Format:
+    """The format that --map describes, FIELD to COLUMN. Raises ConvertError (status 2)."""
+    columns = {name: tidy_name(column) for name, column in columns.items()}
+    if unknown := [name for name in columns if name not in MAPPED]:
+        raise ConvertError(
+            f"--map {unknown[0]}={columns[unknown[0]]}: unknown field {unknown[0]!r}; "
+            f"known are {', '.join(MAPPED)}"
+        )
+    answers = ("chosen", "rejected")
+    if columns.keys() & {"a", "b", "label", "annotator"}:
+        answers = ("a", "b")
+        if columns.keys() & {"chosen", "rejected"} or not {"a", "b", "label"} <= columns.keys():
+            raise ConvertError(
+                "--map: map chosen and rejected, which name the winner themselves, or else a, b "
+                "and label, all three, and perhaps annotator"
+            )
+    names = {name: name for name in ("prompt", *answers, "system")} | columns
+    used = [*names.values()]
+    if twice := [column for column in used if used.count(column) > 1]:
+        raise ConvertError(f"--map: the column {twice[0]} cannot be two fields at once")
+    row = Row(
+        names["prompt"],
+        ", ".join(names[name] for name in answers),
+        label=names.get("label", ""),
+        annotator=names.get("annotator", ""),
+        system=names["system"],
+    )
+    return as_format("mapped", row)
 
 
 def _holds(value: object, field: str) -> bool:
@@ -150,7 +183,7 @@ def _single(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> R
             raise BadRecord("bad_roles", f"{detail}; fix the turns or remove the record")
         score = decode(record.get(field), field)
         if system is not None:
-            prompt = sides.with_system(as_messages(prompt, "user"), system)
+            prompt = sides.with_system(prompt, system)
         return [ScoredAnswer(prompt, answer, score, graded, *extras)]
 
     return results

@@ -43,7 +43,7 @@ def make_pair(
     if not (isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str)):
         prompt, chosen, rejected = _as_messages(prompt, chosen, rejected)
     if system is not None:
-        prompt = with_system(as_messages(prompt, "user"), system)
+        prompt = with_system(prompt, system)
         chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
     return Pair(prompt, chosen, rejected, first_won, tools, kwargs)
 
@@ -95,9 +95,9 @@ def check_extras(record: dict, system_field: str = "system") -> Extras:
     return system or None, tools or None, kwargs
 
 
-def with_system(prompt: list[Message], system: str) -> list[Message]:
+def with_system(prompt: Side, system: str) -> list[Message]:
     """The prompt with the system text as its first turn, unless it is there already."""
-    head = {"role": "system", "content": system}
+    head, prompt = {"role": "system", "content": system}, as_messages(prompt, "user")
     return prompt if prompt[:1] == [head] else [head, *prompt]
 
 

@@ -149,15 +149,9 @@ ROWS = {
         only_if=_without("chosen"),
     ),
     "implicit-messages": Row("", "chosen, rejected", only_if=_is_implicit),
-    "hh": Row(
-        "",
-        "chosen, rejected",
-        only_if=lambda record: "hh" in dialogues.kinds(record),
-    ),
+    "hh": Row("", "chosen, rejected", only_if=lambda record: "hh" in dialogues.kinds(record)),
     "chatml": Row(
-        "",
-        "chosen, rejected",
-        only_if=lambda record: "chatml" in dialogues.kinds(record),
+        "", "chosen, rejected", only_if=lambda record: "chatml" in dialogues.kinds(record)
     ),
     "sharegpt": Row("conversations", "chosen, rejected", read=dialogues.check_dialogue),
     "llamafactory-v1": Row("", "chosen_messages, rejected_messages"),
@@ -167,9 +161,7 @@ ROWS = {
         only_if=lambda record: dialogues.kinds(record) <= {"text", "messages", ""},
     ),
     "openai": Row(
-        "input.messages",
-        "preferred_output, non_preferred_output",
-        read=dialogues.check_dialogue,
+        "input.messages", "preferred_output, non_preferred_output", read=dialogues.check_dialogue
     ),
     "openpipe": Row("messages[:-1]", "messages[-1], rejected_message"),
     "arena": Row("", "conversation_a, conversation_b", label="winner", annotator="judge"),
