@@ -1,4 +1,7 @@
-"""How a row of the table, or of --map, becomes a format; what depends on the field names of its records is worked out once."""
+"""How a row, of the table or of --map, becomes a format.
+
+What depends on the field names of its records is worked out once.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +18,7 @@ MAPPED = ("prompt", "chosen", "rejected", "a", "b", "label", "system", "annotato
 
 _LISTED = ("answer_1", "answer_2")  # names for the answers of a list
 
-Results = Callable[[dict], list[Result]]
+Outcomes = Callable[[object], int | None]
 Sides = tuple[Side | None, dict[int, Side], sides.Extras]
 Reader = Callable[..., Sides]
 
@@ -88,127 +91,105 @@ def plan(name: str, row: Row, names: tuple[str, ...], options: ReadOptions) -> P
     """How records with these field names are read by a row of the table."""
     if "refused" in row.traits:
         raise ConvertError(f"these records are {name}: {descriptions()[name]['refusal']}")
-    found = resolve(row, names)
+    found, sides_of = resolve(row, names), reader(row, names)
     if "," not in row.answers and "[]" not in row.answers:
-        read = _single
+        results = partial(_single, row, found, sides_of)
     elif row.scores:
-        read = _scored
-    elif found.labels and isinstance(row.label, re.Pattern):
-        read = _judged
+        results = partial(_scored, row, found, sides_of, options)
+    elif row.label:
+        is_judged = found.labels and isinstance(row.label, re.Pattern)
+        outcome_of = _outcomes(row, found, options)
+        results = partial(_judged if is_judged else _labelled, found, sides_of, outcome_of)
     else:
-        read = _labelled if row.label else _first_better
+        results = partial(_first_better, sides_of)
     used = (*every(row.prompt), *every(row.answers), *found.labels, *found.scores)
     used += (*every(row.annotator), *every(row.system), *sides.EXTRAS)
     used += tuple({"input", "history"} & {*row.traits})
     fields = {*used, *map(paths.root, used)}
-    return Plan(read(row, found, reader(row, names), options), fields & frozenset(names))
+    return Plan(results, fields & frozenset(names))
 
 
-def _first_better(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
+def _first_better(sides_of: Reader, record: dict) -> list[Result]:
     """The first answer won."""
-
-    def results(record: dict) -> list[Result]:
-        prompt, answers, extras = sides_of(record)
-        return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
-
-    return results
+    prompt, answers, extras = sides_of(record)
+    return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
 
 
-def _labelled(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
+def _labelled(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict) -> list[Result]:
     """The label names the winner."""
-    outcome_of = _outcomes(row, found, options)
-    field = next(iter(found.labels), None)
-
-    def results(record: dict) -> list[Result]:
-        value = record.get(field)
-        winner = outcome_of(value)
-        prompt, answers, extras = sides_of(record, (winner,))
-        if found.annotator is not None:
-            votes = ((label.annotator(record[found.annotator]), winner),)
-            return sides.compare(prompt, answers, votes, extras, across_records=True)
-        if winner is None:
-            raise label.tied(value)
-        chosen = answers.pop(winner)
-        return [
-            sides.attempt(sides.make_pair, prompt, chosen, rejected, winner < other, extras)
-            for other, rejected in answers.items()
-        ]
-
-    return results
+    value = record.get(found.label)
+    winner = outcome_of(value)
+    prompt, answers, extras = sides_of(record, (winner,))
+    if found.annotator is not None:
+        votes = ((label.annotator(record[found.annotator]), winner),)
+        return sides.compare(prompt, answers, votes, extras, across_records=True)
+    if winner is None:
+        raise label.tied(value)
+    chosen = answers.pop(winner)
+    return [
+        sides.attempt(sides.make_pair, prompt, chosen, rejected, winner < other, extras)
+        for other, rejected in answers.items()
+    ]
 
 
-def _judged(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
+def _judged(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict) -> list[Result]:
     """Every annotator's label is a vote, which counts even where an answer is unusable."""
-    outcome_of = _outcomes(row, found, options)
-
-    def results(record: dict) -> list[Result]:
-        votes, faults = [], []
-        for name in found.labels:
-            try:
-                votes.append((name, outcome_of(record[name])))
-            except BadRecord as fault:
-                faults.append(fault)
-        unknown = [fault for fault in faults if fault.reason == "unknown_label"]
+    votes, faults = [], []
+    for name in found.labels:
         try:
-            prompt, answers, extras = sides_of(record)
-            if unknown or not votes:
-                raise (unknown or faults)[0]
+            votes.append((name, outcome_of(record[name])))
         except BadRecord as fault:
-            fault.votes = tuple(votes)
-            raise
-        return sides.compare(prompt, answers, votes, extras)
+            faults.append(fault)
+    unknown = [fault for fault in faults if fault.reason == "unknown_label"]
+    try:
+        prompt, answers, extras = sides_of(record)
+        if unknown or not votes:
+            raise (unknown or faults)[0]
+    except BadRecord as fault:
+        fault.votes = tuple(votes)
+        raise
+    return sides.compare(prompt, answers, votes, extras)
 
-    return results
 
-
-def _outcomes(row: Row, found: Found, options: ReadOptions) -> Callable[[object], int | None]:
+def _outcomes(row: Row, found: Found, options: ReadOptions) -> Outcomes:
     """`label.outcome` that remembers what the values of the label came to."""
     names = found.answers if len(found.answers) > 1 else _LISTED
     outcome = partial(label.outcome, names=names, label=options.label, numbers=row.decode)
     remembered = lru_cache(10_000, typed=True)(outcome)
-    return lambda value: (outcome if isinstance(value, list | dict) else remembered)(value)
+    return lambda value: (outcome if type(value) in (list, dict) else remembered)(value)
 
 
-def _single(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
+def _single(row: Row, found: Found, sides_of: Reader, record: dict) -> list[Result]:
     """One answer and its score, to be compared with those of other records."""
-    decode, (field,) = row.decode or label.score, found.scores
-    graded = "rated" in row.traits
-
-    def results(record: dict) -> list[Result]:
-        prompt, answers, (system, *extras) = sides_of(record)
-        answer = answers[0]
-        is_open = isinstance(answer, list) and [m["role"] for m in answer[-1:]] != ["assistant"]
-        if prompt == [] or is_open:
-            detail = "there must be a turn before the answer, and it must end with the assistant"
-            raise BadRecord("bad_roles", f"{detail}; fix the turns or remove the record")
-        score = decode(record.get(field), field)
-        if system is not None:
-            prompt = sides.with_system(prompt, system)
-        return [ScoredAnswer(prompt, answer, score, graded, *extras)]
-
-    return results
+    prompt, answers, (system, *extras) = sides_of(record)
+    answer, (field,) = answers[0], found.scores
+    is_open = isinstance(answer, list) and [m["role"] for m in answer[-1:]] != ["assistant"]
+    if prompt == [] or is_open:
+        detail = "there must be a turn before the answer, and it must end with the assistant"
+        raise BadRecord("bad_roles", f"{detail}; fix the turns or remove the record")
+    score = (row.decode or label.score)(record.get(field), field)
+    if system is not None:
+        prompt = sides.with_system(prompt, system)
+    return [ScoredAnswer(prompt, answer, score, "rated" in row.traits, *extras)]
 
 
-def _scored(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Results:
+def _scored(
+    row: Row, found: Found, sides_of: Reader, options: ReadOptions, record: dict
+) -> list[Result]:
     """Several answers with a rank or rating each."""
-    decode, rated = row.decode or label.score, "rated" in row.traits
-
-    def results(record: dict) -> list[Result]:
-        prompt, answers, extras = sides_of(record)
-        scores = [
-            decode(value, where)
-            for path in found.scores
-            for value, where in paths.find_all(record, path, "null_label")
-        ]
-        if len(answers) != len(scores):
-            raise BadRecord(
-                "wrong_type",
-                f"there are {len(answers)} answers and {len(scores)} scores, so it is not known "
-                "which belong together; give each answer its score",
-            )
-        return sides.ranked_pairs(prompt, answers, scores, options, rated, extras)
-
-    return results
+    prompt, answers, extras = sides_of(record)
+    scores = [
+        (row.decode or label.score)(value, where)
+        for path in found.scores
+        for value, where in paths.find_all(record, path, "null_label")
+    ]
+    if len(answers) != len(scores):
+        raise BadRecord(
+            "wrong_type",
+            f"there are {len(answers)} answers and {len(scores)} scores, so it is not known "
+            "which belong together; give each answer its score",
+        )
+    return sides.ranked_pairs(prompt, answers, scores, options, "rated" in row.traits, extras)
 
 
 def reader(row: Row, names: tuple[str, ...]) -> Reader:
@@ -219,13 +200,16 @@ def reader(row: Row, names: tuple[str, ...]) -> Reader:
     """
     found = resolve(row, names)
     prompt_of, extras_of = _prompt_reader(row, found, names), _extras_reader(row, names)
-    reads = [*enumerate(_side_reader(path, names, check_side) for path in found.answers)]
+    fields = [*enumerate(found.answers)]
 
     def sides_of(record: dict, winners: Sequence[int | None] = ()) -> Sides:
         prompt, answers = prompt_of(record), {}
-        for at, side_of in reads:
-            if at < 2 or at in winners or record.get(found.answers[at]) not in (None, ""):
-                answers[at] = side_of(record)
+        for at, path in fields:
+            value, where = record.get(path), path
+            if value is None:  # missing, or a path into the record
+                value, where = paths.find(record, path)
+            if at < 2 or at in winners or value not in (None, ""):
+                answers[at] = value if type(value) is str else check_side(value, where)
         return prompt, answers, extras_of(record) if extras_of else sides.NO_EXTRAS
 
     def list_of(record: dict, winners: Sequence[int | None] = ()) -> Sides:
@@ -238,62 +222,52 @@ def reader(row: Row, names: tuple[str, ...]) -> Reader:
     return list_of if "[]" in found.answers[0] else sides_of
 
 
-def _side_reader(
-    path: str, names: tuple[str, ...], read: Callable[[object, str], Side]
-) -> Callable[[dict], Side]:
-    """What reads the side at a path."""
-    if path in names and read is check_side:
-
-        def side_of(record: dict) -> Side:
-            value = record[path]
-            return value if type(value) is str else check_side(value, path)
-    else:
-
-        def side_of(record: dict) -> Side:
-            return read(*paths.find(record, path))
-
-    return side_of
-
-
 def _prompt_reader(row: Row, found: Found, names: tuple[str, ...]) -> Callable[[dict], Side | None]:
     """What reads the prompt with its input below it and its history before it."""
-
-    def refuse(record: dict) -> None:
-        raise BadRecord("wrong_type", found.ambiguity)
-
     if found.ambiguity:
-        return refuse
+        return partial(_refuse, found.ambiguity)
     if not row.prompt:
         return lambda record: None
     path = (found.prompts or every(row.prompt))[0]
-    text_of = _side_reader(path, names, row.read)
+    prompt_of = partial(_prompt, path, row.read)
     around = {*row.traits} & {*names}
-    has_input, has_history = "input" in around and path == "instruction", "history" in around
-    if not has_input and not has_history:
-        return text_of
+    if "input" in around and path == "instruction":
+        prompt_of = partial(_with_input, prompt_of)
+    return partial(_with_history, prompt_of) if "history" in around else prompt_of
 
-    def prompt_of(record: dict) -> Side:
-        prompt = text_of(record)
-        if has_input and (more := record["input"]) not in (None, ""):
-            paths.check(more, str, "input")
-            paths.check(prompt, str, "instruction next to input")
-            prompt = f"{prompt}\n{more}" if prompt else more
-        if has_history and record["history"] not in (None, "", []):
-            return _turns(record["history"]) + as_messages(prompt, "user")
+
+def _refuse(ambiguity: str, record: dict) -> None:
+    raise BadRecord("wrong_type", ambiguity)
+
+
+def _prompt(path: str, read: Callable[[object, str], Side], record: dict) -> Side:
+    if read is check_side and type(value := record.get(path)) is str:
+        return value
+    return read(*paths.find(record, path))
+
+
+def _with_input(prompt_of: Callable[[dict], Side], record: dict) -> Side:
+    """The instruction with the text of `input` below it."""
+    prompt, more = prompt_of(record), record["input"]
+    if more in (None, ""):
         return prompt
+    paths.check(more, str, "input")
+    paths.check(prompt, str, "instruction next to input")
+    return f"{prompt}\n{more}" if prompt else more
 
-    return prompt_of
 
-
-def _turns(earlier: object) -> list[dict]:
-    """The turns of a history, a list of [question, answer]. Raises BadRecord."""
+def _with_history(prompt_of: Callable[[dict], Side], record: dict) -> Side:
+    """The prompt after the turns of `history`, a list of [question, answer]."""
+    prompt, earlier = prompt_of(record), record["history"]
+    if earlier in (None, "", []):
+        return prompt
     turns = []
     for exchange in earlier if isinstance(earlier, list) else [earlier]:
         if not isinstance(exchange, list) or [type(text) for text in exchange] != [str, str]:
             detail = f"history is {clip(earlier)}; it must be a list of [question, answer]"
             raise BadRecord("wrong_type", detail)
         turns += interleave(exchange[:1], exchange[1:])
-    return turns
+    return turns + as_messages(prompt, "user")
 
 
 def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], sides.Extras] | None:
@@ -301,18 +275,17 @@ def _extras_reader(row: Row, names: tuple[str, ...]) -> Callable[[dict], sides.E
     fields = [name for name in sides.EXTRAS[1:] if name in names]
     systems = [path for path in every(row.system) if paths.is_in(path, names)]
     container = paths.root(row.prompt) if "." in row.prompt else ""
-    if not fields and not systems and not container:
-        return None
+    used = fields or systems or container
+    return partial(_extras, fields, systems, container) if used else None
 
-    def extras_of(record: dict) -> tuple:
-        held, where = {name: record[name] for name in fields}, "system"
-        for path in systems:
-            system, place = paths.find(record, path)
-            if system not in (None, ""):
-                held["system"], where = system, place
-                break
-        if container:
-            held |= paths.check(record.get(container), dict, container)
-        return sides.check_extras(held, where)
 
-    return extras_of
+def _extras(fields: list[str], systems: list[str], container: str, record: dict) -> sides.Extras:
+    held, where = {name: record[name] for name in fields}, "system"
+    for path in systems:
+        system, place = paths.find(record, path)
+        if system not in (None, ""):
+            held["system"], where = system, place
+            break
+    if container:
+        held |= paths.check(record.get(container), dict, container)
+    return sides.check_extras(held, where)

@@ -65,6 +65,7 @@ class Found:
     answers: tuple[str, ...]
     labels: list[str]
     scores: list[str]
+    label: str | None
     annotator: str | None
     ambiguity: str
     is_complete: bool
@@ -96,6 +97,7 @@ def resolve(row: Row, names: tuple[str, ...]) -> Found:
         answers=tuple(family[: max([2, *shown])]),
         labels=labels[0] if labels else [],
         scores=(scores or alternatives(row.scores) or [[]])[0],
+        label=labels[0][0] if labels else None,
         annotator=next((name for name in every(row.annotator) if name in names), None),
         ambiguity=ambiguity,
         is_complete=is_complete,
