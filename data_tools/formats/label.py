@@ -166,11 +166,10 @@ def good_or_bad(value: object, where: str) -> float:
     """The score 1 of a good answer (true), 0 of a bad one (false). Raises BadRecord."""
     if is_null(value):
         raise BadRecord("null_label", f"{where} is missing or null; label the record or remove it")
-    word = _as_text(value) if isinstance(value, bool | str) else ""
-    if word not in ("true", "false"):
+    if _as_text(value) not in ("true", "false"):
         detail = f"{where} is {clip(value)}; it must be true (a good answer) or false (a bad one)"
         raise BadRecord("unknown_label", detail)
-    return float(word == "true")
+    return float(_as_text(value) == "true")
 
 
 def _words(names: tuple[str, ...]) -> dict[str, int]:

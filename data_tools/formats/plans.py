@@ -228,10 +228,9 @@ def _prompt_reader(row: Row, found: Found, names: tuple[str, ...]) -> Callable[[
         return partial(_refuse, found.ambiguity)
     if not row.prompt:
         return lambda record: None
-    path = (found.prompts or every(row.prompt))[0]
-    prompt_of = partial(_prompt, path, row.read)
+    prompt_of = partial(_prompt, found.prompt, row.read)
     around = {*row.traits} & {*names}
-    if "input" in around and path == "instruction":
+    if "input" in around and found.prompt == "instruction":
         prompt_of = partial(_with_input, prompt_of)
     return partial(_with_history, prompt_of) if "history" in around else prompt_of
 

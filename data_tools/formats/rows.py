@@ -56,12 +56,12 @@ class Row:
 class Found:
     """What a row finds in a set of field names.
 
-    `prompts` are those of the row's that the record has. `answers`, `labels` and `scores` are the
-    paths of the first alternative that it has: of the answers, up to the last that is present.
-    `ambiguity` says which two fields could both be meant; it is empty where none could.
+    The paths are those of the first alternative that it has, of the answers up to the last that is
+    present; `label` is the first of the `labels`. `ambiguity` says which two fields could both be
+    meant; it is empty where none could.
     """
 
-    prompts: list[str]
+    prompt: str
     answers: tuple[str, ...]
     labels: list[str]
     scores: list[str]
@@ -84,23 +84,18 @@ def resolve(row: Row, names: tuple[str, ...]) -> Found:
         labels = [judges] if judges else []
     found = (families, prompts, labels, scores)
     wanted = [True, bool(row.prompt), bool(row.label), bool(row.scores)]
-    is_complete = [len(entry) for entry in found] == wanted
-    ambiguity = ""
-    for entry in found:
-        if len(entry) > 1 and not ambiguity:
-            both = f"{entry[0][0]} and {entry[1][0]} could both be meant"
-            ambiguity = f"{both}; name the right one with --map"
+    both = [f"{entry[0][0]} and {entry[1][0]} could both be meant" for entry in found if entry[1:]]
     family = (families or alternatives(row.answers))[0]
     shown = [at for at, path in enumerate(family, start=1) if paths.is_in(path, names)]
     return Found(
-        prompts=[prompt for (prompt,) in prompts],
+        prompt=(prompts or alternatives(row.prompt) or [[""]])[0][0],
         answers=tuple(family[: max([2, *shown])]),
         labels=labels[0] if labels else [],
         scores=(scores or alternatives(row.scores) or [[]])[0],
         label=labels[0][0] if labels else None,
         annotator=next((name for name in every(row.annotator) if name in names), None),
-        ambiguity=ambiguity,
-        is_complete=is_complete,
+        ambiguity=f"{both[0]}; name the right one with --map" if both else "",
+        is_complete=[len(entry) for entry in found] == wanted,
     )
 
 
