@@ -64,8 +64,7 @@ def detect(
     """
     seen = _survey(heads, count=not name and not mapping)
     if not seen.items:
-        paths = ", ".join(seen.paths[:3])
-        raise ConvertError(f"{paths}: no records, the input is empty", status=1)
+        raise ConvertError(f"{seen.files}: no records, the input is empty", status=1)
     format, evidence = _choose(seen, name, mapping)
     if options.label is not None and format.label is None:
         how = f"the format {format.name} has no label to define ({format.about['polarity']})"

@@ -95,10 +95,11 @@ def annotator(who: object, otherwise: str = "") -> str:
         who = next((who[key] for key in ("email", "username", "id") if who.get(key)), None)
     if isinstance(who, list):
         return ", ".join(annotator(part) for part in who if part is not None) or otherwise
-    text = str(who).strip() if isinstance(who, str | int | float) else ""
-    if as_number(text) is not None:
-        text = text.removesuffix(".0")  # of a column of numbers with a gap in it
-    return text or otherwise
+    if isinstance(who, float) and who.is_integer():  # a column of numbers with a gap in it
+        who = int(who)
+    if isinstance(who, str) and (number := as_number(who)) is not None and number.is_integer():
+        who = int(number) if "." in who else who
+    return str(who).strip() or otherwise if isinstance(who, str | int | float) else otherwise
 
 
 def outcome(

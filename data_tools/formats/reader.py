@@ -10,10 +10,7 @@ from data_tools.formats import FORMATS, paths
 from data_tools.formats.format import Format, ReadOptions, tidy_name, tidy_names
 from data_tools.record import BadRecord, Record, Result, Side, clip
 
-MEDIA = ("images", "videos", "audios")
-"""Fields whose content no pair can hold, in small letters."""
-
-_PLANS = 1000  # sets of field names whose plans are held
+_MEDIA = ("images", "videos", "audios")  # fields whose content no pair can hold
 _NO_MEDIA = (None, False, 0, "", "[]", [], {})
 _ANSWERS = ("chosen", "rejected", "first", "second", "answer")  # of any kind of result
 
@@ -24,7 +21,7 @@ class FormatReader:
     def __init__(self, format: Format, options: ReadOptions, keep: tuple[str, ...] = ()):
         self._format, self._options = format, options
         self._keep = tuple(map(tidy_name, keep))
-        self._plan = lru_cache(_PLANS)(self._planned)
+        self._plan = lru_cache(1000)(self._planned)
 
     def read(self, record: Record) -> tuple[list[Result], tuple[str | None, ...]]:
         """The results of a record, and the values of the columns to keep. Raises BadRecord."""
@@ -39,7 +36,7 @@ class FormatReader:
         fields, view = viewer(format, names, cells)
         tidy = tidy_names(names)
         keep = [tidy.get(name, name) for name in self._keep]
-        media = [name for name in fields if name.casefold() in MEDIA]
+        media = [name for name in fields if name.casefold() in _MEDIA]
         results_of = format.plan(fields, options).results
 
         def read(value: dict) -> tuple[list[Result], tuple]:

@@ -89,10 +89,8 @@ def check_extras(record: dict, system_field: str = "system") -> Extras:
     elif tools is not None:
         check(tools, str, "tools", "a list or a JSON string")
     if kwargs in (None, ""):  # an empty cell of a table
-        kwargs = None
-    else:
-        check(kwargs, dict, "chat_template_kwargs")
-    return system or None, tools or None, kwargs
+        return system or None, tools or None, None
+    return system or None, tools or None, check(kwargs, dict, "chat_template_kwargs")
 
 
 def with_system(prompt: Side, system: str) -> list[Message]:
