@@ -16,8 +16,6 @@ from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Sid
 MAPPED = ("prompt", "chosen", "rejected", "a", "b", "label", "system", "annotator")
 """The fields that --map may name the columns of."""
 
-_LISTED = ("answer_1", "answer_2")  # names for the answers of a list
-
 Outcomes = Callable[[object], int | None]
 Sides = tuple[Side | None, dict[int, Side], sides.Extras]
 Reader = Callable[..., Sides]
@@ -153,7 +151,8 @@ def _judged(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict) 
 
 def _outcomes(row: Row, found: Found, options: ReadOptions) -> Outcomes:
     """`label.outcome` that remembers what the values of the label came to."""
-    names = found.answers if len(found.answers) > 1 else _LISTED
+    is_list = "[]" in found.answers[0]
+    names = ("answer_1", "answer_2") if is_list else found.answers
     outcome = partial(label.outcome, names=names, label=options.label, numbers=row.decode)
     remembered = lru_cache(10_000, typed=True)(outcome)
     return lambda value: (outcome if type(value) in (list, dict) else remembered)(value)

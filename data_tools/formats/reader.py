@@ -1,6 +1,5 @@
 """Reads the records of one format, whose answers may begin with their whole prompt."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -8,7 +7,7 @@ from typing import Any
 
 from data_tools.formats import FORMATS, paths
 from data_tools.formats.format import Format, ReadOptions, tidy_name, tidy_names
-from data_tools.record import BadRecord, Record, Result, Side, clip
+from data_tools.record import BadRecord, Record, Result, Side, as_json, clip
 
 _MEDIA = ("images", "videos", "audios")  # fields whose content no pair can hold
 _NO_MEDIA = (None, False, 0, "", "[]", [], {})
@@ -134,9 +133,7 @@ def _reads(format: Format, names: tuple[str, ...]) -> frozenset[str]:
 
 def as_text(value: Any) -> str | None:
     """A value as --keep stores it: text as it is, anything else as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    return value if value is None or isinstance(value, str) else as_json(value)
 
 
 def without_prompt(result: Result) -> Result:

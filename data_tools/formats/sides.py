@@ -1,6 +1,5 @@
 """Sides of a pair: joined to pairs, with what is next to them, and compared by votes or scores."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
@@ -17,6 +16,7 @@ from data_tools.record import (
     Result,
     Side,
     Vote,
+    as_json,
     as_messages,
 )
 
@@ -85,7 +85,7 @@ def check_extras(record: dict, system_field: str = "system") -> Extras:
     elif system is not None:
         check(system, str, system_field)
     if isinstance(tools, list):
-        tools = json.dumps(tools, ensure_ascii=False)
+        tools = as_json(tools)
     elif tools is not None:
         check(tools, str, "tools", "a list or a JSON string")
     if kwargs in (None, ""):  # an empty cell of a table
