@@ -133,11 +133,9 @@ def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple
 
 
 def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
-    mapping = {field: tidy_name(column) for field, column in mapping.items()}
-    format = mapped(mapping)
-    known = listed(seen.columns)
+    format, known = mapped(mapping), listed(seen.columns)
     for field_name, column in mapping.items():
-        if seen.held and column not in seen.columns:
+        if seen.held and tidy_name(column) not in seen.columns:
             raise ConvertError(f"--map {field_name}={column}: no such column; there are {known}")
     if seen.held and not any(format.matches(seen_by(format, r.value, r.cells)) for r in seen.held):
         given = ", ".join(f"{name}={column}" for name, column in mapping.items())

@@ -33,8 +33,8 @@ def _task(record: dict) -> dict:
     return {name: data[own] for name, own in names.items()}
 
 
-def _annotated(record: dict) -> tuple[_Results, bool]:
-    """The results of all annotations that were not cancelled, and whether any was.
+def _annotated(record: dict) -> tuple[dict, _Results, bool]:
+    """The task, the results of all annotations that were not cancelled, and whether any was.
 
     Raises BadRecord.
     """
@@ -49,7 +49,7 @@ def _annotated(record: dict) -> tuple[_Results, bool]:
         who = label.annotator(annotation.get("completed_by"), where)
         results = paths.check(annotation.get("result") or [], list, f"the result of {where}")
         found += [(who, paths.check(r, dict, f"a result of {where}")) for r in results]
-    return found, cancelled
+    return _task(record), found, cancelled
 
 
 def _is_true(value: object) -> bool:
@@ -76,8 +76,7 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
 
     Where the question is known, it may be either.
     """
-    results, cancelled = _annotated(record)
-    data = _task(record)
+    data, results, cancelled = _annotated(record)
     names, winner_of = questions.resolve(data).answers, questions.winner(data, options)
 
     def meaning(result: dict) -> int | None:
@@ -136,8 +135,7 @@ def _is_ranked(record: dict) -> bool:
 
 
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
-    results, cancelled = _annotated(record)
-    data = _task(record)
+    data, results, cancelled = _annotated(record)
     keys = paths.find_all(data, "items[].id")
     ids = [str(paths.check(key, str | int | float, where, "an id")) for key, where in keys]
     if len({*ids}) < len(ids):
