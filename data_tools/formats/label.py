@@ -114,7 +114,8 @@ def outcome(
     where there is no judgement, `unknown_label` otherwise.
     """
     text = _as_text(value)
-    found = next((won for key, won in (label or {}).items() if _same(key, text)), _UNKNOWN)
+    defined = {_key(name): won for name, won in (label or {}).items()}
+    found = defined.get(_key(text), _UNKNOWN)
     if value is None or (found is _UNKNOWN and is_null(value)):
         raise BadRecord("null_label", NO_JUDGEMENT)
     if label is not None:
@@ -135,12 +136,10 @@ def outcome(
     return found
 
 
-def _same(key: str, text: str) -> bool:
-    """Whether a label equals the user's key; `1.0` and `1` are the same number."""
-    if key.casefold() == text:
-        return True
-    number = as_number(key)
-    return number is not None and number == as_number(text)
+def _key(text: str) -> float | str:
+    """What a label is compared by: `1.0` and `1` are the same number."""
+    number = as_number(text)
+    return text.casefold() if number is None else number
 
 
 def tied(value: object) -> BadRecord:

@@ -68,21 +68,17 @@ def viewer(
     cells of a table is parsed where the format expects it. None where nothing needs to change.
     """
     tidy = tidy_names(names, small="any_case" in format.traits)
-    parsed = {}
-    for name in tidy if cells else ():
-        if name in format.structured or name == "chat_template_kwargs":
-            parsed[name] = paths.is_structured
-        elif name in format.dialogues:
-            parsed[name] = paths.is_dialogue
+    structured = {*format.structured, "chat_template_kwargs"}
+    parsed = [name for name in tidy if cells and name in structured.union(format.dialogues)]
     renamed = tuple(tidy) != names
 
     def view(record: dict) -> dict:
         """Raises BadRecord for unsound JSON."""
         if renamed:
             record = {name: record[own] for name, own in tidy.items()}
-        for name, accepts in parsed.items():
+        for name in parsed:
             cell = record[name]
-            if (value := paths.parse_json(cell, name, accepts)) is not cell:
+            if (value := paths.parse_json(cell, name, name not in structured)) is not cell:
                 record = record | {name: value}
         return record
 
