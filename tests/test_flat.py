@@ -370,7 +370,6 @@ def test_columns_that_differ_only_in_case_are_named_by_no_word(convert_file):
     [
         ("answer=x", "unknown field 'answer'; known are prompt, chosen, rejected, a, b, label"),
         ("annotator=who", "or else a, b and label, all three, and perhaps annotator"),
-        ("label=x", "or else a, b and label, all three"),
         ("a=x b=x label=y", "the column x cannot be two fields at once"),
         ("prompt=chosen", "the column chosen cannot be two fields at once"),
         ("chosen=x a=y", "chosen and rejected, which name the winner themselves"),
