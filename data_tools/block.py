@@ -25,7 +25,7 @@ from data_tools.checks import Limits
 from data_tools.dedupe import Split
 from data_tools.formats import FORMATS
 from data_tools.formats.format import Format, ReadOptions
-from data_tools.formats.mapping import mapped
+from data_tools.formats.plans import mapped
 from data_tools.formats.reader import FormatReader
 from data_tools.readers.blocks import Span, read_span
 from data_tools.record import (

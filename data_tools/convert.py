@@ -32,14 +32,14 @@ def _run(options: Options):
 
 def list_formats() -> str:
     """Every format with its sentence, fields, polarity and an example record."""
-    from data_tools.formats import FORMATS, examples
+    from data_tools.formats import FORMATS
 
-    records = examples()
+    shown = {name: format.about for name, format in FORMATS.items()}
     return "\n".join(
-        f"{name}\n  {format.sentence}\n  fields    {format.fields}\n"
-        f"  polarity  {format.polarity}\n"
-        f"  example   {json.dumps(records[name][0], ensure_ascii=False)}\n"
-        for name, format in FORMATS.items()
+        f"{name}\n  {about['sentence']}\n  fields    {about['fields']}\n"
+        f"  polarity  {about['polarity']}\n"
+        f"  example   {json.dumps(about['examples'][0], ensure_ascii=False)}\n"
+        for name, about in shown.items()
     )
 
 

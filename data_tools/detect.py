@@ -8,12 +8,16 @@ from data_tools.formats import FORMATS, rows, table
 from data_tools.formats.dialogues import PROMPTS
 from data_tools.formats.format import Format, Plan, ReadOptions, tidy_name, tidy_names
 from data_tools.formats.label import BareLabel
-from data_tools.formats.mapping import mapped
+from data_tools.formats.plans import mapped
 from data_tools.formats.reader import fitting, last_text, seen_by, without_prompt
 from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
 
 HEAD = 1000  # records of every file that are looked at
 _HELD = 20_000  # records of all files that are held for a closer look
+_NO_LINES = (
+    "not a record: rename a file that holds one array to .json, and write one record a line in "
+    "JSON Lines"
+)
 _STRAY = 0.01  # a format of fewer of a file's records is a stray, of more a question
 
 
@@ -60,14 +64,11 @@ def detect(
     """
     seen = _survey(heads, count=not name and not mapping)
     if not seen.items:
-        paths = ", ".join(seen.paths[:3])
-        raise ConvertError(f"{paths}: no records, the input is empty", status=1)
+        raise ConvertError(f"{seen.files}: no records, the input is empty", status=1)
     format, evidence = _choose(seen, name, mapping)
     if options.label is not None and format.label is None:
-        raise ConvertError(
-            f"--label: the format {format.name} has no label to define ({format.polarity}); "
-            "remove the option"
-        )
+        how = f"the format {format.name} has no label to define ({format.about['polarity']})"
+        raise ConvertError(f"--label: {how}; remove the option")
     records = [seen_by(format, record.value, record.cells) for record in seen.held]
     try:
         options = replace(options, question=_question(format, records, options))
@@ -89,31 +90,22 @@ def _survey(heads: Iterable[tuple[str, Iterable[Record | Reject]]], count: bool)
         here, records = Counter(), 0
         for item in head:
             seen.items += 1
-            if isinstance(item, Reject) or not isinstance(item.value, dict):
-                seen.trouble = seen.trouble or _trouble(item)
-                continue
-            records += 1
-            seen.columns |= tidy_names(tuple(item.value)).keys()
-            if len(seen.held) < _HELD:
-                seen.held.append(item)
-            if count:
-                here.update(fitting(item.value, item.cells))
+            if isinstance(item, Reject):
+                seen.trouble = seen.trouble or f"the first is {item.location}: {item.detail}"
+            elif isinstance(item.value, list):
+                seen.trouble = seen.trouble or f"{item.location} is a list, {_NO_LINES}"
+            elif isinstance(item.value, dict):
+                records += 1
+                seen.columns |= tidy_names(tuple(item.value)).keys()
+                if len(seen.held) < _HELD:
+                    seen.held.append(item)
+                if count:
+                    here.update(fitting(item.value, item.cells))
         seen.paths.append(path)
         seen.records += records
         seen.counts += here
         seen.common |= {name for name, number in here.items() if number >= _STRAY * records}
     return seen
-
-
-def _trouble(item: Record | Reject) -> str:
-    if isinstance(item, Reject):
-        return f"the first is {item.location}: {item.detail}"
-    if not isinstance(item.value, list):
-        return ""
-    return (
-        f"{item.location} is a list, not a record: rename a file that holds one array to .json, "
-        "and write one record a line in JSON Lines"
-    )
 
 
 def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple[Format, str]:
@@ -141,17 +133,15 @@ def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple
 
 
 def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
-    mapping = {field: tidy_name(column) for field, column in mapping.items()}
-    format = mapped(mapping)
-    known = listed(seen.columns)
+    format, known = mapped(mapping), listed(seen.columns)
     for field_name, column in mapping.items():
-        if seen.held and column not in seen.columns:
+        if seen.held and tidy_name(column) not in seen.columns:
             raise ConvertError(f"--map {field_name}={column}: no such column; there are {known}")
     if seen.held and not any(format.matches(seen_by(format, r.value, r.cells)) for r in seen.held):
         given = ", ".join(f"{name}={column}" for name, column in mapping.items())
         raise ConvertError(
             f"--map {given}: no record has all of these columns; the mapping reads "
-            f"{format.fields}, the columns are {known}"
+            f"{format.about['fields']}, the columns are {known}"
         )
     return format
 

@@ -76,7 +76,9 @@ def test_the_key_table_is_the_one_that_the_code_makes():
 def test_every_format_has_its_row_in_the_docs():
     section = CONVERT.split("\n## Formats")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
-    assert rows == [f"| `{f.name}` | {f.sentence} | {f.polarity} |" for f in FORMATS.values()]
+    assert rows == [
+        f"| `{f.name}` | {f.about['sentence']} | {f.about['polarity']} |" for f in FORMATS.values()
+    ]
 
 
 def test_the_docs_list_every_reason_and_every_warning():

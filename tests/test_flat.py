@@ -369,11 +369,10 @@ def test_columns_that_differ_only_in_case_are_named_by_no_word(convert_file):
     ("words", "message"),
     [
         ("answer=x", "unknown field 'answer'; known are prompt, chosen, rejected, a, b, label"),
-        ("annotator=who", "annotator goes with a, b and label; map these too"),
-        ("label=x", "labelled pairs need a, b and label; a, b is not mapped"),
+        ("annotator=who", "or else a, b and label, all three, and perhaps annotator"),
         ("a=x b=x label=y", "the column x cannot be two fields at once"),
         ("prompt=chosen", "the column chosen cannot be two fields at once"),
-        ("chosen=x a=y", "chosen and rejected name the winner themselves"),
+        ("chosen=x a=y", "chosen and rejected, which name the winner themselves"),
     ],
 )
 def test_a_map_that_is_unusable_is_refused(convert_file, words, message):

@@ -70,7 +70,6 @@ TREES = [
     (question("q", replies=None), UNPAIRED),
     (question("q", answer("a", 0, question("b", answer("c", 0)))), UNPAIRED),
     (question("q", A, question("b")), UNPAIRED),
-    (question(7, A), "wrong_type: text of a message is 7"),
     (question(7, A, B), "wrong_type: text of a message is 7"),
     (question("q", answer(None, 0), B), "missing_field: text of a message"),
     (question("q", A, "b"), "wrong_type: message 'b' object text"),

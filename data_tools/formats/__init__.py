@@ -16,8 +16,3 @@ _FORMATS = {
 
 # In the order of the descriptions, in which --list-formats and the documents show them.
 FORMATS: dict[str, Format] = {name: _FORMATS[name] for name in descriptions() if name in _FORMATS}
-
-
-def examples() -> dict[str, list[dict]]:
-    """For each format a record that makes a pair, and one that is rejected."""
-    return {name: descriptions()[name]["examples"] for name in FORMATS}

@@ -10,7 +10,7 @@ from data_tools.formats.paths import check
 from data_tools.record import BadRecord, Message, Side, as_messages, clip
 
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
-"""Fields of a prompt: a record that has one holds no whole dialogues."""
+"""Fields of a prompt."""
 
 _ROLES = {"human": "user", "hum": "user", "gpt": "assistant", "model": "assistant"}
 _ROLES |= {"observation": "tool"}
@@ -106,11 +106,13 @@ def transcript_prompt(value: object, where: str) -> Side:
 
 
 def kinds(record: dict) -> set[str]:
-    """The kinds of chosen and rejected.
+    """The kinds of chosen and rejected, `prompted` next to a prompt: then neither is whole.
 
     A text is `hh` or `chatml` where it has such turns, else `text`; messages that do not begin with
     the assistant are a `dialogue`, others `messages`.
     """
+    if any(name in record for name in (*PROMPTS, "conversations")):
+        return {"prompted"}
     return {_kind(record[name]) for name in ("chosen", "rejected")}
 
 
@@ -140,11 +142,10 @@ def split_dialogues(
     ends = [_after_last_user(side) for side in (chosen, rejected)]
     if 0 in ends:
         raise BadRecord("bad_roles", "a dialogue has no user turn, so it has no prompt")
-    histories = (
-        (chosen[:-1], rejected[:-1]) if are_texts else (chosen[: ends[0]], rejected[: ends[1]])
-    )
-    if histories[0] != histories[1]:
-        raise BadRecord("history_mismatch", _DIFFER.format(_shared_turns(*histories) + 1))
+    first, second = (-1, -1) if are_texts else ends
+    if chosen[:first] != rejected[:second]:
+        shared = _shared_turns(chosen[:first], rejected[:second])
+        raise BadRecord("history_mismatch", _DIFFER.format(shared + 1))
     cut = min(_shared_turns(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     while cut > ends[0] and {chosen[cut]["role"], rejected[cut]["role"]} != {"assistant"}:
         cut -= 1
@@ -169,12 +170,8 @@ def _after_last_user(side: list[Message]) -> int:
 
 
 def _shared_turns(first: list, second: list) -> int:
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+    different = (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(different, min(len(first), len(second)))
 
 
 def interleave(questions: list[str], answers: list[str]) -> list[Message]:

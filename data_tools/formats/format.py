@@ -43,7 +43,7 @@ class Format:
     of a table, `structured` fields may hold any JSON, `dialogues` text or messages. `traits`:
     `general` (gives way to a format that fits more closely), `any_case` (capitals in field names
     make no difference), `ranked` (--pairs applies), `rated` (--min-margin applies) and `refused`
-    (cannot be converted). descriptions.json tells people about it.
+    (cannot be converted).
     """
 
     name: str
@@ -53,25 +53,21 @@ class Format:
     questions: Callable[[dict, ReadOptions], frozenset[str]] | None = None
     structured: tuple[str, ...] = ()
     dialogues: tuple[str, ...] = ()
-    traits: frozenset[str] = frozenset()
+    traits: tuple[str, ...] = ()
 
     @property
-    def sentence(self) -> str:
-        return descriptions()[self.name]["sentence"]
+    def about(self) -> dict:
+        """What people read: a `sentence`, its `fields`, the label's `polarity` and `examples`.
 
-    @property
-    def fields(self) -> str:
-        return descriptions()[self.name]["fields"]
-
-    @property
-    def polarity(self) -> str:
-        """Which value of the label, or which rank or score, means that an answer won."""
-        return descriptions()[self.name]["polarity"]
+        The polarity says which value of the label, or which rank or score, means that an answer
+        won. Of the two examples, the first makes a pair and the second is rejected.
+        """
+        return descriptions()[self.name]
 
 
 @cache
 def descriptions() -> dict[str, dict]:
-    """What people read about each format, with a record that makes a pair and one that does not."""
+    """`Format.about` of every format, by name."""
     text = files(__package__).joinpath("descriptions.json").read_text(encoding="utf-8")
     return json.loads(text)
 

@@ -83,7 +83,7 @@ class BareLabel(BadRecord):
 
 def is_null(value: object) -> bool:
     """Whether there is no judgement: null, NaN, or a word such as `none` or `skipped`."""
-    return value is None or value != value or _as_text(value) in _NULLS
+    return _as_text(value) in _NULLS
 
 
 def annotator(who: object, otherwise: str = "") -> str:
@@ -114,7 +114,8 @@ def outcome(
     where there is no judgement, `unknown_label` otherwise.
     """
     text = _as_text(value)
-    found = next((won for key, won in (label or {}).items() if _same(key, text)), _UNKNOWN)
+    defined = {_key(name): won for name, won in (label or {}).items()}
+    found = defined.get(_key(text), _UNKNOWN)
     if value is None or (found is _UNKNOWN and is_null(value)):
         raise BadRecord("null_label", NO_JUDGEMENT)
     if label is not None:
@@ -135,12 +136,10 @@ def outcome(
     return found
 
 
-def _same(key: str, text: str) -> bool:
-    """Whether a label equals the user's key; `1.0` and `1` are the same number."""
-    if key.casefold() == text:
-        return True
-    number = as_number(key)
-    return number is not None and number == as_number(text)
+def _key(text: str) -> float | str:
+    """What a label is compared by: `1.0` and `1` are the same number."""
+    number = as_number(text)
+    return text.casefold() if number is None else number
 
 
 def tied(value: object) -> BadRecord:
@@ -167,11 +166,10 @@ def good_or_bad(value: object, where: str) -> float:
     """The score 1 of a good answer (true), 0 of a bad one (false). Raises BadRecord."""
     if is_null(value):
         raise BadRecord("null_label", f"{where} is missing or null; label the record or remove it")
-    word = _as_text(value) if isinstance(value, bool | str) else ""
-    if word not in ("true", "false"):
+    if _as_text(value) not in ("true", "false"):
         detail = f"{where} is {clip(value)}; it must be true (a good answer) or false (a bad one)"
         raise BadRecord("unknown_label", detail)
-    return float(word == "true")
+    return float(_as_text(value) == "true")
 
 
 def _words(names: tuple[str, ...]) -> dict[str, int]:

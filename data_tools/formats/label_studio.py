@@ -5,19 +5,19 @@ the items of a task in order, the best first.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from data_tools import ranking
-from data_tools.formats import label, paths, questions, sides
-from data_tools.formats.dialogues import check_side
+from data_tools.formats import label, paths, questions, rows, sides
 from data_tools.formats.format import Format, ReadOptions, tidy_names
-from data_tools.formats.questions import Export, Given
-from data_tools.formats.table import ANY_CASE, RANKED
-from data_tools.record import BadRecord, Result, clip
+from data_tools.formats.questions import Export, Votes
+from data_tools.record import BadRecord, Result, Side, clip
 
 _ROW = ("annotator", "annotation_id", "lead_time")  # what only a row of an export has together
-_METADATA = {"id", *_ROW, "created_at", "updated_at", "was_cancelled", "agreement"}
-_METADATA |= {"history", "ground_truth"}
-_UNREAD = _METADATA - {"annotator", "was_cancelled"}
+_UNREAD = {"id", "annotation_id", "lead_time", "created_at", "updated_at", "agreement"}
+_UNREAD |= {"history", "ground_truth"}
+_NO_QUESTIONS = {*_UNREAD, "annotator", "was_cancelled", *questions.FIELDS}
+_ITEMS = replace(questions.ROW, answers="items[].body")
 
 _Results = list[tuple[str, dict]]  # (annotator, result)
 
@@ -33,8 +33,8 @@ def _task(record: dict) -> dict:
     return {name: data[own] for name, own in names.items()}
 
 
-def _annotated(record: dict) -> tuple[_Results, bool]:
-    """The results of all annotations that were not cancelled, and whether any was.
+def _annotated(record: dict) -> tuple[dict, _Results, bool]:
+    """The task, the results of all annotations that were not cancelled, and whether any was.
 
     Raises BadRecord.
     """
@@ -49,21 +49,21 @@ def _annotated(record: dict) -> tuple[_Results, bool]:
         who = label.annotator(annotation.get("completed_by"), where)
         results = paths.check(annotation.get("result") or [], list, f"the result of {where}")
         found += [(who, paths.check(r, dict, f"a result of {where}")) for r in results]
-    return found, cancelled
+    return _task(record), found, cancelled
 
 
 def _is_true(value: object) -> bool:
     return value is True or isinstance(value, str) and value.strip().casefold() == "true"
 
 
-def _answered(results: _Results, kind: str, read: Callable[[dict], object]) -> dict[str, Given]:
-    """What `read` makes of the results of one kind, under the names of their controls."""
-    found: dict[str, Given] = {}
+def _votes(results: _Results, kind: str, decode: Callable[[dict], object]) -> dict[str, Votes]:
+    """What the results of one kind mean by `decode`, under the names of their controls."""
+    found: dict[str, Votes] = {}
     for who, result in results:
         if result.get("type") == kind:
             name = result.get("from_name")
-            given = found.setdefault(name if isinstance(name, str) else kind, [])
-            given.append((who, sides.attempt(read, result)))
+            votes = found.setdefault(name if isinstance(name, str) else kind, [])
+            votes += questions.vote(who, decode, result)
     return found
 
 
@@ -76,13 +76,16 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
 
     Where the question is known, it may be either.
     """
-    results, cancelled = _annotated(record)
-    data = _task(record)
-    names = questions.resolve(data).answers
-    answers = _answered(results, "pairwise", lambda result: _selected(result, names))
-    if not answers or options.question is not None:
-        answers = _answered(results, "choices", lambda result: _word(_value(result))) | answers
-    return Export(data, answers, cancelled)
+    data, results, cancelled = _annotated(record)
+    names, winner_of = questions.resolve(data).answers, questions.winner(data, options)
+
+    def meaning(result: dict) -> int | None:
+        return winner_of(_selected(result, names))
+
+    votes = _votes(results, "pairwise", meaning)
+    if not votes or options.question is not None:
+        votes = _votes(results, "choices", meaning) | votes
+    return Export(data, votes, cancelled)
 
 
 def _selected(result: dict, names: tuple[str, ...]) -> object:
@@ -109,62 +112,37 @@ def _read_row(record: dict, options: ReadOptions) -> Export:
     """Every column that may be the judgement, since it has the name of its control."""
     if _is_true(record.get("was_cancelled")):
         return Export(record, {}, cancelled=True)
-    who = label.annotator(record.get("annotator"))
-    answers: dict[str, Given] = {
-        name: [(who, _word(sides.attempt(paths.parse_json, value, name)))]
+    who, winner_of = label.annotator(record.get("annotator")), questions.winner(record, options)
+
+    def meaning(value: object, name: str) -> int | None:
+        return winner_of(_word(paths.parse_json(value, name)))
+
+    votes = {
+        name: questions.vote(who, meaning, value, name)
         for name, value in record.items()
-        if name not in _METADATA and name not in questions.FIELDS
+        if name not in _NO_QUESTIONS
     }
-    return Export(record, answers, across_records=True)
+    return Export(record, votes, across_records=True)
 
 
 def _is_ranked(record: dict) -> bool:
     task = _task(record) if _has_task(record) else {}
-    found = questions.resolve(task)
-    return isinstance(task.get("items"), list) and len(found.prompts) == 1 and not found.is_complete
+    return (
+        isinstance(task.get("items"), list)
+        and rows.resolve(_ITEMS, tuple(task)).is_complete
+        and not questions.resolve(task).is_complete
+    )
 
 
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
-    results, cancelled = _annotated(record)
-    data = _task(record)
-    ids = [*_bodies(data)]
-    answers = _answered(results, "ranker", lambda result: _value(result).get("ranker"))
-    return Export(data, answers, cancelled, decode=lambda order: _scores(order, ids))
-
-
-def _compare_rankings(export: Export, options: ReadOptions) -> list[Result]:
-    """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
-    rankings, bodies = questions.judgements(export, options), _bodies(export.data)
-    if len(bodies) < 2:
-        raise BadRecord("unpaired", f"{len(bodies)} item to this prompt; a pair needs two")
-    prompt_of, _, extras_of = questions.readers(tuple(export.data))
-    prompt, extras = prompt_of(export.data), extras_of(export.data)
-    shown = [check_side(body, f"items[{n}].body") for n, body in enumerate(bodies.values())]
-    picked = dict.fromkeys(  # in order, each two once
-        tuple(sorted(pair))
-        for _, scores in rankings
-        for pair in ranking.pick(scores, options.pairs)[0]
-    )
-    found = []
-    for first, second in picked:
-        votes = tuple((who, int(scores[first] < scores[second])) for who, scores in rankings)
-        two = shown[first], shown[second]
-        found.append(sides.attempt(sides.comparison, prompt, *two, votes, extras))
-    return found
-
-
-def _bodies(task: dict) -> dict[str, object]:
-    """The items' bodies by their ids, in the order shown. Raises BadRecord."""
-    bodies: dict = {}
-    items = paths.check(task.get("items"), list, "items", "a list of objects")
-    for number, item in enumerate(items):
-        item = paths.check(item, dict, f"items[{number}]", "an object with an id and a body")
-        key = str(item.get("id"))  # a number in the task may be text in the ranking
-        if item.get("id") is None or key in bodies:
-            detail = f"items[{number}].id is {clip(key)}; give each item an id of its own"
-            raise BadRecord("wrong_type", detail)
-        bodies[key] = item.get("body")
-    return bodies
+    data, results, cancelled = _annotated(record)
+    keys = paths.find_all(data, "items[].id")
+    ids = [str(paths.check(key, str | int | float, where, "an id")) for key, where in keys]
+    if len({*ids}) < len(ids):
+        detail = f"two items have the same id ({clip(ids)}); give each item an id of its own"
+        raise BadRecord("wrong_type", detail)
+    votes = _votes(results, "ranker", lambda result: _scores(_value(result).get("ranker"), ids))
+    return Export(data, votes, cancelled)
 
 
 def _scores(order: object, ids: list[str]) -> list[int]:
@@ -174,17 +152,35 @@ def _scores(order: object, ids: list[str]) -> list[int]:
     """
     if not order:
         raise BadRecord("null_label", label.NO_JUDGEMENT)
-    if isinstance(order, dict):
-        if len(order) != 1:
-            detail = f"the ranker sorts into buckets ({', '.join(order)}), which is no ranking"
-            raise BadRecord("unknown_label", f"{detail}; remove it")
+    if isinstance(order, dict) and len(order) == 1:
         (order,) = order.values()
-    order = paths.check(order, list, "the ranker", "a list of ids")
+    order = paths.check(order, list, "the ranker", "a list of ids, and no buckets")
     places = {str(value): place for place, value in enumerate(order)}
     if len(order) != len(ids) or places.keys() != {*ids}:
         detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
         raise BadRecord("unknown_label", detail)
     return [-places[key] for key in ids]
+
+
+def _compare_rankings(
+    prompt: Side,
+    items: dict[int, Side],
+    rankings: Votes,
+    extras: sides.Extras,
+    options: ReadOptions,
+) -> list[Result]:
+    """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
+    picked = dict.fromkeys(  # in order, each two once
+        tuple(sorted(pair))
+        for _, scores in rankings
+        for pair in ranking.pick(scores, options.pairs)[0]
+    )
+    found = []
+    for first, second in picked:
+        votes = [(who, int(scores[first] < scores[second])) for who, scores in rankings]
+        two = {0: items[first], 1: items[second]}
+        found += sides.compare(prompt, two, votes, extras)
+    return found
 
 
 _TASK_FIELDS = ("data", "annotations")
@@ -203,15 +199,16 @@ FORMATS: tuple[Format, ...] = (
         matches=lambda record: {*_ROW} <= record.keys() and questions.resolve(record).is_complete,
         reads=lambda name: name not in _UNREAD,
         dialogues=questions.DIALOGUES,
-        traits=ANY_CASE,
+        traits=("any_case",),
     ),
     questions.export_format(
         "label-studio-ranker",
         _read_ranking,
         matches=_is_ranked,
         reads=_TASK_FIELDS.__contains__,
+        row=_ITEMS,
         compare=_compare_rankings,
         structured=_TASK_FIELDS,
-        traits=RANKED,
+        traits=("ranked",),
     ),
 )

@@ -7,7 +7,7 @@ the last (`messages[:-1]`).
 
 import json
 import re
-from collections.abc import Callable, Container
+from collections.abc import Container
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -80,11 +80,6 @@ def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
     raise BadRecord("wrong_type", f"{where} is {clip(value)}; it must be {wanted}")
 
 
-def is_structured(value: object) -> bool:
-    """Whether a value is a list or an object, as a structured field may hold."""
-    return isinstance(value, list | dict)
-
-
 def is_dialogue(value: object) -> bool:
     """Whether a value is a message or a list of messages."""
     turns = value if isinstance(value, list) else [value]
@@ -93,12 +88,10 @@ def is_dialogue(value: object) -> bool:
     )
 
 
-def parse_json(
-    value: object, where: str, accepts: Callable[[object], bool] = is_structured
-) -> object:
-    """What a text holds as JSON where that is accepted; any other value as it is.
+def parse_json(value: object, where: str, only_dialogues: bool = False) -> object:
+    """The list or object that a text holds as JSON; any other value as it is.
 
-    Raises BadRecord where such JSON is unsound.
+    With `only_dialogues`, only messages count. Raises BadRecord where such JSON is unsound.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
@@ -106,7 +99,7 @@ def parse_json(
         parsed = strict_json.loads(value.encode("utf-8", "surrogatepass"))
     except BadRecord as fault:
         with suppress(ValueError, RecursionError):  # of json.loads, which is lenient
-            if accepts(json.loads(value)):
+            if is_dialogue(json.loads(value)) or not only_dialogues:
                 raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
         return value
-    return parsed if accepts(parsed) else value
+    return parsed if not only_dialogues or is_dialogue(parsed) else value

@@ -13,54 +13,61 @@ from data_tools.formats import label, paths, plans, rows, sides, table
 from data_tools.formats.format import Format, Plan, ReadOptions
 from data_tools.record import BadRecord, Result
 
-_ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
+ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
 
-DIALOGUES = (*rows.every(_ROW.prompt), *rows.every(_ROW.answers))
+DIALOGUES = (*rows.every(ROW.prompt), *rows.every(ROW.answers))
 FIELDS = frozenset((*DIALOGUES, *sides.EXTRAS))
 """The fields of prompts, answers, system texts and tools."""
 
-Given = list[tuple[str, object]]
-"""(annotator, value) of the answers to a question; a BadRecord is the fault of one answer alone."""
+Votes = list[tuple[str, object]]
+"""(annotator, meaning) of the answers to a question: what it means, or the BadRecord of a fault."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """The fields of a record, and the answers that it holds by question.
+    """The fields of a record, and the judgements that it holds by question.
 
     `cancelled` is true where an annotator withdrew an answer, `across_records` where other records
-    may hold answers on the same fields. `decode` gives what a value means, by default the position
-    of the winner; it raises BadRecord.
+    may hold answers on the same fields.
     """
 
     data: dict
-    questions: dict[str, Given]
+    votes: dict[str, Votes]
     cancelled: bool = False
     across_records: bool = False
-    decode: Callable[[object], object] | None = None
 
 
 def export_format(
     name: str,
     read: Callable[[dict, ReadOptions], Export],
     reads: Callable[[str], bool],
-    compare: Callable[[Export, ReadOptions], list[Result]] | None = None,
+    row: rows.Row = ROW,
+    compare: Callable[..., list[Result]] | None = None,
     **more: object,
 ) -> Format:
     """The format of an export that `read` returns; `reads` accepts the fields that it looks at.
 
-    `compare` makes the results, by default of votes. `more` are other fields of `Format`.
+    `row` describes the prompt and the answers. `compare` takes what `sides.compare`, which is used
+    otherwise, does, but the options in the last place. `more` are other fields of `Format`.
     """
+    reader_of = lru_cache(1000)(partial(plans.reader, row))
+
+    def results(record: dict, options: ReadOptions) -> list[Result]:
+        export = read(record, options)
+        votes = _judgements(export, options)
+        sides_of = reader_of(tuple(export.data))
+        prompt, answers, extras = sides_of(export.data, [won for _, won in votes])
+        if compare:
+            return compare(prompt, answers, votes, extras, options)
+        return sides.compare(prompt, answers, votes, extras, export.across_records)
 
     def plan(names: tuple[str, ...], options: ReadOptions) -> Plan:
-        make = compare or _compare_votes
-        fields = frozenset(filter(reads, names))
-        return Plan(lambda record: make(read(record, options), options), fields)
+        return Plan(partial(results, options=options), frozenset(filter(reads, names)))
 
     def questions(record: dict, options: ReadOptions) -> frozenset[str]:
         """The questions that name a winner."""
         with suppress(BadRecord):
-            export = read(record, options)
-            return frozenset(q for q in export.questions if _is_sound(_given(export, q, options)))
+            return frozenset(_naming(read(record, options).votes))
         return frozenset()
 
     return Format(name, plan=plan, label=None if compare else (), questions=questions, **more)
@@ -68,68 +75,51 @@ def export_format(
 
 def resolve(data: dict) -> rows.Found:
     """Which of these fields are the prompt and the answers."""
-    return rows.resolve(_ROW, tuple(data))
+    return rows.resolve(ROW, tuple(data))
 
 
-@lru_cache(1000)
-def readers(names: tuple[str, ...]) -> tuple[Callable, Callable, Callable]:
-    """What `plans.readers` returns for these fields."""
-    return plans.readers(_ROW, rows.resolve(_ROW, names), names)
+def vote(who: str, decode: Callable[..., object], *value: object) -> Votes:
+    """The annotator and what the value means by `decode`; empty where that is no judgement."""
+    meaning = sides.attempt(decode, *value)
+    is_null = isinstance(meaning, BadRecord) and meaning.reason == "null_label"
+    return [] if is_null else [(who, meaning)]
 
 
-def _compare_votes(export: Export, options: ReadOptions) -> list[Result]:
-    """Every two answers of which one won by some vote, with the votes on these two."""
-    prompt_of, answers_of, extras_of = readers(tuple(export.data))
-    votes = judgements(export, options)
-    answers = answers_of(export.data, [won for _, won in votes])
-    prompt, extras = prompt_of(export.data), extras_of(export.data)
-    return sides.compare(prompt, answers, votes, extras, export.across_records)
+def winner(data: dict, options: ReadOptions) -> Callable[[object], int | None]:
+    """What gives the position of the answer that a value names. Raises BadRecord."""
+    return partial(label.outcome, names=resolve(data).answers, label=options.label)
 
 
-def judgements(export: Export, options: ReadOptions) -> Given:
-    """What each annotator's answer to the one question that names the winner means.
-
-    Raises BadRecord.
-    """
-    names = [*export.questions] if options.question is None else [options.question]
-    given = {name: found for name in names if (found := _given(export, name, options))}
+def _judgements(export: Export, options: ReadOptions) -> Votes:
+    """The votes on the one question that names the winner. Raises BadRecord."""
+    names = export.votes if options.question is None else [options.question]
+    given = {name: votes for name in names if (votes := export.votes.get(name))}
     if not given and export.cancelled:
         detail = "every annotation of the record was cancelled or discarded; label it or remove it"
         raise BadRecord("cancelled_annotation", detail)
     if not given:
         raise BadRecord("null_label", label.NO_JUDGEMENT)
-    named = [name for name in given if _is_sound(given[name])]
+    named = _naming(given)
     if len(named) > 1:
         detail = f"{named[0]} and {named[1]} both name an answer; remove the one not meant"
         raise BadRecord("wrong_type", detail)
     if not named and len(given) > 1:
         detail = f"no judgement names an answer (looked at {', '.join(given)}); fix the labels or "
         raise BadRecord("unknown_label", detail + "define them with --label")
-    found = given[named[0] if named else next(iter(given))]
+    found = given[(named or [*given])[0]]
     for _, meaning in found:
         if isinstance(meaning, BadRecord):
             raise meaning
     return found
 
 
-def _given(export: Export, question: str, options: ReadOptions) -> Given:
-    """What each answer to a question means; those without a judgement are left out."""
-    names = resolve(export.data).answers
-    decode = export.decode or partial(label.outcome, names=names, label=options.label)
-    found = [
-        (who, value if isinstance(value, BadRecord) else sides.attempt(decode, value))
-        for who, value in export.questions.get(question, ())
-    ]
+def _naming(votes: dict[str, Votes]) -> list[str]:
+    """The questions of which an answer names a winner."""
     return [
-        (who, meaning)
-        for who, meaning in found
-        if not isinstance(meaning, BadRecord) or meaning.reason != "null_label"
+        question
+        for question, given in votes.items()
+        if not all(isinstance(meaning, BadRecord) for _, meaning in given)
     ]
-
-
-def _is_sound(given: Given) -> bool:
-    """Whether an answer to the question names a winner."""
-    return any(not isinstance(meaning, BadRecord) for _, meaning in given)
 
 
 _RESPONSES = ".responses"
@@ -137,27 +127,28 @@ _RESPONSES = ".responses"
 
 def _read_argilla(record: dict, options: ReadOptions) -> Export:
     """The submitted responses; a draft is no judgement, and a suggestion is a model's."""
-    questions: dict[str, Given] = {}
-    cancelled = False
+    votes: dict[str, Votes] = {}
+    winner_of, cancelled = winner(record, options), False
     for name in record:
         if not name.endswith(_RESPONSES):
             continue
+        question = name.removesuffix(_RESPONSES)
+        votes[question] = []
         try:
             values = _entries(record, name)
             users = _entries(record, f"{name}.users", len(values))
             statuses = _entries(record, f"{name}.status", len(values))
         except BadRecord as fault:
-            questions[name.removesuffix(_RESPONSES)] = [("", fault)]
+            votes[question].append(("", fault))
             continue
         cancelled = cancelled or "discarded" in statuses
-        questions[name.removesuffix(_RESPONSES)] = [
-            (label.annotator(users[at] if users else None, f"response {at + 1}"), value)
-            for at, value in enumerate(values)
-            if not statuses or statuses[at] == "submitted"
-        ]
-    if not questions:
+        for at, value in enumerate(values):
+            if not statuses or statuses[at] == "submitted":
+                who = label.annotator(users[at] if users else None, f"response {at + 1}")
+                votes[question] += vote(who, winner_of, value)
+    if not votes:
         raise BadRecord("missing_field", f"no field holds a question's answers (NAME{_RESPONSES})")
-    return Export(record, questions, cancelled)
+    return Export(record, votes, cancelled)
 
 
 def _entries(record: dict, name: str, count: int | None = None) -> list:
@@ -181,6 +172,6 @@ FORMATS: tuple[Format, ...] = (
         ),
         reads=lambda name: _RESPONSES in name or name in FIELDS,
         dialogues=DIALOGUES,
-        traits=table.ANY_CASE,
+        traits=("any_case",),
     ),
 )

@@ -1,6 +1,5 @@
 """Reads the records of one format, whose answers may begin with their whole prompt."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -8,12 +7,9 @@ from typing import Any
 
 from data_tools.formats import FORMATS, paths
 from data_tools.formats.format import Format, ReadOptions, tidy_name, tidy_names
-from data_tools.record import BadRecord, Record, Result, Side, clip
+from data_tools.record import BadRecord, Record, Result, Side, as_json, clip
 
-MEDIA = ("images", "videos", "audios")
-"""Fields whose content no pair can hold, in small letters."""
-
-_PLANS = 1000  # sets of field names whose plans are held
+_MEDIA = ("images", "videos", "audios")  # fields whose content no pair can hold
 _NO_MEDIA = (None, False, 0, "", "[]", [], {})
 _ANSWERS = ("chosen", "rejected", "first", "second", "answer")  # of any kind of result
 
@@ -24,7 +20,7 @@ class FormatReader:
     def __init__(self, format: Format, options: ReadOptions, keep: tuple[str, ...] = ()):
         self._format, self._options = format, options
         self._keep = tuple(map(tidy_name, keep))
-        self._plan = lru_cache(_PLANS)(self._planned)
+        self._plan = lru_cache(1000)(self._planned)
 
     def read(self, record: Record) -> tuple[list[Result], tuple[str | None, ...]]:
         """The results of a record, and the values of the columns to keep. Raises BadRecord."""
@@ -39,7 +35,7 @@ class FormatReader:
         fields, view = viewer(format, names, cells)
         tidy = tidy_names(names)
         keep = [tidy.get(name, name) for name in self._keep]
-        media = [name for name in fields if name.casefold() in MEDIA]
+        media = [name for name in fields if name.casefold() in _MEDIA]
         results_of = format.plan(fields, options).results
 
         def read(value: dict) -> tuple[list[Result], tuple]:
@@ -72,21 +68,17 @@ def viewer(
     cells of a table is parsed where the format expects it. None where nothing needs to change.
     """
     tidy = tidy_names(names, small="any_case" in format.traits)
-    parsed = {}
-    for name in tidy if cells else ():
-        if name in format.structured or name == "chat_template_kwargs":
-            parsed[name] = paths.is_structured
-        elif name in format.dialogues:
-            parsed[name] = paths.is_dialogue
+    structured = {*format.structured, "chat_template_kwargs"}
+    parsed = [name for name in tidy if cells and name in structured.union(format.dialogues)]
     renamed = tuple(tidy) != names
 
     def view(record: dict) -> dict:
         """Raises BadRecord for unsound JSON."""
         if renamed:
             record = {name: record[own] for name, own in tidy.items()}
-        for name, accepts in parsed.items():
+        for name in parsed:
             cell = record[name]
-            if (value := paths.parse_json(cell, name, accepts)) is not cell:
+            if (value := paths.parse_json(cell, name, name not in structured)) is not cell:
                 record = record | {name: value}
         return record
 
@@ -137,9 +129,7 @@ def _reads(format: Format, names: tuple[str, ...]) -> frozenset[str]:
 
 def as_text(value: Any) -> str | None:
     """A value as --keep stores it: text as it is, anything else as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    return value if value is None or isinstance(value, str) else as_json(value)
 
 
 def without_prompt(result: Result) -> Result:
@@ -158,15 +148,13 @@ def without_prompt(result: Result) -> Result:
             "the answers of this file begin with their prompt, one of these does not; fix the "
             "record",
         )
-    return replace(result, **{name: _cut(getattr(result, name), len(prompt)) for name in names})
+    cut = {}
+    for name, answer in zip(names, answers, strict=True):
+        side, rest = getattr(result, name), answer[len(prompt) :]
+        cut[name] = rest if isinstance(side, str) else [*side[:-1], side[-1] | {"content": rest}]
+    return replace(result, **cut)
 
 
 def last_text(side: Side) -> str | None:
     """A text, or the content of the last message."""
     return side if isinstance(side, str) else side[-1]["content"] if side else None
-
-
-def _cut(side: Side, length: int) -> Side:
-    if isinstance(side, str):
-        return side[length:]
-    return [*side[:-1], side[-1] | {"content": side[-1]["content"][length:]}]

@@ -27,37 +27,17 @@ def every(text: str) -> list[str]:
     return [path for alternative in alternatives(text) for path in alternative]
 
 
-@dataclass(frozen=True)
-class Around:
-    """How a prompt is read, and where the rest of the dialogue is.
-
-    `read` takes the prompt and where it is in the record. The text of the field `context` goes
-    below an `instruction`, `history` holds earlier turns as [question, answer] pairs, `extras` is
-    an object that may hold the tools. The first of the paths `system` counts that is not null.
-    """
-
-    read: Callable[[object, str], Side] = check_side
-    context: str | None = None
-    history: str | None = None
-    system: str = "system"
-    extras: str | None = None
-
-    @property
-    def paths(self) -> list[str]:
-        others = self.context, self.history, self.extras
-        return [*filter(None, others), *every(self.system)]
-
-
 @dataclass(frozen=True, eq=False)
 class Row:
     """One format by its fields or paths; for `,` and `|` see `alternatives`.
 
-    `prompt` is empty where the answers are whole dialogues. Of the `answers`, in the order shown,
-    `label` names the better one, a pattern where each of its fields is one annotator's label, or
-    else the higher of the `scores` does, or else the first won. One answer alone is compared with
-    those of other records. `decode` defines the label's numbers, or reads a score. A record with a
-    field of `unless` is of another format, as is one that `only_if` rejects; for `traits` see
-    `Format`.
+    `prompt` is empty where the answers are whole dialogues; `read` takes it and where it is. Of the
+    `answers`, in the order shown, `label` names the better one, a pattern where each of its fields
+    is one annotator's label, or else the higher of the `scores` does, or else the first won. One
+    answer alone is compared with those of other records. `decode` defines the label's numbers, or
+    reads a score. Of the paths `system`, the first counts that is not null. A record that `only_if`
+    rejects is of another format. Besides those of `Format`, `traits` name fields that belong to the
+    prompt: `input` (its text goes below an `instruction`) and `history` (earlier turns).
     """
 
     prompt: str
@@ -66,25 +46,27 @@ class Row:
     scores: str = ""
     decode: Callable | None = None
     annotator: str = ""
-    around: Around = Around()
-    unless: tuple[str, ...] = ()
+    read: Callable[[object, str], Side] = check_side
+    system: str = "system"
     only_if: Callable[[dict], bool] | None = None
-    traits: frozenset[str] = frozenset()
+    traits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Found:
     """What a row finds in a set of field names.
 
-    `prompts` are those of the row's that the record has. `answers`, `labels` and `scores` are the
-    paths of the first alternative that it has: of the answers, up to the last that is present.
-    `ambiguity` says which two fields could both be meant; it is empty where none could.
+    The paths are those of the first alternative that it has, of the answers up to the last that is
+    present; `label` is the first of the `labels`. `ambiguity` says which two fields could both be
+    meant; it is empty where none could.
     """
 
-    prompts: list[str]
+    prompt: str
     answers: tuple[str, ...]
     labels: list[str]
     scores: list[str]
+    label: str | None
+    annotator: str | None
     ambiguity: str
     is_complete: bool
 
@@ -93,8 +75,8 @@ class Found:
 def resolve(row: Row, names: tuple[str, ...]) -> Found:
     """What the row finds in a record with these field names."""
     prompts, families, scores = (_present(e, names) for e in (row.prompt, row.answers, row.scores))
-    if ["instruction"] in prompts and [row.around.context] in prompts:
-        prompts.remove([row.around.context])
+    if ["instruction"] in prompts and ["input"] in prompts:
+        prompts.remove(["input"])
     if isinstance(row.label, str):
         labels = _present(row.label, names)
     else:  # annotator2 before annotator10
@@ -102,21 +84,18 @@ def resolve(row: Row, names: tuple[str, ...]) -> Found:
         labels = [judges] if judges else []
     found = (families, prompts, labels, scores)
     wanted = [True, bool(row.prompt), bool(row.label), bool(row.scores)]
-    is_complete = [len(entry) for entry in found] == wanted
-    ambiguity = ""
-    for entry in found:
-        if len(entry) > 1 and not ambiguity:
-            both = f"{entry[0][0]} and {entry[1][0]} could both be meant"
-            ambiguity = f"{both}; name the right one with --map"
+    both = [f"{entry[0][0]} and {entry[1][0]} could both be meant" for entry in found if entry[1:]]
     family = (families or alternatives(row.answers))[0]
     shown = [at for at, path in enumerate(family, start=1) if paths.is_in(path, names)]
     return Found(
-        prompts=[prompt for (prompt,) in prompts],
+        prompt=(prompts or alternatives(row.prompt) or [[""]])[0][0],
         answers=tuple(family[: max([2, *shown])]),
         labels=labels[0] if labels else [],
         scores=(scores or alternatives(row.scores) or [[]])[0],
-        ambiguity=ambiguity,
-        is_complete=is_complete and not any(name in names for name in row.unless),
+        label=labels[0][0] if labels else None,
+        annotator=next((name for name in every(row.annotator) if name in names), None),
+        ambiguity=f"{both[0]}; name the right one with --map" if both else "",
+        is_complete=[len(entry) for entry in found] == wanted,
     )
 
 

@@ -1,6 +1,5 @@
 """Sides of a pair: joined to pairs, with what is next to them, and compared by votes or scores."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
@@ -17,6 +16,7 @@ from data_tools.record import (
     Result,
     Side,
     Vote,
+    as_json,
     as_messages,
 )
 
@@ -43,7 +43,7 @@ def make_pair(
     if not (isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str)):
         prompt, chosen, rejected = _as_messages(prompt, chosen, rejected)
     if system is not None:
-        prompt = with_system(as_messages(prompt, "user"), system)
+        prompt = with_system(prompt, system)
         chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
     return Pair(prompt, chosen, rejected, first_won, tools, kwargs)
 
@@ -85,19 +85,17 @@ def check_extras(record: dict, system_field: str = "system") -> Extras:
     elif system is not None:
         check(system, str, system_field)
     if isinstance(tools, list):
-        tools = json.dumps(tools, ensure_ascii=False)
+        tools = as_json(tools)
     elif tools is not None:
         check(tools, str, "tools", "a list or a JSON string")
     if kwargs in (None, ""):  # an empty cell of a table
-        kwargs = None
-    else:
-        check(kwargs, dict, "chat_template_kwargs")
-    return system or None, tools or None, kwargs
+        return system or None, tools or None, None
+    return system or None, tools or None, check(kwargs, dict, "chat_template_kwargs")
 
 
-def with_system(prompt: list[Message], system: str) -> list[Message]:
+def with_system(prompt: Side, system: str) -> list[Message]:
     """The prompt with the system text as its first turn, unless it is there already."""
-    head = {"role": "system", "content": system}
+    head, prompt = {"role": "system", "content": system}, as_messages(prompt, "user")
     return prompt if prompt[:1] == [head] else [head, *prompt]
 
 
@@ -121,31 +119,18 @@ def compare(
     `answers` are by position; where all votes are ties, the first is compared with the others.
     """
     winners = {won for _, won in votes} - {label.TIE} or {label.FIRST}
-    found = []
-    for first, second in combinations(answers, 2):
-        if winners & {first, second}:
-            cast = tuple(
-                (who, won if won is label.TIE else int(won == second))
-                for who, won in votes
-                if won in (label.TIE, first, second)
-            )
-            two = answers[first], answers[second]
-            found.append(attempt(comparison, prompt, *two, cast, extras, across_records))
-    return found
 
+    def compared(first: int, second: int) -> LabeledComparison:
+        pair = make_pair(prompt, answers[first], answers[second], None, extras)
+        cast = tuple(
+            (who, won if won is label.TIE else int(won == second))
+            for who, won in votes
+            if won in (label.TIE, first, second)
+        )
+        shown = pair.prompt, pair.chosen, pair.rejected
+        return LabeledComparison(*shown, cast, *extras[1:], across_records)
 
-def comparison(
-    prompt: Side | None,
-    first: Side,
-    second: Side,
-    votes: tuple[Vote, ...],
-    extras: Extras,
-    across_records: bool = False,
-) -> LabeledComparison:
-    """Two answers to one prompt, with the votes on them. Raises BadRecord."""
-    pair = make_pair(prompt, first, second, None, extras)
-    shown = pair.prompt, pair.chosen, pair.rejected
-    return LabeledComparison(*shown, votes, *extras[1:], across_records)
+    return [attempt(compared, *two) for two in combinations(answers, 2) if winners & {*two}]
 
 
 def ranked_pairs(

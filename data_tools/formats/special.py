@@ -124,7 +124,6 @@ FORMATS: tuple[Format, ...] = (
         name="arena-55k",
         matches=lambda record: {*_CELLS, *_ONE_HOT} <= record.keys(),
         plan=reading(_arena_55k, *_CELLS, *_ONE_HOT, *EXTRAS),
-        structured=_CELLS,
     ),
     Format(
         name="fine-grained-rlhf",

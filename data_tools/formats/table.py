@@ -7,14 +7,12 @@ decoded only where the format that defines the field says what they mean, words 
 """
 
 import re
+from collections.abc import Callable
 
 from data_tools.formats import dialogues, label, paths
 from data_tools.formats.label import FIRST, SECOND, codes
-from data_tools.formats.rows import Around, Row
+from data_tools.formats.rows import Row
 from data_tools.record import BadRecord, Side
-
-ANY_CASE, GENERAL = frozenset({"any_case"}), frozenset({"any_case", "general"})
-RANKED, RATED = frozenset({"ranked"}), frozenset({"ranked", "rated"})
 
 _PROMPTS = " | ".join(dialogues.PROMPTS)
 _FAMILIES = " | ".join(
@@ -30,12 +28,16 @@ _LABELS = (
 _ANNOTATORS = (
     "annotator_id | annotator | annotator_index | worker_id | worker | rater_id | rater | judge"
 )
-_NO_PROMPT = (*dialogues.PROMPTS, "conversations")
-# A record that also has a finished pair is of the format of that pair.
-_FINISHED = ("chosen", "rejected", "chosen_response", "rejected_response")
 _COMPARING = ("chosen", "rejected", "generations")  # in a field name: the record has two answers
-_INPUT_BELOW = Around(context="input")
 _BLOCKS = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: ", "post": "POST: "}
+
+
+def _without(*names: str) -> Callable[[dict], bool]:
+    return lambda record: not any(name in record for name in names)
+
+
+# A record that also has a finished pair is of the format of that pair.
+_IS_UNFINISHED = _without("chosen", "rejected", "chosen_response", "rejected_response")
 
 
 def _is_implicit(record: dict) -> bool:
@@ -87,13 +89,15 @@ def _post(info: object, where: str) -> str:
 
 
 ROWS = {
-    "preference": Row("prompt", "chosen, rejected", traits=GENERAL),
-    "orca": Row("question | input | query", "chosen, rejected", unless=("prompt", "instruction")),
+    "preference": Row("prompt", "chosen, rejected", traits=("general", "any_case")),
+    "orca": Row(
+        "question | input | query", "chosen, rejected", only_if=_without("prompt", "instruction")
+    ),
     "llamafactory-alpaca": Row(
         "instruction",
         "chosen, rejected",
-        around=Around(context="input", history="history"),
-        unless=("prompt", "question", "query"),
+        traits=("input", "history"),
+        only_if=_without("prompt", "question", "query"),
     ),
     "argilla-chosen-response": Row("instruction | prompt", "chosen_response, rejected_response"),
     "stack-exchange-paired": Row("question | prompt", "response_j, response_k"),
@@ -106,7 +110,7 @@ ROWS = {
         label="preference",
         decode=label.graded,
         annotator="annotator | annotator_index",
-        around=_INPUT_BELOW,
+        traits=("input",),
     ),
     "pku-saferlhf": Row(
         "prompt", "response_0, response_1", label="better_response_id", decode=label.position
@@ -129,47 +133,35 @@ ROWS = {
         "response1, response2 | response_1, response_2",
         label=re.compile(r"annotator_?\d+"),
         decode=label.ordinal,
-        around=_INPUT_BELOW,
+        traits=("input",),
     ),
     "labelled-pairs": Row(
         _PROMPTS,
         _FAMILIES,
         label=_LABELS,
         annotator=_ANNOTATORS,
-        around=_INPUT_BELOW,
-        traits=GENERAL,
+        traits=("general", "any_case", "input"),
     ),
     "better-worse": Row(
         _PROMPTS,
         "better, worse | accepted, rejected | pos_resp, neg_resp",
-        around=_INPUT_BELOW,
-        unless=("chosen",),
+        traits=("input",),
+        only_if=_without("chosen"),
     ),
-    "implicit-messages": Row("", "chosen, rejected", unless=_NO_PROMPT, only_if=_is_implicit),
-    "hh": Row(
-        "",
-        "chosen, rejected",
-        unless=_NO_PROMPT,
-        only_if=lambda record: "hh" in dialogues.kinds(record),
-    ),
+    "implicit-messages": Row("", "chosen, rejected", only_if=_is_implicit),
+    "hh": Row("", "chosen, rejected", only_if=lambda record: "hh" in dialogues.kinds(record)),
     "chatml": Row(
-        "",
-        "chosen, rejected",
-        unless=_NO_PROMPT,
-        only_if=lambda record: "chatml" in dialogues.kinds(record),
+        "", "chosen, rejected", only_if=lambda record: "chatml" in dialogues.kinds(record)
     ),
-    "sharegpt": Row("conversations", "chosen, rejected", around=Around(dialogues.check_dialogue)),
+    "sharegpt": Row("conversations", "chosen, rejected", read=dialogues.check_dialogue),
     "llamafactory-v1": Row("", "chosen_messages, rejected_messages"),
     "axolotl-chat": Row(
         "messages",
         "chosen, rejected",
-        unless=_NO_PROMPT,
-        only_if=lambda record: not dialogues.kinds(record) & {"hh", "chatml", "dialogue"},
+        only_if=lambda record: dialogues.kinds(record) <= {"text", "messages", ""},
     ),
     "openai": Row(
-        "input.messages",
-        "preferred_output, non_preferred_output",
-        around=Around(dialogues.check_dialogue, extras="input"),
+        "input.messages", "preferred_output, non_preferred_output", read=dialogues.check_dialogue
     ),
     "openpipe": Row("messages[:-1]", "messages[-1], rejected_message"),
     "arena": Row("", "conversation_a, conversation_b", label="winner", annotator="judge"),
@@ -179,62 +171,63 @@ ROWS = {
         label="choice",
         decode=label.position,
         annotator="worker",
-        around=Around(_post),
+        read=_post,
     ),
     "lm-human-preferences": Row(
         "query",
         "sample0, sample1",
         label="best",
         only_if=lambda record: isinstance(record["sample0"], list),
-        traits=frozenset({"refused"}),
+        traits=("refused",),
     ),
     "nectar": Row(
         "prompt",
         "answers[].answer",
         scores="answers[].rank",
         decode=label.rank,
-        around=Around(dialogues.transcript_prompt),
-        traits=RANKED,
+        read=dialogues.transcript_prompt,
+        traits=("ranked",),
     ),
     "nemo-rl": Row(
         "context",
         "completions[].completion",
         scores="completions[].rank",
         decode=label.rank,
-        traits=RANKED,
+        traits=("ranked",),
     ),
     "vertex-gemini": Row(
         "contents",
         "completions[].completion",
         scores="completions[].score",
-        around=Around(
-            dialogues.check_dialogue, system="system_instruction, systemInstruction, system"
-        ),
-        traits=RANKED,
+        read=dialogues.check_dialogue,
+        system="system_instruction, systemInstruction, system",
+        traits=("ranked",),
     ),
     "ultrafeedback": Row(
         "instruction",
         "completions[].response",
         scores="completions[].annotations",
         decode=_mean_rating,
-        unless=_FINISHED,
-        traits=RATED,
+        only_if=_IS_UNFINISHED,
+        traits=("ranked", "rated"),
     ),
     "webgpt": Row(
         "question",
         "answer_0, answer_1",
         scores="score_0, score_1",
-        around=Around(_webgpt_question),
-        traits=frozenset({"rated"}),
+        read=_webgpt_question,
+        traits=("rated",),
     ),
-    "stack-exchange": Row("question", "answers[].text", scores="answers[].pm_score", traits=RATED),
+    "stack-exchange": Row(
+        "question", "answers[].text", scores="answers[].pm_score", traits=("ranked", "rated")
+    ),
     "distilabel": Row(
         "instruction | messages",
         "generations[]",
         scores="ratings[]",
-        around=Around(system="system_prompt, system"),
-        unless=_FINISHED,
-        traits=RATED,
+        system="system_prompt, system",
+        only_if=_IS_UNFINISHED,
+        traits=("ranked", "rated"),
     ),
     "kto": Row("prompt", "completion", scores="label", decode=label.good_or_bad),
     "kto-messages": Row(
@@ -251,5 +244,5 @@ ROWS = {
         decode=label.good_or_bad,
         only_if=_judges_one_answer,
     ),
-    "helpsteer2": Row("prompt", "response", scores="helpfulness", traits=RATED),
+    "helpsteer2": Row("prompt", "response", scores="helpfulness", traits=("ranked", "rated")),
 }

@@ -6,7 +6,6 @@ Trees may be deep, so nothing here recurses.
 from data_tools.formats import label, paths
 from data_tools.formats.format import Format, ReadOptions, reading
 from data_tools.formats.sides import ranked_pairs
-from data_tools.formats.table import RANKED
 from data_tools.record import BadRecord, Message, Result, TreeMessage, clip
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -16,27 +15,20 @@ def _tree(record: dict, options: ReadOptions) -> list[Result]:
     """The pairs below every message with two answers, or the one fault of these answers."""
     root = paths.check(record.get("prompt"), dict, "prompt", "a message with text and replies")
     found: list[Result] = []
-    faults: list[BadRecord] = []
-    stack: list[tuple] = [(root, [])]  # messages, each with the dialogue before it or its fault
+    stack: list[list[object]] = [[root]]  # messages, each with those before it
     while stack:
-        value, dialogue = stack.pop()
-        if not isinstance(dialogue, BadRecord):
-            try:
-                dialogue = [*dialogue, _message(value)]
-            except BadRecord as fault:
-                dialogue = fault
-                faults.append(fault)
-        replies = value.get("replies") if isinstance(value, dict) else None
+        dialogue = stack.pop()
+        replies = dialogue[-1].get("replies") if isinstance(dialogue[-1], dict) else None
         try:
             replies = paths.check(replies or [], list, "the replies of a message")
             found += _compared(dialogue, replies, options)
         except BadRecord as fault:
             found.append(fault)
         if isinstance(replies, list):
-            stack += [(reply, dialogue) for reply in reversed(replies)]
+            stack += [[*dialogue, reply] for reply in reversed(replies)]
     if not found:
         detail = "no message of this tree has two assistant replies to compare; remove it"
-        raise faults[0] if faults else BadRecord("unpaired", detail)
+        raise BadRecord("unpaired", detail)
     return found
 
 
@@ -52,24 +44,20 @@ def _message(value: object) -> Message:
     return {"role": _ROLES[role], "content": text}
 
 
-def _compared(
-    dialogue: list[Message] | BadRecord, replies: list[object], options: ReadOptions
-) -> list[Result]:
-    """The pairs of the ranked replies to one message. Raises BadRecord.
+def _compared(dialogue: list[object], replies: list[object], options: ReadOptions) -> list[Result]:
+    """The pairs of the ranked replies to the last message of a dialogue. Raises BadRecord.
 
     A faulty reply is among those that were ranked: it makes their order unknown.
     """
     answers = [r for r in replies if not isinstance(r, dict) or r.get("role") != "prompter"]
     if len(answers) < 2:
         return []
-    if isinstance(dialogue, BadRecord):
-        raise dialogue
-    messages = [[_message(answer)] for answer in answers]
+    prompt, messages = [*map(_message, dialogue)], [[_message(answer)] for answer in answers]
     ranks = [
         label.rank(answer.get("rank"), f"the rank of reply {number}")
         for number, answer in enumerate(answers, start=1)
     ]
-    return ranked_pairs(dialogue, messages, ranks, options)
+    return ranked_pairs(prompt, messages, ranks, options)
 
 
 def _flat(record: dict, options: ReadOptions) -> list[Result]:
@@ -92,7 +80,7 @@ FORMATS: tuple[Format, ...] = (
         ),
         plan=reading(_tree, "prompt"),
         structured=("prompt",),
-        traits=RANKED,
+        traits=("ranked",),
     ),
     Format(
         name="oasst-flat",
@@ -101,6 +89,6 @@ FORMATS: tuple[Format, ...] = (
             and ("parent_id" in record or "message_tree_id" in record)
         ),
         plan=reading(_flat, "message_id", "parent_id", "text", "role", "rank"),
-        traits=RANKED,
+        traits=("ranked",),
     ),
 )
