@@ -15,6 +15,8 @@ from data_tools.block import Block, BlockResult, Task, run
 from data_tools.options import Reading
 from data_tools.readers import STDIN, FileReader
 from data_tools.readers.blocks import changed, cut, file_state, first_span
+from data_tools.readers.json_records import read_lines
+from data_tools.readers.opening import MARK
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
@@ -76,6 +78,26 @@ def standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
         shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
         copy.flush()
         yield copy
+
+
+def read_excluded(path: str | None) -> frozenset[str]:
+    """The `source` values of a JSON Lines file. Raises ConvertError (status 2)."""
+    found = set()
+    if path is None:
+        return frozenset()
+    try:
+        with open(path, encoding="utf-8-sig", errors=MARK) as file:
+            for item in read_lines(file, path):
+                source = None
+                if isinstance(item, Record) and isinstance(item.value, dict):
+                    source = item.value.get("source")
+                if not isinstance(source, str):
+                    detail = "each line must be an object with a text 'source'"
+                    raise ConvertError(f"--exclude-rows {item.location}: {detail}")
+                found.add(source)
+    except OSError as error:
+        raise ConvertError(f"--exclude-rows {path}: cannot be read ({error.strerror})") from None
+    return frozenset(found)
 
 
 def check_blocks(

@@ -21,7 +21,7 @@ from data_tools.block import BlockResult, Task
 from data_tools.dedupe import Deduplicator, Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
-from data_tools.first_pass import Inputs, check_blocks, standard_input
+from data_tools.first_pass import Inputs, check_blocks, read_excluded, standard_input
 from data_tools.formats.format import ReadOptions, tidy_name
 from data_tools.formats.label import parse_label
 from data_tools.grouping import assemble, groups
@@ -140,7 +140,7 @@ class Conversion:
             mapping=tuple(options.reading.map.items()),
             options=detection.options,
             annotators=pairing.annotators,
-            limits=checks.Limits(pairing.max_chars, checks.read_excluded(pairing.exclude_rows)),
+            limits=checks.Limits(pairing.max_chars, read_excluded(pairing.exclude_rows)),
             keep=writing.keep,
             split=Split(writing.test_size, writing.seed),
         )

@@ -71,7 +71,7 @@ def test_the_position_is_how_many_bytes_of_the_file_on_disk_were_read(ending):
 
 
 @pytest.mark.parametrize("ending", PACKED)
-def test_a_compressed_file_is_read_twice_where_its_content_decides_the_syntax(ending):
+def test_a_compressed_file_is_read_once_where_its_content_decides_the_syntax(ending):
     name = f"a.json{ending}"
     assert len(read(name, PACKED[ending](LINES * 30_000))) == 60_000
     assert notes(name) == [f"{name}: read as JSON Lines, by its content"]
@@ -95,7 +95,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_it():
 
 
 def test_standard_input_is_json_lines_and_can_be_read_twice():
-    copy = io.BytesIO(LINES)
+    copy = io.BufferedReader(io.BytesIO(LINES))
     assert readers.find_inputs(("-",)) == ["-"]
     for _ in range(2):
         assert read("-", stdin=copy) == [(1, {"a": 1}), (2, {"a": 2})]
@@ -107,7 +107,7 @@ def test_standard_input_of_another_kind_is_refused():
         (b"[\n1]", "a JSON array; save it as a .json file"),
     ):
         with pytest.raises(ConvertError, match=f"^-: its content is {message}$"):
-            read("-", stdin=io.BytesIO(content))
+            read("-", stdin=io.BufferedReader(io.BytesIO(content)))
 
 
 @pytest.mark.parametrize(

@@ -103,17 +103,11 @@ def read_span(span: Span) -> tuple[list[Record | Reject], int]:
     if span.head is None:
         lines = data.splitlines()
         return [*json_records.read_lines(lines, span.file, span.first_line)], span.stop
-    lines = data.splitlines(keepends=True)
-    try:
-        own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
-    except UnicodeDecodeError:
-        own, sound = [line.decode("utf-8", MARK) for line in lines], 0
+    own = [line.decode("utf-8", MARK) for line in data.splitlines(keepends=True)]
     with open(span.file, encoding="utf-8", errors=MARK, newline="") as text:
         text.buffer.seek(span.stop)
         after, again = tee(text)
-        rows = delimited.Rows(
-            span.head, span.file, chain(own, after), span.first_line, len(own), sound
-        )
+        rows = delimited.Rows(span.head, span.file, chain(own, after), span.first_line, len(own))
         records = list(rows)
         return records, span.stop + _size(islice(again, max(0, rows.number - len(own))))
 

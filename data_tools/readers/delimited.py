@@ -82,8 +82,8 @@ def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the h
 class Rows:
     """The rows below a header: those that begin in the first `until` of the lines.
 
-    The first line is number `first_line` of the file. The first `sound` lines are known to be free
-    of undecodable bytes and of NUL. `number` counts the lines of the rows that were read.
+    The first line is number `first_line` of the file. `number` counts the lines of the rows that
+    were read.
     """
 
     head: Head
@@ -91,7 +91,6 @@ class Rows:
     lines: Iterable[str]
     first_line: int
     until: int = sys.maxsize
-    sound: int = 0
     number: int = 0
 
     def __iter__(self) -> Iterator[Record | Reject]:
@@ -102,10 +101,8 @@ class Rows:
             self.number += len(lines)
             if cells and (cells[0].strip() or not "".join(lines).isspace()):
                 record += 1
-                location, is_sound = Location(self.path, line, record), self.number <= self.sound
-                yield read_or_reject(
-                    location, _values, _raw, lines, cells, names, is_sound, is_text=True
-                )
+                location = Location(self.path, line, record)
+                yield read_or_reject(location, _values, _raw, lines, cells, names, is_text=True)
             if self.number >= self.until:
                 return
 
@@ -144,12 +141,9 @@ class _Broken(str):
     """In place of the cells of a row: why it cannot be read."""
 
 
-def _values(
-    lines: list[str], cells: list[str], names: tuple[str, ...], is_sound: bool
-) -> dict[str, str]:
+def _values(lines: list[str], cells: list[str], names: tuple[str, ...]) -> dict[str, str]:
     """The row as a record. Raises BadRecord."""
-    if not is_sound:
-        check_text("".join(lines), "the row")
+    check_text("".join(lines), "the row")
     if isinstance(cells[0], _Broken):
         raise BadRecord(
             "ragged_row",

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, tee
 
 from data_tools import strict_json
 from data_tools.readers.opening import MARK, check_text, count_line_ends, printable, read_or_reject
@@ -80,19 +80,20 @@ def read_json(
     if first == "[":
         yield from _elements(text, path, 1 + count_line_ends(blank))
     elif first:
-        text.seek(0)
-        is_json_lines = _is_json_lines(text)
-        text.seek(0)
+        start = io.StringIO(blank + first + text.readline(), newline="")
+        lines, ahead = tee(chain(start, text))
+        is_json_lines = _is_json_lines(ahead)
+        del ahead  # which would hold every line
         if is_json_lines:
             note(f"{path}: read as JSON Lines, by its content")
-            yield from read_json_lines(text, path, note)
+            yield from read_json_lines(lines, path, note)
         else:
-            yield from _unwrapped(text.read(), path, note)
+            yield from _unwrapped("".join(lines), path, note)
 
 
-def _is_json_lines(text: io.TextIOBase) -> bool:
+def _is_json_lines(lines: Iterator[str]) -> bool:
     """Whether one of the first two lines is an object of its own and not the whole file."""
-    lines = list(islice((line for line in text if not line.isspace()), 2))
+    lines = list(islice((line for line in lines if not line.isspace()), 2))
     if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
         return False
     for line in lines:

@@ -21,13 +21,12 @@ STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
 
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
-# What a file begins with whose ending should be this one, and how to fix another ending. There,
-# `whole` is the path without its compression, `stem` also without its syntax.
+# What a file begins with whose ending should be this one, and how to fix another ending.
 _KINDS = {
-    ".gz": ((b"\x1f\x8b",), "rename it to {whole}.gz"),
-    ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "rename it to {whole}.zst"),
-    ".parquet": ((b"PAR1",), "rename it to {stem}.parquet"),
-    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to {stem}.xlsx, unpack a zip archive"),
+    ".gz": ((b"\x1f\x8b",), "decompress it, or let its name end with .gz"),
+    ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "decompress it, or let its name end with .zst"),
+    ".parquet": ((b"PAR1",), "rename it to .parquet"),
+    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to .xlsx, unpack a zip archive"),
     ".xls": ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",), "save it as .xlsx without a password"),
 }
 _BOMS = (
@@ -53,7 +52,7 @@ codecs.register_error(MARK, _mark)
 
 @contextlib.contextmanager
 def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The seekable, decompressed bytes of an input, and the file on disk below them.
+    """The decompressed bytes of an input, and the file on disk below them.
 
     The position of the latter shows how much of the file was read. `stdin` is a copy of standard
     input. Raises ConvertError (status 2) for what is no file, a Git LFS pointer, or content that
@@ -75,7 +74,11 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
         if path.lower().endswith(".gz"):
             binary = gzip.GzipFile(fileobj=file, mode="rb")
         elif path.lower().endswith(".zst"):
-            binary = io.BufferedReader(_Zstd(file), 1 << 16)
+            from pyarrow import CompressedInputStream, PythonFile
+
+            binary = io.BufferedReader(
+                CompressedInputStream(PythonFile(file, "r"), "zstd"), 1 << 16
+            )
         yield binary, file
 
 
@@ -88,49 +91,14 @@ def _refuse_other_kinds(path: str, head: bytes) -> None:
         raise ConvertError(f"{path}: is empty, though its ending says {expected}; fetch it again")
     if not found:
         raise ConvertError(f"{path}: its ending says {expected}, its content does not; rename it")
-    whole = os.path.splitext(path)[0] if expected in COMPRESSIONS else path
-    fix = _KINDS[found][1].format(whole=whole, stem=os.path.splitext(whole)[0])
-    if found in COMPRESSIONS and expected not in (None, *COMPRESSIONS):
-        fix = "decompress it"
-    elif path == STDIN:
+    fix = _KINDS[found][1]
+    if path == STDIN:
         fix = "standard input is JSON Lines, so name the file instead"
     raise ConvertError(f"{path}: its content is that of a {found} file; {fix}")
 
 
-class _Zstd(io.RawIOBase):
-    """The decompressed bytes of a Zstandard file; it can seek back to the start only."""
-
-    def __init__(self, file: BinaryIO):
-        self._file, self._streams = file, []  # a stream that is freed closes the file
-        self.seek(0)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET:
-            from pyarrow import CompressedInputStream, PythonFile
-
-            assert offset == 0
-            self._file.seek(0)
-            self._streams.append(CompressedInputStream(PythonFile(self._file, "r"), "zstd"))
-            self._position = 0
-        return self._position
-
-    def readinto(self, buffer) -> int:
-        try:
-            count = self._streams[-1].readinto(buffer)
-        except OSError as error:  # gzip raises EOFError for the same damage
-            raise EOFError(str(error)) from None
-        self._position += count
-        return count
-
-
 @contextlib.contextmanager
-def open_text(binary: BinaryIO, encoding: str | None) -> Iterator[io.TextIOWrapper]:
+def open_text(binary: io.BufferedReader, encoding: str | None) -> Iterator[io.TextIOWrapper]:
     """Text over `binary` with line ends untouched; closing the binary file is up to the caller."""
     codec, _ = find_encoding(binary, encoding)
     text = io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
@@ -140,7 +108,7 @@ def open_text(binary: BinaryIO, encoding: str | None) -> Iterator[io.TextIOWrapp
         text.detach()
 
 
-def find_encoding(binary: BinaryIO, encoding: str | None) -> tuple[str, int]:
+def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str, int]:
     """The codec of a text, which its BOM decides, and the size of that.
 
     Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
@@ -153,8 +121,7 @@ def find_encoding(binary: BinaryIO, encoding: str | None) -> tuple[str, int]:
         raise ConvertError(
             f"--encoding {named}: no such encoding; examples: utf-8, utf-16, cp1252, latin-1"
         ) from None
-    head = binary.read(4)
-    binary.seek(0)
+    head = binary.peek(4)
     for bom, found in _BOMS:
         if head.startswith(bom):
             if found in UTF8 and codec not in UTF8:
