@@ -123,15 +123,11 @@ def _rows(source: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], li
                 yield cells, list(islice(behind, reader.line_num - done))
                 done = reader.line_num
             return
-        except csv.Error as error:
-            broken = [_Broken(error)]
-        first, *within = islice(behind, reader.line_num - done)
-        yield broken, [first]
-        for line in within[:-1]:
-            alone = read_cells([line, '"'])  # the quote ends a cell that goes on
+        except csv.Error:
+            first, *within = islice(behind, reader.line_num - done)
+        for line in (first, *within[:-1]):
             try:
-                cells = next(alone)
-                yield cells if alone.line_num == 1 else broken, [line]
+                yield next(read_cells([line])), [line]
             except csv.Error as error:
                 yield [_Broken(error)], [line]
         lines = chain(within[-1:], source)

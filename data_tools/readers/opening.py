@@ -111,7 +111,7 @@ def open_text(binary: io.BufferedReader, encoding: str | None) -> Iterator[io.Te
 def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str, int]:
     """The codec of a text, which its BOM decides, and the size of that.
 
-    Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
+    Raises ConvertError (status 2) for an unknown encoding.
     """
     named = encoding or "utf-8"
     try:
@@ -124,11 +124,6 @@ def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str,
     head = binary.peek(4)
     for bom, found in _BOMS:
         if head.startswith(bom):
-            if found in UTF8 and codec not in UTF8:
-                raise ConvertError(
-                    f"--encoding {named}: the file begins with the BOM of UTF-8, so it is not "
-                    f"{named}; remove the option"
-                )
             return found, len(bom)
     return codec, 0
 
