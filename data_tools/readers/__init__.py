@@ -144,5 +144,5 @@ class FileReader:
             if syntax in _TABLES:
                 yield from _TABLES[syntax](binary, path, self.notes.append, self.sheet)
             else:
-                with open_text(binary, self.encoding) as text:
-                    yield from _TEXTS[syntax](text, path, self.notes.append)
+                text = open_text(binary, self.encoding)
+                yield from _TEXTS[syntax](text, path, self.notes.append)

@@ -56,10 +56,10 @@ def first_span(path: str, encoding: str | None) -> Span | None:
                 return None
             if not delimiters:
                 return Span(path, file_state(path), start, start, 1)
-            with opening.open_text(file, encoding) as text:
-                head = delimited.read_head(text, path, delimiters)
-                text.seek(0)
-                start += _size(islice(text, head.lines))
+            text = opening.open_text(file, encoding)
+            head = delimited.read_head(text, path, delimiters)
+            text.seek(0)
+            start += _size(islice(text, head.lines))
             if not head.names:
                 return None
             return Span(path, file_state(path), start, start, head.lines + 1, head)

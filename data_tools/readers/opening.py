@@ -38,6 +38,7 @@ _BOMS = (
 )
 UTF8 = ("utf-8", "utf-8-sig")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NAME_ENCODING = "name the file's encoding with --encoding, e.g. cp1252 or utf-16-le"
 MARK = "data_tools.mark"
 """The error handler that decodes a bad byte, also one below 128, as a lone surrogate."""
 
@@ -60,7 +61,7 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
     """
     if path != STDIN and not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    with contextlib.nullcontext(stdin) if path == STDIN else open(path, "rb") as file:
+    with open(os.dup(stdin.fileno()) if path == STDIN else path, "rb") as file:
         file.seek(0)  # standard input is read twice: for detection, then for conversion
         head = file.read(64)
         file.seek(0)
@@ -97,15 +98,10 @@ def _refuse_other_kinds(path: str, head: bytes) -> None:
     raise ConvertError(f"{path}: its content is that of a {found} file; {fix}")
 
 
-@contextlib.contextmanager
-def open_text(binary: io.BufferedReader, encoding: str | None) -> Iterator[io.TextIOWrapper]:
-    """Text over `binary` with line ends untouched; closing the binary file is up to the caller."""
+def open_text(binary: io.BufferedReader, encoding: str | None) -> io.TextIOWrapper:
+    """Text over `binary` with line ends untouched; it closes the binary file."""
     codec, _ = find_encoding(binary, encoding)
-    text = io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
-    try:
-        yield text
-    finally:
-        text.detach()
+    return io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
 
 
 def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str, int]:
@@ -155,21 +151,29 @@ def read_or_reject(
         return Reject(location, fault.reason, fault.detail, as_json(raw_of(source)))
 
 
-def check_text(text: str, what: str) -> None:
+def check_values(value: Any) -> Any:
+    """The value, once all strings in it are checked as by `check_text`."""
+    found = [value]
+    for item in found:
+        if isinstance(item, dict):
+            found += [*item, *item.values()]
+        elif isinstance(item, list):
+            found += item
+    texts = [item for item in found if isinstance(item, str)]
+    check_text("".join(texts), "a value", "export that column as text")
+    return value
+
+
+def check_text(text: str, what: str, fix: str = _NAME_ENCODING) -> None:
     """Raise BadRecord (`bad_encoding` or `nul_byte`) for a text that holds what no text can."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         near = printable(text[max(0, error.start - 12) : error.start + 12])
-        raise BadRecord(
-            "bad_encoding",
-            f"{what} holds bytes that do not decode (near {near!r}); name the file's encoding "
-            "with --encoding, e.g. --encoding cp1252",
-        ) from None
+        detail = f"{what} holds bytes that do not decode (near {near!r}); {fix}"
+        raise BadRecord("bad_encoding", detail) from None
     if "\0" in text:
-        raise BadRecord(
-            "nul_byte", f"{what} holds a NUL character; remove it, or name an --encoding of UTF-16"
-        )
+        raise BadRecord("nul_byte", f"{what} holds a NUL character; remove it, or {fix}")
 
 
 def printable(text: str) -> str:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from data_tools.readers.delimited import refuse_duplicates, row_record
-from data_tools.readers.opening import printable, read_or_reject
+from data_tools.readers.opening import check_values, printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
-from data_tools.strict_json import check_strings
 
 _MOST_ROWS = 1_048_576  # of a sheet in this format
 # How the format escapes what XML cannot hold. Escapes of other characters were typed by somebody.
@@ -96,7 +95,7 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
     at, names = next(rows, (0, []))
     names = [name.strip() for name in names]
     try:
-        check_strings(names)
+        check_values(names)
     except BadRecord as fault:
         raise ConvertError(f"{path}: row {at}: in the header {fault.detail}") from None
     refuse_duplicates(filter(None, names), f"{path}: row {at}")
@@ -113,7 +112,7 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
 
 def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
     """The cells of a row as a record. Raises BadRecord."""
-    check_strings(cells)
+    check_values(cells)
     padded = cells + [""] * (len(names) - len(cells))
     fix = "name that column in the header, or empty its cells"
     value = row_record(names, padded, f"row {number}", fix)
