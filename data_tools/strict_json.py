@@ -40,8 +40,9 @@ def _fault(source: bytes, message: str) -> BadRecord:
             "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
             "character itself or both halves of the pair",
         )
-    message = message.replace(" at line 1 column ", " at byte ")
-    message = message.replace(" at line ", " at its line ")
+    message = message.replace(" at line 1 column ", " at byte ").replace(
+        " at line ", " at its line "
+    )
     return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
 
 

@@ -167,6 +167,10 @@ def test_an_encoding_that_is_none_of_text_is_refused_with_examples(name):
 
 
 def test_an_encoding_that_does_not_fit_the_file_is_refused():
+    assert refusal("a.jsonl", b"\xef\xbb\xbf" + LINES, encoding="cp1252") == (
+        "--encoding cp1252: the file begins with the BOM of UTF-8, so it is not cp1252; "
+        "remove the option"
+    )
     assert refusal("a.jsonl", LINES, encoding="utf-16") == (
         "a.jsonl: is not utf-16 (UTF-16 stream does not start with BOM); "
         "name the file's encoding with --encoding"

@@ -74,7 +74,7 @@ def cut(after: Span) -> Iterator[Span]:
         file.seek(after.start)
         data = file.read(after.stop - after.start)
         while True:
-            line += opening.count_line_ends(data)
+            line += len(data.splitlines())
             file.seek(start)
             data = file.read(SIZE)
             if not data:

@@ -57,15 +57,20 @@ def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> He
     expected, where = delimiters[0], f"{path}:{blank + 1}"
     delimiter = expected if expected in first else max(delimiters, key=first.count)
     cells, lines = next(_rows(chain([first], text), delimiter))
-    try:
-        check_text("".join(lines), "the header row")
-    except BadRecord as fault:
-        raise ConvertError(f"{where}: {fault.detail}") from None
     if isinstance(cells[0], _Broken):
         raise ConvertError(f"{where}: the header row cannot be read ({cells[0]}); fix its quotes")
     names = tuple(cell.strip() for cell in cells)
-    refuse_duplicates(names, where)
+    check_header(names, where)
     return Head(names, delimiter, blank + len(lines))
+
+
+def check_header(names: Sequence[str], where: str) -> None:
+    """Raise ConvertError for names that are no text, or where two columns have one name."""
+    try:
+        check_text(" ".join(names), "the header")
+    except BadRecord as fault:
+        raise ConvertError(f"{where}: {fault.detail}") from None
+    refuse_duplicates(names, where)
 
 
 def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the header") -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, pairwise, tee
 
 from data_tools import strict_json
-from data_tools.readers.opening import MARK, check_text, count_line_ends, printable, read_or_reject
+from data_tools.readers.opening import MARK, check_text, printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
@@ -78,7 +78,7 @@ def read_json(
     while (first := text.read(1)).isspace():
         blank += first
     if first == "[":
-        yield from _elements(text, path, 1 + count_line_ends(blank))
+        yield from _elements(text, path, 1 + _line_ends(blank))
     elif first:
         start = io.StringIO(blank + first + text.readline(), newline="")
         lines, ahead = tee(chain(start, text))
@@ -110,7 +110,7 @@ def _unwrapped(source: str, path: str, note: Callable[[str], None]) -> Iterator[
         key, start, stop = lists[0]
         note(f"{path}: the records are the list under {key!r}")
         inside = io.StringIO(source[start + 1 : stop], newline="")
-        yield from _elements(inside, path, 1 + count_line_ends(source[:start]))
+        yield from _elements(inside, path, 1 + _line_ends(source[:start]))
         return
     record = source.strip(_SPACE)
     item = read_or_reject(Location(path, _line_of(source, 1), 1), _parse, _raw, record)
@@ -183,7 +183,7 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
             if source or mark == ",":
                 record += 1
                 yield source, _line_of(whole, line)
-            line += count_line_ends(whole)
+            line += _line_ends(whole)
             if mark == "]":
                 if any(rest.strip() for rest in chain([buffer[position:]], text)):
                     raise ConvertError(
@@ -200,4 +200,12 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
 
 def _line_of(source: str, line: int) -> int:
     """The line on which a source begins that white space from `line` on may precede."""
-    return line + count_line_ends(source[: len(source) - len(source.lstrip(_SPACE))])
+    return line + _line_ends(source[: len(source) - len(source.lstrip(_SPACE))])
+
+
+def _line_ends(text: str) -> int:
+    """The line ends in a text, each CR, LF or both."""
+    count = text.count("\n")
+    if "\r" in text:
+        count += text.count("\r") - text.count("\r\n")
+    return count

@@ -21,12 +21,13 @@ STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
 
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
-# What a file begins with whose ending should be this one, and how to fix another ending.
+# What a file of some kind begins with, and the fix where its ending is not that of the kind.
 _KINDS = {
     ".gz": ((b"\x1f\x8b",), "decompress it, or let its name end with .gz"),
     ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "decompress it, or let its name end with .zst"),
     ".parquet": ((b"PAR1",), "rename it to .parquet"),
     ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to .xlsx, unpack a zip archive"),
+    "Git LFS pointer": ((b"version https://git-lfs",), "run 'git lfs pull' where it came from"),
     ".xls": ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",), "save it as .xlsx without a password"),
 }
 _BOMS = (
@@ -56,8 +57,8 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
     """The decompressed bytes of an input, and the file on disk below them.
 
     The position of the latter shows how much of the file was read. `stdin` is a copy of standard
-    input. Raises ConvertError (status 2) for what is no file, a Git LFS pointer, or content that
-    does not match the file's ending.
+    input. Raises ConvertError (status 2) for what is no file, or content that does not match the
+    file's ending.
     """
     if path != STDIN and not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
@@ -65,11 +66,6 @@ def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, B
         file.seek(0)  # standard input is read twice: for detection, then for conversion
         head = file.read(64)
         file.seek(0)
-        if head.startswith(b"version https://git-lfs.github.com/spec/"):
-            raise ConvertError(
-                f"{path}: this is a Git LFS pointer, not the data; run 'git lfs pull' where it "
-                "came from"
-            )
         _refuse_other_kinds(path, head)
         binary = file
         if path.lower().endswith(".gz"):
@@ -107,7 +103,7 @@ def open_text(binary: io.BufferedReader, encoding: str | None) -> io.TextIOWrapp
 def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str, int]:
     """The codec of a text, which its BOM decides, and the size of that.
 
-    Raises ConvertError (status 2) for an unknown encoding.
+    Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
     """
     named = encoding or "utf-8"
     try:
@@ -120,17 +116,13 @@ def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str,
     head = binary.peek(4)
     for bom, found in _BOMS:
         if head.startswith(bom):
+            if found in UTF8 and codec not in UTF8:
+                raise ConvertError(
+                    f"--encoding {named}: the file begins with the BOM of UTF-8, so it is not "
+                    f"{named}; remove the option"
+                )
             return found, len(bom)
     return codec, 0
-
-
-def count_line_ends(text: str | bytes) -> int:
-    """The line ends in a text, each CR, LF or both."""
-    lf, cr, both = (b"\n", b"\r", b"\r\n") if isinstance(text, bytes) else ("\n", "\r", "\r\n")
-    count = text.count(lf)
-    if cr in text:
-        count += text.count(cr) - text.count(both)
-    return count
 
 
 def read_or_reject(

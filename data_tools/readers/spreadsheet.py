@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from data_tools.readers.delimited import refuse_duplicates, row_record
-from data_tools.readers.opening import check_values, printable, read_or_reject
-from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
+from data_tools.readers.delimited import check_header, row_record
+from data_tools.readers.opening import check_values, read_or_reject
+from data_tools.record import ConvertError, Location, Record, Reject
 
 _MOST_ROWS = 1_048_576  # of a sheet in this format
 # How the format escapes what XML cannot hold. Escapes of other characters were typed by somebody.
-_ESCAPE = re.compile("_x(00[01][0-9A-Fa-f]|[Dd][89A-Fa-f][0-9A-Fa-f]{2})_")
+_ESCAPE = re.compile("_x00([01][0-9A-Fa-f])_")
 
 
 def read(
@@ -94,11 +94,7 @@ def _text(value: object) -> str:
 def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Record | Reject]:
     at, names = next(rows, (0, []))
     names = [name.strip() for name in names]
-    try:
-        check_values(names)
-    except BadRecord as fault:
-        raise ConvertError(f"{path}: row {at}: in the header {fault.detail}") from None
-    refuse_duplicates(filter(None, names), f"{path}: row {at}")
+    check_header([name for name in names if name], f"{path}: row {at}")
     nameless = [i for i, name in enumerate(names) if not name]
     for record, (number, cells) in enumerate(rows, start=1):
         if len(nameless) > 1 and any(cells[i].strip() for i in nameless if i < len(cells)):
@@ -107,7 +103,7 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
                 f"header, with data under them in row {number}; name them so that each is clear"
             )
         location = Location(path, None, record)
-        yield read_or_reject(location, _values, _raw, cells, names, number, is_text=True)
+        yield read_or_reject(location, _values, list, cells, names, number, is_text=True)
 
 
 def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
@@ -119,7 +115,3 @@ def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
     if names.count("") > 1:  # one column may have no name, as pandas writes its index
         del value[""]
     return value
-
-
-def _raw(cells: list[str]) -> list[str]:
-    return [printable(cell) for cell in cells]
