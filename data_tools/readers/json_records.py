@@ -16,7 +16,8 @@ from data_tools.readers.opening import MARK, check_text, printable, read_or_reje
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
-_SPACE = " \t\r\n"
+_BLANK = " \t\r\n"
+_SPACE = re.compile(f"[{_BLANK}]*")
 _BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the next
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 # Up to the next bracket, or comma or bracket, that is not in a string; never tried twice.
@@ -112,8 +113,9 @@ def _unwrapped(source: str, path: str, note: Callable[[str], None]) -> Iterator[
         inside = io.StringIO(source[start + 1 : stop], newline="")
         yield from _elements(inside, path, 1 + _line_ends(source[:start]))
         return
-    record = source.strip(_SPACE)
-    item = read_or_reject(Location(path, _line_of(source, 1), 1), _parse, _raw, record)
+    begin, line = _next(source, 0, 1)
+    record = source[begin:].rstrip(_BLANK)
+    item = read_or_reject(Location(path, line, 1), _parse, _raw, record)
     if isinstance(item, Reject) and (
         record[0] != "{" or "EOF while" in item.detail or "trailing" in item.detail
     ):
@@ -165,6 +167,13 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
         while found := (_BRACKET if depth else _MARK).match(buffer, position):
             position = found.end()
             mark = buffer[position - 1]
+            if mark in "[{" and not depth:
+                try:  # much faster than a search for its brackets
+                    position = _DECODER.raw_decode(buffer, position - 1)[1]
+                    values += 1
+                    continue
+                except (ValueError, RecursionError):  # it is invalid, or goes on
+                    pass
             if mark in "[{":
                 depth += 1
             elif mark in "]}":
@@ -172,18 +181,18 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
                 values += depth == 0
             if depth > 0 or (depth == 0 and mark != ","):
                 continue
-            whole = buffer[start : position - 1]
-            source = whole.strip(_SPACE)
+            begin, line = _next(buffer, start, line)
+            source = buffer[begin : position - 1].rstrip(_BLANK)
             is_one = not values or (values == 1 and source[0] in "[{" and source[-1] in "]}")
             if mark == "}" or not is_one:
                 raise ConvertError(
-                    f"{path}:{_line_of(whole, line)}: expected ',' or ']' after record "
-                    f"{record + 1}, which begins here ({clip(source)}); fix the array there"
+                    f"{path}:{line}: expected ',' or ']' after record {record + 1}, which begins "
+                    f"here ({clip(source)}); fix the array there"
                 )
             if source or mark == ",":
                 record += 1
-                yield source, _line_of(whole, line)
-            line += _line_ends(whole)
+                yield source, line
+            line += _line_ends(buffer[begin:position])
             if mark == "]":
                 if any(rest.strip() for rest in chain([buffer[position:]], text)):
                     raise ConvertError(
@@ -192,15 +201,17 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
                     )
                 return
             start, values = position, 0
+    _, line = _next(buffer, start, line)
     raise ConvertError(
-        f"{path}: the array is unfinished: it breaks off on line {_line_of(buffer[start:], line)} "
-        f"after record {record}; fetch the file again"
+        f"{path}: the array is unfinished: it breaks off on line {line} after record {record}; "
+        "fetch the file again"
     )
 
 
-def _line_of(source: str, line: int) -> int:
-    """The line on which a source begins that white space from `line` on may precede."""
-    return line + _line_ends(source[: len(source) - len(source.lstrip(_SPACE))])
+def _next(source: str, start: int, line: int) -> tuple[int, int]:
+    """Where and on which line what follows some white space begins."""
+    begin = _SPACE.match(source, start).end()
+    return begin, line + _line_ends(source[start:begin])
 
 
 def _line_ends(text: str) -> int:
