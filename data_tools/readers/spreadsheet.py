@@ -4,6 +4,7 @@ A record is identified by its ordinal, and a reject also names the row of the sh
 one by one, but openpyxl holds all distinct texts of the workbook in memory.
 """
 
+import contextlib
 import datetime
 import re
 import warnings
@@ -29,10 +30,8 @@ def read(
     warnings.filterwarnings("ignore", module="openpyxl")
     try:
         book = openpyxl.load_workbook(binary, read_only=True, data_only=True)
-        try:
-            yield from _records(_rows(_sheet(book, path, note, sheet), path), path)
-        finally:
-            book.close()
+        with contextlib.closing(book):
+            yield from _records(_rows(_sheet(book, path, note, sheet)), path)
     except ConvertError:
         raise
     except Exception as error:  # openpyxl's parsers raise many kinds for damage
@@ -46,7 +45,7 @@ def _sheet(book, path: str, note: Callable[[str], None], name: str | None):
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     names = ", ".join(map(repr, sheets))
     if not sheets:
-        raise ConvertError(f"{path}: holds no sheet of cells; export the table to one")
+        raise ValueError("it holds no sheet of cells")
     if name is None:
         name = next(iter(sheets))
         if len(sheets) > 1:
@@ -56,7 +55,7 @@ def _sheet(book, path: str, note: Callable[[str], None], name: str | None):
     return sheets[name]
 
 
-def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(sheet) -> Iterator[tuple[int, list[str]]]:
     """The number and cells of every row that is not empty, without the empty cells at its end."""
     sheet.reset_dimensions()  # the size in the file is often wrong, and would cut rows off
     last = 0
@@ -68,10 +67,7 @@ def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
             last = number
             yield number, cells
         elif number - last > _MOST_ROWS:  # a damaged row number, up to which openpyxl makes up rows
-            raise ConvertError(
-                f"{path}: there are more empty rows below row {last} than a sheet can have, so the "
-                "file is damaged; save it as .xlsx again"
-            )
+            raise ValueError(f"more empty rows are below row {last} than a sheet can have")
 
 
 def _text(value: object) -> str:
