@@ -20,8 +20,8 @@ from data_tools.readers.opening import MARK
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
-# Of a block whose records were read already: pieces, records of each, and bytes of all.
-_PIECES, _RECORDS, _BYTES = 40, 50, 8_000_000
+# Of a block whose records were read already: records of each of its pieces, and bytes of all.
+_RECORDS, _BYTES = 50, 4_000_000
 
 
 class Inputs:
@@ -135,7 +135,7 @@ def _packed(records: Iterator[Record | Reject]) -> Iterator[tuple[bytes, ...]]:
     pieces: list[bytes] = []
     while found := list(islice(records, _RECORDS)):
         pieces.append(pickle.dumps(found, protocol=5))
-        if len(pieces) == _PIECES or sum(map(len, pieces)) >= _BYTES:
+        if sum(map(len, pieces)) >= _BYTES:
             yield tuple(pieces)
             pieces = []
     if pieces:

@@ -170,9 +170,4 @@ def check_text(text: str, what: str, fix: str = _NAME_ENCODING) -> None:
 
 def printable(text: str) -> str:
     """The text with undecodable bytes written as \\xNN, so that JSON can store it."""
-    return _SURROGATE.sub(lambda m: _escaped(m.group()), text)
-
-
-def _escaped(char: str) -> str:
-    byte = ord(char) - 0xDC00
-    return f"\\x{byte:02x}" if 0 <= byte <= 0xFF else f"\\u{ord(char):04x}"
+    return _SURROGATE.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
