@@ -27,7 +27,7 @@ class Span:
     """
 
     file: str
-    state: tuple[int, int] | None
+    state: tuple[int, int]
     start: int
     stop: int
     first_line: int
@@ -49,22 +49,20 @@ def first_span(path: str, encoding: str | None) -> Span | None:
     delimiters = delimited.DELIMITERS.get(ending)
     if not delimiters and ending not in (".jsonl", ".ndjson"):
         return None
-    try:
-        with opening.open_binary(path, None) as (file, _):
-            codec, start = opening.find_encoding(file, encoding)
-            if codec not in opening.UTF8:
-                return None
-            if not delimiters:
-                return Span(path, file_state(path), start, start, 1)
-            text = opening.open_text(file, encoding)
-            head = delimited.read_head(text, path, delimiters)
-            text.seek(0)
-            start += _size(islice(text, head.lines))
-            if not head.names:
-                return None
-            return Span(path, file_state(path), start, start, head.lines + 1, head)
-    except OSError as error:
-        raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
+    state = file_state(path)
+    if state is None:
+        raise changed(path)
+    with opening.open_binary(path, None) as (file, _):
+        codec, start = opening.find_encoding(file, encoding)
+        if codec not in opening.UTF8:
+            return None
+        if not delimiters:
+            return Span(path, state, start, start, 1)
+        text = opening.open_text(file, encoding)
+        head = delimited.read_head(text, path, delimiters)
+        text.seek(0)
+        start += _size(islice(text, head.lines))
+        return Span(path, state, start, start, head.lines + 1, head) if head.names else None
 
 
 def cut(after: Span) -> Iterator[Span]:
