@@ -13,7 +13,6 @@ from data_tools.record import BadRecord
 
 _INFINITE = (float("inf"), float("-inf"))
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def loads(source: bytes) -> Any:
@@ -25,7 +24,7 @@ def loads(source: bytes) -> Any:
     try:
         value = jiter.from_json(source, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
-        raise _fault(source, str(error)) from None
+        raise _fault(str(error)) from None
     if _is_infinite(value):
         raise BadRecord("bad_json", "a number is too large; fix the record or remove it")
     if b"\\u0000" in source and _NUL.search(source):
@@ -33,8 +32,8 @@ def loads(source: bytes) -> Any:
     return value
 
 
-def _fault(source: bytes, message: str) -> BadRecord:
-    if "hex escape" in message and _SURROGATE.search(source):
+def _fault(message: str) -> BadRecord:
+    if message.startswith(("unexpected end of hex escape", "lone leading surrogate")):
         return BadRecord(
             "bad_encoding",
             "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
