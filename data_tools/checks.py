@@ -5,13 +5,11 @@ that a reject gets. A warning notes what may be wrong: some are found in one pai
 some only over the whole dataset (`share_warnings`, and `shards.alike_across_splits`).
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from data_tools.keys import CALLS, Column
-from data_tools.record import ConvertError
 
 
 @dataclass(frozen=True)
@@ -144,33 +142,6 @@ def _order(prompt: tuple[str, ...], answer: tuple[str, ...]) -> str:
     if before != "assistant" or not answer:
         return f"the last turn is from {before or 'nobody'}, not from the assistant"
     return ""
-
-
-def read_excluded(path: str | None) -> frozenset[str]:
-    """The `source` values of a JSON Lines file. Raises ConvertError (status 2)."""
-    if path is None:
-        return frozenset()
-    found = set()
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.isspace():
-                    found.add(_source(line, f"{path}:{number}"))
-    except OSError as error:
-        raise ConvertError(f"--exclude-rows {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConvertError(f"--exclude-rows {path}: is not UTF-8; save it as UTF-8") from None
-    return frozenset(found)
-
-
-def _source(line: str, place: str) -> str:
-    try:
-        if isinstance(value := json.loads(line)["source"], str):
-            return value
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    detail = "each line must be an object with a text 'source'"
-    raise ConvertError(f"--exclude-rows {place}: {detail}")
 
 
 WARNINGS = {

@@ -15,11 +15,13 @@ from data_tools.block import Block, BlockResult, Task, run
 from data_tools.options import Options
 from data_tools.readers import STDIN, FileReader
 from data_tools.readers.blocks import changed, cut, file_state, first_span
+from data_tools.readers.json_records import read_lines
+from data_tools.readers.opening import MARK
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
-# Of a block whose records were read already: pieces, records of each, and bytes of all.
-_PIECES, _RECORDS, _BYTES = 40, 50, 8_000_000
+# Of a block whose records were read already: records of each of its pieces, and bytes of all.
+_RECORDS, _BYTES = 50, 4_000_000
 
 
 class Inputs:
@@ -78,6 +80,26 @@ def standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
         yield copy
 
 
+def read_excluded(path: str | None) -> frozenset[str]:
+    """The `source` values of a JSON Lines file. Raises ConvertError (status 2)."""
+    found = set()
+    if path is None:
+        return frozenset()
+    try:
+        with open(path, encoding="utf-8-sig", errors=MARK) as file:
+            for item in read_lines(file, path):
+                source = None
+                if isinstance(item, Record) and isinstance(item.value, dict):
+                    source = item.value.get("source")
+                if not isinstance(source, str):
+                    detail = "each line must be an object with a text 'source'"
+                    raise ConvertError(f"--exclude-rows {item.location}: {detail}")
+                found.add(source)
+    except OSError as error:
+        raise ConvertError(f"--exclude-rows {path}: cannot be read ({error.strerror})") from None
+    return frozenset(found)
+
+
 def check_blocks(
     inputs: Inputs, task: Task, workers: Workers, folder: str
 ) -> Iterator[BlockResult]:
@@ -113,7 +135,7 @@ def _packed(records: Iterator[Record | Reject]) -> Iterator[tuple[bytes, ...]]:
     pieces: list[bytes] = []
     while found := list(islice(records, _RECORDS)):
         pieces.append(pickle.dumps(found, protocol=5))
-        if len(pieces) == _PIECES or sum(map(len, pieces)) >= _BYTES:
+        if sum(map(len, pieces)) >= _BYTES:
             yield tuple(pieces)
             pieces = []
     if pieces:

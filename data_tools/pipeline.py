@@ -21,7 +21,7 @@ from data_tools.block_files import keys_of
 from data_tools.dedupe import Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures, Totals, as_dict
-from data_tools.first_pass import Inputs, check_blocks, standard_input
+from data_tools.first_pass import Inputs, check_blocks, read_excluded, standard_input
 from data_tools.formats.format import ReadOptions, tidy_name
 from data_tools.formats.label import parse_label
 from data_tools.grouping import assemble, groups
@@ -135,7 +135,7 @@ class Conversion:
             mapping=tuple(options.map.items()),
             options=detection.options,
             annotators=options.annotators,
-            limits=checks.Limits(options.max_chars, checks.read_excluded(options.exclude_rows)),
+            limits=checks.Limits(options.max_chars, read_excluded(options.exclude_rows)),
             keep=options.keep,
             split=Split(options.test_size, options.seed),
         )

@@ -12,7 +12,7 @@ import jiter
 from data_tools.record import BadRecord
 
 _INFINITE = (float("inf"), float("-inf"))
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def loads(source: bytes) -> Any:
@@ -24,45 +24,24 @@ def loads(source: bytes) -> Any:
     try:
         value = jiter.from_json(source, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
-        raise _fault(source, str(error)) from None
+        raise _fault(str(error)) from None
     if _is_infinite(value):
         raise BadRecord("bad_json", "a number is too large; fix the record or remove it")
-    return check_strings(value) if b"\\u0000" in source else value
-
-
-def check_strings(value: Any) -> Any:
-    """The value, once no string in it holds a lone surrogate or NUL.
-
-    Raises BadRecord (`bad_encoding` or `nul_byte`) otherwise.
-    """
-    found = [value]
-    for item in found:
-        if isinstance(item, dict):
-            found += [*item, *item.values()]
-        elif isinstance(item, list):
-            found += item
-    text = "".join(item for item in found if isinstance(item, str))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BadRecord(
-            "bad_encoding",
-            "a value holds bytes that are no UTF-8 text; remove that column, or export it as text",
-        ) from None
-    if "\0" in text:
+    if b"\\u0000" in source and _NUL.search(source):
         raise BadRecord("nul_byte", "a string holds a NUL character (\\u0000); remove it")
     return value
 
 
-def _fault(source: bytes, message: str) -> BadRecord:
-    if "hex escape" in message and _SURROGATE.search(source):
+def _fault(message: str) -> BadRecord:
+    if message.startswith(("unexpected end of hex escape", "lone leading surrogate")):
         return BadRecord(
             "bad_encoding",
             "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
             "character itself or both halves of the pair",
         )
-    message = message.replace(" at line 1 column ", " at byte ")
-    message = message.replace(" at line ", " at its line ")
+    message = message.replace(" at line 1 column ", " at byte ").replace(
+        " at line ", " at its line "
+    )
     return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
 
 

@@ -44,6 +44,6 @@ def use_small_blocks(monkeypatch, block=4000, records=100, shard=20_000):
     The command itself cuts its input, so that this also works with several workers.
     """
     monkeypatch.setattr("data_tools.readers.blocks.SIZE", block)
-    monkeypatch.setattr("data_tools.first_pass._PIECES", 1)
+    monkeypatch.setattr("data_tools.first_pass._BYTES", 1)
     monkeypatch.setattr("data_tools.first_pass._RECORDS", records)
     monkeypatch.setattr("data_tools.shards.SHARD", shard)

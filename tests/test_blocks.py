@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reading import in_an_empty_folder, items, read_in_blocks, run_python, spans  # noqa: F401
 
-from data_tools import checks, dedupe
+from data_tools import dedupe, pipeline
 from data_tools.convert import convert, main
 from data_tools.readers import blocks
 from data_tools.record import ConvertError, Record
@@ -217,7 +217,7 @@ def test_long_records_of_a_compressed_file_are_held_a_few_at_a_time():
 
 @pytest.mark.parametrize("name", ["f.csv", "f.jsonl", "f.jsonl.gz"])
 @pytest.mark.parametrize("change", ["grow", "shrink", "remove"])
-@pytest.mark.parametrize(("where", "function"), [(checks, "read_excluded"), (dedupe, "dedupe")])
+@pytest.mark.parametrize(("where", "function"), [(pipeline, "read_excluded"), (dedupe, "dedupe")])
 def test_a_file_that_changes_before_it_is_read_again_is_an_error(
     name, change, where, function, monkeypatch, capsys
 ):

@@ -103,7 +103,7 @@ def test_a_header_that_cannot_be_read_is_refused_with_the_line_where_it_begins(b
         f"f.csv:{line}: the header row cannot be read (unexpected end of data); fix its quotes"
     )
     assert refusal("f.csv", blank.encode() + b"a,caf\xe9\n1,2\n").startswith(
-        rf"f.csv:{line}: the header row holds bytes that do not decode (near 'a,caf\\xe9\n')"
+        rf"f.csv:{line}: the header holds bytes that do not decode (near 'a caf\\xe9')"
     )
     assert refusal("f.csv", f'{blank}"a\nb","a\nb"\n1,2\n') == (
         rf"f.csv:{line}: the column 'a\nb' appears 2 times in the header; "

@@ -63,7 +63,7 @@ def test_a_comma_before_the_closing_bracket_is_harmless():
 
 
 def test_an_array_that_breaks_off_is_refused_with_its_last_record():
-    for text, record in (('[\n{"a": 1}', 1), ("[1,\n2", 1), ('[1, 2,\n{"a": "x', 2)):
+    for text, record in (('[\n{"a": 1}', 0), ("[1,\n2", 1), ('[1, 2,\n{"a": "x', 2)):
         assert refusal("f.json", text) == (
             f"f.json: the array is unfinished: it breaks off on line 2 after record {record}; "
             "fetch the file again"

@@ -79,14 +79,15 @@ def test_a_lone_surrogate_is_no_text():
 
 
 def test_nul_characters_are_found_plain_and_escaped():
-    detail = "the record holds a NUL character; remove it, or name an --encoding of UTF-16"
+    fix = "name the file's encoding with --encoding, e.g. cp1252 or utf-16-le"
+    detail = f"the record holds a NUL character; remove it, or {fix}"
     assert fault('{"a": "\0"}') == ("nul_byte", detail)
     for line in (r'{"a": ["\u0000"]}', r'{"\u0000": 1}'):
         assert fault(line) == ("nul_byte", r"a string holds a NUL character (\u0000); remove it")
 
 
 def test_an_undecodable_byte_is_shown_in_the_reject_as_it_is_in_the_file():
-    fix = "name the file's encoding with --encoding, e.g. --encoding cp1252"
+    fix = "name the file's encoding with --encoding, e.g. cp1252 or utf-16-le"
     for line, shown, near in (
         (b'{"a": "caf\xe9"}', r'{"a": "caf\xe9"}', r'{"a": "caf\xe9"}'),
         (b'["\xed\xa0\x80"', r'["\xed\xa0\x80"', r'["\xed\xa0\x80"'),

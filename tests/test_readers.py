@@ -1,7 +1,6 @@
 """Input files: which are found, how their bytes become text, and what their readers note."""
 
 import gzip
-import io
 import os
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ from reading import (  # noqa: F401
     read,
     refusal,
     rejects,
+    write,
 )
 
 from data_tools import readers
@@ -71,7 +71,7 @@ def test_the_position_is_how_many_bytes_of_the_file_on_disk_were_read(ending):
 
 
 @pytest.mark.parametrize("ending", PACKED)
-def test_a_compressed_file_is_read_twice_where_its_content_decides_the_syntax(ending):
+def test_a_compressed_file_is_read_once_where_its_content_decides_the_syntax(ending):
     name = f"a.json{ending}"
     assert len(read(name, PACKED[ending](LINES * 30_000))) == 60_000
     assert notes(name) == [f"{name}: read as JSON Lines, by its content"]
@@ -94,11 +94,15 @@ def test_a_named_pipe_is_refused_without_waiting_for_it():
     assert refusal("a.jsonl") == "a.jsonl: is no regular file; pipe its content in and name it -"
 
 
+def read_standard_input(content):
+    write("copy", content)
+    with open("copy", "rb") as copy:
+        return [read("-", stdin=copy) for _ in range(2)]
+
+
 def test_standard_input_is_json_lines_and_can_be_read_twice():
-    copy = io.BytesIO(LINES)
     assert readers.find_inputs(("-",)) == ["-"]
-    for _ in range(2):
-        assert read("-", stdin=copy) == [(1, {"a": 1}), (2, {"a": 2})]
+    assert read_standard_input(LINES) == [[(1, {"a": 1}), (2, {"a": 2})]] * 2
 
 
 def test_standard_input_of_another_kind_is_refused():
@@ -107,7 +111,7 @@ def test_standard_input_of_another_kind_is_refused():
         (b"[\n1]", "a JSON array; save it as a .json file"),
     ):
         with pytest.raises(ConvertError, match=f"^-: its content is {message}$"):
-            read("-", stdin=io.BytesIO(content))
+            read_standard_input(content)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_a_csv_in_another_encoding_is_read_once_the_encoding_is_named():
             2,
             "bad_encoding",
             r"the row holds bytes that do not decode (near 'Wie sp\\xe4t ist es je'); name the "
-            "file's encoding with --encoding, e.g. --encoding cp1252",
+            "file's encoding with --encoding, e.g. cp1252 or utf-16-le",
             r"Wie sp\xe4t ist es jetzt?;5 \x80",
         )
     ]

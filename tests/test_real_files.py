@@ -57,7 +57,7 @@ def test_sharegpt_records_keep_all_but_their_duplicates(converted):
 def test_a_git_lfs_pointer_is_refused_by_name(converted):
     status, _, _, message = converted("lfs-pointer.jsonl.gz")
     assert status == 2
-    assert "this is a Git LFS pointer, not the data; run 'git lfs pull'" in message
+    assert "its content is that of a Git LFS pointer file; run 'git lfs pull'" in message
 
 
 def test_numbered_labels_are_refused_until_they_are_defined(converted):

@@ -4,7 +4,6 @@
 `ConvertError` where the file as a whole is not what its ending says, or breaks off.
 """
 
-import gzip
 import os
 import zlib
 from collections.abc import Iterator
@@ -125,13 +124,13 @@ class FileReader:
             if not seen:
                 is_empty = path != STDIN and not os.path.getsize(path)
                 self.notes.append(f"{path}: is empty" if is_empty else f"{path}: has no records")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, OSError, zlib.error) as error:
+            if getattr(error, "errno", None):
+                raise ConvertError(f"{path}: cannot be read ({error.strerror})") from None
             raise ConvertError(
                 f"{path}: the compressed file breaks off or is damaged after record {seen} "
                 f"({error}); fetch or compress it again"
             ) from None
-        except OSError as error:
-            raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
         except UnicodeError as error:  # of codecs that cannot continue after an error
             raise ConvertError(
                 f"{path}: is not {self.encoding} ({error}); name the file's encoding with "
@@ -145,5 +144,5 @@ class FileReader:
             if syntax in _TABLES:
                 yield from _TABLES[syntax](binary, path, self.notes.append, self.sheet)
             else:
-                with open_text(binary, self.encoding) as text:
-                    yield from _TEXTS[syntax](text, path, self.notes.append)
+                text = open_text(binary, self.encoding)
+                yield from _TEXTS[syntax](text, path, self.notes.append)

@@ -27,7 +27,7 @@ class Span:
     """
 
     file: str
-    state: tuple[int, int] | None
+    state: tuple[int, int]
     start: int
     stop: int
     first_line: int
@@ -49,22 +49,20 @@ def first_span(path: str, encoding: str | None) -> Span | None:
     delimiters = delimited.DELIMITERS.get(ending)
     if not delimiters and ending not in (".jsonl", ".ndjson"):
         return None
-    try:
-        with opening.open_binary(path, None) as (file, _):
-            codec, start = opening.find_encoding(file, encoding)
-            if codec not in opening.UTF8:
-                return None
-            if not delimiters:
-                return Span(path, file_state(path), start, start, 1)
-            with opening.open_text(file, encoding) as text:
-                head = delimited.read_head(text, path, delimiters)
-                text.seek(0)
-                start += _size(islice(text, head.lines))
-            if not head.names:
-                return None
-            return Span(path, file_state(path), start, start, head.lines + 1, head)
-    except OSError as error:
-        raise ConvertError(f"{path}: cannot be read ({error.strerror or error})") from None
+    state = file_state(path)
+    if state is None:
+        raise changed(path)
+    with opening.open_binary(path, None) as (file, _):
+        codec, start = opening.find_encoding(file, encoding)
+        if codec not in opening.UTF8:
+            return None
+        if not delimiters:
+            return Span(path, state, start, start, 1)
+        text = opening.open_text(file, encoding)
+        head = delimited.read_head(text, path, delimiters)
+        text.seek(0)
+        start += _size(islice(text, head.lines))
+        return Span(path, state, start, start, head.lines + 1, head) if head.names else None
 
 
 def cut(after: Span) -> Iterator[Span]:
@@ -74,7 +72,7 @@ def cut(after: Span) -> Iterator[Span]:
         file.seek(after.start)
         data = file.read(after.stop - after.start)
         while True:
-            line += opening.count_line_ends(data)
+            line += len(data.splitlines())
             file.seek(start)
             data = file.read(SIZE)
             if not data:
@@ -103,17 +101,11 @@ def read_span(span: Span) -> tuple[list[Record | Reject], int]:
     if span.head is None:
         lines = data.splitlines()
         return [*json_records.read_lines(lines, span.file, span.first_line)], span.stop
-    lines = data.splitlines(keepends=True)
-    try:
-        own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
-    except UnicodeDecodeError:
-        own, sound = [line.decode("utf-8", MARK) for line in lines], 0
+    own = [line.decode("utf-8", MARK) for line in data.splitlines(keepends=True)]
     with open(span.file, encoding="utf-8", errors=MARK, newline="") as text:
         text.buffer.seek(span.stop)
         after, again = tee(text)
-        rows = delimited.Rows(
-            span.head, span.file, chain(own, after), span.first_line, len(own), sound
-        )
+        rows = delimited.Rows(span.head, span.file, chain(own, after), span.first_line, len(own))
         records = list(rows)
         return records, span.stop + _size(islice(again, max(0, rows.number - len(own))))
 

@@ -57,15 +57,20 @@ def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> He
     expected, where = delimiters[0], f"{path}:{blank + 1}"
     delimiter = expected if expected in first else max(delimiters, key=first.count)
     cells, lines = next(_rows(chain([first], text), delimiter))
-    try:
-        check_text("".join(lines), "the header row")
-    except BadRecord as fault:
-        raise ConvertError(f"{where}: {fault.detail}") from None
     if isinstance(cells[0], _Broken):
         raise ConvertError(f"{where}: the header row cannot be read ({cells[0]}); fix its quotes")
     names = tuple(cell.strip() for cell in cells)
-    refuse_duplicates(names, where)
+    check_header(names, where)
     return Head(names, delimiter, blank + len(lines))
+
+
+def check_header(names: Sequence[str], where: str) -> None:
+    """Raise ConvertError for names that are no text, or where two columns have one name."""
+    try:
+        check_text(" ".join(names), "the header")
+    except BadRecord as fault:
+        raise ConvertError(f"{where}: {fault.detail}") from None
+    refuse_duplicates(names, where)
 
 
 def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the header") -> None:
@@ -82,8 +87,8 @@ def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the h
 class Rows:
     """The rows below a header: those that begin in the first `until` of the lines.
 
-    The first line is number `first_line` of the file. The first `sound` lines are known to be free
-    of undecodable bytes and of NUL. `number` counts the lines of the rows that were read.
+    The first line is number `first_line` of the file. `number` counts the lines of the rows that
+    were read.
     """
 
     head: Head
@@ -91,7 +96,6 @@ class Rows:
     lines: Iterable[str]
     first_line: int
     until: int = sys.maxsize
-    sound: int = 0
     number: int = 0
 
     def __iter__(self) -> Iterator[Record | Reject]:
@@ -102,10 +106,8 @@ class Rows:
             self.number += len(lines)
             if cells and (cells[0].strip() or not "".join(lines).isspace()):
                 record += 1
-                location, is_sound = Location(self.path, line, record), self.number <= self.sound
-                yield read_or_reject(
-                    location, _values, _raw, lines, cells, names, is_sound, is_text=True
-                )
+                location = Location(self.path, line, record)
+                yield read_or_reject(location, _values, _raw, lines, cells, names, is_text=True)
             if self.number >= self.until:
                 return
 
@@ -126,15 +128,11 @@ def _rows(source: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], li
                 yield cells, list(islice(behind, reader.line_num - done))
                 done = reader.line_num
             return
-        except csv.Error as error:
-            broken = [_Broken(error)]
-        first, *within = islice(behind, reader.line_num - done)
-        yield broken, [first]
-        for line in within[:-1]:
-            alone = read_cells([line, '"'])  # the quote ends a cell that goes on
+        except csv.Error:
+            first, *within = islice(behind, reader.line_num - done)
+        for line in (first, *within[:-1]):
             try:
-                cells = next(alone)
-                yield cells if alone.line_num == 1 else broken, [line]
+                yield next(read_cells([line])), [line]
             except csv.Error as error:
                 yield [_Broken(error)], [line]
         lines = chain(within[-1:], source)
@@ -144,12 +142,9 @@ class _Broken(str):
     """In place of the cells of a row: why it cannot be read."""
 
 
-def _values(
-    lines: list[str], cells: list[str], names: tuple[str, ...], is_sound: bool
-) -> dict[str, str]:
+def _values(lines: list[str], cells: list[str], names: tuple[str, ...]) -> dict[str, str]:
     """The row as a record. Raises BadRecord."""
-    if not is_sound:
-        check_text("".join(lines), "the row")
+    check_text("".join(lines), "the row")
     if isinstance(cells[0], _Broken):
         raise BadRecord(
             "ragged_row",

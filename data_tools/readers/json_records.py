@@ -8,19 +8,21 @@ import contextlib
 import io
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, tee
 
 from data_tools import strict_json
-from data_tools.readers.opening import MARK, check_text, count_line_ends, printable, read_or_reject
+from data_tools.readers.opening import MARK, check_text, printable, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
-_SPACE = re.compile(r"[ \t\r\n]*")
+_BLANK = " \t\r\n"
+_SPACE = re.compile(f"[{_BLANK}]*")
 _BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the next
-_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
-_SCALAR_END = re.compile(r"[,\]}\s]")
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# Up to the next bracket, or comma or bracket, that is not in a string; never tried twice.
+_BRACKET = re.compile(rf'[^"\[\]{{}}]*+(?:{_STRING}[^"\[\]{{}}]*+)*+[\[\]{{}}]', re.DOTALL)
+_MARK = re.compile(rf'[^"\[\]{{}},]*+(?:{_STRING}[^"\[\]{{}},]*+)*+[\[\]{{}},]', re.DOTALL)
 _DECODER = json.JSONDecoder()
 
 
@@ -73,24 +75,26 @@ def read_json(
     text: io.TextIOBase, path: str, note: Callable[[str], None]
 ) -> Iterator[Record | Reject]:
     """Yield the records of a .json file. Raises ConvertError where it is no JSON or breaks off."""
-    window = _Window(text)
-    first = window.peek()
+    blank = ""
+    while (first := text.read(1)).isspace():
+        blank += first
     if first == "[":
-        yield from _elements(window, path)
+        yield from _elements(text, path, 1 + _line_ends(blank))
     elif first:
-        text.seek(0)
-        is_json_lines = _is_json_lines(text)
-        text.seek(0)
+        start = io.StringIO(blank + first + text.readline(), newline="")
+        lines, ahead = tee(chain(start, text))
+        is_json_lines = _is_json_lines(ahead)
+        del ahead  # which would hold every line
         if is_json_lines:
             note(f"{path}: read as JSON Lines, by its content")
-            yield from read_json_lines(text, path, note)
+            yield from read_json_lines(lines, path, note)
         else:
-            yield from _unwrapped(_Window(text), path, note)
+            yield from _unwrapped("".join(lines), path, note)
 
 
-def _is_json_lines(text: io.TextIOBase) -> bool:
+def _is_json_lines(lines: Iterator[str]) -> bool:
     """Whether one of the first two lines is an object of its own and not the whole file."""
-    lines = list(islice((line for line in text if not line.isspace()), 2))
+    lines = list(islice((line for line in lines if not line.isspace()), 2))
     if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
         return False
     for line in lines:
@@ -100,38 +104,35 @@ def _is_json_lines(text: io.TextIOBase) -> bool:
     return False
 
 
-def _unwrapped(
-    window: "_Window", path: str, note: Callable[[str], None]
-) -> Iterator[Record | Reject]:
+def _unwrapped(source: str, path: str, note: Callable[[str], None]) -> Iterator[Record | Reject]:
     """The records of one object: the list that is exactly one of its values, or itself."""
-    first, line = window.peek(), window.line
-    source = window.value() if first == "{" else None
-    if source is None:
-        rest = window.rest(sys.maxsize)
-        raise ConvertError(
-            f"{path}: this is not JSON, or it breaks off: it begins with {clip(rest[:40])} and "
-            f"ends on line {line + count_line_ends(rest.rstrip())}; a .json file holds an array "
-            "of records"
-        )
-    end = window.line
-    if window.peek():
-        raise ConvertError(
-            f"{path}: text follows the object that ends on line {end}; a .json file holds one "
-            "array, or one record a line"
-        )
     lists = _lists_of_objects(source)
     if len(lists) == 1:
         key, start, stop = lists[0]
         note(f"{path}: the records are the list under {key!r}")
-        line += count_line_ends(source[:start])
-        yield from _elements(_Window(io.StringIO(source[start:stop], newline=""), line), path)
-    else:
-        yield read_or_reject(Location(path, line, 1), _parse, _raw, source)
+        inside = io.StringIO(source[start + 1 : stop], newline="")
+        yield from _elements(inside, path, 1 + _line_ends(source[:start]))
+        return
+    begin, line = _next(source, 0, 1)
+    record = source[begin:].rstrip(_BLANK)
+    item = read_or_reject(Location(path, line, 1), _parse, _raw, record)
+    if isinstance(item, Reject) and (
+        record[0] != "{" or "EOF while" in item.detail or "trailing" in item.detail
+    ):
+        fault = item.detail.partition(";")[0]
+        raise ConvertError(
+            f"{path}: {fault}; it begins with {clip(record[:40])}, and a .json file holds an "
+            "array of records, or one record a line"
+        )
+    yield item
 
 
 def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
-    """The key, start and end of each value of an object that is a list of objects."""
-    found, end = [], 1
+    """The key, start and end of each value of an object that is a list of objects.
+
+    There are none where the text is not such an object alone.
+    """
+    found, end = [], source.find("{") + 1
     try:
         while source[start := _BETWEEN.match(source, end).end()] != "}":
             key, end = _DECODER.raw_decode(source, start)
@@ -139,117 +140,83 @@ def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
             value, end = _DECODER.raw_decode(source, start)
             if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
                 found.append((key, start, end))
-    except (ValueError, RecursionError):
-        return []  # the object does not parse, and is rejected as the only record
-    return found
+    except (ValueError, RecursionError, IndexError):
+        return []
+    return [] if source[start + 1 :].strip() else found
 
 
-def _elements(window: "_Window", path: str) -> Iterator[Record | Reject]:
+def _elements(text: io.TextIOBase, path: str, line: int) -> Iterator[Record | Reject]:
     """The records of an array, each held until it is known whether another shares its line."""
     shared = False
-    found = chain(_sources(window, path), [("", 0)])
+    found = chain(_sources(text, path, line), [("", 0)])
     for record, ((source, line), (_, following)) in enumerate(pairwise(found), start=1):
         shared_before, shared = shared, line == following
         location = Location(path, line, record, shared_before or shared)
         yield read_or_reject(location, _parse, _raw, source)
 
 
-def _sources(window: "_Window", path: str) -> Iterator[tuple[str, int]]:
-    """The source of each element, valid or not, and its line."""
-    window.peek()
-    window.advance(1)  # past the opening bracket
-    record = 0
-    while True:
-        char = window.peek()
-        if char == "," and record:
-            window.advance(1)
-            char = window.peek()
-        elif char not in ("]", "") and record:
-            raise ConvertError(
-                f"{path}:{window.line}: expected ',' or ']' after record {record}, found "
-                f"{clip(window.rest(20))}; fix the array there"
-            )
-        if char == "]":
-            break
-        line = window.line
-        source = window.value() if char else None
-        if source is None:
-            raise ConvertError(
-                f"{path}: the array is unfinished: it breaks off on line {line} after record "
-                f"{record}; fetch the file again"
-            )
-        record += 1
-        yield source, line
-    window.advance(1)
-    if window.peek():
-        raise ConvertError(
-            f"{path}:{window.line}: text follows the end of the array ({clip(window.rest(20))}); "
-            "a .json file holds one array"
-        )
+def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, int]]:
+    """The source of each element, valid or not, and its line.
+
+    `text` is what follows the opening bracket of the array, which is on `line`.
+    """
+    buffer, start, position = "", 0, 0  # where the element begins, and how far it is known
+    depth = values = record = 0  # brackets that are open, and that were closed in the element
+    while more := text.read(max(_CHUNK, len(buffer) - start)):
+        buffer, position, start = buffer[start:] + more, position - start, 0
+        while found := (_BRACKET if depth else _MARK).match(buffer, position):
+            position = found.end()
+            mark = buffer[position - 1]
+            if mark in "[{" and not depth:
+                try:  # much faster than a search for its brackets
+                    position = _DECODER.raw_decode(buffer, position - 1)[1]
+                    values += 1
+                    continue
+                except (ValueError, RecursionError):  # it is invalid, or goes on
+                    pass
+            if mark in "[{":
+                depth += 1
+            elif mark in "]}":
+                depth -= 1
+                values += depth == 0
+            if depth > 0 or (depth == 0 and mark != ","):
+                continue
+            begin, line = _next(buffer, start, line)
+            source = buffer[begin : position - 1].rstrip(_BLANK)
+            is_one = not values or (values == 1 and source[0] in "[{" and source[-1] in "]}")
+            if mark == "}" or not is_one:
+                raise ConvertError(
+                    f"{path}:{line}: expected ',' or ']' after record {record + 1}, which begins "
+                    f"here ({clip(source)}); fix the array there"
+                )
+            if source or mark == ",":
+                record += 1
+                yield source, line
+            line += _line_ends(buffer[begin:position])
+            if mark == "]":
+                if any(rest.strip() for rest in chain([buffer[position:]], text)):
+                    raise ConvertError(
+                        f"{path}: text follows the array that ends on line {line}; a .json file "
+                        "holds one array"
+                    )
+                return
+            start, values = position, 0
+    _, line = _next(buffer, start, line)
+    raise ConvertError(
+        f"{path}: the array is unfinished: it breaks off on line {line} after record {record}; "
+        "fetch the file again"
+    )
 
 
-class _Window:
-    """The part of a text that is not consumed yet, and the line on which it begins."""
-
-    def __init__(self, text: io.TextIOBase, line: int = 1):
-        self.line = line
-        self._text, self._buffer, self._position = text, "", 0
-
-    def peek(self) -> str:
-        """The next character that is no white space, moved to; empty at the end."""
-        while True:
-            self.advance(_SPACE.match(self._buffer, self._position).end() - self._position)
-            if self._position < len(self._buffer) or not self._fill():
-                return self._buffer[self._position : self._position + 1]
-
-    def value(self) -> str | None:
-        """Consume and return the source of the next value; None where the text ends before it."""
-        while (end := _value_end(self._buffer, self._position)) is None:
-            if not self._fill():
-                return None
-        source = self._buffer[self._position : end]
-        self.advance(len(source))
-        return source
-
-    def rest(self, length: int) -> str:
-        """What comes next, up to a length."""
-        while len(self._buffer) - self._position < length and self._fill():
-            pass
-        return self._buffer[self._position : self._position + length]
-
-    def advance(self, length: int) -> None:
-        """Consume some characters."""
-        end = self._position + length
-        self.line += count_line_ends(self._buffer[self._position : end])
-        self._position = end
-
-    def _fill(self) -> bool:
-        kept = self._buffer[self._position :]
-        more = self._text.read(max(_CHUNK, len(kept)))  # doubling: a long value is scanned often
-        if more.endswith("\r"):  # a CRLF counts once, so it must not be cut in two
-            more += self._text.readline()
-        self._buffer, self._position = kept + more, 0
-        return bool(more)
+def _next(source: str, start: int, line: int) -> tuple[int, int]:
+    """Where and on which line what follows some white space begins."""
+    begin = _SPACE.match(source, start).end()
+    return begin, line + _line_ends(source[start:begin])
 
 
-def _value_end(source: str, start: int) -> int | None:
-    """Where the JSON value at `start` ends, valid or not; None when `source` ends before it."""
-    if source[start] not in '{["':  # 1.5 must not be taken for 1 where the source is cut
-        end = _SCALAR_END.search(source, start)
-        return end.start() if end else None
-    try:
-        return _DECODER.raw_decode(source, start)[1]
-    except (ValueError, RecursionError):
-        pass
-    depth = 0
-    for token in _STRUCTURE.finditer(source, start):
-        mark = token.group()
-        if mark == '"':
-            return None  # a string that is not closed
-        if mark in "{[":
-            depth += 1
-        elif mark in "}]":
-            depth -= 1
-        if depth <= 0:
-            return token.end()
-    return None
+def _line_ends(text: str) -> int:
+    """The line ends in a text, each CR, LF or both."""
+    count = text.count("\n")
+    if "\r" in text:
+        count += text.count("\r") - text.count("\r\n")
+    return count

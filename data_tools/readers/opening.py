@@ -21,13 +21,13 @@ STDIN = "-"
 COMPRESSIONS = (".gz", ".zst")
 
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
-# What a file begins with whose ending should be this one, and how to fix another ending. There,
-# `whole` is the path without its compression, `stem` also without its syntax.
+# What a file of some kind begins with, and the fix where its ending is not that of the kind.
 _KINDS = {
-    ".gz": ((b"\x1f\x8b",), "rename it to {whole}.gz"),
-    ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "rename it to {whole}.zst"),
-    ".parquet": ((b"PAR1",), "rename it to {stem}.parquet"),
-    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to {stem}.xlsx, unpack a zip archive"),
+    ".gz": ((b"\x1f\x8b",), "decompress it, or let its name end with .gz"),
+    ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "decompress it, or let its name end with .zst"),
+    ".parquet": ((b"PAR1",), "rename it to .parquet"),
+    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to .xlsx, unpack a zip archive"),
+    "Git LFS pointer": ((b"version https://git-lfs",), "run 'git lfs pull' where it came from"),
     ".xls": ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",), "save it as .xlsx without a password"),
 }
 _BOMS = (
@@ -39,6 +39,7 @@ _BOMS = (
 )
 UTF8 = ("utf-8", "utf-8-sig")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NAME_ENCODING = "name the file's encoding with --encoding, e.g. cp1252 or utf-16-le"
 MARK = "data_tools.mark"
 """The error handler that decodes a bad byte, also one below 128, as a lone surrogate."""
 
@@ -53,29 +54,28 @@ codecs.register_error(MARK, _mark)
 
 @contextlib.contextmanager
 def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The seekable, decompressed bytes of an input, and the file on disk below them.
+    """The decompressed bytes of an input, and the file on disk below them.
 
     The position of the latter shows how much of the file was read. `stdin` is a copy of standard
-    input. Raises ConvertError (status 2) for what is no file, a Git LFS pointer, or content that
-    does not match the file's ending.
+    input. Raises ConvertError (status 2) for what is no file, or content that does not match the
+    file's ending.
     """
     if path != STDIN and not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    with contextlib.nullcontext(stdin) if path == STDIN else open(path, "rb") as file:
+    with open(os.dup(stdin.fileno()) if path == STDIN else path, "rb") as file:
         file.seek(0)  # standard input is read twice: for detection, then for conversion
         head = file.read(64)
         file.seek(0)
-        if head.startswith(b"version https://git-lfs.github.com/spec/"):
-            raise ConvertError(
-                f"{path}: this is a Git LFS pointer, not the data; run 'git lfs pull' where it "
-                "came from"
-            )
         _refuse_other_kinds(path, head)
         binary = file
         if path.lower().endswith(".gz"):
             binary = gzip.GzipFile(fileobj=file, mode="rb")
         elif path.lower().endswith(".zst"):
-            binary = io.BufferedReader(_Zstd(file), 1 << 16)
+            from pyarrow import CompressedInputStream, PythonFile
+
+            binary = io.BufferedReader(
+                CompressedInputStream(PythonFile(file, "r"), "zstd"), 1 << 16
+            )
         yield binary, file
 
 
@@ -88,59 +88,19 @@ def _refuse_other_kinds(path: str, head: bytes) -> None:
         raise ConvertError(f"{path}: is empty, though its ending says {expected}; fetch it again")
     if not found:
         raise ConvertError(f"{path}: its ending says {expected}, its content does not; rename it")
-    whole = os.path.splitext(path)[0] if expected in COMPRESSIONS else path
-    fix = _KINDS[found][1].format(whole=whole, stem=os.path.splitext(whole)[0])
-    if found in COMPRESSIONS and expected not in (None, *COMPRESSIONS):
-        fix = "decompress it"
-    elif path == STDIN:
+    fix = _KINDS[found][1]
+    if path == STDIN:
         fix = "standard input is JSON Lines, so name the file instead"
     raise ConvertError(f"{path}: its content is that of a {found} file; {fix}")
 
 
-class _Zstd(io.RawIOBase):
-    """The decompressed bytes of a Zstandard file; it can seek back to the start only."""
-
-    def __init__(self, file: BinaryIO):
-        self._file, self._streams = file, []  # a stream that is freed closes the file
-        self.seek(0)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET:
-            from pyarrow import CompressedInputStream, PythonFile
-
-            assert offset == 0
-            self._file.seek(0)
-            self._streams.append(CompressedInputStream(PythonFile(self._file, "r"), "zstd"))
-            self._position = 0
-        return self._position
-
-    def readinto(self, buffer) -> int:
-        try:
-            count = self._streams[-1].readinto(buffer)
-        except OSError as error:  # gzip raises EOFError for the same damage
-            raise EOFError(str(error)) from None
-        self._position += count
-        return count
-
-
-@contextlib.contextmanager
-def open_text(binary: BinaryIO, encoding: str | None) -> Iterator[io.TextIOWrapper]:
-    """Text over `binary` with line ends untouched; closing the binary file is up to the caller."""
+def open_text(binary: io.BufferedReader, encoding: str | None) -> io.TextIOWrapper:
+    """Text over `binary` with line ends untouched; it closes the binary file."""
     codec, _ = find_encoding(binary, encoding)
-    text = io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
-    try:
-        yield text
-    finally:
-        text.detach()
+    return io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
 
 
-def find_encoding(binary: BinaryIO, encoding: str | None) -> tuple[str, int]:
+def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str, int]:
     """The codec of a text, which its BOM decides, and the size of that.
 
     Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
@@ -153,8 +113,7 @@ def find_encoding(binary: BinaryIO, encoding: str | None) -> tuple[str, int]:
         raise ConvertError(
             f"--encoding {named}: no such encoding; examples: utf-8, utf-16, cp1252, latin-1"
         ) from None
-    head = binary.read(4)
-    binary.seek(0)
+    head = binary.peek(4)
     for bom, found in _BOMS:
         if head.startswith(bom):
             if found in UTF8 and codec not in UTF8:
@@ -164,15 +123,6 @@ def find_encoding(binary: BinaryIO, encoding: str | None) -> tuple[str, int]:
                 )
             return found, len(bom)
     return codec, 0
-
-
-def count_line_ends(text: str | bytes) -> int:
-    """The line ends in a text, each CR, LF or both."""
-    lf, cr, both = (b"\n", b"\r", b"\r\n") if isinstance(text, bytes) else ("\n", "\r", "\r\n")
-    count = text.count(lf)
-    if cr in text:
-        count += text.count(cr) - text.count(both)
-    return count
 
 
 def read_or_reject(
@@ -193,28 +143,31 @@ def read_or_reject(
         return Reject(location, fault.reason, fault.detail, as_json(raw_of(source)))
 
 
-def check_text(text: str, what: str) -> None:
+def check_values(value: Any) -> Any:
+    """The value, once all strings in it are checked as by `check_text`."""
+    found = [value]
+    for item in found:
+        if isinstance(item, dict):
+            found += [*item, *item.values()]
+        elif isinstance(item, list):
+            found += item
+    texts = [item for item in found if isinstance(item, str)]
+    check_text("".join(texts), "a value", "export that column as text")
+    return value
+
+
+def check_text(text: str, what: str, fix: str = _NAME_ENCODING) -> None:
     """Raise BadRecord (`bad_encoding` or `nul_byte`) for a text that holds what no text can."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         near = printable(text[max(0, error.start - 12) : error.start + 12])
-        raise BadRecord(
-            "bad_encoding",
-            f"{what} holds bytes that do not decode (near {near!r}); name the file's encoding "
-            "with --encoding, e.g. --encoding cp1252",
-        ) from None
+        detail = f"{what} holds bytes that do not decode (near {near!r}); {fix}"
+        raise BadRecord("bad_encoding", detail) from None
     if "\0" in text:
-        raise BadRecord(
-            "nul_byte", f"{what} holds a NUL character; remove it, or name an --encoding of UTF-16"
-        )
+        raise BadRecord("nul_byte", f"{what} holds a NUL character; remove it, or {fix}")
 
 
 def printable(text: str) -> str:
     """The text with undecodable bytes written as \\xNN, so that JSON can store it."""
-    return _SURROGATE.sub(lambda m: _escaped(m.group()), text)
-
-
-def _escaped(char: str) -> str:
-    byte = ord(char) - 0xDC00
-    return f"\\x{byte:02x}" if 0 <= byte <= 0xFF else f"\\u{ord(char):04x}"
+    return _SURROGATE.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)

@@ -10,9 +10,8 @@ from itertools import islice
 from typing import BinaryIO
 
 from data_tools.readers.delimited import refuse_duplicates
-from data_tools.readers.opening import MARK, printable, read_or_reject
+from data_tools.readers.opening import MARK, check_values, printable, read_or_reject
 from data_tools.record import ConvertError, Location, Record, Reject
-from data_tools.strict_json import check_strings
 
 _ROWS = 500  # of one batch
 _READ_AHEAD = 1 << 20  # bytes; otherwise a whole column of a row group is held
@@ -41,7 +40,7 @@ def read(
             for values in zip(*map(_plain, batch.columns), strict=True):
                 record += 1
                 value = dict(zip(names, values, strict=True))
-                yield read_or_reject(Location(path, None, record), check_strings, _raw, value)
+                yield read_or_reject(Location(path, None, record), check_values, _raw, value)
         held = sum(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
         if file.schema_arrow.names and not record == held == meta.num_rows:
             raise pa.ArrowInvalid(f"its footer says {meta.num_rows:,} rows, of {held:,} in groups")

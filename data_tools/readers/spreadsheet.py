@@ -4,20 +4,20 @@ A record is identified by its ordinal, and a reject also names the row of the sh
 one by one, but openpyxl holds all distinct texts of the workbook in memory.
 """
 
+import contextlib
 import datetime
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from data_tools.readers.delimited import refuse_duplicates, row_record
-from data_tools.readers.opening import printable, read_or_reject
-from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
-from data_tools.strict_json import check_strings
+from data_tools.readers.delimited import check_header, row_record
+from data_tools.readers.opening import check_values, read_or_reject
+from data_tools.record import ConvertError, Location, Record, Reject
 
 _MOST_ROWS = 1_048_576  # of a sheet in this format
 # How the format escapes what XML cannot hold. Escapes of other characters were typed by somebody.
-_ESCAPE = re.compile("_x(00[01][0-9A-Fa-f]|[Dd][89A-Fa-f][0-9A-Fa-f]{2})_")
+_ESCAPE = re.compile("_x00([01][0-9A-Fa-f])_")
 
 
 def read(
@@ -30,10 +30,8 @@ def read(
     warnings.filterwarnings("ignore", module="openpyxl")
     try:
         book = openpyxl.load_workbook(binary, read_only=True, data_only=True)
-        try:
-            yield from _records(_rows(_sheet(book, path, note, sheet), path), path)
-        finally:
-            book.close()
+        with contextlib.closing(book):
+            yield from _records(_rows(_sheet(book, path, note, sheet)), path)
     except ConvertError:
         raise
     except Exception as error:  # openpyxl's parsers raise many kinds for damage
@@ -47,7 +45,7 @@ def _sheet(book, path: str, note: Callable[[str], None], name: str | None):
     sheets = {sheet.title: sheet for sheet in book.worksheets}
     names = ", ".join(map(repr, sheets))
     if not sheets:
-        raise ConvertError(f"{path}: holds no sheet of cells; export the table to one")
+        raise ValueError("it holds no sheet of cells")
     if name is None:
         name = next(iter(sheets))
         if len(sheets) > 1:
@@ -57,7 +55,7 @@ def _sheet(book, path: str, note: Callable[[str], None], name: str | None):
     return sheets[name]
 
 
-def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(sheet) -> Iterator[tuple[int, list[str]]]:
     """The number and cells of every row that is not empty, without the empty cells at its end."""
     sheet.reset_dimensions()  # the size in the file is often wrong, and would cut rows off
     last = 0
@@ -69,10 +67,7 @@ def _rows(sheet, path: str) -> Iterator[tuple[int, list[str]]]:
             last = number
             yield number, cells
         elif number - last > _MOST_ROWS:  # a damaged row number, up to which openpyxl makes up rows
-            raise ConvertError(
-                f"{path}: there are more empty rows below row {last} than a sheet can have, so the "
-                "file is damaged; save it as .xlsx again"
-            )
+            raise ValueError(f"more empty rows are below row {last} than a sheet can have")
 
 
 def _text(value: object) -> str:
@@ -95,11 +90,7 @@ def _text(value: object) -> str:
 def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Record | Reject]:
     at, names = next(rows, (0, []))
     names = [name.strip() for name in names]
-    try:
-        check_strings(names)
-    except BadRecord as fault:
-        raise ConvertError(f"{path}: row {at}: in the header {fault.detail}") from None
-    refuse_duplicates(filter(None, names), f"{path}: row {at}")
+    check_header([name for name in names if name], f"{path}: row {at}")
     nameless = [i for i, name in enumerate(names) if not name]
     for record, (number, cells) in enumerate(rows, start=1):
         if len(nameless) > 1 and any(cells[i].strip() for i in nameless if i < len(cells)):
@@ -108,19 +99,15 @@ def _records(rows: Iterator[tuple[int, list[str]]], path: str) -> Iterator[Recor
                 f"header, with data under them in row {number}; name them so that each is clear"
             )
         location = Location(path, None, record)
-        yield read_or_reject(location, _values, _raw, cells, names, number, is_text=True)
+        yield read_or_reject(location, _values, list, cells, names, number, is_text=True)
 
 
 def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
     """The cells of a row as a record. Raises BadRecord."""
-    check_strings(cells)
+    check_values(cells)
     padded = cells + [""] * (len(names) - len(cells))
     fix = "name that column in the header, or empty its cells"
     value = row_record(names, padded, f"row {number}", fix)
     if names.count("") > 1:  # one column may have no name, as pandas writes its index
         del value[""]
     return value
-
-
-def _raw(cells: list[str]) -> list[str]:
-    return [printable(cell) for cell in cells]
