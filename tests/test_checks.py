@@ -151,8 +151,7 @@ def test_the_sources_to_exclude_are_read_from_json_lines(tmp_path):
 
 def test_a_line_to_exclude_without_a_source_is_refused_with_its_number(tmp_path):
     path = tmp_path / "rows.jsonl"
-    deep = "[" * 100_000
-    for line in ('{"file": "x"}', '{"source": 7}', "[1]", '"f:1"', "{", "f:1", "\xff", deep):
+    for line in ('{"file": "x"}', '{"source": 7}', "[1]", '"f:1"', "{", "\xff", "[" * 100_000):
         path.write_text(f'{{"source": "f:1"}}\n{line}\n', encoding="latin-1")
         with pytest.raises(ConvertError) as caught:
             read_excluded(str(path))

@@ -104,8 +104,8 @@ def test_bytes_that_are_no_text_reject_their_own_row_only():
         (
             None,
             "bad_encoding",
-            r"a value holds bytes that do not decode (near 'abcaf\\xe92'); "
-            "export that column as text",
+            r"a value holds bytes that do not decode (near 'abcaf\\xe92'); export that column "
+            "as text",
             '{"a": "caf\\xe9", "b": "2"}',
         )
     ]

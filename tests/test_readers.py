@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from reading import (  # noqa: F401
     read,
     refusal,
     rejects,
-    write,
 )
 
 from data_tools import readers
@@ -95,14 +95,15 @@ def test_a_named_pipe_is_refused_without_waiting_for_it():
 
 
 def read_standard_input(content):
-    write("copy", content)
-    with open("copy", "rb") as copy:
-        return [read("-", stdin=copy) for _ in range(2)]
+    with tempfile.TemporaryFile() as copy:
+        copy.write(content)
+        copy.flush()
+        return read("-", stdin=copy) + read("-", stdin=copy)
 
 
 def test_standard_input_is_json_lines_and_can_be_read_twice():
     assert readers.find_inputs(("-",)) == ["-"]
-    assert read_standard_input(LINES) == [[(1, {"a": 1}), (2, {"a": 2})]] * 2
+    assert read_standard_input(LINES) == [(1, {"a": 1}), (2, {"a": 2})] * 2
 
 
 def test_standard_input_of_another_kind_is_refused():
