@@ -67,27 +67,29 @@ class Workers:
             self._pool = ProcessPoolExecutor(self._count, context, _start, (reader,))
         return self._pool.submit(function, *arguments)
 
-    def close(self) -> None:
+    def close(self, is_broken: bool = False) -> None:
         if self._pool is not None:
-            # A broken pool forgets the process that it is just starting, and waits for it forever.
-            self._lifeline.close()
+            if is_broken:  # it forgets the process that it is just starting, and waits for it
+                self._lifeline.close()
             self._pool.shutdown(cancel_futures=True)
+            self._lifeline.close()
 
 
 @contextlib.contextmanager
 def processes(count: int) -> Iterator[Workers]:
     """Raises ConvertError (status 1) where a process was killed."""
-    workers = Workers(count)
+    workers, is_broken = Workers(count), False
     try:
         yield workers
     except BrokenProcessPool:
+        is_broken = True
         raise ConvertError(
             "a worker process was killed, perhaps because memory ran out, or could not be started; "
             "try --workers 1",
             status=1,
         ) from None
     finally:
-        workers.close()
+        workers.close(is_broken)
 
 
 def in_order(

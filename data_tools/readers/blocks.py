@@ -72,7 +72,7 @@ def cut(after: Span) -> Iterator[Span]:
         file.seek(after.start)
         data = file.read(after.stop - after.start)
         while True:
-            line += len(data.splitlines())
+            line += _line_ends(data)
             file.seek(start)
             data = file.read(SIZE)
             if not data:
@@ -81,6 +81,14 @@ def cut(after: Span) -> Iterator[Span]:
                 data += _rest_of_record(file, data, after.head)
             yield replace(after, start=start, stop=start + len(data), first_line=line)
             start += len(data)
+
+
+def _line_ends(data: bytes) -> int:
+    """The line ends in some bytes, each CR, LF or both."""
+    count = data.count(b"\n")
+    if b"\r" in data:
+        count += data.count(b"\r") - data.count(b"\r\n")
+    return count
 
 
 def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) -> bytes:
@@ -101,11 +109,16 @@ def read_span(span: Span) -> tuple[list[Record | Reject], int]:
     if span.head is None:
         lines = data.splitlines()
         return [*json_records.read_lines(lines, span.file, span.first_line)], span.stop
-    own = [line.decode("utf-8", MARK) for line in data.splitlines(keepends=True)]
+    own, sound = data.splitlines(keepends=True), 0
+    try:
+        own, sound = [line.decode() for line in own], 0 if b"\0" in data else len(own)
+    except UnicodeDecodeError:
+        own = [line.decode("utf-8", MARK) for line in own]
     with open(span.file, encoding="utf-8", errors=MARK, newline="") as text:
         text.buffer.seek(span.stop)
         after, again = tee(text)
-        rows = delimited.Rows(span.head, span.file, chain(own, after), span.first_line, len(own))
+        where = span.first_line, len(own), sound
+        rows = delimited.Rows(span.head, span.file, chain(own, after), *where)
         records = list(rows)
         return records, span.stop + _size(islice(again, max(0, rows.number - len(own))))
 

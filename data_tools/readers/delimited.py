@@ -87,8 +87,8 @@ def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the h
 class Rows:
     """The rows below a header: those that begin in the first `until` of the lines.
 
-    The first line is number `first_line` of the file. `number` counts the lines of the rows that
-    were read.
+    The first line is number `first_line` of the file; the first `sound` lines are known to hold
+    nothing but text. `number` counts the lines of the rows that were read.
     """
 
     head: Head
@@ -96,6 +96,7 @@ class Rows:
     lines: Iterable[str]
     first_line: int
     until: int = sys.maxsize
+    sound: int = 0
     number: int = 0
 
     def __iter__(self) -> Iterator[Record | Reject]:
@@ -106,8 +107,9 @@ class Rows:
             self.number += len(lines)
             if cells and (cells[0].strip() or not "".join(lines).isspace()):
                 record += 1
-                location = Location(self.path, line, record)
-                yield read_or_reject(location, _values, _raw, lines, cells, names, is_text=True)
+                location, row = Location(self.path, line, record), (cells, names)
+                check = self.number > self.sound
+                yield read_or_reject(location, _values, _raw, lines, *row, check, is_text=True)
             if self.number >= self.until:
                 return
 
@@ -142,9 +144,12 @@ class _Broken(str):
     """In place of the cells of a row: why it cannot be read."""
 
 
-def _values(lines: list[str], cells: list[str], names: tuple[str, ...]) -> dict[str, str]:
+def _values(
+    lines: list[str], cells: list[str], names: tuple[str, ...], check: bool
+) -> dict[str, str]:
     """The row as a record. Raises BadRecord."""
-    check_text("".join(lines), "the row")
+    if check:
+        check_text("".join(lines), "the row")
     if isinstance(cells[0], _Broken):
         raise BadRecord(
             "ragged_row",
