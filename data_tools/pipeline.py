@@ -51,18 +51,16 @@ def run(options: Options) -> Report:
             target = output_dir.choose(options.output, options.inputs, files)
         inputs = Inputs(files, options, stdin)
         detection = _detect(options, inputs)
-        crew = stack.enter_context(_workers(options))
         if target is None:
-            part, shared = (
-                None,
-                os.getcwd() if options.scheduler else None,
-            )  # which all workers see
+            part = None
+            shared = os.getcwd() if options.scheduler else None  # which all workers see
             work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
         else:
             stack.enter_context(_os_errors(target, "choose another directory with -o"))
             part = stack.enter_context(output_dir.temporary(target))
             work = os.path.join(part, output_dir.WORK)
             os.mkdir(work)
+        crew = stack.enter_context(_workers(options))  # which ends before its files are removed
         conversion = Conversion(options, inputs, detection, crew, work, part)
         schema = conversion.run()
         return _finish(options, conversion.figures(), schema, part, target)
