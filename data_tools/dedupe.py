@@ -18,7 +18,7 @@ FORWARD, IN_TEST = 1, 2  # flags in the last two bits of a key
 
 KEY = np.dtype([("prompt", ">u8"), ("rest", ">u8")])  # of a pair, with the flags
 
-_AT_ONCE = 2_000_000  # pairs that are deduplicated at once
+_AT_ONCE = 500_000  # pairs that are deduplicated at once
 _MOST = 1 << 32  # pairs, whose numbers must fit into 32 bits
 
 
