@@ -113,6 +113,14 @@ def test_a_post_is_framed_by_the_fields_that_it_has(info, prompt):
     assert pairs("summarize-from-feedback", compared(0, info=info)) == [(prompt, "A", "B")]
 
 
+def test_a_choice_compares_two_summaries():
+    record = compared(1) | {"summaries": [{"text": "A"}, {"text": "B"}, {"text": "C"}]}
+    expected = "there are 3 answers, of which the label compares two; remove the others"
+    assert pairs("summarize-from-feedback", record) == [f"wrong_type: {expected}"]
+    (fault,) = pairs("summarize-from-feedback", record | {"summaries": [{"text": "A"}]})
+    assert fault == "unpaired: 1 answer to this prompt; a pair needs two"
+
+
 def test_the_axis_records_of_the_summaries_are_not_converted(convert_file):
     axis = {"info": {"post": "P"}, "summary": {"text": "x", "axes": {"overall": 6}}, "worker": "w"}
     assert convert_file([axis]).status == 2

@@ -37,6 +37,22 @@ def test_messages_are_taken_as_they_are():
     assert pairs("preference", record) == [([user("P")], GOOD, BAD)]
 
 
+def test_a_message_that_says_two_different_things_is_not_guessed():
+    same = {"from": "gpt", "value": "good", "role": "assistant", "content": "good"}
+    for message, both in (
+        (same | {"value": "other"}, "content and value"),
+        ({"role": "assistant", "content": "c", "parts": [{"text": "d"}]}, "content and parts"),
+    ):
+        record = {"prompt": "P", "chosen": [message], "rejected": "bad"}
+        assert fault("preference", record) == (
+            f"wrong_type: message 1 of chosen has both {both}, which differ; keep the right one"
+        )
+    blocks = {"role": "assistant", "content": [{"type": "text", "text": "good"}], "parts": None}
+    for message in (same, blocks):
+        ((_, chosen, _),) = pairs("preference", {"prompt": "P", "chosen": message, "rejected": "x"})
+        assert (chosen[0]["role"], chosen[0]["content"]) == ("assistant", "good")
+
+
 def test_text_blocks_of_a_message_are_joined():
     blocks = [{"type": "text", "text": "one "}, {"type": "text", "value": "two"}]
     record = {"prompt": "P", "chosen": [assistant(blocks)], "rejected": "R"}
@@ -237,7 +253,7 @@ FAULTS = {
     "sharegpt": [
         ({"conversations": ["x"]}, "wrong_type: conversations 'x' messages"),
         ({"chosen": {"from": "gpt"}}, "missing_field: chosen value"),
-        ({"chosen": TWO_KINDS}, "missing_field: chosen role"),
+        ({"chosen": TWO_KINDS}, "wrong_type: chosen both content and value"),
     ],
 }
 

@@ -191,8 +191,11 @@ def test_the_html_of_stack_exchange_is_unaltered():
 def test_the_messages_of_distilabel_are_the_prompt_and_its_system_prompt_heads_it():
     expected = ([system("s"), user("q")], [assistant("B")], [assistant("A")])
     record = distilabel(1, 2, messages=[user("q")], system_prompt="s")
+    assert fault("distilabel", record).startswith("wrong_type: instruction and messages could both")
+    assert pairs("distilabel", record | {"instruction": None}) == [expected]
     del record["instruction"]
     assert pairs("distilabel", record) == [expected]
+    assert pairs("distilabel", distilabel(1, 2, messages=None)) == [("P", "B", "A")]
 
 
 @pytest.mark.parametrize("name", ["vertex-gemini", "distilabel"])

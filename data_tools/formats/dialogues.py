@@ -14,6 +14,8 @@ PROMPTS = ("prompt", "question", "instruction", "query", "input")
 
 _ROLES = {"human": "user", "hum": "user", "gpt": "assistant", "model": "assistant"}
 _ROLES |= {"observation": "tool"}
+_KINDS = (("role", "content"), ("from", "value"), ("role", "parts"))
+"""Where a message says who speaks, and what: OpenAI's, ShareGPT's and Gemini's way."""
 _TEXT_BLOCKS = ("text", "value")  # where a text block holds its text
 _MARKERS = {
     "hh": re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Hum|Assistant):[ ]?"),
@@ -42,7 +44,8 @@ def check_dialogue(value: object, where: str, wanted: str = "a list of messages"
     for message in check(value, list, where, wanted):
         if not isinstance(message, dict):
             raise BadRecord("wrong_type", f"{where} is {clip(value)}; it must be {wanted}")
-        if type(message.get("content")) is not str or type(message.get("role")) is not str:
+        is_plain = type(message.get("content")) is str and type(message.get("role")) is str
+        if not is_plain or len(message) > 2:
             message = _message(message, f"message {len(checked) + 1} of {where}")
         checked.append(message)
     return checked
@@ -50,9 +53,16 @@ def check_dialogue(value: object, where: str, wanted: str = "a list of messages"
 
 def _message(message: dict, where: str) -> Message:
     """The message as role and content, with the text blocks of its content joined."""
-    names = ("role", "parts" if "parts" in message else "content")
-    if "from" in message and message.get("role") is None and message.get("content") is None:
-        names = ("from", "value")
+    given = [names for names in _KINDS if message.get(names[1]) is not None]
+    if message.get("from") is None:  # then `value` is something else
+        given = [names for names in given if names[0] != "from"]
+    texts = [message[text] for _, text in given]
+    if any(text != texts[0] for text in texts):
+        both = " and ".join(text for _, text in given)
+        raise BadRecord("wrong_type", f"{where} has both {both}, which differ; keep the right one")
+    for at in (1, 0):  # what is null, or misses its other half
+        given = given or [names for names in _KINDS if names[at] in message]
+    names = given[0] if given else _KINDS[0]
     role, content = message.get(names[0]), message.get(names[1])
     check(role, str, f"the {names[0]} of {where}")
     if isinstance(content, list):

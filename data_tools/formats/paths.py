@@ -2,7 +2,7 @@
 
 A path is a field (`prompt`), a field of an object (`input.messages`), a field of every object in a
 list (`answers[].text`), or a part of a list: its last entry (`messages[-1]`) or all entries before
-the last (`messages[:-1]`).
+the last (`messages[:-1]`). `instruction or messages` is whichever of the two is not null.
 """
 
 import json
@@ -28,7 +28,7 @@ def root(path: str) -> str:
 
 def is_in(path: str, names: Container[str]) -> bool:
     """Whether a record with these field names may hold a value at the path."""
-    return path in names or root(path) in names
+    return path in names or any(root(part) in names for part in path.split(" or "))
 
 
 @lru_cache
@@ -40,6 +40,13 @@ def find(record: dict, path: str) -> tuple[Any, str]:
     """The value at a path without `[]` (None if missing), and where it is. Raises BadRecord."""
     if path in record:
         return record[path], path
+    if " or " in path:
+        parts = path.split(" or ")
+        given = [part for part in parts if record.get(part) is not None]
+        if len(given) > 1:
+            detail = f"{' and '.join(given)} could both be meant; keep the right one"
+            raise BadRecord("wrong_type", detail)
+        path = (given or parts)[0]
     value: Any = record
     where = ""
     for step in _steps(path):

@@ -118,6 +118,9 @@ def _labelled(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict
     value = record.get(found.label)
     winner = outcome_of(value)
     prompt, answers, extras = sides_of(record, (winner,))
+    if len(answers) > 2 and "[]" in found.answers[0]:
+        detail = f"there are {len(answers)} answers, of which the label compares two"
+        raise BadRecord("wrong_type", f"{detail}; remove the others")
     if found.annotator is not None:
         votes = ((label.annotator(record[found.annotator]), winner),)
         return sides.compare(prompt, answers, votes, extras, across_records=True)

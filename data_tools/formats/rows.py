@@ -24,7 +24,8 @@ def alternatives(text: str) -> list[list[str]]:
 
 def every(text: str) -> list[str]:
     """All paths of an entry."""
-    return [path for alternative in alternatives(text) for path in alternative]
+    paths = [path for alternative in alternatives(text) for path in alternative]
+    return [part for path in paths for part in path.split(" or ")]
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,7 +222,7 @@ ROWS = {
         "question", "answers[].text", scores="answers[].pm_score", traits=("ranked", "rated")
     ),
     "distilabel": Row(
-        "instruction | messages",
+        "instruction or messages",
         "generations[]",
         scores="ratings[]",
         system="system_prompt, system",
