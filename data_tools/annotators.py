@@ -5,11 +5,11 @@ one key for every comparison, never texts.
 """
 
 import math
-from array import array
+import struct
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -17,14 +17,24 @@ from data_tools.record import BadRecord, LabeledComparison, Pair, Result, Vote
 
 LISTED = 1_000  # annotators with figures of their own; the others are counted
 _TIE = 2  # after 0 and 1, the positions of the answers
+_VOTE = np.dtype([("key", "S16"), ("annotator", "u4"), ("shown", "u1"), ("swapped", "?")])
+_PACK = struct.Struct("=16sIB?").pack
 
 
 def decide(comparison: LabeledComparison, mode: str) -> list[Result]:
-    """What the votes of a comparison come to: one result; under `each` one for every vote."""
+    """What the votes of a comparison come to: one result; under `each` one for every vote.
+
+    Else a comparison on which other records may hold votes stays as it is.
+    """
     if mode == "each":
-        return [_result(comparison, outcome, name) for name, outcome in comparison.votes]
+        return [
+            _tie(f"annotator {name} judged") if won is None else pair_of(comparison, won, name)
+            for name, won in comparison.votes
+        ]
+    if comparison.across_records:
+        return [comparison]
     try:
-        return [_result(comparison, verdict(comparison.votes, mode))]
+        return [pair_of(comparison, verdict(comparison.votes, mode))]
     except BadRecord as fault:
         return [fault]
 
@@ -53,70 +63,64 @@ def verdict(votes: Sequence[Vote], mode: str) -> int:
             f"{ties}, and not {required}; remove the pair, or use --annotators {other}",
         )
     if leading is None:
-        raise BadRecord("tie", "the judgement is that neither answer is better")
+        raise _tie("the judgement is")
     return leading
 
 
-def _result(comparison: LabeledComparison, outcome: int | None, annotator: str | None = None):
-    if outcome is None:
-        who = f"annotator {annotator} judged" if annotator else "the judgement is"
-        return BadRecord("tie", f"{who} that neither answer is better")
+def _tie(who: str) -> BadRecord:
+    return BadRecord("tie", f"{who} that neither answer is better")
+
+
+def pair_of(comparison: LabeledComparison, won: int, annotator: str | None = None) -> Pair:
+    """The pair of a comparison, given the position of the answer that won."""
     sides = (comparison.first, comparison.second)
-    chosen, rejected = sides if outcome == 0 else sides[::-1]
-    extras = (comparison.tools, comparison.chat_template_kwargs)
-    return Pair(comparison.prompt, chosen, rejected, outcome == 0, *extras, annotator)
-
-
-@dataclass(frozen=True, slots=True)
-class Ballot:
-    """The votes of one record on one comparison, which `key` identifies.
-
-    `swapped` is true where the record shows the answers in the other order than the key's.
-    """
-
-    key: bytes
-    votes: tuple[Vote, ...]
-    swapped: bool = False
+    extras = (comparison.tools, comparison.chat_template_kwargs, annotator)
+    return Pair(comparison.prompt, sides[won], sides[1 - won], won == 0, *extras)
 
 
 class Agreement:
-    """Takes ballots in any order; those with the same key are about the same comparison."""
+    """Takes votes in any order; those with the same key are about the same comparison."""
 
     def __init__(self) -> None:
-        self._annotators: dict[str, int] = {}
-        # Of each vote: the key of its comparison, its annotator, its outcome in the order shown.
-        self._keys, self._by, self._shown = bytearray(), array("I"), bytearray()
-        self._swapped = bytearray()
+        self.annotators: dict[str, int] = {}
+        self._votes = bytearray()
 
-    def add(self, ballot: Ballot) -> None:
-        for name, outcome in ballot.votes:
-            self._keys += ballot.key
-            self._by.append(self._annotators.setdefault(name, len(self._annotators)))
-            self._shown.append(_TIE if outcome is None else outcome)
-            self._swapped.append(ballot.swapped)
+    def add(self, votes: Sequence[Vote], key: bytes | None = None, swapped: bool = False) -> None:
+        """Add the votes that one record has on the comparison with this key of 16 bytes.
 
-    @property
-    def judged(self) -> bool:
-        """Whether any annotator judged anything."""
-        return bool(self._annotators)
+        `swapped` is true where the record shows the answers in the other order than the key's.
+        There is no key where no other record has votes on the comparison.
+        """
+        key = key or uuid4().bytes
+        for name, outcome in votes:
+            annotator = self.annotators.setdefault(name, len(self.annotators))
+            shown = _TIE if outcome is None else outcome
+            self._votes += _PACK(key, annotator, shown, swapped)
+
+    def merge(self, later: "Agreement") -> None:
+        """Add the votes of other records."""
+        names, votes = self.annotators, np.frombuffer(later._votes, _VOTE).copy()
+        numbers = [names.setdefault(name, len(names)) for name in later.annotators]
+        votes["annotator"] = np.array(numbers, np.uint32)[votes["annotator"]]
+        self._votes += votes.tobytes()
 
     def figures(self) -> dict[str, Any] | None:
         """The figures for report.json; None where fewer than two annotators judged."""
-        if len(self._annotators) < 2:
+        if len(self.annotators) < 2:
             return None
-        by, outcomes, units = self._votes()
+        by, shown, outcomes, units = self._counted()
         counts = _table(units, outcomes)
         others = counts[units]
         others[np.arange(len(by)), outcomes] -= 1
         has_usual = 2 * others.max(axis=1) > others.sum(axis=1)
         differs = has_usual & (others.argmax(axis=1) != outcomes)
-        compared = np.bincount(by[has_usual], minlength=len(self._annotators)).tolist()
-        differed = np.bincount(by[differs], minlength=len(self._annotators)).tolist()
-        shown = _table(by, np.frombuffer(self._shown, np.uint8)).tolist()
-        names = sorted(self._annotators, key=lambda n: (-sum(shown[self._annotators[n]]), n))
+        compared = np.bincount(by[has_usual], minlength=len(self.annotators)).tolist()
+        differed = np.bincount(by[differs], minlength=len(self.annotators)).tolist()
+        shown = _table(by, shown).tolist()
+        names = sorted(self.annotators, key=lambda n: (-sum(shown[self.annotators[n]]), n))
         rows = []
         for name in names[:LISTED]:
-            annotator = self._annotators[name]
+            annotator = self.annotators[name]
             first, second, ties = shown[annotator]
             row = {"annotator": name, "judgements": first + second + ties}
             row["compared"] = compared[annotator]
@@ -138,24 +142,18 @@ class Agreement:
             "other_annotators": len(names) - len(rows),
         }
 
-    def _votes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each vote: its annotator, its outcome, and the number of its comparison.
+    def _counted(self) -> list[np.ndarray]:
+        """Of each vote: its annotator, its outcome as shown and as compared, and its comparison.
 
-        An annotator's second judgement of a comparison counts as another comparison: alpha has one
-        value of each annotator, and a file that is given twice must not look more agreed.
+        An annotator's first vote on a comparison counts.
         """
-        by, shown = np.frombuffer(self._by, np.uint32), np.frombuffer(self._shown, np.uint8)
-        swapped, keys = np.frombuffer(self._swapped, bool), np.frombuffer(self._keys, "S16")
-        _, first, comparison = np.unique(keys, return_index=True, return_inverse=True)
-        opposite = (swapped != swapped[first][comparison]) & (shown != _TIE)
-        outcomes = np.where(opposite, 1 - shown, shown)  # in the order of the first ballot
-        own = comparison * len(self._annotators) + by
-        order = np.argsort(own, kind="stable")
-        starts = np.flatnonzero(np.diff(own[order], prepend=-1))
-        times = np.empty_like(own)  # that an annotator judged the comparison before
-        times[order] = np.arange(len(own)) - np.repeat(starts, np.diff(starts, append=len(own)))
-        numbers = comparison * (times.max() + 1) + times
-        return by, outcomes, np.unique(numbers, return_inverse=True)[1]
+        votes = np.frombuffer(self._votes, _VOTE)
+        keys, by, shown, swapped = (votes[name] for name in _VOTE.names)
+        _, first, units = np.unique(keys, return_index=True, return_inverse=True)
+        opposite = (swapped != swapped[first][units]) & (shown != _TIE)
+        outcomes = np.where(opposite, 1 - shown, shown)  # in the order of the first vote
+        _, counted = np.unique(units * len(self.annotators) + by, return_index=True)
+        return [values[counted] for values in (by, shown, outcomes, units)]
 
 
 def _table(rows: np.ndarray, outcomes: np.ndarray) -> np.ndarray:

@@ -10,20 +10,12 @@ from itertools import accumulate
 import numpy as np
 import pyarrow as pa
 
-_TYPES = {
-    np.dtype(np.int8): pa.int8(),
-    np.dtype(np.uint16): pa.uint16(),
-    np.dtype(np.int32): pa.int32(),
-    np.dtype(np.int64): pa.int64(),
-    np.dtype(np.uint64): pa.uint64(),
-}
-
 
 def strings(texts: Sequence[str | None]) -> pa.Array:
     """Texts, some perhaps None, as an array of strings."""
     encoded = [b"" if text is None else text.encode() for text in texts]
     offsets = np.array([*accumulate(map(len, encoded), initial=0)], np.int32)
-    valid = mask_bits([text is not None for text in texts]) if None in texts else None
+    valid = _bits([text is not None for text in texts]) if None in texts else None
     buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 
@@ -33,7 +25,7 @@ def split_strings(data: bytes, count: int, valid: Sequence[bool] | None = None) 
     ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0)
     ends = np.append(ends, len(data))[:count] - np.arange(count)
     offsets = np.concatenate(([0], ends)).astype(np.int32)
-    bits = None if valid is None else mask_bits(valid)
+    bits = None if valid is None else _bits(valid)
     buffers = [bits, pa.py_buffer(offsets), pa.py_buffer(data.replace(b"\0", b""))]
     return pa.Array.from_buffers(pa.string(), count, buffers)
 
@@ -45,16 +37,11 @@ def fixed_size(data: bytes, size: int) -> pa.Array:
 
 def numbers(values: np.ndarray) -> pa.Array:
     """A numpy array of integers as an array without nulls."""
-    values = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(_TYPES[values.dtype], len(values), [None, pa.py_buffer(values)])
+    kind, buffer = pa.from_numpy_dtype(values.dtype), pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])
 
 
-def mask(values: Sequence[bool]) -> pa.Array:
-    """Booleans as an array, for `filter`."""
-    return pa.Array.from_buffers(pa.bool_(), len(values), [None, mask_bits(values)])
-
-
-def mask_bits(values: Sequence[bool]) -> pa.Buffer:
+def _bits(values: Sequence[bool]) -> pa.Buffer:
     return pa.py_buffer(np.packbits(np.asarray(values, bool), bitorder="little"))
 
 
@@ -66,6 +53,5 @@ def lists(lengths: Sequence[int], names: Sequence[str], fields: Sequence[pa.Arra
 
 def to_numpy(array: pa.Array) -> np.ndarray:
     """An array of integers without nulls as a numpy array."""
-    kind = next(kind for kind, type_ in _TYPES.items() if type_ == array.type)
-    values = np.frombuffer(array.buffers()[1] or b"", kind)
+    values = np.frombuffer(array.buffers()[1] or b"", array.type.to_pandas_dtype())
     return values[array.offset : array.offset + len(array)]

@@ -1,13 +1,15 @@
 """What a pair must be to be trained on, and what is odd but kept; over a block of pairs at once.
 
-Each check yields the position of every pair that fails and why; `CHECKS` names them by the reason
-that a reject gets. A warning notes what may be wrong: some are found in one pair (`pair_warnings`),
+Each check yields the position of every pair that fails and why; its name is the reason that a
+reject gets. A warning notes what may be wrong: some are found in one pair (`pair_warnings`),
 some only over the whole dataset (`share_warnings`, and `shards.alike_across_splits`).
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from data_tools.keys import CALLS, Column
 
@@ -36,9 +38,9 @@ Failures = Iterator[tuple[int, str]]
 def check(pairs: PairColumns, limits: Limits) -> dict[int, tuple[str, str]]:
     """The reason and detail of each pair that fails, by position; the first check counts."""
     failed: dict[int, tuple[str, str]] = {}
-    for reason, find in CHECKS.items():
+    for find in CHECKS:
         for position, detail in find(pairs, limits):
-            failed.setdefault(position, (reason, detail))
+            failed.setdefault(position, (find.__name__, detail))
     return failed
 
 
@@ -92,14 +94,7 @@ def excluded(pairs: PairColumns, limits: Limits) -> Failures:
             yield position, f"{source} is listed in --exclude-rows"
 
 
-CHECKS: dict[str, Callable[[PairColumns, Limits], Failures]] = {
-    "bad_roles": bad_roles,
-    "empty_prompt": empty_prompt,
-    "empty_response": empty_response,
-    "identical_pair": identical_pair,
-    "overlong": overlong,
-    "excluded": excluded,
-}
+CHECKS = (bad_roles, empty_prompt, empty_response, identical_pair, overlong, excluded)
 
 
 def _without_text(column: Column, ignored: tuple[str, ...] = ()) -> Iterator[int]:
@@ -156,27 +151,9 @@ WARNINGS = {
     "length_bias": "one length, longer or shorter, wins far more often than the other",
 }
 
-# Exact texts, by the model family whose chat template has them.
-_TOKENS = {
-    "GPT-2, ChatML": "<|endoftext|> <|im_start|> <|im_end|> <|im_sep|>",
-    "Llama 2, Mistral": "<s> </s> [INST] [/INST] <<SYS>> <</SYS>> [SYSTEM_PROMPT] "
-    "[/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] "
-    "[/TOOL_RESULTS]",
-    "Llama 3 and 4": "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> "
-    "<|eot_id|> <|eom_id|> <|python_tag|> <|header_start|> <|header_end|> <|eot|> <|eom|>",
-    "Gemma": "<start_of_turn> <end_of_turn> <bos> <eos> <pad> <unk>",
-    "Zephyr, Phi, GLM": "<|system|> <|user|> <|assistant|> <|end|> <|observation|> <|prompter|> "
-    "[gMASK]<sop>",
-    "Kimi": "<|im_system|> <|im_user|> <|im_assistant|> <|im_middle|>",
-    "DeepSeek": "<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> "
-    "<｜tool▁calls▁begin｜> <｜tool▁calls▁end｜>",
-    "Harmony": "<|start|> <|message|> <|channel|> <|return|> <|call|> <|constrain|>",
-    "Command R": "<|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <|USER_TOKEN|> <|CHATBOT_TOKEN|> "
-    "<|SYSTEM_TOKEN|> <BOS_TOKEN> <EOS_TOKEN>",
-    "Granite": "<|start_of_role|> <|end_of_role|>",
-    "EXAONE": "[|system|] [|user|] [|assistant|] [|endofturn|]",
-}
+_TOKENS = json.loads(files(__package__).joinpath("template_tokens.json").read_text("utf-8"))
 TEMPLATE_TOKENS = tuple(" ".join(_TOKENS.values()).split())
+"""Exact texts; the file has them by the model family whose chat template uses them."""
 
 
 def _any_of(tokens: tuple[str, ...]) -> str:

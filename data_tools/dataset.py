@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,57 +13,55 @@ import pyarrow as pa
 import xxhash
 
 from data_tools.record import Reject, as_json
-from data_tools.schema import SIDES, Schema, load
+from data_tools.schema import EXTRAS, SIDES, Schema, load
 
 _BATCH = 1000  # rows a record batch, as `datasets` writes them
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a split, and the digest of its bytes."""
+    """The files of a shard: `PATH.SPLIT` of each split with its digest, and `PATH.rejects`."""
 
     path: str
-    digest: str
+    digests: dict[str, str]
 
 
 class ShardWriter:
-    """Writes one shard of each split and the rejects; without a directory nothing is written."""
+    """Writes the files of one shard; without a path nothing is written."""
 
-    def __init__(self, directory: str | None, name: str, schema: Schema, kind: str):
-        self._directory, self._name, self._schema, self._kind = directory, name, schema, kind
+    def __init__(self, path: str | None, schema: Schema, kind: str):
+        self._path, self._schema, self._kind = path, schema, kind
         self._open = contextlib.ExitStack()
-        self._paths: dict[str, str] = {}
         self._write: dict[str, Callable[[pa.Table], Any]] = {}
-        self._rejects = self._rejects_path = None
-        if directory:
-            self._rejects_path = os.path.join(directory, f"rejects-{name}.jsonl")
-            file = open(self._rejects_path, "w", encoding="utf-8")  # noqa: SIM115 - closed
-            self._rejects = self._open.enter_context(file)
+        self._rejects = self._file("rejects") if path else None
+
+    def _file(self, name: str):
+        return self._open.enter_context(open(f"{self._path}.{name}", "wb"))
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the files that a failure left open."""
-        with contextlib.suppress(OSError, ValueError):
+    def __exit__(self, failure: type | None, *_: object) -> None:
+        with contextlib.suppress(*(OSError, ValueError) if failure else ()):
             self._open.close()
 
     def keep(self, split: str, rows: pa.Table) -> None:
         if split not in self._write:
-            path = os.path.join(self._directory, f"{split}-{self._name}.{self._kind}")
-            self._paths[split] = path
-            self._write[split] = _STORES[self._kind](path, self._schema, self._open)
+            store = _STORES[self._kind]
+            self._write[split] = store(self._file(split), self._schema, self._open)
         self._write[split](rows)
 
     def reject(self, reject: Reject) -> None:
         if self._rejects is not None:
-            self._rejects.write(_reject_line(reject))
+            self._rejects.write(_reject_line(reject).encode())
 
-    def finish(self) -> tuple[dict[str, Shard], str | None]:
-        """Close every file; returns the shard of each split, and the path of the rejects."""
-        self._open.close()
-        shards = {split: Shard(path, _digest(path)) for split, path in self._paths.items()}
-        return shards, self._rejects_path
+    def finish(self) -> Shard:
+        """What was written, once every file is closed."""
+        digests = {}
+        for split in self._write:
+            with pa.memory_map(f"{self._path}.{split}") as file:
+                digests[split] = xxhash.xxh3_64_hexdigest(file.read_buffer())
+        return Shard(self._path, digests)
 
 
 def _reject_line(reject: Reject) -> str:
@@ -77,51 +75,41 @@ def _reject_line(reject: Reject) -> str:
     )
 
 
-def _digest(path: str) -> str:
-    found = xxhash.xxh3_64()
-    with open(path, "rb") as file:
-        while data := file.read(1 << 20):
-            found.update(data)
-    return found.hexdigest()
-
-
-def finish(
-    directory: str, kind: str, schema: Schema, shards: Sequence[Mapping[str, Shard]]
-) -> None:
-    """Give the shards their names in the dataset."""
-    splits = []
-    for split in ("train", "test"):
-        found = [some[split] for some in shards if split in some]
-        if found:
-            splits.append(split)
-            _name(directory, split, kind, schema, found)
+def finish(directory: str, kind: str, schema: Schema, shards: Sequence[Shard]) -> None:
+    """Make the dataset of the files of its shards."""
+    splits = [s for s in ("train", "test") if any(s in shard.digests for shard in shards)]
+    for split in splits:
+        found = [shard for shard in shards if split in shard.digests]
+        folder, names = _names(directory, split, kind, len(found))
+        for name, shard in zip(names, found, strict=True):
+            os.rename(f"{shard.path}.{split}", os.path.join(folder, name))
+        if kind == "arrow":
+            digests = "".join(shard.digests[split] for shard in found)
+            _describe(folder, split, schema, names, digests)
     if splits and kind == "arrow":
-        write_json(os.path.join(directory, "dataset_dict.json"), {"splits": splits})
+        _write_json(os.path.join(directory, "dataset_dict.json"), {"splits": splits})
+    with open(os.path.join(directory, "rejects.jsonl"), "wb") as out:
+        for shard in shards:
+            with open(f"{shard.path}.rejects", "rb") as file:
+                shutil.copyfileobj(file, out, 1 << 20)
+            os.remove(file.name)
 
 
-def append_rejects(directory: str, path: str) -> None:
-    """Append the rejects of the next shard to rejects.jsonl."""
-    whole = os.path.join(directory, "rejects.jsonl")
-    with open(path, "rb") as file, open(whole, "ab") as out:
-        shutil.copyfileobj(file, out, 1 << 20)
-    os.remove(path)
-
-
-def _name(directory: str, split: str, kind: str, schema: Schema, found: list[Shard]) -> None:
-    folder, stem = directory, split
+def _names(directory: str, split: str, kind: str, count: int) -> tuple[str, list[str]]:
+    """Where the files of a split go, and their names."""
+    if kind != "arrow" and count == 1:
+        return directory, [f"{split}.{kind}"]
+    stem = split
     if kind == "arrow":
-        folder, stem = os.path.join(directory, split), "data"
-        os.makedirs(folder)
-    names = [f"{stem}-{n:05d}-of-{len(found):05d}.{kind}" for n in range(len(found))]
-    if kind != "arrow" and len(found) == 1:
-        names = [f"{split}.{kind}"]
-    for name, shard in zip(names, found, strict=True):
-        os.rename(shard.path, os.path.join(folder, name))
-    if kind != "arrow":
-        return
+        directory, stem = os.path.join(directory, split), "data"
+        os.makedirs(directory)
+    return directory, [f"{stem}-{n:05d}-of-{count:05d}.{kind}" for n in range(count)]
+
+
+def _describe(folder: str, split: str, schema: Schema, names: list[str], digests: str) -> None:
+    """Write what `datasets.load_from_disk` reads next to the Arrow files of a split."""
     info = dict.fromkeys(("citation", "description", "features", "homepage", "license"), "")
     info["features"] = schema.features()
-    digests = "".join(shard.digest for shard in found)
     state = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": xxhash.xxh3_64_hexdigest(digests.encode()),
@@ -131,44 +119,40 @@ def _name(directory: str, split: str, kind: str, schema: Schema, found: list[Sha
         "_output_all_columns": False,
         "_split": split,
     }
-    write_json(os.path.join(folder, "dataset_info.json"), info)
-    write_json(os.path.join(folder, "state.json"), state)
+    _write_json(os.path.join(folder, "dataset_info.json"), info)
+    _write_json(os.path.join(folder, "state.json"), state)
 
 
-def _arrow(path: str, schema: Schema, stack: contextlib.ExitStack) -> Callable:
-    """A function that writes rows to one file as `load_from_disk` maps it."""
-    file = stack.enter_context(pa.OSFile(path, "wb"))
+def _write_json(path: str, value: Any) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def _arrow(file: Any, schema: Schema, stack: contextlib.ExitStack) -> Callable:
+    """A function that writes rows to a file as `load_from_disk` maps it."""
     writer = stack.enter_context(pa.ipc.new_stream(file, schema.arrow()))
     return partial(writer.write_table, max_chunksize=_BATCH)
 
 
-def _parquet(path: str, schema: Schema, stack: contextlib.ExitStack) -> Callable:
+def _parquet(file: Any, schema: Schema, stack: contextlib.ExitStack) -> Callable:
     import pyarrow.parquet as pq
 
-    file = stack.enter_context(pa.OSFile(path, "wb"))
     return stack.enter_context(pq.ParquetWriter(file, schema.arrow())).write_table
 
 
-def _json_lines(path: str, schema: Schema, stack: contextlib.ExitStack) -> Callable:
+def _json_lines(file: Any, schema: Schema, _: contextlib.ExitStack) -> Callable:
     """A function that writes rows as lines, in which JSON is no text but itself."""
-    file = stack.enter_context(open(path, "w", encoding="utf-8"))  # noqa: SIM115 - by the stack
-    json_keys = [key for key, is_json in schema.message_keys.items() if is_json]
+    json_columns = [name for name in schema.extras if EXTRAS[name]]
 
     def write(rows: pa.Table) -> None:
         for row in rows.to_pylist():
-            if schema.kwargs:
-                row["chat_template_kwargs"] = load(row["chat_template_kwargs"])
-            for name, _ in SIDES if json_keys else ():
-                row[name] = [m | {key: load(m[key]) for key in json_keys} for m in row[name]]
-            file.write(as_json(row) + "\n")
+            row |= {name: load(row[name]) for name in json_columns}
+            for name, _ in SIDES if schema.json_keys else ():
+                row[name] = [m | {k: load(m[k]) for k in schema.json_keys} for m in row[name]]
+            file.write(f"{as_json(row)}\n".encode())
 
     return write
 
 
 _STORES = {"arrow": _arrow, "parquet": _parquet, "jsonl": _json_lines}
-
-
-def write_json(path: str, value: Any) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, indent=2)
-        file.write("\n")

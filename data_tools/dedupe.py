@@ -4,7 +4,7 @@ Past a limit, one range of prompts is deduplicated after the other, so that memo
 with the dataset except for one byte a pair.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -39,14 +39,12 @@ class Verdicts:
     """What became of each pair, by its number, and how many prompts each split has.
 
     `dropped` are the numbers of the pairs that are not kept, `first` of each the number of the
-    first pair of its group. `listed` maps kept pairs that equal one listed in --exclude-rows to the
-    source listed.
+    first pair of its group.
     """
 
     of: np.ndarray
     dropped: np.ndarray
     first: np.ndarray
-    listed: dict[int, str]
     prompts: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
@@ -57,33 +55,28 @@ class Verdicts:
 
 
 def dedupe(
-    blocks: Callable[[], Iterable[np.ndarray]],
-    count: int,
-    excluded: Mapping[bytes, str],
-    limit: int = _AT_ONCE,
+    blocks: Callable[[], Iterable[np.ndarray]], count: int, limit: int = _AT_ONCE
 ) -> Verdicts:
     """What becomes of every pair.
 
     `blocks` gives the keys of some pairs after the other, `count` in all, 16 bytes each with flags
-    in the last two bits; it is called once for each range of prompts. `excluded` are the keys of
-    pairs that --exclude-rows left out, with their sources. Raises ConvertError for too many pairs.
+    in the last two bits; it is called once for each range of prompts. Raises ConvertError for too
+    many pairs.
     """
     if count >= _MOST:
         raise ConvertError(f"more than {_MOST:,} pairs; convert the input in parts", status=1)
-    of, prompts, listed = np.zeros(count, np.uint8), np.zeros(3, int), {}
-    dropped, first = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
+    of, prompts, dropped, first = np.zeros(count, np.uint8), np.zeros(3, int), [], []
     ranges = min(256, count // limit + 1)
     for low, high in pairwise(256 * number // ranges for number in range(ranges + 1)):
-        prompt, rest, index = _sorted(*_select(blocks(), low, high))
+        prompt, rest, index = _sorted(blocks(), low, high)
         found, leader = _decide(prompt, rest, index)
         of[index] = found
-        listed |= _listed(prompt, rest, index, found, excluded)
         prompts += _count_prompts(prompt, found)
         dropped.append(index[found >= CONTRADICTORY])
         first.append(leader[found >= CONTRADICTORY])
     order = np.argsort(numbers := np.concatenate(dropped))
     counts = dict(zip(("train", "test", "shared"), map(int, prompts), strict=True))
-    verdicts = Verdicts(of, numbers[order], np.concatenate(first)[order], listed, counts)
+    verdicts = Verdicts(of, numbers[order], np.concatenate(first)[order], counts)
     if counts["test"] and not counts["train"]:
         of[of == TEST] = TRAIN
         verdicts.prompts = {"train": counts["test"], "test": 0, "shared": 0}
@@ -91,41 +84,24 @@ def dedupe(
     return verdicts
 
 
-def _select(blocks: Iterable[np.ndarray], low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """The keys whose first byte is in a range, and the numbers of their pairs."""
-    keys, index, at = [np.empty(0, KEY)], [np.empty(0, np.uint32)], 0
+def _sorted(
+    blocks: Iterable[np.ndarray], low: int, high: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The keys whose first byte is in a range, with equal ones next to each other.
+
+    Returns their prompts, their other halves and the numbers of their pairs.
+    """
+    found, index, at = [np.empty(0, KEY)], [np.empty(0, np.uint32)], 0
     for block in blocks:
         first = block.view(np.uint8)[:: KEY.itemsize]
         rows = np.flatnonzero((first >= low) & (first < high))
-        keys.append(block[rows])
+        found.append(block[rows])
         index.append((rows + at).astype(np.uint32))
         at += len(block)
-    return np.concatenate(keys), np.concatenate(index)
-
-
-def _sorted(keys: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The prompts, other halves of keys and numbers, with equal keys next to each other."""
+    keys = np.concatenate(found)
     prompt, rest = keys["prompt"].astype(np.uint64), keys["rest"].astype(np.uint64)
     order = np.lexsort((rest >> np.uint64(2), prompt))  # stable: the first of a group stays first
-    return prompt[order], rest[order], index[order]
-
-
-def _listed(
-    prompt: np.ndarray,
-    rest: np.ndarray,
-    index: np.ndarray,
-    verdicts: np.ndarray,
-    excluded: Mapping[bytes, str],
-) -> dict[int, str]:
-    """The kept pairs among these sorted ones that equal one that was excluded."""
-    listed: dict[int, str] = {}
-    for key, source in excluded.items():
-        high, low = np.frombuffer(key, ">u8").astype(np.uint64)
-        near = slice(*(np.searchsorted(prompt, high, side) for side in ("left", "right")))
-        equal = (rest[near] | np.uint64(IN_TEST)) == low | np.uint64(IN_TEST)
-        kept = index[near][equal & (verdicts[near] < CONTRADICTORY)]
-        listed |= dict.fromkeys(kept.tolist(), source)
-    return listed
+    return prompt[order], rest[order], np.concatenate(index)[order]
 
 
 def _decide(

@@ -8,8 +8,8 @@ from data_tools.formats import FORMATS, rows, table
 from data_tools.formats.dialogues import PROMPTS
 from data_tools.formats.format import Format, Plan, ReadOptions, tidy_name, tidy_names
 from data_tools.formats.label import BareLabel
-from data_tools.formats.plans import mapped
 from data_tools.formats.reader import fitting, last_text, seen_by, without_prompt
+from data_tools.formats.rows import mapped
 from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
 
 HEAD = 1000  # records of every file that are looked at
@@ -35,7 +35,7 @@ class Detection:
 class Survey:
     """What the first records of all files look like."""
 
-    paths: list[str] = field(default_factory=list)
+    files: str  # for messages
     items: int = 0
     records: int = 0  # of those, with fields
     columns: set[str] = field(default_factory=set)  # by their tidy names
@@ -44,23 +44,18 @@ class Survey:
     common: set[str] = field(default_factory=set)  # formats that are no strays in some file
     trouble: str = ""  # the first thing that is no record with fields
 
-    @property
-    def files(self) -> str:
-        others = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
-        return self.paths[0] + others
-
 
 def detect(
-    heads: Iterable[tuple[str, Iterable[Record | Reject]]],
+    heads: Mapping[str, Iterable[Record | Reject]],
     name: str | None,
     mapping: Mapping[str, str],
     options: ReadOptions,
 ) -> Detection:
     """Decide for all files at once.
 
-    `heads` gives each file's path and first records; `options` are the user's. Raises ConvertError
-    (status 2) where no format fits, two do, the format cannot be converted, or the label's
-    polarity is not known; status 1 where there is no record at all.
+    `heads` are the first records of each file, by its path; `options` are the user's. Raises
+    ConvertError (status 2) where no format fits, two do, the format cannot be converted, or the
+    label's polarity is not known; status 1 where there is no record at all.
     """
     seen = _survey(heads, count=not name and not mapping)
     if not seen.items:
@@ -69,7 +64,7 @@ def detect(
     if options.label is not None and format.label is None:
         how = f"the format {format.name} has no label to define ({format.about['polarity']})"
         raise ConvertError(f"--label: {how}; remove the option")
-    records = [seen_by(format, record.value, record.cells) for record in seen.held]
+    records = [seen_by(format.traits, record.value, record.cells) for record in seen.held]
     try:
         options = replace(options, question=_question(format, records, options))
         plans = {names: format.plan(names, options) for names in dict.fromkeys(map(tuple, records))}
@@ -84,9 +79,10 @@ def detect(
     return Detection(format, options, evidence, frozenset(seen.columns))
 
 
-def _survey(heads: Iterable[tuple[str, Iterable[Record | Reject]]], count: bool) -> Survey:
-    seen = Survey()
-    for path, head in heads:
+def _survey(heads: Mapping[str, Iterable[Record | Reject]], count: bool) -> Survey:
+    others = f" and {len(heads) - 1} more" if len(heads) > 1 else ""
+    seen = Survey(next(iter(heads)) + others)
+    for head in heads.values():
         here, records = Counter(), 0
         for item in head:
             seen.items += 1
@@ -101,7 +97,6 @@ def _survey(heads: Iterable[tuple[str, Iterable[Record | Reject]]], count: bool)
                     seen.held.append(item)
                 if count:
                     here.update(fitting(item.value, item.cells))
-        seen.paths.append(path)
         seen.records += records
         seen.counts += here
         seen.common |= {name for name, number in here.items() if number >= _STRAY * records}
@@ -137,7 +132,8 @@ def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
     for field_name, column in mapping.items():
         if seen.held and tidy_name(column) not in seen.columns:
             raise ConvertError(f"--map {field_name}={column}: no such column; there are {known}")
-    if seen.held and not any(format.matches(seen_by(format, r.value, r.cells)) for r in seen.held):
+    records = [seen_by(format.traits, record.value, record.cells) for record in seen.held]
+    if records and not any(map(format.matches, records)):
         given = ", ".join(f"{name}={column}" for name, column in mapping.items())
         raise ConvertError(
             f"--map {given}: no record has all of these columns; the mapping reads "

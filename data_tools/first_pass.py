@@ -29,24 +29,23 @@ class Inputs:
 
     def __init__(self, files: Sequence[str], options: Options, stdin: BinaryIO | None):
         self.files, self._options, self._stdin = files, options, stdin
-        self._notes: dict[str, list[str]] = {}
-        self._states = {path: file_state(path) for path in files}
+        self._notes: list[str] = []
+        self._states = {path: file_state(path) for path in files if path != STDIN}
 
     @property
     def notes(self) -> list[str]:
-        return [note for path in self.files for note in self._notes.get(path, ())]
+        return [*dict.fromkeys(self._notes)]  # a file may be read twice
 
     @property
     def size(self) -> int:
         """The bytes of all files."""
-        sizes = [state[0] for state in self._states.values() if state is not None]
+        sizes = [size for size, _ in self._states.values()]
         return sum(sizes) + (os.fstat(self._stdin.fileno()).st_size if self._stdin else 0)
 
     def reader(self, path: str) -> FileReader:
         """A reader of one file from its start."""
-        reader = FileReader(path, self._options.encoding, self._options.sheet, self._stdin)
-        self._notes[path] = reader.notes
-        return reader
+        options = self._options
+        return FileReader(path, options.encoding, options.sheet, self._stdin, self._notes)
 
     def blocks(self, path: str) -> Iterator[Block]:
         """The blocks of one file."""
@@ -62,7 +61,7 @@ class Inputs:
     def check_unchanged(self) -> None:
         """Raise ConvertError where a file is not what it was when it was first opened."""
         for path, before in self._states.items():
-            if path != STDIN and file_state(path) != before:
+            if file_state(path) != before:
                 raise changed(path)
 
 

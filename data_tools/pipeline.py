@@ -17,26 +17,27 @@ import numpy as np
 
 from data_tools import checks, dataset, dedupe, output_dir, report, shards, workers
 from data_tools.block import BlockResult, Task
-from data_tools.block_files import keys_of
+from data_tools.block_files import keys_of, read
 from data_tools.dedupe import Split, Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
-from data_tools.figures import Figures, Totals, as_dict
+from data_tools.figures import Figures
 from data_tools.first_pass import Inputs, check_blocks, read_excluded, standard_input
 from data_tools.formats.format import ReadOptions, tidy_name
 from data_tools.formats.label import parse_label
-from data_tools.grouping import assemble, groups
+from data_tools.grouping import assemble
+from data_tools.grouping.groups import Groups
 from data_tools.options import Options
 from data_tools.readers import find_inputs, syntax_of
 from data_tools.record import ConvertError
 from data_tools.report import Report
-from data_tools.schema import Schema
+from data_tools.schema import EXTRAS, SIDES, Schema
 from data_tools.workers import Workers, progress
 
 _SHOWN = (  # of the options, in report.json
     *("format", "map", "label", "pairs", "min_margin", "annotators", "keep", "exclude_rows"),
     *("test_size", "seed", "to", "max_chars", "encoding", "sheet"),
 )
-_OWN_COLUMNS = ("prompt", "chosen", "rejected", "source", "tools", "chat_template_kwargs")
+_OWN_COLUMNS = (*(name for name, _ in SIDES), "source", *EXTRAS)
 
 
 def run(options: Options) -> Report:
@@ -46,13 +47,12 @@ def run(options: Options) -> Report:
         stack.enter_context(_os_errors("a temporary file", "set TMPDIR to another place"))
         stdin = stack.enter_context(standard_input(options.inputs))
         files = find_inputs(options.inputs)
-        target = None
+        target = part = None
         if not options.check:
             target = output_dir.choose(options.output, options.inputs, files)
         inputs = Inputs(files, options, stdin)
         detection = _detect(options, inputs)
         if target is None:
-            part = None
             shared = os.getcwd() if options.scheduler else None  # which all workers see
             work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
         else:
@@ -60,16 +60,18 @@ def run(options: Options) -> Report:
             part = stack.enter_context(output_dir.temporary(target))
             work = os.path.join(part, output_dir.WORK)
             os.mkdir(work)
-        crew = stack.enter_context(_workers(options))  # which ends before its files are removed
-        conversion = Conversion(options, inputs, detection, crew, work, part)
-        schema = conversion.run()
-        return _finish(options, conversion.figures(), schema, part, target)
+        # The workers end before their files are removed.
+        processes = workers.Processes(options.workers or workers.available())
+        cluster = workers.cluster(options.scheduler) if options.scheduler else None
+        crew = stack.enter_context(cluster or processes)
+        figures, schema = _convert(options, inputs, detection, crew, work, part)
+        return _finish(options, figures, schema, part, target)
 
 
 def _detect(options: Options, inputs: Inputs) -> Detection:
     label = None if options.label is None else parse_label(options.label)
     read_options = ReadOptions(label, False, options.pairs, options.min_margin)
-    heads = ((path, islice(inputs.reader(path), HEAD)) for path in inputs.files)
+    heads = {path: islice(inputs.reader(path), HEAD) for path in inputs.files}
     try:
         found = detect(heads, options.format, options.map, read_options)
     except ConvertError as error:  # how the file was read may be the reason
@@ -86,153 +88,137 @@ def _detect(options: Options, inputs: Inputs) -> Detection:
     return found
 
 
-def _totals(options: Options, inputs: Inputs, detection: Detection) -> Totals:
-    shown = {name: getattr(options, name) for name in _SHOWN}
-    format, sheet = detection.format, options.sheet
-    totals = Totals(format.name, detection.evidence, list(inputs.files), shown)
-    if detection.options.answers_repeat_prompt:
-        totals.notes.append("the answers begin with their prompt, which was removed from them")
-    if options.pairs != "best-worst" and "ranked" not in format.traits:
-        totals.notes.append(f"--pairs {options.pairs} has no effect: {format.name} has no ranking")
-    if options.min_margin and "rated" not in format.traits:
-        totals.notes.append(f"--min-margin has no effect: {format.name} has no ratings")
-    if sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
-        totals.notes.append(f"--sheet {sheet} has no effect: no input is .xlsx")
-    twice = [path for path in options.inputs if options.inputs.count(path) > 1]
-    totals.notes += [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
-    return totals
-
-
-def _workers(options: Options):
-    if options.scheduler is None:
-        return workers.processes(options.workers or workers.available())
-    return workers.cluster(options.scheduler)
-
-
-class Conversion:
-    """The passes of one conversion.
+def _convert(
+    options: Options,
+    inputs: Inputs,
+    detection: Detection,
+    crew: Workers,
+    work: str,
+    part: str | None,
+) -> tuple[dict[str, Any], Schema]:
+    """Do everything but move the dataset into place.
 
     `work` is a folder for what only the run needs, `part` the new dataset, None where everything
-    is only counted.
+    is only counted. Returns the content of report.json and the schema of the dataset.
     """
-
-    def __init__(
-        self,
-        options: Options,
-        inputs: Inputs,
-        detection: Detection,
-        crew: Workers,
-        work: str,
-        part: str | None,
-    ):
-        self._options, self._inputs, self._crew = options, inputs, crew
-        self._work, self._part = work, part
-        self._totals, self._counts = _totals(options, inputs, detection), Figures()
-        self._task = Task(
-            format=detection.format.name,
-            mapping=tuple(options.map.items()),
-            options=detection.options,
-            annotators=options.annotators,
-            limits=checks.Limits(options.max_chars, read_excluded(options.exclude_rows)),
-            keep=options.keep,
-            split=Split(options.test_size, options.seed),
+    figures = Figures(notes=_notes(options, inputs, detection))
+    task = Task(
+        format=detection.format.name,
+        mapping=tuple(options.map.items()),
+        options=detection.options,
+        annotators=options.annotators,
+        limits=checks.Limits(options.max_chars, read_excluded(options.exclude_rows)),
+        keep=options.keep,
+        split=Split(options.test_size, options.seed),
+    )
+    blocks = _check(inputs, task, crew, work, figures)
+    inputs.check_unchanged()
+    figures.notes += inputs.notes
+    if task.annotators != "majority" and not figures.agreement.annotators:
+        figures.notes.append(f"--annotators {task.annotators} has no effect: no record names one")
+    _group([block for block in blocks if block.files.pending], task, crew, work, figures)
+    verdicts, schema = _dedupe(blocks, figures), Schema(keep=task.keep)
+    for block in blocks:
+        schema.merge(block.files.schema)
+    jobs, folder = shards.jobs(blocks, verdicts), work if part else None
+    results = workers.in_order(shards.run, jobs, crew, schema, folder, options.to)
+    written = _count(results, blocks, figures)
+    figures.notes += shards.kept_though_excluded(blocks, verdicts.of)
+    shards.alike_across_splits(blocks, verdicts.of, figures)
+    if part is not None:
+        dataset.finish(part, options.to, schema, written)
+    inputs.check_unchanged()
+    excluded = task.limits.excluded
+    if excluded and not figures.counts["reasons"]["excluded"]:
+        figures.notes.append(
+            f"--exclude-rows: none of its {len(excluded)} sources is of a pair; write "
+            "them as in this dataset's own source column"
         )
+    head = {
+        "format": detection.format.name,
+        "evidence": detection.evidence,
+        "inputs": list(inputs.files),
+        "options": {name: getattr(options, name) for name in _SHOWN},
+    }
+    return head | figures.as_dict(), schema
 
-    def figures(self) -> dict[str, Any]:
-        """The content of report.json."""
-        return as_dict(self._totals, self._counts)
 
-    def run(self) -> Schema:
-        """Do everything but move the dataset into place; returns its schema."""
-        task, totals, limits = self._task, self._totals, self._task.limits
-        results = self._check()
-        self._inputs.check_unchanged()
-        totals.notes += self._inputs.notes
-        if task.annotators != "majority" and not totals.agreement.judged:
-            note = f"--annotators {task.annotators} has no effect: no record names one"
-            totals.notes.append(note)
-        if pending := [result for result in results if result.files.pending]:
-            self._group(pending)
-        verdicts = self._dedupe(results)
-        schema = Schema(keep=task.keep)
+def _notes(options: Options, inputs: Inputs, detection: Detection) -> list[str]:
+    """What to note of the options before anything is converted."""
+    notes, format, sheet = [], detection.format, options.sheet
+    if detection.options.answers_repeat_prompt:
+        notes.append("the answers begin with their prompt, which was removed from them")
+    if options.pairs != "best-worst" and "ranked" not in format.traits:
+        notes.append(f"--pairs {options.pairs} has no effect: {format.name} has no ranking")
+    if options.min_margin and "rated" not in format.traits:
+        notes.append(f"--min-margin has no effect: {format.name} has no ratings")
+    if sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
+        notes.append(f"--sheet {sheet} has no effect: no input is .xlsx")
+    twice = [path for path in options.inputs if options.inputs.count(path) > 1]
+    return notes + [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
+
+
+def _check(
+    inputs: Inputs, task: Task, crew: Workers, work: str, figures: Figures
+) -> list[BlockResult]:
+    """The first pass: the result of every block, in order."""
+    results, in_file, counts = [], Counter(), figures.counts
+    with progress("checking", inputs.size) as bar:
+        for result in check_blocks(inputs, task, crew, work):
+            block = result.block
+            bar.update(block.size)
+            before = in_file[block.file]
+            result.records_before = before if block.span else 0
+            # Records count from 1, those of a file without spans from its start.
+            result.first_record = counts["records"]["read"] - 1 - (0 if block.span else before)
+            in_file[block.file] += result.records
+            counts["records"]["read"] += result.records
+            counts["pairs"]["made"] += result.made
+            figures.agreement.merge(result.agreement)
+            result.agreement = None  # noted above
+            results.append(result)
+    return results
+
+
+def _group(
+    blocks: Sequence[BlockResult], task: Task, crew: Workers, work: str, figures: Figures
+) -> None:
+    """Replace the files of blocks with pending rows by those of what these come to."""
+    if not blocks:
+        return
+    jobs = assemble.assemblies(Groups(blocks), task)
+    done = workers.in_order(assemble.run, jobs, crew, task, work)
+    for block, (files, made) in zip(blocks, done, strict=True):
+        block.files = files
+        figures.counts["pairs"]["made"] += made
+
+
+def _dedupe(blocks: Sequence[BlockResult], figures: Figures) -> Verdicts:
+    """What becomes of each pair."""
+    pairs = 0
+    for block in blocks:
+        block.first_pair = pairs
+        pairs += block.files.pairs
+    files = [f"{block.files.path}.pairs" for block in blocks]
+    verdicts = dedupe.dedupe(lambda: (keys_of(read(path)) for path in files), pairs)
+    figures.counts["prompts"].update(verdicts.prompts)
+    figures.notes += verdicts.notes
+    return verdicts
+
+
+def _count(
+    results: Iterator[shards.ShardResult], blocks: Sequence[BlockResult], figures: Figures
+) -> list[dataset.Shard]:
+    """The second pass: add up the figures of every shard; returns their files."""
+    is_converted, written = np.zeros(figures.counts["records"]["read"], bool), []
+    with progress("writing", sum(block.files.size for block in blocks)) as bar:
         for result in results:
-            schema.merge(result.files.schema)
-        self._write(results, verdicts, schema)
-        self._inputs.check_unchanged()
-        if limits.excluded and not self._counts.reasons["excluded"]:
-            totals.notes.append(
-                f"--exclude-rows: none of its {len(limits.excluded)} sources is of a pair; write "
-                "them as in this dataset's own source column"
-            )
-        return schema
-
-    def _check(self) -> list[BlockResult]:
-        """The first pass: the result of every block, in order."""
-        results, totals, in_file = [], self._totals, Counter()
-        with progress("checking", self._inputs.size) as bar:
-            for result in check_blocks(self._inputs, self._task, self._crew, self._work):
-                block = result.block
-                bar.update(block.size)
-                result.first_record = totals.read
-                if block.span is not None:
-                    result.records_before = in_file[block.file]
-                totals.read += result.records
-                in_file[block.file] += result.records
-                totals.made += result.made
-                for ballot in result.ballots:
-                    totals.agreement.add(ballot)
-                result.ballots = []  # noted above
-                results.append(result)
-        return results
-
-    def _group(self, results: Sequence[BlockResult]) -> None:
-        """Replace the files of blocks with pending rows by those of what these come to."""
-        arguments = (groups.write(results, self._work), self._task, self._work)
-        done = workers.in_order(assemble.run, range(len(results)), self._crew, *arguments)
-        for result, (files, made) in zip(results, done, strict=True):
-            result.files = files
-            self._totals.made += made
-
-    def _dedupe(self, results: Sequence[BlockResult]) -> Verdicts:
-        """What becomes of each pair."""
-        excluded, pairs = {}, 0
-        for result in results:
-            result.first_pair = pairs
-            pairs += result.files.pairs
-            excluded = dict(result.files.excluded) | excluded  # the first source counts
-        verdicts = dedupe.dedupe(
-            lambda: (keys_of(result.files.path) for result in results), pairs, excluded
-        )
-        self._totals.prompts = verdicts.prompts
-        self._totals.notes += verdicts.notes
-        return verdicts
-
-    def _write(self, blocks: Sequence[BlockResult], verdicts: Verdicts, schema: Schema) -> None:
-        """The second pass: the shards, the rejects and the counts of both."""
-        totals, counts, written = self._totals, self._counts, []
-        is_converted, size = np.zeros(totals.read, bool), sum(block.files.size for block in blocks)
-        kind, directory = self._options.to, self._work if self._part else None
-        jobs = shards.jobs(blocks, verdicts, schema, directory, kind)
-        with progress("writing", size) as bar:
-            for result in workers.in_order(shards.run, jobs, self._crew):
-                bar.update(result.size)
-                counts.merge(result.figures)
-                written.append(result.shards)
-                is_converted[result.converted] = True
-                if result.rejects:
-                    dataset.append_rejects(self._part, result.rejects)
-        totals.converted = int(is_converted.sum())
-        totals.notes += (
-            f"{shards.source_of(pair, blocks)}: kept, though the same pair is listed in "
-            f"--exclude-rows as {source}; list this place too, if neither is wanted"
-            for pair, source in sorted(verdicts.listed.items())
-        )
-        alike, where = shards.alike_across_splits(blocks, verdicts.of)
-        if where is not None:
-            counts.warnings["alike_across_splits"] = alike
-            counts.warning_examples["alike_across_splits"] = where
-        if self._part is not None:
-            dataset.finish(self._part, kind, schema, written)
+            bar.update(result.size)
+            figures.merge(result.figures)
+            is_converted[result.converted] = True
+            written.append(result.shard)
+    figures.counts["records"]["converted"] = int(is_converted.sum())
+    return written
 
 
 def _finish(

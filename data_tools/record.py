@@ -70,16 +70,14 @@ class Record:
 class Reject:
     """Why the record at a location makes no pair, or one of its pairs is not kept.
 
-    `raw` is the record as it was read, in JSON. `order` is the result's place in its block, `made`
-    true for a pair that was counted as made. `shared` lists the records that share the reject, as a
-    piece of JSON.
+    `raw` is the record as it was read, in JSON. `made` is true for a pair that was counted as made.
+    `shared` lists the records that share the reject, as a piece of JSON.
     """
 
     location: Location
     reason: str
     detail: str
     raw: str
-    order: int = 0
     made: bool = False
     shared: str | None = None
 
@@ -146,21 +144,13 @@ class TreeMessage:
     rank: float | None
 
 
-Pending = LabeledComparison | ScoredAnswer | TreeMessage
-"""What only makes pairs together with other records."""
-
-Result = Pair | Pending | BadRecord
+Result = Pair | LabeledComparison | ScoredAnswer | TreeMessage | BadRecord
 """What one comparison of a record comes to; a BadRecord explains why it makes no pair."""
 
 
 def as_messages(side: Side, role: str) -> list[Message]:
     """A text as one message of `role`; messages as they are."""
     return [{"role": role, "content": side}] if isinstance(side, str) else side
-
-
-def first_by_reason(faults: list[BadRecord]) -> BadRecord:
-    """The fault whose reason comes first in `REASONS`."""
-    return min(faults, key=lambda fault: REASONS.index(fault.reason))
 
 
 def clip(value: object, limit: int = 60) -> str:

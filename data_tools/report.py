@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from data_tools.checks import WARNINGS
@@ -133,48 +134,6 @@ def _agreement(found: dict) -> Iterator[str]:
         yield "          differs: from the majority of the others, where they have one"
 
 
-_CARD = """\
----
-tags:
-- preference
-- dpo{block}
----
-
-# Preference pairs
-
-{pairs[kept]:,} pairs, {splits[train]:,} in `train` and {splits[test]:,} in `test`: which of two \
-answers to a prompt was preferred.
-Prompts in both splits: {prompts[shared]:,}.
-
-Converted by `python -m data_tools.convert` from {files:,} file(s) of the format `{format}`:
-
-{listed}
-## Load it
-
-```python
-import datasets
-
-dataset = {load}
-```
-
-| column | content |
-|---|---|
-| `prompt` | the prompt: a text in every row, or a list of messages in every row |
-| `chosen` | the preferred answer, in the same form |
-| `rejected` | the other answer |
-| `source` | where the pair is in the raw files |
-{columns}
-## Figures
-
-```text
-{summary}
-```
-
-`rejects.jsonl` lists what was rejected and why, `report.json` has all figures.
-The licence is that of the source.
-"""
-
-
 def card(report: Report, block: str) -> str:
     """README.md of the dataset: what it is, its source and figures, how to load it.
 
@@ -187,7 +146,8 @@ def card(report: Report, block: str) -> str:
     if len(inputs) > _INPUTS:
         listed.append(f"- and {len(inputs) - _INPUTS:,} more, which `report.json` names\n")
     columns = [_printable(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
-    return _CARD.format(
+    template = files(__package__).joinpath("card.md").read_text(encoding="utf-8")
+    return template.format(
         **figures,
         block=f"\n{block}" if block else "",
         files=len(inputs),

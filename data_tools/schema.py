@@ -1,9 +1,8 @@
 """The columns of a dataset: texts or messages, which other columns, and their Arrow types."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -15,86 +14,71 @@ from data_tools.record import Pair
 SIDES = (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))
 """The columns of a pair's sides, and who speaks where a side is a text."""
 
+EXTRAS = {"tools": False, "chat_template_kwargs": True}
+"""The columns of a dataset where any pair has them, and whether they are stored as JSON."""
+
 _STRING = {"dtype": "string", "_type": "Value"}
 _JSON = {"_type": "Json"}
-_CARD_TYPES = {"Value": "string", "Json": "json"}
 
 
 @dataclass
 class Schema:
     """What some pairs hold: messages or texts, which keys of messages, which other columns.
 
-    `message_keys` maps the keys other than role and content to whether they are stored as JSON,
-    since Arrow would merge the fields of tool calls over all rows. `keep` are columns of --keep.
+    `more_keys` are those of messages besides role and content, of which `json_keys` are stored as
+    JSON, since Arrow would merge the fields of tool calls over all rows. `extras` are of EXTRAS,
+    `keep` are columns of --keep.
     """
 
     messages: bool = False
-    message_keys: dict[str, bool] = field(default_factory=dict)
-    tools: bool = False
-    kwargs: bool = False
+    more_keys: set[str] = field(default_factory=set)
+    json_keys: set[str] = field(default_factory=set)
+    extras: set[str] = field(default_factory=set)
     keep: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> "Schema":
-        found = cls(
-            tools=any([pair.tools is not None for pair in pairs]),
-            kwargs=any([pair.chat_template_kwargs is not None for pair in pairs]),
-        )
+    def of(cls, pairs: Sequence[Pair], keep: tuple[str, ...]) -> "Schema":
+        found = cls(keep=keep)
+        for name in EXTRAS:
+            if any([getattr(pair, name) is not None for pair in pairs]):
+                found.extras.add(name)
         for name, _ in SIDES:
             sides = [getattr(pair, name) for pair in pairs]
             sides = [side for side in sides if not isinstance(side, str)]
-            found.messages = found.messages or bool(sides)
+            found.messages |= bool(sides)
             for message in [m for side in sides for m in side if len(m) > 2]:
-                for key, value in message.items():
-                    if key not in ("role", "content"):
-                        is_text = key != "tool_calls" and isinstance(value, str | None)
-                        found._add_key(key, not is_text)
+                more = message.keys() - {"role", "content"}
+                found.more_keys |= more
+                for key in more:
+                    if key == "tool_calls" or not isinstance(message[key], str | None):
+                        found.json_keys.add(key)
         return found
-
-    def _add_key(self, key: str, as_json: bool) -> None:
-        self.message_keys[key] = self.message_keys.get(key, False) or as_json
 
     def merge(self, other: "Schema") -> None:
         """Include what other pairs hold."""
         self.messages |= other.messages
-        self.tools |= other.tools
-        self.kwargs |= other.kwargs
-        for key, as_json in other.message_keys.items():
-            self._add_key(key, as_json)
+        self.more_keys |= other.more_keys
+        self.json_keys |= other.json_keys
+        self.extras |= other.extras
 
     @property
-    def all_keys(self) -> dict[str, bool]:
-        """The keys of messages in the order of the columns; see `message_keys`."""
-        return {"role": False, "content": False} | dict(sorted(self.message_keys.items()))
-
-    @property
-    def extras(self) -> tuple[str, ...]:
-        """The columns of tools and template arguments, as far as there are any."""
-        tools = ("tools",) if self.tools else ()
-        return (*tools, "chat_template_kwargs") if self.kwargs else tools
+    def message_keys(self) -> list[str]:
+        """The keys of messages in the order of the columns."""
+        return ["role", "content", *sorted(self.more_keys)]
 
     def features(self) -> dict[str, Any]:
         """The columns as `datasets` describes them in dataset_info.json."""
-        message = {key: _JSON if as_json else _STRING for key, as_json in self.all_keys.items()}
+        message = {k: _JSON if k in self.json_keys else _STRING for k in self.message_keys}
         side = {"feature": message, "_type": "List"} if self.messages else _STRING
         columns = {name: side for name, _ in SIDES} | {"source": _STRING}
-        columns |= {"tools": _STRING} if self.tools else {}
-        columns |= {"chat_template_kwargs": _JSON} if self.kwargs else {}
+        for name, as_json in EXTRAS.items():
+            if name in self.extras:
+                columns[name] = _JSON if as_json else _STRING
         return columns | {name: _STRING for name in self.keep}
 
     def card_block(self) -> str:
-        """The same as the `dataset_info` block of a dataset card, for files without types."""
-        lines = ["dataset_info:", "  features:"]
-        for name, kind in self.features().items():
-            lines.append(f"  - name: {json.dumps(name)}")
-            if kind["_type"] != "List":
-                lines.append(f"    dtype: {_CARD_TYPES[kind['_type']]}")
-                continue
-            lines.append("    list:")
-            for key, part in kind["feature"].items():
-                dtype = _CARD_TYPES[part["_type"]]
-                lines += [f"    - name: {json.dumps(key)}", f"      dtype: {dtype}"]
-        return "\n".join(lines)
+        """The same as YAML in the head of a dataset card, for files without types."""
+        return "\n".join(["dataset_info:", "  features:", *_card_lines(self.features(), "  ")])
 
     def arrow(self) -> pa.Schema:
         """The same as an Arrow schema, with the metadata that `datasets` reads."""
@@ -107,33 +91,42 @@ class Schema:
         if not self.messages:
             return arrays.split_strings(column.data, len(column.texts))
         flat, fields = column.flat, []
-        for key, as_json in self.all_keys.items():
+        for key in self.message_keys:
             values = [message.get(key) for message in flat]
-            if key != "content":
-                fields.append(arrays.strings([*map(dump, values)] if as_json else values))
-                continue
-            valid = [value is not None for value in values] if None in values else None
-            fields.append(arrays.split_strings(column.data, len(flat), valid))
-        return arrays.lists([*map(len, column.sides)], [*self.all_keys], fields)
+            if key == "content":
+                valid = [value is not None for value in values] if None in values else None
+                fields.append(arrays.split_strings(column.data, len(flat), valid))
+            else:
+                texts = [*map(dump, values)] if key in self.json_keys else values
+                fields.append(arrays.strings(texts))
+        return arrays.lists([*map(len, column.sides)], self.message_keys, fields)
 
     def convert_side(self, column: pa.Array, before: "Schema", role: str) -> pa.Array:
         """A column of sides that `before` stored, as this schema, which includes it, stores it."""
-        if not self.messages or (before.messages and self.message_keys == before.message_keys):
+        own, theirs = ((s.messages, s.more_keys, s.json_keys) for s in (self, before))
+        if not self.messages or own == theirs:
             return column
         if not before.messages:
             found = {"role": arrays.strings([role] * len(column)), "content": column}
             lengths = [1] * len(column)
         else:
-            bounds = arrays.to_numpy(column.offsets).tolist()
-            lengths = [stop - start for start, stop in pairwise(bounds)]
-            values = column.values.slice(bounds[0], bounds[-1] - bounds[0])
-            found = {key: values.field(key) for key in before.all_keys}
-            for key, as_json in before.message_keys.items():
-                if self.message_keys[key] and not as_json:
-                    found[key] = arrays.strings([*map(dump, found[key].to_pylist())])
+            lengths, values = arrays.to_numpy(column.value_lengths()), column.flatten()
+            found = {key: values.field(key) for key in before.message_keys}
+            for key in before.more_keys & self.json_keys - before.json_keys:
+                found[key] = arrays.strings([*map(dump, found[key].to_pylist())])
         missing = arrays.strings([None] * len(found["role"]))
-        fields = [found.get(key, missing) for key in self.all_keys]
-        return arrays.lists(lengths, [*self.all_keys], fields)
+        fields = [found.get(key, missing) for key in self.message_keys]
+        return arrays.lists(lengths, self.message_keys, fields)
+
+
+def _card_lines(features: dict[str, dict], indent: str) -> Iterator[str]:
+    for name, kind in features.items():
+        yield f"{indent}- name: {json.dumps(name)}"
+        if kind["_type"] == "List":
+            yield f"{indent}  list:"
+            yield from _card_lines(kind["feature"], indent + "  ")
+        else:
+            yield f"{indent}  dtype: {'json' if kind == _JSON else 'string'}"
 
 
 def _arrow(kind: dict) -> pa.DataType:

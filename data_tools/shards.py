@@ -3,26 +3,25 @@
 Pure except for the files that it writes under names of its own, so that any worker can run it.
 """
 
-import heapq
-from bisect import bisect
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
+from dataclasses import dataclass
+from itertools import islice
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
-from data_tools import arrays, dataset
+from data_tools import arrays
 from data_tools.block import BlockResult
 from data_tools.block_files import (
-    SLOTS,
-    locations,
+    keys_of,
     members_of,
     numbers_of,
     read,
     read_rejects,
 )
+from data_tools.dataset import Shard, ShardWriter
 from data_tools.dedupe import CONTRADICTORY, DUPLICATE, TEST, TRAIN, Verdicts
 from data_tools.figures import Figures
 from data_tools.readers.blocks import read_again
@@ -35,42 +34,29 @@ SHARD = 128_000_000  # bytes of block files that make one shard
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A shard to write; without a directory everything is only counted.
+    """The blocks of one shard.
 
-    `verdicts` are those of all pairs of these blocks, `first` for each dropped one the number of
-    the first pair of its group, which is in a block of `leading`.
+    `verdicts` are those of all their pairs, `first` for each dropped one the number of the first
+    pair of its group, which is in a block of `leading`.
     """
 
     blocks: Sequence[BlockResult]
     leading: Sequence[BlockResult]
     verdicts: np.ndarray
     first: np.ndarray
-    schema: Schema
-    directory: str | None
-    kind: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class ShardResult:
-    """What one shard came to; `converted` are the ordinals of records with a kept pair.
+    """What one shard came to; `converted` are the ordinals of records with a kept pair."""
 
-    `size` is that of the block files.
-    """
-
-    size: int
-    figures: Figures = field(default_factory=Figures)
-    shards: dict[str, dataset.Shard] = field(default_factory=dict)
-    rejects: str | None = None
-    converted: np.ndarray | None = None
+    shard: Shard
+    figures: Figures
+    converted: np.ndarray
+    size: int  # bytes of the block files
 
 
-def jobs(
-    blocks: Sequence[BlockResult],
-    verdicts: Verdicts,
-    schema: Schema,
-    directory: str | None,
-    kind: str,
-) -> Iterator[ShardJob]:
+def jobs(blocks: Sequence[BlockResult], verdicts: Verdicts) -> Iterator[ShardJob]:
     """What to write, some blocks for each shard."""
     firsts = np.array([block.first_pair for block in blocks])
     start, size = 0, 0
@@ -81,159 +67,121 @@ def jobs(
         pairs = blocks[start].first_pair, block.first_pair + block.files.pairs
         own, first = verdicts.between(*pairs)
         leading = np.unique(np.searchsorted(firsts, first, side="right") - 1)
-        yield ShardJob(
-            blocks=blocks[start:stop],
-            leading=[blocks[at] for at in leading],
-            verdicts=own,
-            first=first,
-            schema=schema,
-            directory=directory,
-            kind=kind,
-        )
+        yield ShardJob(blocks[start:stop], [blocks[at] for at in leading], own, first)
         start, size = stop, 0
 
 
-def run(job: ShardJob) -> ShardResult:
-    """Write one shard of each split and the rejects of its blocks, and count both."""
-    result, leaders = ShardResult(sum(b.files.size for b in job.blocks)), _leaders(job)
-    converted, sizes, at, dropped = [], [], 0, 0
-    with dataset.ShardWriter(job.directory, uuid4().hex, job.schema, job.kind) as writer:
+def run(job: ShardJob, schema: Schema, directory: str | None, kind: str) -> ShardResult:
+    """Write the files of a shard and count what is in them; without a directory only count."""
+    path = os.path.join(directory, uuid4().hex) if directory else None
+    figures, leaders, first = Figures(), _leaders(job), iter(job.first.tolist())
+    converted, sizes, at = [], [], 0
+    with ShardWriter(path, schema, kind) as writer:
         for block in job.blocks:
-            batch, pairs = read(f"{block.files.path}.pairs"), block.files.pairs
-            verdicts = job.verdicts[at : at + pairs]
-            count = int(np.count_nonzero(verdicts >= CONTRADICTORY))
-            first = job.first[dropped : dropped + count].tolist()
-            at, dropped = at + pairs, dropped + count
-            converted.append(_keep(block, batch, verdicts, job, result, writer))
-            is_kept = verdicts < CONTRADICTORY
-            sizes.append([numbers_of(batch, f"{side}_size")[is_kept] for side, _ in SIDES])
-            for reject in heapq.merge(
-                _rejects(block),
-                _dropped(block, batch, verdicts, [leaders[pair] for pair in first]),
-                key=attrgetter("order"),
-            ):
-                result.figures.reject(reject)
+            batch, verdicts = _pairs(block), job.verdicts[at : at + block.files.pairs]
+            at += block.files.pairs
+            rows = np.flatnonzero(verdicts < CONTRADICTORY)
+            figures.keep(batch, rows, verdicts[rows] == TEST)
+            sizes.append([numbers_of(batch, f"{side}_size")[rows] for side, _ in SIDES])
+            converted.append(_records(block, batch, rows))
+            for split, verdict in _SPLITS.items() if directory else ():
+                own = np.flatnonzero(verdicts == verdict)
+                if len(own):
+                    writer.keep(split, _table(batch, own, block.files.schema, schema))
+            dropped = np.flatnonzero(verdicts >= CONTRADICTORY)
+            sources = [leaders[pair] for pair in islice(first, len(dropped))]
+            rejects = read_rejects(block.files.path, block.block.file)
+            rejects += _dropped(block, batch, dropped, verdicts, sources)
+            for reject in sorted(rejects, key=lambda reject: reject.location.record):
+                reject.location.record += block.records_before
+                figures.reject(reject)
                 writer.reject(reject)
-        result.shards, result.rejects = writer.finish()
-    result.figures.add_sizes(*np.concatenate(sizes, axis=1))
-    result.converted = np.unique(np.concatenate(converted))
-    return result
+    figures.add_sizes(*np.concatenate(sizes, axis=1))
+    size = sum(block.files.size for block in job.blocks)
+    return ShardResult(writer.finish(), figures, np.unique(np.concatenate(converted)), size)
 
 
-def _keep(
-    block: BlockResult,
-    batch: pa.RecordBatch,
-    verdicts: np.ndarray,
-    job: ShardJob,
-    result: ShardResult,
-    writer: dataset.ShardWriter,
-) -> np.ndarray:
-    """Write and count the pairs that are kept; returns the ordinals of their records."""
-    is_kept, sources = verdicts < CONTRADICTORY, _sources(block, batch)
-    rows = np.flatnonzero(is_kept)
-    result.figures.keep(batch, rows, verdicts[rows] == TEST, sources)
-    for split, verdict in _SPLITS.items() if job.directory and len(rows) else ():
-        chosen, some, found = verdicts == verdict, batch, arrays.strings(sources)
-        if not chosen.all():
-            some, found = batch.filter(arrays.mask(chosen)), found.filter(arrays.mask(chosen))
-        if len(some):
-            writer.keep(split, _table(some, found, block.files.schema, job.schema))
+def _pairs(block: BlockResult) -> pa.RecordBatch:
+    return read(f"{block.files.path}.pairs")
+
+
+def _records(block: BlockResult, batch: pa.RecordBatch, rows: np.ndarray) -> np.ndarray:
+    """The ordinals of the records of some pairs in the whole input."""
     members = members_of(batch)
     if members is not None:
         return np.array([member for row in rows for member in members[row]], np.int64)
-    return block.first_record + numbers_of(batch, "order")[is_kept] // SLOTS
+    return block.first_record + numbers_of(batch, "record")[rows]
 
 
-def _locations(block: BlockResult, batch: pa.RecordBatch, rows: Sequence[int]) -> list[Location]:
-    """Where the records of some pairs start."""
-    found = locations(batch, block.block.file, rows)
-    for location in found:
-        location.record += block.records_before
-    return found
-
-
-def _sources(block: BlockResult, batch: pa.RecordBatch) -> list[str]:
-    """The locations of all pairs of a block as text."""
-    lines = numbers_of(batch, "line")
-    if lines.all() and not numbers_of(batch, "shares_line").any():
-        return [f"{block.block.file}:{line}" for line in lines.tolist()]
-    return [*map(str, _locations(block, batch, range(len(batch))))]
-
-
-def _table(batch: pa.RecordBatch, sources: pa.Array, before: Schema, schema: Schema) -> pa.Table:
-    """Some pairs of a block as rows of the dataset."""
+def _table(batch: pa.RecordBatch, rows: np.ndarray, before: Schema, schema: Schema) -> pa.Table:
+    """Some pairs of a block as rows of the dataset; `before` is the schema of the block."""
+    if len(rows) < len(batch):
+        batch = batch.take(arrays.numbers(rows))
     columns = [schema.convert_side(batch.column(name), before, role) for name, role in SIDES]
-    columns.append(sources)
-    for name in (*schema.extras, *(f"keep {name}" for name in schema.keep)):
-        is_there = name in batch.schema.names
-        columns.append(batch.column(name) if is_there else arrays.strings([None] * len(batch)))
     types = schema.arrow()
+    for name in types.names[len(columns) :]:
+        stored = f"keep {name}" if name in schema.keep else name
+        is_there = stored in batch.schema.names
+        columns.append(batch.column(stored) if is_there else arrays.strings([None] * len(batch)))
     typed = [column.cast(kind) for column, kind in zip(columns, types.types, strict=True)]
     return pa.Table.from_arrays(typed, schema=types)
-
-
-def _rejects(block: BlockResult) -> Iterator[Reject]:
-    """What the first pass rejected."""
-    for reject in read_rejects(block.files.path, block.block.file):
-        reject.location.record += block.records_before
-        yield reject
 
 
 def _dropped(
     block: BlockResult,
     batch: pa.RecordBatch,
+    rows: np.ndarray,
     verdicts: np.ndarray,
-    leaders: Sequence[Location],
+    leaders: Sequence[str],
 ) -> Iterator[Reject]:
-    """The pairs that deduplication dropped, as rejects; `leaders` are the first of their groups."""
-    rows = np.flatnonzero(verdicts >= CONTRADICTORY).tolist()
-    if not rows:
+    """The pairs that deduplication dropped; `leaders` are the sources of their groups' first."""
+    if not len(rows):
         return
-    where = _locations(block, batch, rows)
+    numbers = (numbers_of(batch, name)[rows].tolist() for name in ("line", "record", "shares_line"))
+    where = [
+        Location(block.block.file, line or None, record, bool(shares_line))
+        for line, record, shares_line in zip(*numbers, strict=True)
+    ]
     if block.block.span is None:
         raws = [batch.column("raw")[row].as_py() for row in rows]
     else:
         values = read_again(block.block.span, sorted({location.line for location in where}))
         raws = [as_json(values[location.line]) for location in where]
-    orders = numbers_of(batch, "order")[rows].tolist()
     shared = batch.column("shared") if "shared" in batch.schema.names else None
-    dropped = zip(rows, orders, where, leaders, raws, strict=True)
-    for row, order, location, leader, raw in dropped:
-        detail = _detail(int(verdicts[row]), location, leader)
+    for row, location, leader, raw in zip(rows, where, leaders, raws, strict=True):
         reason = "duplicate" if verdicts[row] == DUPLICATE else "contradictory"
+        detail = _detail(reason, str(location), leader)
         records = shared[row].as_py() if shared else None
-        yield Reject(location, reason, detail, raw, order, True, records)
+        yield Reject(location, reason, detail, raw, True, records)
 
 
-def _detail(verdict: int, location: Location, first: Location) -> str:
-    if verdict == DUPLICATE:
+def _detail(reason: str, source: str, first: str) -> str:
+    if reason == "duplicate":
         return f"the same pair is at {first}, which is kept"
-    where = "further on" if first == location else f"at {first} or next to it"
+    where = "further on" if first == source else f"at {first} or next to it"
     return (
         f"the same two answers to this prompt are also judged the other way, {where}; "
         "decide which is right and remove the other"
     )
 
 
-def _leaders(job: ShardJob) -> dict[int, Location]:
-    """Where the first pair of each group is, by its number."""
+def _leaders(job: ShardJob) -> dict[int, str]:
+    """The source of the first pair of each group, by its number."""
     found, leaders = {}, np.unique(job.first)
     for block in job.leading:
         stop = block.first_pair + block.files.pairs
         mine = leaders[(leaders >= block.first_pair) & (leaders < stop)]
-        batch = read(f"{block.files.path}.pairs")
-        where = _locations(block, batch, mine - block.first_pair)
-        found |= zip(mine.tolist(), where, strict=True)
+        sources = _pairs(block).column("source").take(arrays.numbers(mine - block.first_pair))
+        found |= zip(mine.tolist(), sources.to_pylist(), strict=True)
     return found
 
 
 def alike_across_splits(
-    blocks: Sequence[BlockResult], verdicts: np.ndarray
-) -> tuple[int, str | None]:
-    """How many prompts of test equal one of train except for case and punctuation.
+    blocks: Sequence[BlockResult], verdicts: np.ndarray, figures: Figures
+) -> None:
+    """Warn of prompts of test that equal one of train except for case and punctuation.
 
-    Also where the first of them is. Among a million train prompts, one matches by chance once in
-    10^13.
+    Among a million train prompts, one matches by chance once in 10^13.
     """
     in_test = (np.unique(_near_duplicate_keys(block, verdicts, TEST)) for block in blocks)
     tested = np.setdiff1d(np.concatenate([*in_test]), [0])  # sorted, each once
@@ -246,19 +194,34 @@ def alike_across_splits(
         keys = _near_duplicate_keys(block, verdicts, TEST)
         rows = np.flatnonzero(np.isin(keys, tested[is_alike]))
         if len(rows):
-            return int(is_alike.sum()), source_of(block.first_pair + int(rows[0]), blocks)
-    return 0, None
+            source = _pairs(block).column("source")[rows[0]].as_py()
+            figures.warn("alike_across_splits", int(is_alike.sum()), source)
+            return
 
 
 def _near_duplicate_keys(block: BlockResult, verdicts: np.ndarray, verdict: int) -> np.ndarray:
     """The near-duplicate keys of the prompts of a block, 0 for pairs with another verdict."""
-    keys = numbers_of(read(f"{block.files.path}.pairs"), "near_duplicate")
-    mine = verdicts[block.first_pair : block.first_pair + block.files.pairs]
-    return np.where(mine == verdict, keys, 0)
+    keys = numbers_of(_pairs(block), "near_duplicate")
+    return np.where(_own(block, verdicts) == verdict, keys, 0)
 
 
-def source_of(pair: int, blocks: Sequence[BlockResult]) -> str:
-    """The location of a pair, which counts over all blocks, as text."""
-    at = bisect(blocks, pair, key=attrgetter("first_pair")) - 1
-    batch = read(f"{blocks[at].files.path}.pairs")
-    return _sources(blocks[at], batch)[pair - blocks[at].first_pair]
+def _own(block: BlockResult, verdicts: np.ndarray) -> np.ndarray:
+    """The verdicts on the pairs of a block, of those on all pairs."""
+    return verdicts[block.first_pair : block.first_pair + block.files.pairs]
+
+
+def kept_though_excluded(blocks: Sequence[BlockResult], verdicts: np.ndarray) -> Iterator[str]:
+    """A note on each kept pair that equals one that --exclude-rows left out elsewhere."""
+    excluded: dict[bytes, str] = {}  # sources by the key of the pair; the first one counts
+    for block in blocks:
+        excluded = dict(block.files.excluded) | excluded
+    for block in blocks if excluded else ():
+        batch = _pairs(block)
+        keys, sources = keys_of(batch), batch.column("source")
+        is_kept = _own(block, verdicts) < CONTRADICTORY
+        for row in np.flatnonzero(is_kept & np.isin(keys.view("S16"), [*excluded])):
+            yield (
+                f"{sources[row]}: kept, though the same pair is listed in "
+                f"--exclude-rows as {excluded[keys[row].tobytes()]}; list this place too, if "
+                "neither is wanted"
+            )

@@ -15,9 +15,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from itertools import chain, islice
 from multiprocessing.connection import Connection
 from typing import Any
@@ -41,116 +40,100 @@ def available() -> int:
     return os.cpu_count() or 1
 
 
-class Deferred:
-    """A call that is made where its result is asked for."""
+def in_order(
+    function: Callable, tasks: Iterable[Any], workers: "Workers", *arguments: Any
+) -> Iterator[Any]:
+    """The result of `function(task, *arguments)` for every task, some of them ahead of time.
 
-    def __init__(self, function: Callable, *arguments: Any):
-        self.result = partial(function, *arguments)
+    A single task runs in this process, and so does every one where none is worth submitting.
+    """
+    tasks, waiting = iter(tasks), deque()
+    first = [*islice(tasks, 2)]
+    tasks = chain(first, tasks)
+    if len(first) < 2 or not workers.ahead:
+        yield from (function(task, *arguments) for task in tasks)
+        return
+    while True:
+        more = islice(tasks, workers.ahead - len(waiting))
+        waiting += (workers.submit(function, task, *arguments) for task in more)
+        if not waiting:
+            return
+        yield workers.result(waiting.popleft())
 
 
-class Workers:
-    """`count` processes, started when there is a second task for them.
+class Processes:
+    """`count` processes, which start with the first task and end on leaving the context.
 
-    `ahead` is how many tasks are worth submitting before the first result is taken.
+    `ahead` is how many tasks are worth submitting before the first result is taken. Raises
+    ConvertError (status 1) where a process was killed.
     """
 
     def __init__(self, count: int):
-        self.ahead = 2 * count if count > 1 else 1
+        self.ahead = 2 * count if count > 1 else 0
         self._count, self._pool, self._lifeline = count, None, None
 
-    def submit(self, function: Callable, *arguments: Any):
-        if self._count == 1:
-            return Deferred(function, *arguments)
+    def __enter__(self) -> "Processes":
+        return self
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             reader, self._lifeline = context.Pipe(duplex=False)
             self._pool = ProcessPoolExecutor(self._count, context, _start, (reader,))
         return self._pool.submit(function, *arguments)
 
-    def close(self, is_broken: bool = False) -> None:
+    def result(self, future: Future) -> Any:
+        return future.result()
+
+    def __exit__(self, _: type | None, error: BaseException | None, *__: object) -> None:
+        is_broken = isinstance(error, BrokenProcessPool)
         if self._pool is not None:
             if is_broken:  # it forgets the process that it is just starting, and waits for it
                 self._lifeline.close()
             self._pool.shutdown(cancel_futures=True)
             self._lifeline.close()
-
-
-@contextlib.contextmanager
-def processes(count: int) -> Iterator[Workers]:
-    """Raises ConvertError (status 1) where a process was killed."""
-    workers, is_broken = Workers(count), False
-    try:
-        yield workers
-    except BrokenProcessPool:
-        is_broken = True
-        raise ConvertError(
-            "a worker process was killed, perhaps because memory ran out, or could not be started; "
-            "try --workers 1",
-            status=1,
-        ) from None
-    finally:
-        workers.close(is_broken)
-
-
-def in_order(
-    function: Callable, tasks: Iterable[Any], workers: Workers, *arguments: Any
-) -> Iterator[Any]:
-    """The result of `function(task, *arguments)` for every task, some of them ahead of time."""
-    tasks, waiting = iter(tasks), deque()
-    first = list(islice(tasks, 2))
-    tasks = chain(first, tasks)
-    workers = workers if len(first) > 1 else Workers(1)
-    while True:
-        more = islice(tasks, workers.ahead - len(waiting))
-        waiting += (workers.submit(function, task, *arguments) for task in more)
-        if not waiting:
-            return
-        yield waiting.popleft().result()
+        if is_broken:
+            raise ConvertError(
+                "a worker process was killed, perhaps because memory ran out, or could not be "
+                "started; try --workers 1",
+                status=1,
+            ) from None
 
 
 def _start(lifeline: Connection) -> None:
     gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command cleans up, not its workers
-    threading.Thread(target=_end_with_command, args=(lifeline,), daemon=True).start()
 
+    def end_with_command() -> None:
+        lifeline.poll(None)  # until the command closes its end or ends, even where killed
+        os._exit(1)
 
-def _end_with_command(lifeline: Connection) -> None:
-    """End this process when the command closes its end of a pipe, or ends, even where killed."""
-    lifeline.poll(None)
-    os._exit(1)
+    threading.Thread(target=end_with_command, daemon=True).start()
 
 
 class Cluster:
-    """What `workers.Workers` is for one machine."""
+    """The workers of a scheduler, used as `Processes` are."""
 
     def __init__(self, client: Any):
         self._client = client
         self.ahead = 2 * sum(client.nthreads().values())
 
-    def submit(self, function: Callable, *arguments: Any) -> "Task":
+    def submit(self, function: Callable, *arguments: Any) -> Any:
         try:
             # The result depends on the content of files, which the arguments only name.
-            future = self._client.submit(function, *arguments, pure=False, retries=_RETRIES)
+            return self._client.submit(function, *arguments, pure=False, retries=_RETRIES)
         except (OSError, RuntimeError) as error:
             raise _lost(f"the scheduler is gone ({type(error).__name__})") from None
-        return Task(self._client, future)
 
-
-class Task:
-    """A call on the cluster."""
-
-    def __init__(self, client: Any, future: Any):
-        self._client, self._future = client, future
-
-    def result(self) -> Any:
+    def result(self, future: Any) -> Any:
         """What the call returns or raises. Raises ConvertError (status 1) without workers."""
         without_workers = 0
         while without_workers <= _PATIENCE:
             try:
-                return self._future.result(timeout=_INTERVAL)
+                return future.result(timeout=_INTERVAL)
             except Exception as error:
-                if self._future.status == "error":
-                    raise _cause(self._future.exception()) from None
+                if future.status == "error":
+                    raise _cause(future.exception()) from None
                 if not isinstance(error, TimeoutError):
                     raise _lost(f"the scheduler is gone ({type(error).__name__})") from None
             without_workers = 0 if self._has_workers() else without_workers + 1
@@ -175,6 +158,9 @@ def _cause(error: Exception) -> Exception:
 
 def _lost(what: str) -> ConvertError:
     return ConvertError(f"--scheduler: {what}; start it again, or remove the option", status=1)
+
+
+Workers = Processes | Cluster
 
 
 @contextlib.contextmanager
@@ -226,7 +212,6 @@ def progress(what: str, size: int) -> tqdm:
         mininterval=0.1 if is_terminal else 10,
         leave=False,
         file=_Stderr(is_terminal),
-        dynamic_ncols=is_terminal,
         disable=sys.stderr is None,
     )
 
@@ -246,6 +231,3 @@ class _Stderr(io.StringIO):
             sys.stderr.write(text)
             sys.stderr.flush()
         return len(text)
-
-    def fileno(self) -> int:
-        return sys.stderr.fileno()

@@ -1,6 +1,7 @@
 """One record through one format: all that the tests know of how formats are read."""
 
 import json
+from dataclasses import replace
 
 from data_tools.convert import list_formats
 from data_tools.formats import FORMATS
@@ -33,6 +34,9 @@ def results(name, record, cells=False, label=None, **options):
     `label` is the text of --label, `options` are `pairs`, `min_margin` and `question`.
     """
     options = ReadOptions(label=label and parse_label(label), **options)
+    if FORMATS[name].questions and isinstance(record, dict) and options.question is None:
+        named = FORMATS[name].questions(record, options)  # as detect does, over all records
+        options = replace(options, question=named[0] if len(named) == 1 else None)
     try:
         found, _ = FormatReader(FORMATS[name], options).read(
             Record(Location("f", 1, 1), record, cells)

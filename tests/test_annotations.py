@@ -283,7 +283,7 @@ def test_two_rankers_make_no_pair_unless_one_is_asked_for():
     record = ranked(XYZ)
     ranker = record["annotations"][0]["result"][0]
     record["annotations"][0]["result"] = [ranker | {"from_name": name} for name in ("r1", "r2")]
-    check_fault(RANKER, record, "wrong_type: r1 and r2 both remove one")
+    check_fault(RANKER, record, "unknown_label: no one question names an answer r1, r2")
     buckets = ranker | {"from_name": "sort", "value": {"ranker": {"a": ["x"], "b": []}}}
     record["annotations"][0]["result"] = [ranker, buckets]
     assert votes(RANKER, record, question="rank") == [("A", "C", (("1", 0),))]
@@ -317,7 +317,7 @@ def test_two_questions_of_one_export_are_never_mixed_into_one_preference(convert
         "but one from the export"
     ) in done.err
     both = answered(name, 1, better="A", safer="B")
-    check_fault(name, both, "wrong_type: better and safer both name an answer remove")
+    check_fault(name, both, "unknown_label: no one question names an answer better, safer")
 
 
 @QUESTIONED

@@ -107,7 +107,6 @@ def test_a_file_that_only_reads_from_its_start_has_no_spans():
         ("f.jsonl.gz", gzip.compress(b'{"a": 1}\n'), None),
         ("f.csv", b"a,b\n", "cp1252"),
         ("f.csv", "a,b\n".encode("utf-16"), None),
-        ("f.csv", b"\n \n", None),
     ):
         Path(name).write_bytes(content)
         assert blocks.first_span(name, encoding) is None

@@ -3,66 +3,52 @@
 import json
 
 import pytest
-
-from data_tools.formats import FORMATS
-from data_tools.formats.paths import parse_json
-from data_tools.formats.reader import viewer
-from data_tools.record import BadRecord
+from reading_formats import assistant, pairs, results, user
 
 TURNS = [{"role": "user", "content": "P"}]
 
 
-def parsed(cells, format="preference"):
-    _, view = viewer(FORMATS[format], tuple(cells), cells=True)
-    return view(cells)
-
-
-def fault(cells, format="preference"):
-    with pytest.raises(BadRecord) as caught:
-        parsed(cells, format)
-    return caught.value.reason, caught.value.detail
+def of_cells(name="preference", **cells):
+    """The one pair of a table's row, or its fault."""
+    record = {"prompt": "P", "instruction": "P", "chosen": "C", "rejected": "R"} | cells
+    del record["prompt" if name == "llamafactory-alpaca" else "instruction"]
+    (found,) = pairs(name, record, cells=True)
+    return found
 
 
 def test_a_dialogue_in_a_cell_is_parsed():
-    cells = {"prompt": json.dumps(TURNS), "chosen": json.dumps(TURNS[0]), "Rejected": "R"}
-    assert parsed(cells) == {"prompt": TURNS, "chosen": TURNS[0], "rejected": "R"}
+    chosen = json.dumps(assistant("C"))
+    expected = (TURNS, [assistant("C")], [assistant("R")])
+    assert of_cells(prompt=json.dumps(TURNS), chosen=chosen) == expected
 
 
 def test_an_answer_that_only_looks_like_json_is_text():
     for text in ("[1, 2]", '{"a": 1}', "[]", "{}", "[see below]", '[{"role": "user"}]', "[" * 9):
         cells = {"prompt": text, "chosen": text, "rejected": text, "other": json.dumps(TURNS)}
-        assert parsed(cells) == cells
+        assert of_cells(**cells) == (text, text, text)
 
 
-def test_a_structured_field_is_parsed_whatever_it_holds():
+def test_a_list_or_an_object_is_parsed_where_nothing_else_belongs():
     cells = {"instruction": "[1]", "history": '[["a", "b"]]', "chat_template_kwargs": '{"x": 1}'}
-    assert parsed(cells, "llamafactory-alpaca") == {
-        "instruction": "[1]",
-        "history": [["a", "b"]],
-        "chat_template_kwargs": {"x": 1},
-    }
+    record = cells | {"chosen": "C", "rejected": "R"}
+    (pair,) = results("llamafactory-alpaca", record, cells=True)
+    assert pair.prompt == [user("a"), assistant("b"), user("[1]")]
+    assert pair.chat_template_kwargs == {"x": 1}
 
 
-def test_unsound_json_is_a_fault_in_a_structured_cell_and_text_in_an_answer():
+def test_unsound_json_is_a_fault_where_json_belongs_and_text_in_an_answer():
     deep = "[" * 900 + "]" * 900
-    reason, detail = fault({"history": '["\\ud800"]'}, "llamafactory-alpaca")
-    assert reason == "bad_encoding"
-    assert detail.startswith("history: a string holds a lone surrogate (\\ud800 to \\udfff)")
-    assert fault({"history": '["\\u0000"]'}, "llamafactory-alpaca")[0] == "nul_byte"
-    assert fault({"history": deep}, "llamafactory-alpaca")[0] == "bad_json"
-    assert fault({"prompt": '[{"role": "user", "content": "a", "content": "b"}]'}) == (
-        "bad_json",
-        'prompt: this is not valid JSON: Detected duplicate key "content" at byte 45; '
-        "fix the record or remove it",
+    fault = of_cells("llamafactory-alpaca", history='["\\ud800"]')
+    assert fault.startswith("bad_encoding: history: a string holds a lone surrogate (\\ud800 to")
+    assert of_cells("llamafactory-alpaca", history='["\\u0000"]').startswith("nul_byte")
+    assert of_cells("llamafactory-alpaca", history=deep).startswith("bad_json")
+    assert of_cells(prompt='[{"role": "user", "content": "a", "content": "b"}]') == (
+        'bad_json: prompt: this is not valid JSON: Detected duplicate key "content" at byte 45; '
+        "fix the record or remove it"
     )
-    assert fault({"chat_template_kwargs": '{"a": NaN}'})[0] == "bad_json"
+    assert of_cells(chat_template_kwargs='{"a": NaN}').startswith("bad_json")
     for answer in ('{"a": 1, "a": 2}', "[NaN]", '["\\u0000"]', '["\\ud800"]', deep):
-        assert parsed({"chosen": answer}) == {"chosen": answer}
-
-
-def test_a_list_that_may_be_json_text_is_read_either_way():
-    assert parse_json('["a"]', "x") == parse_json(["a"], "x") == ["a"]
-    assert (parse_json("[a", "x"), parse_json(None, "x")) == ("[a", None)
+        assert of_cells(chosen=answer) == ("P", answer, "R")
 
 
 @pytest.mark.parametrize("header", ["prompt,chosen,rejected", "Prompt,Chosen,Rejected"])

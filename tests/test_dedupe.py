@@ -22,12 +22,11 @@ def key_of(pair, split=NO_TEST):
     return key[:15] + bytes([key[15] & 0xFC | flags])
 
 
-def deduplicated(pairs, split=NO_TEST, excluded=(), **options):
+def deduplicated(pairs, split=NO_TEST, **options):
     """The verdicts on these pairs, which are in blocks of up to three."""
     keys = np.frombuffer(b"".join(key_of(pair, split) for pair in pairs), dedupe.KEY)
     blocks = [keys[start : start + 3] for start in range(0, len(keys), 3)]
-    listed = {key_of(pair, split): source for pair, source in reversed(excluded)}
-    return dedupe.dedupe(lambda: iter(blocks), len(keys), listed, **options)
+    return dedupe.dedupe(lambda: iter(blocks), len(keys), **options)
 
 
 def names(verdicts):
@@ -52,14 +51,13 @@ def test_the_seed_salts_the_split_and_a_larger_share_only_adds_to_test():
     assert in_test(0.4, 0) != in_test(0.4, 1)
 
 
-def with_dictionaries(pairs, split, excluded):
-    """The verdict on every pair, the first of its group, the prompts, and the listed pairs."""
+def with_dictionaries(pairs, split):
+    """The verdict on every pair, the first of its group, and the prompts."""
     groups = defaultdict(list)
     for number, pair in enumerate(pairs):
         key, forward = pair_key(*pair)
         groups[key].append((number, forward))
-    listed = {pair_key(*pair): source for pair, source in reversed(excluded)}
-    found, first, kept, listed_pairs = [], {}, defaultdict(set), {}
+    found, first, kept = [], {}, defaultdict(set)
     for number, pair in enumerate(pairs):
         group = groups[pair_key(*pair)[0]]
         if len({forward for _, forward in group}) == 2:
@@ -69,8 +67,6 @@ def with_dictionaries(pairs, split, excluded):
         else:
             verdict = "test" if split.in_test(prompt_key(pair[0])) else "train"
             kept[verdict].add(pair[0])
-            if source := listed.get(pair_key(*pair)):
-                listed_pairs[number] = source
         if verdict in ("contradictory", "duplicate"):
             first[number] = group[0][0]
         found.append(verdict)
@@ -78,7 +74,7 @@ def with_dictionaries(pairs, split, excluded):
         found = ["train" if verdict == "test" else verdict for verdict in found]
         kept = {"train": kept["test"], "test": set()}
     prompts = {"train": len(kept["train"]), "test": len(kept["test"]), "shared": 0}
-    return found, first, prompts, listed_pairs
+    return found, first, prompts
 
 
 @pytest.mark.parametrize("in_ranges", [False, True], ids=["at once", "in ranges"])
@@ -91,14 +87,13 @@ def test_sorted_keys_give_what_plain_dictionaries_give(in_ranges):
             return f"P{dice.randrange(prompts)}", *dice.sample(answers, 2)
 
         pairs = [one() for _ in range(dice.randint(0, 80))]
-        excluded = [(one(), f"f:{n}") for n in range(dice.randint(0, 4))]
         split = Split(dice.choice((0.0, 0.3, 0.9)), dice.randrange(5))
         limit = {"limit": dice.choice((1, 2, 20))} if in_ranges else {}
-        found = deduplicated(pairs, split, excluded, **limit)
-        expected, first, counts, listed = with_dictionaries(pairs, split, excluded)
+        found = deduplicated(pairs, split, **limit)
+        expected, first, counts = with_dictionaries(pairs, split)
         assert names(found) == expected
         assert dict(zip(found.dropped.tolist(), found.first.tolist(), strict=True)) == first
-        assert (found.prompts, found.listed) == (counts, listed)
+        assert found.prompts == counts
         start, stop = sorted(dice.choices(range(len(pairs) + 1), k=2))
         some, leaders = found.between(start, stop)
         assert [NAMES[verdict] for verdict in some] == expected[start:stop]

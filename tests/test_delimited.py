@@ -106,7 +106,7 @@ def test_a_header_that_cannot_be_read_is_refused_with_the_line_where_it_begins(b
         rf"f.csv:{line}: the header holds bytes that do not decode (near 'a caf\\xe9')"
     )
     assert refusal("f.csv", f'{blank}"a\nb","a\nb"\n1,2\n') == (
-        rf"f.csv:{line}: the column 'a\nb' appears 2 times in the header; "
+        rf"f.csv:{line}: the column 'a\nb' appears 2 times; "
         "rename them so that each is clear"
     )
 

@@ -93,17 +93,16 @@ def test_a_cell_without_a_column_is_rejected_with_its_row():
 def test_a_duplicate_column_is_refused_with_the_row_of_the_header():
     write([], ["a", "b", " a"], [1, 2, 3])
     fix = "rename them so that each is clear"
-    assert refusal(NAME) == f"a.xlsx: row 2: the column 'a' appears 2 times in the header; {fix}"
+    assert refusal(NAME) == f"a.xlsx: row 2: the column 'a' appears 2 times; {fix}"
 
 
 def test_columns_without_a_name_are_read_unless_several_have_data():
     assert read([None, "a"], [0, "x"]) == [{"": "0", "a": "x"}]  # as pandas writes its index
     assert read(["a", None, None, "b"], ["x", None, " ", "y"]) == [{"a": "x", "b": "y"}]
-    write(["a", None, None, "b"], ["x"], ["x", None, 3, "y"])
-    assert refusal(NAME) == (
-        "a.xlsx: row 1: columns without a name appear 2 times in the header, "
-        "with data under them in row 3; name them so that each is clear"
-    )
+    rows = ["a", None, None, "b"], ["x"], ["x", None, 3, "y"]
+    assert read(*rows) == [{"a": "x", "b": ""}, "ragged_row"]
+    fix = "name that column in the header, or empty its cells"
+    assert rejects(NAME)[0][2] == f"row 3 has a cell under no name; {fix}"
 
 
 def test_a_header_row_that_is_repeated_is_rejected():

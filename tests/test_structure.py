@@ -15,8 +15,8 @@ WRAPPER = sorted(ROOT.glob("dpo_wrap/**/*.py"))
 # The modules and packages of data_tools; each may import those of the lines above its own.
 LAYERS = (
     {"record", "keys", "ranking", "arrays"},
-    {"strict_json", "annotators", "checks", "dedupe", "workers"},
-    {"readers", "formats", "schema", "report"},
+    {"readers", "annotators", "checks", "dedupe", "workers"},
+    {"formats", "schema", "report"},
     {"detect", "options", "output_dir", "block_files"},
     {"block", "figures", "dataset"},
     {"first_pass", "grouping", "shards"},
@@ -26,7 +26,7 @@ LAYERS = (
 OUTSIDE = {
     "numpy": "annotators arrays keys dedupe block_files figures grouping shards pipeline",
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
-    "jiter": "strict_json",
+    "jiter": "readers",
     "openpyxl": "readers",
     "xxhash": "keys dataset",
     "tqdm": "workers",

@@ -137,7 +137,7 @@ def test_a_message_of_a_table_has_empty_cells(convert_file):
 
 GROUPS = [  # the parent of two answers, the rank of the second, and the one reject
     ("q", None, [2, 3, 1], "null_label: 1 of 2 replies to one message have no rank"),
-    ("q", 0, [2, 3, 1], "tie: 2 replies to one message have the same rank, so none is better"),
+    ("q", 0, [2, 3, 1], "tie: 2 replies to one message are ranked equally, so none is better"),
     ("gone", 1, [2, 3], "missing_field: the parent_id of this message is that of no record"),
 ]
 

@@ -5,8 +5,9 @@ its turns as Anthropic's HH transcripts and ChatML do.
 """
 
 import re
+from contextlib import suppress
 
-from data_tools.formats.paths import check
+from data_tools.formats.paths import JsonCell, check, parse_json
 from data_tools.record import BadRecord, Message, Side, as_messages, clip
 
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
@@ -16,6 +17,7 @@ _ROLES = {"human": "user", "hum": "user", "gpt": "assistant", "model": "assistan
 _ROLES |= {"observation": "tool"}
 _KINDS = (("role", "content"), ("from", "value"), ("role", "parts"))
 """Where a message says who speaks, and what: OpenAI's, ShareGPT's and Gemini's way."""
+_TURNS = (*map(set, _KINDS), {"role", "tool_calls"})
 _TEXT_BLOCKS = ("text", "value")  # where a text block holds its text
 _MARKERS = {
     "hh": re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Hum|Assistant):[ ]?"),
@@ -31,8 +33,10 @@ _DIFFER = (
 
 def check_side(value: object, where: str) -> Side:
     """A side as text or a list of clean messages. Raises BadRecord."""
+    if type(value) is JsonCell:
+        value = parse_json(value, where, _is_dialogue)
     if isinstance(value, str):
-        return value
+        return str(value)
     if isinstance(value, dict):  # one message; of Gemini's answers, some name no role
         value = [{"role": "model"} | value if "parts" in value else value]
     return check_dialogue(value, where, "text or messages")
@@ -91,6 +95,14 @@ def _block_text(block: object, where: str) -> str:
     return check(text, str, f"the text of a block of {where}")
 
 
+def _is_dialogue(value: object) -> bool:
+    """Whether a value is a message or a list of messages."""
+    turns = value if isinstance(value, list) else [value]
+    return bool(turns) and all(
+        isinstance(turn, dict) and any(names <= turn.keys() for names in _TURNS) for turn in turns
+    )
+
+
 def marked_turns(text: str) -> tuple[str, list[Message]]:
     """The kind of markers that a text begins with, and its turns; `text` and none without any."""
     for kind, marker in _MARKERS.items():
@@ -123,10 +135,14 @@ def kinds(record: dict) -> set[str]:
     """
     if any(name in record for name in (*PROMPTS, "conversations")):
         return {"prompted"}
-    return {_kind(record[name]) for name in ("chosen", "rejected")}
+    return {kind(record[name]) for name in ("chosen", "rejected")}
 
 
-def _kind(side: object) -> str:
+def kind(side: object) -> str:
+    """The kind of one side, see `kinds`."""
+    if isinstance(side, JsonCell):
+        with suppress(BadRecord):
+            side = parse_json(side, "", _is_dialogue)
     if isinstance(side, str):
         return marked_turns(side)[0]
     first = side[0] if isinstance(side, list) and side else None

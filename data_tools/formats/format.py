@@ -39,8 +39,7 @@ class Format:
 
     `matches` decides by the field names of a record and, where formats share names, by the type
     of its values. `label` are the fields of a label that --label may define, None where there is
-    no such label; `questions` gives the questions of a record that name an answer. In the cells
-    of a table, `structured` fields may hold any JSON, `dialogues` text or messages. `traits`:
+    no such label; `questions` gives the questions of a record that name an answer. `traits`:
     `general` (gives way to a format that fits more closely), `any_case` (capitals in field names
     make no difference), `ranked` (--pairs applies), `rated` (--min-margin applies) and `refused`
     (cannot be converted).
@@ -50,9 +49,7 @@ class Format:
     matches: Callable[[dict], bool]
     plan: Callable[[tuple[str, ...], ReadOptions], Plan]
     label: tuple[str, ...] | None = None
-    questions: Callable[[dict, ReadOptions], frozenset[str]] | None = None
-    structured: tuple[str, ...] = ()
-    dialogues: tuple[str, ...] = ()
+    questions: Callable[[dict, ReadOptions], list[str]] | None = None
     traits: tuple[str, ...] = ()
 
     @property

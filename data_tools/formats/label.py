@@ -83,7 +83,7 @@ class BareLabel(BadRecord):
 
 def is_null(value: object) -> bool:
     """Whether there is no judgement: null, NaN, or a word such as `none` or `skipped`."""
-    return _as_text(value) in _NULLS
+    return _word(value) in _NULLS
 
 
 def annotator(who: object, otherwise: str = "") -> str:
@@ -95,10 +95,10 @@ def annotator(who: object, otherwise: str = "") -> str:
         who = next((who[key] for key in ("email", "username", "id") if who.get(key)), None)
     if isinstance(who, list):
         return ", ".join(annotator(part) for part in who if part is not None) or otherwise
-    if isinstance(who, float) and who.is_integer():  # a column of numbers with a gap in it
-        who = int(who)
-    if isinstance(who, str) and (number := as_number(who)) is not None and number.is_integer():
-        who = int(number) if "." in who else who
+    number = as_number(who)
+    has_point = isinstance(who, float) or "." in str(who)  # 7.0, in a column with a gap
+    if number is not None and number.is_integer() and has_point:
+        who = int(number)
     return str(who).strip() or otherwise if isinstance(who, str | int | float) else otherwise
 
 
@@ -113,21 +113,19 @@ def outcome(
     `label` is what --label defines, `numbers` what the format does. Raises BadRecord: `null_label`
     where there is no judgement, `unknown_label` otherwise.
     """
-    text = _as_text(value)
-    defined = {_key(name): won for name, won in (label or {}).items()}
-    found = defined.get(_key(text), _UNKNOWN)
-    if value is None or (found is _UNKNOWN and is_null(value)):
-        raise BadRecord("null_label", NO_JUDGEMENT)
+    number, word = as_number(value), _word(value)
     if label is not None:
+        found = {_key(name): won for name, won in label.items()}.get(_key(value), _UNKNOWN)
         known = ", ".join(label)
-    elif numbers is not None and (number := as_number(value)) is not None:
+    elif numbers is not None and number is not None:
         found, known = numbers(number), "those of the format (see --list-formats)"
-    elif numbers is None and (as_number(value) is not None or text in ("true", "false")):
+    elif numbers is None and (number is not None or word in ("true", "false")):
         raise BareLabel(value)
     else:
-        word = _word(str(value))
         found = TIE if word in _TIES else _words(names).get(word, _UNKNOWN)
         known = f"{names[0]}, {names[1]}, A, B, first, second, tie"
+    if value is None or (found is _UNKNOWN and word in _NULLS):
+        raise BadRecord("null_label", NO_JUDGEMENT)
     if found is _UNKNOWN:
         raise BadRecord(
             "unknown_label",
@@ -136,10 +134,10 @@ def outcome(
     return found
 
 
-def _key(text: str) -> float | str:
+def _key(value: object) -> float | str:
     """What a label is compared by: `1.0` and `1` are the same number."""
-    number = as_number(text)
-    return text.casefold() if number is None else number
+    number = as_number(value)
+    return str(value).strip().casefold() if number is None else number
 
 
 def tied(value: object) -> BadRecord:
@@ -149,12 +147,12 @@ def tied(value: object) -> BadRecord:
 
 def score(value: object, where: str) -> float:
     """A rating as a number, the higher the better. Raises BadRecord."""
+    number = as_number(value)
+    if number is not None:
+        return number
     if is_null(value):
         raise BadRecord("null_label", f"{where} is missing or null; give it a number")
-    number = as_number(value)
-    if number is None:
-        raise BadRecord("unknown_label", f"{where} is {clip(value)}; it must be a number")
-    return number
+    raise BadRecord("unknown_label", f"{where} is {clip(value)}; it must be a number")
 
 
 def rank(value: object, where: str) -> float:
@@ -164,12 +162,13 @@ def rank(value: object, where: str) -> float:
 
 def good_or_bad(value: object, where: str) -> float:
     """The score 1 of a good answer (true), 0 of a bad one (false). Raises BadRecord."""
-    if is_null(value):
+    word = _word(value)
+    if word in ("true", "false"):
+        return float(word == "true")
+    if word in _NULLS:
         raise BadRecord("null_label", f"{where} is missing or null; label the record or remove it")
-    if _as_text(value) not in ("true", "false"):
-        detail = f"{where} is {clip(value)}; it must be true (a good answer) or false (a bad one)"
-        raise BadRecord("unknown_label", detail)
-    return float(_as_text(value) == "true")
+    detail = f"{where} is {clip(value)}; it must be true (a good answer) or false (a bad one)"
+    raise BadRecord("unknown_label", detail)
 
 
 def _words(names: tuple[str, ...]) -> dict[str, int]:
@@ -192,13 +191,6 @@ def _words(names: tuple[str, ...]) -> dict[str, int]:
     return words | own
 
 
-def _word(text: str) -> str:
-    return re.sub(r"[\s_-]+", "_", text.strip().casefold())
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).casefold()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip().casefold()
+def _word(value: object) -> str:
+    """A value as words are compared: in small letters, with underscores between its parts."""
+    return re.sub(r"[\s_-]+", "_", str(value).strip().casefold())

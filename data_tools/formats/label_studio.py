@@ -4,26 +4,20 @@ A pairwise result selects the left or the right answer, and the left one is the 
 the items of a task in order, the best first.
 """
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from data_tools import ranking
 from data_tools.formats import label, paths, questions, rows, sides
 from data_tools.formats.format import Format, ReadOptions, tidy_names
-from data_tools.formats.questions import Export, Votes
+from data_tools.formats.questions import Export
 from data_tools.record import BadRecord, Result, Side, clip
 
-_ROW = ("annotator", "annotation_id", "lead_time")  # what only a row of an export has together
+_ROW = {"annotator", "annotation_id", "lead_time"}  # what only a row of an export has together
 _UNREAD = {"id", "annotation_id", "lead_time", "created_at", "updated_at", "agreement"}
 _UNREAD |= {"history", "ground_truth"}
 _NO_QUESTIONS = {*_UNREAD, "annotator", "was_cancelled", *questions.FIELDS}
 _ITEMS = replace(questions.ROW, answers="items[].body")
-
-_Results = list[tuple[str, dict]]  # (annotator, result)
-
-
-def _has_task(record: dict) -> bool:
-    return "annotations" in record and isinstance(record.get("data"), dict)
 
 
 def _task(record: dict) -> dict:
@@ -33,12 +27,20 @@ def _task(record: dict) -> dict:
     return {name: data[own] for name, own in names.items()}
 
 
-def _annotated(record: dict) -> tuple[dict, _Results, bool]:
-    """The task, the results of all annotations that were not cancelled, and whether any was.
+def _is_task(record: dict, row: rows.Row = questions.ROW) -> bool:
+    """Whether the record is a task with the fields of the row."""
+    with suppress(BadRecord):
+        return "annotations" in record and rows.resolve(row, tuple(_task(record))).is_complete
+    return False
 
-    Raises BadRecord.
+
+def _results(record: dict, kind: str) -> tuple[dict[str, list[tuple[str, dict]]], bool]:
+    """(annotator, result) of each result of this kind by the name of its control.
+
+    The second value is whether any annotation was cancelled; these are left out. Raises BadRecord.
     """
-    found, cancelled = [], False
+    found: dict[str, list[tuple[str, dict]]] = {}
+    cancelled = False
     annotations = paths.check(record.get("annotations"), list, "annotations")
     for number, annotation in enumerate(annotations, start=1):
         where = f"annotation {number}"
@@ -47,24 +49,16 @@ def _annotated(record: dict) -> tuple[dict, _Results, bool]:
             cancelled = True
             continue
         who = label.annotator(annotation.get("completed_by"), where)
-        results = paths.check(annotation.get("result") or [], list, f"the result of {where}")
-        found += [(who, paths.check(r, dict, f"a result of {where}")) for r in results]
-    return _task(record), found, cancelled
+        for result in paths.check(annotation.get("result") or [], list, f"the result of {where}"):
+            result = paths.check(result, dict, f"a result of {where}")
+            if result.get("type") == kind:
+                name = result.get("from_name")
+                found.setdefault(name if isinstance(name, str) else kind, []).append((who, result))
+    return found, cancelled
 
 
 def _is_true(value: object) -> bool:
     return value is True or isinstance(value, str) and value.strip().casefold() == "true"
-
-
-def _votes(results: _Results, kind: str, decode: Callable[[dict], object]) -> dict[str, Votes]:
-    """What the results of one kind mean by `decode`, under the names of their controls."""
-    found: dict[str, Votes] = {}
-    for who, result in results:
-        if result.get("type") == kind:
-            name = result.get("from_name")
-            votes = found.setdefault(name if isinstance(name, str) else kind, [])
-            votes += questions.vote(who, decode, result)
-    return found
 
 
 def _value(result: dict) -> dict:
@@ -76,16 +70,16 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
 
     Where the question is known, it may be either.
     """
-    data, results, cancelled = _annotated(record)
+    data = _task(record)
     names, winner_of = questions.resolve(data).answers, questions.winner(data, options)
 
-    def meaning(result: dict) -> int | None:
+    def decode(result: dict, question: str) -> int | None:
         return winner_of(_selected(result, names))
 
-    votes = _votes(results, "pairwise", meaning)
-    if not votes or options.question is not None:
-        votes = _votes(results, "choices", meaning) | votes
-    return Export(data, votes, cancelled)
+    given, cancelled = _results(record, "pairwise")
+    if options.question is not None or not given:
+        given = _results(record, "choices")[0] | given
+    return Export(data, given, decode, cancelled)
 
 
 def _selected(result: dict, names: tuple[str, ...]) -> object:
@@ -110,39 +104,30 @@ def _word(value: object) -> object:
 
 def _read_row(record: dict, options: ReadOptions) -> Export:
     """Every column that may be the judgement, since it has the name of its control."""
-    if _is_true(record.get("was_cancelled")):
-        return Export(record, {}, cancelled=True)
     who, winner_of = label.annotator(record.get("annotator")), questions.winner(record, options)
 
-    def meaning(value: object, name: str) -> int | None:
-        return winner_of(_word(paths.parse_json(value, name)))
+    def decode(value: object, question: str) -> int | None:
+        return winner_of(_word(paths.parse_json(value, question)))
 
-    votes = {
-        name: questions.vote(who, meaning, value, name)
-        for name, value in record.items()
-        if name not in _NO_QUESTIONS
-    }
-    return Export(record, votes, across_records=True)
-
-
-def _is_ranked(record: dict) -> bool:
-    task = _task(record) if _has_task(record) else {}
-    return (
-        isinstance(task.get("items"), list)
-        and rows.resolve(_ITEMS, tuple(task)).is_complete
-        and not questions.resolve(task).is_complete
-    )
+    cancelled = _is_true(record.get("was_cancelled"))
+    names = [] if cancelled else [name for name in record if name not in _NO_QUESTIONS]
+    given = {name: [(who, record[name])] for name in names}
+    return Export(record, given, decode, cancelled, across_records=True)
 
 
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
-    data, results, cancelled = _annotated(record)
+    data = _task(record)
     keys = paths.find_all(data, "items[].id")
     ids = [str(paths.check(key, str | int | float, where, "an id")) for key, where in keys]
     if len({*ids}) < len(ids):
         detail = f"two items have the same id ({clip(ids)}); give each item an id of its own"
         raise BadRecord("wrong_type", detail)
-    votes = _votes(results, "ranker", lambda result: _scores(_value(result).get("ranker"), ids))
-    return Export(data, votes, cancelled)
+
+    def decode(result: dict, question: str) -> list[int]:
+        return _scores(_value(result).get("ranker"), ids)
+
+    given, cancelled = _results(record, "ranker")
+    return Export(data, given, decode, cancelled)
 
 
 def _scores(order: object, ids: list[str]) -> list[int]:
@@ -165,7 +150,7 @@ def _scores(order: object, ids: list[str]) -> list[int]:
 def _compare_rankings(
     prompt: Side,
     items: dict[int, Side],
-    rankings: Votes,
+    rankings: sides.Votes,
     extras: sides.Extras,
     options: ReadOptions,
 ) -> list[Result]:
@@ -183,32 +168,26 @@ def _compare_rankings(
     return found
 
 
-_TASK_FIELDS = ("data", "annotations")
+_READS = ("data", "annotations")
 
 FORMATS: tuple[Format, ...] = (
     questions.export_format(
-        "label-studio",
-        _read_task,
-        matches=lambda record: _has_task(record) and questions.resolve(_task(record)).is_complete,
-        reads=_TASK_FIELDS.__contains__,
-        structured=_TASK_FIELDS,
+        "label-studio", _read_task, matches=_is_task, reads=_READS.__contains__
     ),
     questions.export_format(
         "label-studio-rows",
         _read_row,
-        matches=lambda record: {*_ROW} <= record.keys() and questions.resolve(record).is_complete,
+        matches=lambda record: record.keys() >= _ROW and questions.resolve(record).is_complete,
         reads=lambda name: name not in _UNREAD,
-        dialogues=questions.DIALOGUES,
         traits=("any_case",),
     ),
     questions.export_format(
         "label-studio-ranker",
         _read_ranking,
-        matches=_is_ranked,
-        reads=_TASK_FIELDS.__contains__,
+        matches=lambda record: _is_task(record, _ITEMS) and not _is_task(record),
+        reads=_READS.__contains__,
         row=_ITEMS,
         compare=_compare_rankings,
-        structured=_TASK_FIELDS,
         traits=("ranked",),
     ),
 )

@@ -7,33 +7,41 @@ the last (`messages[:-1]`). `instruction or messages` is whichever of the two is
 
 import json
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-from data_tools import strict_json
 from data_tools.formats.label import is_null
+from data_tools.readers.json_records import loads
 from data_tools.record import BadRecord, clip
 
 _WANTED = {str: "text", list: "a list", dict: "an object"}
-_TURN = ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
+
+
+class JsonCell(str):
+    """A cell of a table that begins as JSON does: it may be a text, or the value that it holds."""
+
+    @cached_property  # answers and their scores may be in one cell
+    def parsed(self) -> object:
+        """The list or object that the cell holds. Raises BadRecord."""
+        return loads(self.encode("utf-8", "surrogatepass"))
 
 
 @lru_cache
-def root(path: str) -> str:
-    """The field of a record that a path begins with."""
-    return re.split(r"[.\[]", path)[0]
+def steps(path: str) -> tuple[str, ...]:
+    """The parts of a path, of which the first is the field of a record: `answers`, `[]`, `text`."""
+    return tuple(re.findall(r"\[[^]]*\]|[^.\[]+", path))
 
 
 def is_in(path: str, names: Container[str]) -> bool:
     """Whether a record with these field names may hold a value at the path."""
-    return path in names or any(root(part) in names for part in path.split(" or "))
+    return path in names or any(part in names for part in map(root, path.split(" or ")))
 
 
-@lru_cache
-def _steps(path: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\[[^]]*\]|[^.\[]+", path))
+def root(path: str) -> str:
+    """The field of a record that a path begins with."""
+    return (*steps(path), "")[0]
 
 
 def find(record: dict, path: str) -> tuple[Any, str]:
@@ -49,7 +57,7 @@ def find(record: dict, path: str) -> tuple[Any, str]:
         path = (given or parts)[0]
     value: Any = record
     where = ""
-    for step in _steps(path):
+    for step in steps(path):
         if step == "[:-1]":
             return check(value, list, where, "a list of messages")[:-1], where
         if step == "[-1]":
@@ -68,7 +76,7 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
         return [find(record, path)]
     path, _, field = path.partition("[]")
     entries, found = find(record, path)[0], []
-    if not isinstance(entries, list) and is_null(entries):
+    if not isinstance(entries, list | JsonCell) and is_null(entries):
         raise BadRecord(if_null, f"{path} is missing or null; it must be a list")
     for number, entry in enumerate(check(entries, list, path)):
         where = f"{path}[{number}]"
@@ -77,8 +85,22 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
     return found
 
 
+def holds(value: object, field: str) -> bool:
+    """Whether the value is an object with the field, or a list with such an object."""
+    if isinstance(value, JsonCell):
+        with suppress(BadRecord):
+            value = parse_json(value, field)
+    entries = value if isinstance(value, list) else [value]
+    return any(isinstance(entry, dict) and field in entry for entry in entries)
+
+
 def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
-    """The value where it is of this type. Raises BadRecord, which says what was `wanted`."""
+    """The value where it is of this type, in a cell perhaps as JSON.
+
+    Raises BadRecord, which says what was `wanted`.
+    """
+    if type(value) is JsonCell:
+        value = str(value) if kind is str else parse_json(value, where)
     if isinstance(value, kind):
         return value
     wanted = wanted or _WANTED[kind]
@@ -87,26 +109,25 @@ def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
     raise BadRecord("wrong_type", f"{where} is {clip(value)}; it must be {wanted}")
 
 
-def is_dialogue(value: object) -> bool:
-    """Whether a value is a message or a list of messages."""
-    turns = value if isinstance(value, list) else [value]
-    return bool(turns) and all(
-        isinstance(turn, dict) and any(names <= turn.keys() for names in _TURN) for turn in turns
-    )
+def may_be_json(value: object) -> bool:
+    """Whether a value is a text that begins as a list or an object does in JSON."""
+    return isinstance(value, str) and value.lstrip()[:1] in ("[", "{")
 
 
-def parse_json(value: object, where: str, only_dialogues: bool = False) -> object:
-    """The list or object that a text holds as JSON; any other value as it is.
+def parse_json(
+    value: object, where: str, is_wanted: Callable[[object], bool] = lambda parsed: True
+) -> object:
+    """The list or object that a text holds as JSON, if it `is_wanted`; any other value as it is.
 
-    With `only_dialogues`, only messages count. Raises BadRecord where such JSON is unsound.
+    Raises BadRecord where such JSON is unsound.
     """
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+    if not may_be_json(value):
         return value
     try:
-        parsed = strict_json.loads(value.encode("utf-8", "surrogatepass"))
+        parsed = (value if isinstance(value, JsonCell) else JsonCell(value)).parsed
     except BadRecord as fault:
         with suppress(ValueError, RecursionError):  # of json.loads, which is lenient
-            if is_dialogue(json.loads(value)) or not only_dialogues:
+            if is_wanted(json.loads(value)):
                 raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
         return value
-    return parsed if not only_dialogues or is_dialogue(parsed) else value
+    return parsed if is_wanted(parsed) else value

@@ -7,34 +7,41 @@ one names the winner. Argilla's export is here, Label Studio's are in a file of 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
-from data_tools.formats import label, paths, plans, rows, sides, table
+from data_tools.formats import label, paths, rows, sides, table
 from data_tools.formats.format import Format, Plan, ReadOptions
 from data_tools.record import BadRecord, Result
 
 ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
-
-DIALOGUES = (*rows.every(ROW.prompt), *rows.every(ROW.answers))
-FIELDS = frozenset((*DIALOGUES, *sides.EXTRAS))
+FIELDS = frozenset((*rows.every(ROW.prompt), *rows.every(ROW.answers), *sides.EXTRAS))
 """The fields of prompts, answers, system texts and tools."""
-
-Votes = list[tuple[str, object]]
-"""(annotator, meaning) of the answers to a question: what it means, or the BadRecord of a fault."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """The fields of a record, and the judgements that it holds by question.
+    """The fields of a record, and what its annotators answered to each question.
 
-    `cancelled` is true where an annotator withdrew an answer, `across_records` where other records
-    may hold answers on the same fields.
+    `given` has (annotator, value) by question, or the BadRecord that spoils a question; `decode`
+    takes a value and its question. `cancelled` is true where an annotator withdrew an answer,
+    `across_records` where other records may hold answers on the same fields.
     """
 
     data: dict
-    votes: dict[str, Votes]
+    given: dict[str, list[tuple[str, object]] | BadRecord]
+    decode: Callable[[object, str], object]
     cancelled: bool = False
     across_records: bool = False
+
+    def votes(self) -> dict[str, sides.Votes]:
+        """What the answers mean, for each question that has any."""
+        found = {}
+        for question, given in self.given.items():
+            if isinstance(given, BadRecord):
+                found[question] = [("", given)]
+            elif votes := sides.cast(given, partial(self.decode, question=question)):
+                found[question] = votes
+        return found
 
 
 def export_format(
@@ -50,12 +57,11 @@ def export_format(
     `row` describes the prompt and the answers. `compare` takes what `sides.compare`, which is used
     otherwise, does, but the options in the last place. `more` are other fields of `Format`.
     """
-    reader_of = lru_cache(1000)(partial(plans.reader, row))
 
     def results(record: dict, options: ReadOptions) -> list[Result]:
         export = read(record, options)
         votes = _judgements(export, options)
-        sides_of = reader_of(tuple(export.data))
+        sides_of = rows.reader(row, tuple(export.data))
         prompt, answers, extras = sides_of(export.data, [won for _, won in votes])
         if compare:
             return compare(prompt, answers, votes, extras, options)
@@ -64,11 +70,15 @@ def export_format(
     def plan(names: tuple[str, ...], options: ReadOptions) -> Plan:
         return Plan(partial(results, options=options), frozenset(filter(reads, names)))
 
-    def questions(record: dict, options: ReadOptions) -> frozenset[str]:
-        """The questions that name a winner."""
+    def questions(record: dict, options: ReadOptions) -> list[str]:
+        votes = {}
         with suppress(BadRecord):
-            return frozenset(_naming(read(record, options).votes))
-        return frozenset()
+            votes = read(record, options).votes()
+        return [
+            question
+            for question, given in votes.items()
+            if any(not isinstance(meaning, BadRecord) for _, meaning in given)
+        ]
 
     return Format(name, plan=plan, label=None if compare else (), questions=questions, **more)
 
@@ -78,48 +88,23 @@ def resolve(data: dict) -> rows.Found:
     return rows.resolve(ROW, tuple(data))
 
 
-def vote(who: str, decode: Callable[..., object], *value: object) -> Votes:
-    """The annotator and what the value means by `decode`; empty where that is no judgement."""
-    meaning = sides.attempt(decode, *value)
-    is_null = isinstance(meaning, BadRecord) and meaning.reason == "null_label"
-    return [] if is_null else [(who, meaning)]
-
-
 def winner(data: dict, options: ReadOptions) -> Callable[[object], int | None]:
     """What gives the position of the answer that a value names. Raises BadRecord."""
     return partial(label.outcome, names=resolve(data).answers, label=options.label)
 
 
-def _judgements(export: Export, options: ReadOptions) -> Votes:
-    """The votes on the one question that names the winner. Raises BadRecord."""
-    names = export.votes if options.question is None else [options.question]
-    given = {name: votes for name in names if (votes := export.votes.get(name))}
+def _judgements(export: Export, options: ReadOptions) -> sides.Votes:
+    """The votes on the question that names the winner, or on the only one. Raises BadRecord."""
+    given = export.votes()
+    if options.question is not None:
+        given = {name: votes for name, votes in given.items() if name == options.question}
     if not given and export.cancelled:
         detail = "every annotation of the record was cancelled or discarded; label it or remove it"
         raise BadRecord("cancelled_annotation", detail)
-    if not given:
-        raise BadRecord("null_label", label.NO_JUDGEMENT)
-    named = _naming(given)
-    if len(named) > 1:
-        detail = f"{named[0]} and {named[1]} both name an answer; remove the one not meant"
-        raise BadRecord("wrong_type", detail)
-    if not named and len(given) > 1:
-        detail = f"no judgement names an answer (looked at {', '.join(given)}); fix the labels or "
-        raise BadRecord("unknown_label", detail + "define them with --label")
-    found = given[(named or [*given])[0]]
-    for _, meaning in found:
-        if isinstance(meaning, BadRecord):
-            raise meaning
-    return found
-
-
-def _naming(votes: dict[str, Votes]) -> list[str]:
-    """The questions of which an answer names a winner."""
-    return [
-        question
-        for question, given in votes.items()
-        if not all(isinstance(meaning, BadRecord) for _, meaning in given)
-    ]
+    if len(given) > 1:
+        detail = f"no one question names an answer (looked at {', '.join(given)}); fix the labels "
+        raise BadRecord("unknown_label", detail + "or define them with --label")
+    return sides.sound([vote for votes in given.values() for vote in votes])
 
 
 _RESPONSES = ".responses"
@@ -127,38 +112,37 @@ _RESPONSES = ".responses"
 
 def _read_argilla(record: dict, options: ReadOptions) -> Export:
     """The submitted responses; a draft is no judgement, and a suggestion is a model's."""
-    votes: dict[str, Votes] = {}
-    winner_of, cancelled = winner(record, options), False
+    given, cancelled, winner_of = {}, False, winner(record, options)
     for name in record:
         if not name.endswith(_RESPONSES):
             continue
         question = name.removesuffix(_RESPONSES)
-        votes[question] = []
         try:
             values = _entries(record, name)
-            users = _entries(record, f"{name}.users", len(values))
-            statuses = _entries(record, f"{name}.status", len(values))
+            users = _entries(record, f"{name}.users", values)
+            statuses = _entries(record, f"{name}.status", values)
         except BadRecord as fault:
-            votes[question].append(("", fault))
+            given[question] = fault
             continue
         cancelled = cancelled or "discarded" in statuses
-        for at, value in enumerate(values):
-            if not statuses or statuses[at] == "submitted":
-                who = label.annotator(users[at] if users else None, f"response {at + 1}")
-                votes[question] += vote(who, winner_of, value)
-    if not votes:
+        given[question] = [
+            (label.annotator(users[at] if users else None, f"response {at + 1}"), value)
+            for at, value in enumerate(values)
+            if not statuses or statuses[at] == "submitted"
+        ]
+    if not given:
         raise BadRecord("missing_field", f"no field holds a question's answers (NAME{_RESPONSES})")
-    return Export(record, votes, cancelled)
+    return Export(record, given, lambda value, question: winner_of(value), cancelled)
 
 
-def _entries(record: dict, name: str, count: int | None = None) -> list:
+def _entries(record: dict, name: str, responses: list | None = None) -> list:
     """A list with an entry for each response; empty where the export has none. Raises BadRecord."""
     values = paths.parse_json(record.get(name), name)
     if values in (None, ""):
         return []
     paths.check(values, list, name, "a list with an entry for each response")
-    if count not in (None, len(values)):
-        detail = f"{name} has {len(values)} entries for {count} responses; export it again"
+    if responses is not None and len(values) != len(responses):
+        detail = f"{name} has {len(values)} entries for {len(responses)} responses; export it again"
         raise BadRecord("wrong_type", detail)
     return values
 
@@ -171,7 +155,6 @@ FORMATS: tuple[Format, ...] = (
             any(name.endswith(_RESPONSES) for name in record) and resolve(record).is_complete
         ),
         reads=lambda name: _RESPONSES in name or name in FIELDS,
-        dialogues=DIALOGUES,
         traits=("any_case",),
     ),
 )

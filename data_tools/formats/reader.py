@@ -1,12 +1,13 @@
 """Reads the records of one format, whose answers may begin with their whole prompt."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from data_tools.formats import FORMATS, paths
+from data_tools.formats import FORMATS
 from data_tools.formats.format import Format, ReadOptions, tidy_name, tidy_names
+from data_tools.formats.paths import JsonCell, may_be_json
 from data_tools.record import BadRecord, Record, Result, Side, as_json, clip
 
 _MEDIA = ("images", "videos", "audios")  # fields whose content no pair can hold
@@ -28,70 +29,51 @@ class FormatReader:
         if not isinstance(value, dict):
             detail = f"the record is {clip(value)}, not an object with fields; fix or remove it"
             raise BadRecord("wrong_type", detail)
-        return self._plan(record.cells, *value)(value)
-
-    def _planned(self, cells: bool, *names: str) -> Callable[[dict], tuple]:
-        format, options = self._format, self._options
-        fields, view = viewer(format, names, cells)
-        tidy = tidy_names(names)
-        keep = [tidy.get(name, name) for name in self._keep]
-        media = [name for name in fields if name.casefold() in _MEDIA]
-        results_of = format.plan(fields, options).results
-
-        def read(value: dict) -> tuple[list[Result], tuple]:
-            record = view(value) if view else value
-            for name in media:
-                if record[name] not in _NO_MEDIA:
-                    detail = f"{name} next to the text cannot be trained on here; remove the record"
-                    raise BadRecord("wrong_type", detail)
-            try:
-                results = results_of(record)
-            except BadRecord as fault:
-                if not format.matches(record) and (others := fitting(value, cells)):
-                    detail = f"{fault.detail}; it looks like {' or '.join(others)}"
-                    raise BadRecord(fault.reason, detail, fault.votes) from None
+        names, parsed, media, keep, results_of = self._plan(record.cells, *value)
+        fields = view(value, names, parsed) if names or parsed else value
+        for name in media:
+            if fields[name] not in _NO_MEDIA:
+                detail = f"{name} next to the text cannot be trained on here; remove the record"
+                raise BadRecord("wrong_type", detail)
+        try:
+            results = results_of(fields)
+        except BadRecord as fault:
+            if self._format.matches(fields) or not (others := fitting(value, record.cells)):
                 raise
-            if options.answers_repeat_prompt:
-                results = [without_prompt(result) for result in results]
-            return results, tuple([as_text(value.get(name)) for name in keep]) if keep else ()
+            detail = f"{fault.detail}; it looks like {' or '.join(others)}"
+            raise BadRecord(fault.reason, detail, fault.votes) from None
+        if self._options.answers_repeat_prompt:
+            results = [without_prompt(result) for result in results]
+        return results, tuple([as_text(value.get(name)) for name in keep]) if keep else ()
 
-        return read
+    def _planned(self, cells: bool, *own: str) -> tuple:
+        """What is the same for all records with these field names: see `read`."""
+        tidy, names = tidy_names(own), tidy_names(own, small="any_case" in self._format.traits)
+        plan = self._format.plan(tuple(names), self._options)
+        return (
+            names if tuple(names) != own else None,
+            [name for name in names if cells and name in plan.reads],
+            [name for name in names if name.casefold() in _MEDIA],
+            [tidy.get(name, name) for name in self._keep],
+            plan.results,
+        )
 
 
-@lru_cache(10_000)
-def viewer(
-    format: Format, names: tuple[str, ...], cells: bool
-) -> tuple[tuple[str, ...], Callable[[dict], dict] | None]:
-    """The field names of a record as a format sees them, and what makes such records.
+def view(record: dict, names: Mapping[str, str] | None, cells: Iterable[str]) -> dict:
+    """The record under the tidy `names` of its fields, with those `cells` marked that may be JSON.
 
-    The names are tidy, in small letters where capitals make no difference, and the JSON in the
-    cells of a table is parsed where the format expects it. None where nothing needs to change.
+    None leaves the names as they are.
     """
-    tidy = tidy_names(names, small="any_case" in format.traits)
-    structured = {*format.structured, "chat_template_kwargs"}
-    parsed = [name for name in tidy if cells and name in structured.union(format.dialogues)]
-    renamed = tuple(tidy) != names
-
-    def view(record: dict) -> dict:
-        """Raises BadRecord for unsound JSON."""
-        if renamed:
-            record = {name: record[own] for name, own in tidy.items()}
-        for name in parsed:
-            cell = record[name]
-            if (value := paths.parse_json(cell, name, name not in structured)) is not cell:
-                record = record | {name: value}
-        return record
-
-    return tuple(tidy), view if renamed or parsed else None
+    if names is not None:
+        record = {name: record[own] for name, own in names.items()}
+    marked = {name: JsonCell(record[name]) for name in cells if may_be_json(record[name])}
+    return record | marked if marked else record
 
 
-def seen_by(format: Format, record: dict, cells: bool) -> dict:
-    """The record as a format sees it, whose unsound JSON stays text."""
-    view = viewer(format, tuple(record), cells)[1]
-    try:
-        return view(record) if view else record
-    except BadRecord:
-        return seen_by(format, record, cells=False)
+def seen_by(traits: tuple[str, ...], record: dict, cells: bool) -> dict:
+    """The record as a format with these traits sees it."""
+    names = tidy_names(tuple(record), small="any_case" in traits)
+    return view(record, names, names if cells else ())
 
 
 def fitting(record: dict, cells: bool) -> list[str]:
@@ -100,31 +82,21 @@ def fitting(record: dict, cells: bool) -> list[str]:
     A general format gives way to others, unless the record has a label of the general one that
     none of them reads.
     """
-    seen = dict.fromkeys(FORMATS, record)
-    seen |= {f.name: seen_by(f, record, cells) for f in _changing(cells, *record)}
+    views = [seen_by(traits, record, cells) for traits in ((), ("any_case",))]
+    seen = {name: views["any_case" in format.traits] for name, format in FORMATS.items()}
     found = [name for name, format in FORMATS.items() if format.matches(seen[name])]
     special = [name for name in found if "general" not in FORMATS[name].traits]
     if not special or found == special:
         return found
     if any(FORMATS[name].questions for name in special):  # its label is the answer to a question
         return special
-    read = {field for name in special for field in _reads(FORMATS[name], tuple(seen[name]))}
+    plans = [FORMATS[name].plan(tuple(seen[name]), ReadOptions()) for name in special]
+    read = {field for plan in plans for field in plan.reads}
     return [
         name
         for name in found
         if name in special or {*(FORMATS[name].label or ())} & seen[name].keys() - read
     ]
-
-
-@lru_cache(1000)
-def _changing(cells: bool, *names: str) -> list[Format]:
-    """The formats that do not see such records as they are."""
-    return [format for format in FORMATS.values() if viewer(format, names, cells)[1]]
-
-
-@lru_cache(10_000)
-def _reads(format: Format, names: tuple[str, ...]) -> frozenset[str]:
-    return format.plan(names, ReadOptions()).reads
 
 
 def as_text(value: Any) -> str | None:

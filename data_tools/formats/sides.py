@@ -1,13 +1,13 @@
 """Sides of a pair: joined to pairs, with what is next to them, and compared by votes or scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 from data_tools import ranking
 from data_tools.formats import label
 from data_tools.formats.dialogues import check_dialogue, split_dialogues
 from data_tools.formats.format import ReadOptions
-from data_tools.formats.paths import check
+from data_tools.formats.paths import check, holds
 from data_tools.record import (
     BadRecord,
     LabeledComparison,
@@ -25,6 +25,8 @@ EXTRAS = ("system", "tools", "chat_template_kwargs")
 
 Extras = tuple[str | None, str | None, dict | None]
 NO_EXTRAS: Extras = (None, None, None)
+Votes = list[tuple[str, object]]
+"""(annotator, meaning): what an answer means, or the BadRecord of its fault."""
 
 
 def make_pair(
@@ -73,21 +75,27 @@ def _as_messages(prompt: Side | None, chosen: Side, rejected: Side) -> tuple[lis
     return history, *answers
 
 
-def check_extras(record: dict, system_field: str = "system") -> Extras:
+def check_extras(
+    record: dict, systems: tuple[str, ...] = ("system",), container: str = ""
+) -> Extras:
     """The record's system text, `tools` as a JSON string, and `chat_template_kwargs`.
 
-    None for what is missing or empty. Raises BadRecord.
+    The first of the fields `systems` that is not empty counts; those of the object `container`
+    count before others. None for what is missing or empty. Raises BadRecord.
     """
-    system, tools, kwargs = map(record.get, EXTRAS)
-    if isinstance(system, dict):
-        (message,) = check_dialogue([system | {"role": "system"}], system_field)
-        system = message["content"]
+    if container:
+        record = record | check(record.get(container), dict, container)
+    where = next((name for name in systems if record.get(name) not in (None, "")), systems[0])
+    system, tools, kwargs = map(record.get, (where, *EXTRAS[1:]))
+    if isinstance(system, dict) or holds(system, "parts"):
+        message = check(system, dict, where) | {"role": "system"}
+        system = check_dialogue([message], where)[0]["content"]
     elif system is not None:
-        check(system, str, system_field)
+        system = check(system, str, where)
     if isinstance(tools, list):
         tools = as_json(tools)
     elif tools is not None:
-        check(tools, str, "tools", "a list or a JSON string")
+        tools = check(tools, str, "tools", "a list or a JSON string")
     if kwargs in (None, ""):  # an empty cell of a table
         return system or None, tools or None, None
     return system or None, tools or None, check(kwargs, dict, "chat_template_kwargs")
@@ -105,6 +113,31 @@ def attempt(make: Callable[..., Result], *arguments: object) -> Result:
         return make(*arguments)
     except BadRecord as fault:
         return fault
+
+
+def cast(given: Iterable[tuple[str, object]], decode: Callable[..., object]) -> Votes:
+    """What each annotator's value means by `decode`, or the BadRecord of its fault.
+
+    Values that are no judgement are left out.
+    """
+    votes: Votes = []
+    for who, value in given:
+        try:
+            votes.append((who, decode(value)))
+        except BadRecord as fault:
+            if fault.reason != "null_label":
+                votes.append((who, fault))
+    return votes
+
+
+def sound(votes: Votes) -> list[Vote]:
+    """The votes where there are any and none is a fault. Raises BadRecord."""
+    for _, won in votes:
+        if isinstance(won, BadRecord):
+            raise won
+    if not votes:
+        raise BadRecord("null_label", label.NO_JUDGEMENT)
+    return votes
 
 
 def compare(

@@ -1,12 +1,12 @@
-"""Formats that no row describes: ms-swift, one-hot votes on battles, vectors of judgements."""
+"""Formats that no row describes: lists of rejected answers, one-hot votes, vectors, and trees."""
 
 from itertools import combinations
 
 from data_tools.formats import label, paths
 from data_tools.formats.dialogues import check_dialogue, check_side, interleave
 from data_tools.formats.format import Format, ReadOptions, reading
-from data_tools.formats.sides import EXTRAS, attempt, check_extras, make_pair
-from data_tools.record import BadRecord, Result, as_messages, clip
+from data_tools.formats.sides import EXTRAS, attempt, check_extras, make_pair, ranked_pairs
+from data_tools.record import BadRecord, Message, Result, TreeMessage, as_messages, clip
 
 _REJECTED = ("rejected_response", "rejected_messages")
 _CHOSEN = {"chosen_response", "chosen_messages", "chosen"}  # then messages does not end with it
@@ -33,7 +33,7 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
         raise BadRecord("unpaired", detail)
 
     def pair(text: object, where: str) -> Result:
-        paths.check(text, str, where, "text or a list of texts")
+        text = paths.check(text, str, where, "text or a list of texts")
         answer = as_messages(text, "assistant")
         return make_pair(messages[:-1], messages[-1:], answer, None, extras)
 
@@ -95,15 +95,15 @@ def _fine_grained(record: dict, options: ReadOptions) -> list[Result]:
     vector, extras = record.get("preference"), check_extras(record)
     if label.is_null(vector):
         raise BadRecord("null_label", "preference is null; judge the predictions or remove them")
-    if not isinstance(vector, list) or len(vector) != len(_COMPARED):
-        raise BadRecord(
-            "wrong_type",
-            f"preference is {clip(vector)}; it must be a list of six judgements, on the "
-            "predictions 1-2, 1-3, 1-4, 2-3, 2-4, 3-4",
-        )
+    wanted = "a list of six judgements, on the predictions 1-2, 1-3, 1-4, 2-3, 2-4, 3-4"
+    judgements = paths.check(vector, list, "preference", wanted)
+    if len(judgements) != len(_COMPARED):
+        raise BadRecord("wrong_type", f"preference is {clip(vector)}; it must be {wanted}")
 
     def judged(number: int, first: int, second: int) -> Result:
-        won = label.outcome(vector[number], (_FOUR[first], _FOUR[second]), numbers=label.ordinal)
+        won = label.outcome(
+            judgements[number], (_FOUR[first], _FOUR[second]), numbers=label.ordinal
+        )
         if won is None:
             detail = f"preference[{number}] means that neither is better"
             raise BadRecord("tie", f"{detail} of predictions {first + 1} and {second + 1}")
@@ -113,12 +113,80 @@ def _fine_grained(record: dict, options: ReadOptions) -> list[Result]:
     return [attempt(judged, number, *two) for number, two in enumerate(_COMPARED)]
 
 
+_SPEAKERS = {"prompter": "user", "assistant": "assistant"}
+
+
+def _tree(record: dict, options: ReadOptions) -> list[Result]:
+    """The pairs below every message with two answers, or the one fault of these answers.
+
+    Open Assistant's trees may be deep, so nothing here recurses.
+    """
+    root = paths.check(record.get("prompt"), dict, "prompt", "a message with text and replies")
+    found: list[Result] = []
+    stack: list[list[object]] = [[root]]  # messages, each with those before it
+    while stack:
+        dialogue = stack.pop()
+        replies = dialogue[-1].get("replies") if isinstance(dialogue[-1], dict) else None
+        try:
+            replies = paths.check(replies or [], list, "the replies of a message")
+            found += _compared(dialogue, replies, options)
+        except BadRecord as fault:
+            found.append(fault)
+        if isinstance(replies, list):
+            stack += [[*dialogue, reply] for reply in reversed(replies)]
+    if not found:
+        detail = "no message of this tree has two assistant replies to compare; remove it"
+        raise BadRecord("unpaired", detail)
+    return found
+
+
+def _tree_message(value: object) -> Message:
+    """The message as role and content. Raises BadRecord."""
+    value = paths.check(value, dict, "a message", "an object with text and role")
+    text, role = (
+        paths.check(value.get(name), str, f"the {name} of a message") for name in ("text", "role")
+    )
+    if role not in _SPEAKERS:
+        known = " and ".join(_SPEAKERS)
+        raise BadRecord("bad_roles", f"a message is from {clip(role)}; known are {known}")
+    return {"role": _SPEAKERS[role], "content": text}
+
+
+def _compared(dialogue: list[object], replies: list[object], options: ReadOptions) -> list[Result]:
+    """The pairs of the ranked replies to the last message of a dialogue. Raises BadRecord.
+
+    A faulty reply is among those that were ranked: it makes their order unknown.
+    """
+    answers = [r for r in replies if not isinstance(r, dict) or r.get("role") != "prompter"]
+    if len(answers) < 2:
+        return []
+    prompt = [_tree_message(message) for message in dialogue]
+    messages = [[_tree_message(answer)] for answer in answers]
+    ranks = [
+        label.rank(answer.get("rank"), f"the rank of reply {number}")
+        for number, answer in enumerate(answers, start=1)
+    ]
+    return ranked_pairs(prompt, messages, ranks, options)
+
+
+def _flat(record: dict, options: ReadOptions) -> list[Result]:
+    """One message of a tree whose other messages are in other records."""
+    key = record.get("message_id")
+    paths.check(None if key == "" else key, str, "message_id")
+    parent = record.get("parent_id")
+    if parent is not None:
+        paths.check(parent, str, "parent_id", "text or null")
+    rank = record.get("rank")
+    is_ranked = record.get("role") == "assistant" and not label.is_null(rank)
+    score = label.score(rank, "rank") if is_ranked else None
+    return [TreeMessage(key, parent or None, _tree_message(record), score)]
+
+
 FORMATS: tuple[Format, ...] = (
     Format(
         name="ms-swift",
         matches=_is_ms_swift,
         plan=reading(_ms_swift, "messages", *_REJECTED, *EXTRAS),
-        structured=("messages", "rejected_messages"),
     ),
     Format(
         name="arena-55k",
@@ -131,6 +199,20 @@ FORMATS: tuple[Format, ...] = (
             {*_FOUR, "preference"} <= record.keys() and any(name in record for name in _PROMPTS)
         ),
         plan=reading(_fine_grained, *_PROMPTS, *_FOUR, "preference", *EXTRAS),
-        structured=("preference",),
+    ),
+    Format(
+        name="oasst-tree",
+        matches=lambda record: "prompt" in record and paths.holds(record["prompt"], "replies"),
+        plan=reading(_tree, "prompt"),
+        traits=("ranked",),
+    ),
+    Format(
+        name="oasst-flat",
+        matches=lambda record: (
+            {"message_id", "text", "role"} <= record.keys()
+            and ("parent_id" in record or "message_tree_id" in record)
+        ),
+        plan=reading(_flat, "message_id", "parent_id", "text", "role", "rank"),
+        traits=("ranked",),
     ),
 )

@@ -46,6 +46,13 @@ def _is_implicit(record: dict) -> bool:
     return "dialogue" in kinds or "messages" in kinds and "messages" not in record
 
 
+def _is_halos(record: dict) -> bool:
+    """Whether the record names its type, or its answers are lists of messages."""
+    answer = record["output_A"]
+    are_messages = dialogues.kind(answer) in ("dialogue", "messages")
+    return "type" in record or are_messages and not isinstance(answer, dict)
+
+
 def _judges_one_answer(record: dict) -> bool:
     return not any(word in name for name in record for word in _COMPARING)
 
@@ -126,7 +133,7 @@ ROWS = {
         "output_A, output_B",
         label="label",
         decode=lambda number: FIRST if number == 1 else SECOND,  # HALOs' own rule
-        only_if=lambda record: "type" in record or isinstance(record["output_A"], list),
+        only_if=_is_halos,
     ),
     "pandalm": Row(
         "instruction",
@@ -158,6 +165,7 @@ ROWS = {
     "axolotl-chat": Row(
         "messages",
         "chosen, rejected",
+        read=dialogues.check_dialogue,
         only_if=lambda record: dialogues.kinds(record) <= {"text", "messages", ""},
     ),
     "openai": Row(
@@ -200,7 +208,7 @@ ROWS = {
         "completions[].completion",
         scores="completions[].score",
         read=dialogues.check_dialogue,
-        system="system_instruction, systemInstruction, system",
+        system=("system_instruction", "systemInstruction", "system"),
         traits=("ranked",),
     ),
     "ultrafeedback": Row(
@@ -225,7 +233,7 @@ ROWS = {
         "instruction or messages",
         "generations[]",
         scores="ratings[]",
-        system="system_prompt, system",
+        system=("system_prompt", "system"),
         only_if=_IS_UNFINISHED,
         traits=("ranked", "rated"),
     ),

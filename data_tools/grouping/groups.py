@@ -1,123 +1,109 @@
-"""Which pending rows belong together: found for all blocks at once, read by every worker.
+"""Which pending rows belong together: judgements of one comparison, answers to one prompt.
 
-Rows are numbered over all blocks. What is known of them are columns of numbers, each in a file that
-is mapped into memory, so nobody holds them.
+Rows are numbered over all blocks. Some bytes of each are held, no texts.
 """
 
-import os
-import pickle
 from bisect import bisect
-from collections.abc import Sequence
-from uuid import uuid4
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from data_tools.block import BlockResult
-from data_tools.block_files import ENTRY, SLOTS, entries_of, numbers_of, read
-from data_tools.record import Location, TreeMessage
+from data_tools.block_files import ENTRY
+from data_tools.record import Location, TreeMessage, as_json
 
 NONE = -1  # in place of a row
 
-_LOCATION = ("line", "record", "shares_line")
 
-Columns = dict[str, np.ndarray]  # a value of each row, by name
+@dataclass(frozen=True)
+class Links:
+    """The links of each message of a tree, as numbers of rows.
+
+    `first` is the first row with the row's id, which alone counts, `up` that of the message before
+    it, `end` the last one going up, or one of a circle. `is_above` tells whether answers that are
+    compared are below the row.
+    """
+
+    first: np.ndarray
+    up: np.ndarray
+    end: np.ndarray
+    is_above: np.ndarray
 
 
 class Groups:
-    """The rows that `write` has written to files at `path`.
+    """The pending rows of some blocks; those with one `leader`, its first row, are a group."""
 
-    Their columns are those of ENTRY and of their locations, and `member`, the ordinal of the record
-    in the whole input; `_grouped` and `_tree` add some.
-    """
+    def __init__(self, blocks: Sequence[BlockResult]):
+        entries = [np.memmap(f"{block.files.path}.entries", ENTRY, "r") for block in blocks]
+        self.blocks, self.starts = blocks, [0, *accumulate(map(len, entries))]
+        self._entries = np.asarray(np.concatenate(entries))
+        del entries  # which are mapped into memory
+        self._paths = [block.files.path for block in blocks]  # the driver gives blocks new files
+        self.links = None
+        key = self._entries["key"]
+        if blocks[0].files.pending is TreeMessage:
+            leader, self.links = _tree(key, self._entries["other"], self._entries["flag"])
+        else:
+            leader = np.where(key == b"", np.arange(len(key)), _leader(key))
+        self._order = np.argsort(leader, kind="stable")
+        self._bounds = np.flatnonzero(np.diff(leader[self._order], prepend=-1, append=-1))
+        self._leaders = self._order[self._bounds[:-1]]
 
-    def __init__(self, path: str):
-        with open(f"{path}.blocks", "rb") as file:
-            self.blocks, self.starts, kinds = pickle.load(file)
-        self.columns: Columns = {
-            name: np.asarray(np.memmap(f"{path}.{name}", kind, "r")) for name, kind in kinds.items()
-        }
+    def led_in(self, number: int) -> Iterator[list[int]]:
+        """The groups whose first row is in a block, each with its rows in order."""
+        low, high = np.searchsorted(self._leaders, self.starts[number : number + 2])
+        for start, stop in pairwise(self._bounds[low : high + 1].tolist()):
+            yield self._order[start:stop].tolist()
 
-    def of(self, name: str, rows: Sequence[int] | slice) -> list:
-        """The values of a column for some rows."""
-        return self.columns[name][rows].tolist()
+    def of(self, name: str, rows: Sequence[int]) -> list:
+        """The values of a field of ENTRY for some rows."""
+        return self._entries[name][rows].tolist()
 
     def block_of(self, row: int) -> int:
         """The number of the block that a row is in."""
         return bisect(self.starts, row) - 1
 
-    def file_of(self, row: int) -> str:
-        """The file that a row comes from."""
-        return self.blocks[self.block_of(row)].block.file
+    def _block(self, row: int) -> BlockResult:
+        return self.blocks[self.block_of(row)]
+
+    def place(self, row: int) -> tuple[str, int]:
+        """The path of a row's block, and where in PATH.pending the row is."""
+        return self._paths[self.block_of(row)], self._entries["offset"][row].item()
 
     def locate(self, row: int) -> Location:
         """Where the record of a row starts."""
-        line, record, shares_line = (self.columns[name][row].item() for name in _LOCATION)
-        return Location(self.file_of(row), line or None, record, bool(shares_line))
+        block, (*_, line, record, shares_line, _) = self._block(row), self._entries[row].item()
+        return Location(block.block.file, line or None, block.records_before + record, shares_line)
+
+    def records(self, rows: Sequence[int]) -> tuple[tuple[int, ...], str | None]:
+        """The records of some rows: their ordinals in the whole input, and as a piece of JSON.
+
+        There is no JSON for one record. Where they are in several files, their ordinals there alone
+        do not identify them.
+        """
+        numbers = zip(rows, self.of("record", rows), strict=True)
+        found = {self._block(row).first_record + number: row for row, number in numbers}
+        if len(found) == 1:
+            return tuple(found), None
+        locations = [self.locate(row) for row in found.values()]
+        shared = f'"records": {[location.record for location in locations]}'
+        if len({location.file for location in locations}) > 1:
+            shared += f', "sources": {as_json([*map(str, locations)])}'
+        return tuple(found), shared
 
 
-def write(results: Sequence[BlockResult], folder: str) -> str:
-    """Group the pending rows of these blocks; returns the path for `Groups`."""
-    path = os.path.join(folder, uuid4().hex)
-    starts, kinds = [0], {}
-    for result in results:
-        columns = _columns(result)
-        kinds |= _append(path, columns)
-        starts.append(starts[-1] + len(columns["key"]))
-    key = np.fromfile(f"{path}.key", kinds["key"])
-    if results[0].files.pending is TreeMessage:
-        more = (np.fromfile(f"{path}.{name}", kinds[name]) for name in ("other", "flag"))
-        columns = _tree(key, *more)
-    else:
-        columns = _grouped(key)
-        columns["stop"] = np.where(key == b"", columns["start"], columns["stop"])
-    kinds |= _append(path, columns)
-    with open(f"{path}.blocks", "wb") as file:
-        pickle.dump((results, starts, kinds), file)
-    return path
+def _leader(values: np.ndarray) -> np.ndarray:
+    """Of each row the first row that has the same value."""
+    _, first, numbers = np.unique(values, return_index=True, return_inverse=True)
+    return first[numbers]
 
 
-def _append(path: str, columns: Columns) -> dict[str, np.dtype]:
-    """Write values of some more rows; returns their types."""
-    for name, values in columns.items():
-        with open(f"{path}.{name}", "ab") as file:
-            values.tofile(file)
-    return {name: values.dtype for name, values in columns.items()}
-
-
-def _columns(result: BlockResult) -> Columns:
-    """What is known of the rows of one block."""
-    batch = read(f"{result.files.path}.pending")
-    entries = entries_of(batch)
-    columns = {name: entries[name] for name in ENTRY.names}
-    columns |= {name: numbers_of(batch, name) for name in _LOCATION}
-    columns["record"] = columns["record"] + result.records_before
-    return columns | {"member": result.first_record + numbers_of(batch, "order") // SLOTS}
-
-
-def _grouped(values: np.ndarray) -> Columns:
-    """The columns of groups of rows that have the same value.
-
-    `sorted` has the rows of one group next to each other, each group in order. Those of a row's own
-    group are there from its `start` to its `stop`, which are equal for a row without a key.
-    """
-    numbers = np.unique(values, return_inverse=True)[1]
-    counts = np.bincount(numbers)
-    stops = np.cumsum(counts)
-    columns = {
-        "sorted": np.argsort(numbers, kind="stable"),
-        "start": (stops - counts)[numbers],
-        "stop": stops[numbers],
-    }
-    return {name: rows.astype(np.uint32) for name, rows in columns.items()}
-
-
-def _tree(key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray) -> Columns:
-    """The columns of messages, whose groups are the assistant's replies to one message.
-
-    `first` is the first row with the row's id, which alone counts, `up` that of the message before
-    it, `end` the last one going up, or one of a circle. `is_orphan` tells whether no row has the
-    parent's id, `is_above` whether answers that are compared are below the row.
-    """
+def _tree(
+    key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray
+) -> tuple[np.ndarray, Links]:
+    """The leader of each message and its links; a group are the replies to one message."""
     rows = np.arange(len(key))
     ids, numbers = np.unique(np.concatenate((key, parent_key)), return_inverse=True)
     own, parent = numbers[: len(key)], numbers[len(key) :]
@@ -126,13 +112,12 @@ def _tree(key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray) -> Col
     has_parent = parent_key != b""
     up = np.where(has_parent, first_of[parent], NONE)
     is_reply = is_answer & has_parent & (first_of[own] == rows)
-    columns = _grouped(np.where(is_reply, parent, len(ids) + rows))
-    is_compared = columns["stop"] - columns["start"] > 1
+    leader = _leader(np.where(is_reply, parent, len(ids) + rows))
+    is_compared = np.bincount(leader)[leader] > 1
     is_above = np.zeros(len(key), bool)
     is_above[up[is_compared & (up != NONE)]] = True
     end = np.where(up == NONE, rows, up)
     for _ in range(len(key).bit_length()):  # each time, `end` is twice as far up
         is_above[end[is_above]] = True
         end = end[end]
-    links = {"first": first_of[own], "up": up, "end": end, "is_above": is_above}
-    return columns | links | {"is_orphan": has_parent & (up == NONE)}
+    return leader, Links(first_of[own], up, end, is_above)

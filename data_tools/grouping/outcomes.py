@@ -1,92 +1,75 @@
-"""What a group of rows comes to: the verdict of a vote, or pairs of rated or ranked answers.
+"""What a group of rows comes to: the verdict of a vote, or pairs of rated or ranked answers."""
 
-A rule takes a group in order and yields what is reported at those of its rows that are `here`, the
-rows of one block.
-"""
-
-from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from itertools import product
 
 from data_tools import ranking
 from data_tools.annotators import verdict
 from data_tools.block import Task
-from data_tools.grouping.groups import NONE, Groups
-from data_tools.record import (
-    BadRecord,
-    ConvertError,
-    LabeledComparison,
-    ScoredAnswer,
-    TreeMessage,
-)
+from data_tools.grouping.groups import NONE, Groups, Links
+from data_tools.record import BadRecord, ConvertError, LabeledComparison, ScoredAnswer, TreeMessage
 
 _MOST = 1_000_000  # pairs of one prompt, beyond which it is another kind of field
+
+_BOTH_WAYS = BadRecord(
+    "contradictory",
+    "this annotator judged the same two answers both ways, differently at {}; decide which is "
+    "right and remove the other",
+)
+_AGAIN = BadRecord(
+    "duplicate", "the same annotator's judgement of the same two answers is at {}, which counts"
+)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What some rows come to: a fault, or a pair of sides that are stored with the rows.
+    """What some rows come to: a fault, or a pair, which `assemble` makes of their results.
 
     `rows` are those that take part; the outcome is reported at the record of the first. `made` is
-    how many pairs this makes, kept or not. `prompt` are the rows whose prompts make the prompt,
-    `chosen` and `rejected` a row and which of its sides (0 prompt, 1 first, 2 second).
+    how many pairs this makes, kept or not. `won` is the position of the answer that won, among
+    those of a comparison or else the first two rows. `other` is the row whose place belongs in the
+    fault, which many share. `assemble` adds what is known of the rows: the `places` of those to
+    load, and the records of all, as `members` and `shared` of a block_files.Row.
     """
 
     rows: Sequence[int]
     made: int
     fault: BadRecord | None = None
-    prompt: Sequence[int] = ()
-    chosen: tuple[int, int] = (0, 0)
-    rejected: tuple[int, int] = (0, 0)
-    first_won: bool | None = None
+    won: int = 0
+    other: int | None = None
+    places: Sequence[tuple[str, int]] = ()
+    members: tuple[int, ...] = ()
+    shared: str | None = None
 
 
-def outcomes(groups: Groups, here: range, task: Task) -> list[Outcome]:
-    """What is reported at the rows of a block, in their order."""
-    rule = _RULES[groups.blocks[0].files.pending]
-    found, done = [], set()
-    bounds = (groups.of(name, slice(here.start, here.stop)) for name in ("start", "stop"))
-    for row, start, stop in zip(here, *bounds, strict=True):
-        if start == stop:  # a pair of its own, which was counted as made before
-            found.append(Outcome([row], 0, None, [row], (row, 1), (row, 2)))
-        elif start not in done:
-            done.add(start)
-            found += rule(groups, groups.of("sorted", slice(start, stop)), here, task)
-    found.sort(key=lambda outcome: outcome.rows[0])
-    return found
-
-
-def _judgements(groups: Groups, group: Sequence[int], here: range, task: Task) -> Iterator[Outcome]:
+def _judgements(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Outcome]:
     """Judgements of one comparison, brought to one verdict; an annotator's first one counts."""
+    if groups.of("key", group[:1]) == [b""]:  # a pair of its own, which was counted as made before
+        yield Outcome(group, 0)
+        return
     voters, given, forward = (groups.of(name, group) for name in ("other", "value", "flag"))
-    first, different = {}, {}  # positions in the group, by voter
+    judged: dict[bytes, list[int]] = {}  # positions in the group, by voter
     for at, voter in enumerate(voters):
-        before = first.setdefault(voter, at)
-        if given[at] != given[before]:
-            different.setdefault(voter, at)
-    counted = [at for voter, at in first.items() if voter not in different]
-    for at, (row, voter) in enumerate(zip(group, voters, strict=True)):
-        if row not in here:
-            continue
-        if voter in different:
-            other = different[voter] if given[at] == given[first[voter]] else first[voter]
-            detail = "this annotator judged the same two answers both ways, differently at "
-            detail += f"{groups.locate(group[other])}; decide which is right and remove the other"
-            yield Outcome([row], 1, BadRecord("contradictory", detail))
-        elif at != first[voter]:
-            detail = "the same annotator's judgement of the same two answers is at "
-            detail += f"{groups.locate(group[first[voter]])}, which counts"
-            yield Outcome([row], 1, BadRecord("duplicate", detail))
-        elif at == counted[0]:
-            rows = [group[vote] for vote in counted]
-            votes = [(voters[vote], _shown(given[vote], forward[at])) for vote in counted]
-            try:
-                won = verdict(votes, task.annotators)
-            except BadRecord as fault:
-                yield Outcome(rows, 0, fault)
-            else:
-                yield Outcome(rows, 1, None, [row], (row, 1 + won), (row, 2 - won), won == 0)
+        judged.setdefault(voter, []).append(at)
+    counted = []
+    for first, *others in judged.values():
+        different = [at for at in others if given[at] != given[first]]
+        if not different:
+            counted.append(first)
+        for at in (first, *others) if different else others:
+            other = different[0] if different and given[at] == given[first] else first
+            fault = _BOTH_WAYS if different else _AGAIN
+            yield Outcome([group[at]], 1, fault, other=group[other])
+    if not counted:
+        return
+    rows = [group[at] for at in counted]
+    votes = [(voters[at], _shown(given[at], forward[counted[0]])) for at in counted]
+    try:
+        yield Outcome(rows, 1, None, verdict(votes, task.annotators))
+    except BadRecord as fault:
+        yield Outcome(rows, 0, fault)
 
 
 def _shown(outcome: float, forward: bool) -> int | None:
@@ -96,32 +79,22 @@ def _shown(outcome: float, forward: bool) -> int | None:
     return int(outcome) if forward else 1 - int(outcome)
 
 
-def _ratings(groups: Groups, group: Sequence[int], here: range, task: Task) -> Iterator[Outcome]:
+def _ratings(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Outcome]:
     """Answers to one prompt, each rated alone: good with bad ones, or higher with lower ones."""
-    scores, mode, margin = groups.of("value", group), task.options.pairs, task.options.min_margin
-    if not groups.columns["flag"][group[0]]:
-        yield from _matched(group, scores, here)
-        return
-    if len(group) == 1:
+    scores = groups.of("value", group)
+    if groups.of("flag", group[:1]) == [False]:
+        yield from _matched(group, scores)
+    elif len(group) == 1:
         detail = "no other record rates an answer to this prompt; add one or remove this one"
         yield Outcome(group, 0, BadRecord("unpaired", detail))
-        return
-    pairs, ties, unused = _ranked(tuple(group), tuple(scores), mode, margin)
-    yield from (_rated(won, lost) for won, lost in pairs if min(won, lost) in here)
-    score_of = dict(zip(group, scores, strict=True))
-    for rows in ties:
-        if rows[0] in here:
-            detail = f"{len(rows)} answers to this prompt are rated "
-            if len({score_of[row] for row in rows}) == 1:
-                detail += "equally, so none is better; remove them"
-            else:
-                detail += f"closer than --min-margin {margin:g}; lower it or remove them"
-            yield Outcome(rows, int(bool(pairs)), BadRecord("tie", detail))
-    yield from (Outcome([row], 0, _not_picked(mode)) for row in unused if row in here)
+    else:
+        margin = task.options.min_margin
+        what = "answers to this prompt are rated"
+        yield from _picked(group, scores, what, task.options.pairs, margin)
 
 
-def _matched(group: Sequence[int], scores: Sequence[float], here: range) -> Iterator[Outcome]:
-    """Good with bad: each answer with all further ones of the other kind."""
+def _matched(group: Sequence[int], scores: Sequence[float]) -> Iterator[Outcome]:
+    """Each good answer with each bad one."""
     good = [row for row, score in zip(group, scores, strict=True) if score > 0]
     bad = [row for row, score in zip(group, scores, strict=True) if score <= 0]
     if (pairs := len(bad) * len(good)) > _MOST:
@@ -129,38 +102,44 @@ def _matched(group: Sequence[int], scores: Sequence[float], here: range) -> Iter
             f"one prompt has {len(good):,} answers judged true and {len(bad):,} judged false, "
             f"which would make {pairs:,} pairs; is it the prompt? Remove most of its records"
         )
-    for row, score in zip(group, scores, strict=True):
-        if row not in here:
-            continue
-        others, missing = (bad, "false") if score > 0 else (good, "true")
-        if not others:
-            detail = f"no record judges another answer to this prompt {missing}, so there is "
-            detail += "nothing to compare this one with; add one or remove this one"
-            yield Outcome([row], 0, BadRecord("unpaired", detail))
-        for other in others[bisect(others, row) :]:
-            yield _rated(row, other) if score > 0 else _rated(other, row)
+    yield from (_compared(won, lost) for won, lost in product(good, bad))
+    missing = "false" if good else "true"
+    detail = f"no record judges another answer to this prompt {missing}, so there is nothing to "
+    fault = BadRecord("unpaired", f"{detail}compare this one with; add one or remove this one")
+    yield from (Outcome([row], 0, fault) for row in group if not pairs)
 
 
-def _rated(won: int, lost: int) -> Outcome:
-    rows = sorted((won, lost))
-    return Outcome(rows, 1, None, rows[:1], (won, 1), (lost, 1), won < lost)
+def _compared(won: int, lost: int, *above: int) -> Outcome:
+    """The pair of two answers, below some messages."""
+    return Outcome([*sorted((won, lost)), *above], 1, None, int(won > lost))
 
 
-@lru_cache(100)  # a large group is in many blocks
-def _ranked(
-    group: tuple[int, ...], scores: tuple[float, ...], mode: str, margin: float
-) -> tuple[list[tuple[int, int]], list[Sequence[int]], list[int]]:
-    """The pairs (winner, loser) that --pairs picks from a group, its ties, and all other rows.
+def _picked(
+    group: Sequence[int],
+    scores: Sequence[float],
+    what: str,
+    mode: str,
+    margin: float = 0.0,
+    above: Sequence[int] = (),
+) -> Iterator[Outcome]:
+    """The pairs that --pairs picks from answers below some messages, the ties, and each other row.
 
-    Where there are only ties, all rows share one.
+    Where there are only ties, all rows share one. `what` begins the detail of a tie.
     """
-    picked, tied = ranking.pick(scores, mode, margin)
-    pairs = [(group[winner], group[loser]) for winner, loser in picked]
-    ties = [sorted((group[one], group[other])) for one, other in tied] if pairs else [[*group]]
-    used = {row for rows in (*pairs, *ties) for row in rows}
-    return pairs, ties, [row for row in group if row not in used]
+    pairs, ties = ranking.pick(scores, mode, margin)
+    ties = [sorted(tie) for tie in ties] if pairs else [range(len(group))]
+    yield from (_compared(group[won], group[lost], *above) for won, lost in pairs)
+    for tie in ties:
+        how = "equally, so none is better; remove them"
+        if len({scores[at] for at in tie}) > 1:
+            how = f"closer than --min-margin {margin:g}; lower it or remove them"
+        fault = BadRecord("tie", f"{len(tie)} {what} {how}")
+        yield Outcome([*(group[at] for at in tie), *above], int(bool(pairs)), fault)
+    used = {at for places in (*pairs, *ties) for at in places}
+    yield from (Outcome([r], 0, _not_picked(mode)) for at, r in enumerate(group) if at not in used)
 
 
+@cache
 def _not_picked(mode: str) -> BadRecord:
     return BadRecord(
         "unpaired",
@@ -169,68 +148,55 @@ def _not_picked(mode: str) -> BadRecord:
     )
 
 
-def _siblings(groups: Groups, group: Sequence[int], here: range, task: Task) -> Iterator[Outcome]:
+def _siblings(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Outcome]:
     """The assistant's replies to one message, or a message that is no such reply."""
-    row, mode = group[0], task.options.pairs
-    first = int(groups.columns["first"][row])
-    is_above = dict(zip(group, groups.of("is_above", group), strict=True))
-    if first != row:
-        where = groups.locate(first)
+    row, mode, links = group[0], task.options.pairs, groups.links
+    if links.first[row] != row:
+        where = groups.locate(links.first[row])
         fault = BadRecord("duplicate", f"a message with the same id is at {where}; it is kept")
         yield Outcome(group, 0, fault)
         return
-    if len(group) == 1:
-        if not is_above[row]:
-            detail = "this message has no second answer next to it and leads to none; add one or "
-            no_sibling = BadRecord("unpaired", detail + "remove it")
-            yield Outcome(group, 0, _broken(groups, row) or no_sibling)
-        return
-    ranks, chain = groups.of("value", group), _chain(groups, row)
     fault = _broken(groups, row)
-    if not fault and (missing := sum(rank != rank for rank in ranks)):
-        detail = (
-            f"{missing} of {len(ranks)} replies to one message have no rank, so their order is "
-        )
-        fault = BadRecord("null_label", detail + "incomplete; rank them all or remove them")
-    if fault:
-        if row in here:
-            yield Outcome([*dict.fromkeys((*group, *chain))], 0, fault)
+    if len(group) == 1:
+        if not links.is_above[row]:
+            detail = "this message has no second answer next to it and leads to none; add one or "
+            yield Outcome(group, 0, fault or BadRecord("unpaired", f"{detail}remove it"))
         return
-    pairs, ties, unused = _ranked(tuple(group), tuple(-rank for rank in ranks), mode, 0.0)
-    for won, lost in pairs:
-        if min(won, lost) in here:
-            # Ranked answers are often in the order of their ranks, so no order is known.
-            yield Outcome([*sorted((won, lost)), *chain], 1, None, chain, (won, 0), (lost, 0))
-    for rows in ties:
-        if rows[0] in here:
-            detail = f"{len(rows)} replies to one message have the same rank, so none is better"
-            fault = BadRecord("tie", f"{detail}; remove them")
-            yield Outcome([*rows, *chain], int(bool(pairs)), fault)
-    for row in unused:
-        if row in here and not is_above[row]:
-            yield Outcome([row], 0, _not_picked(mode))
+    ranks, chain = groups.of("value", group), _chain(links, row)
+    if not fault and (missing := sum(rank != rank for rank in ranks)):
+        detail = f"{missing} of {len(ranks)} replies to one message have no rank, so their order is"
+        fault = BadRecord("null_label", f"{detail} incomplete; rank them all or remove them")
+    if fault:
+        yield Outcome([*dict.fromkeys((*group, *chain))], 0, fault)
+        return
+    what = "replies to one message are ranked"
+    for outcome in _picked(group, [-rank for rank in ranks], what, mode, above=chain):
+        # A reply that is not compared is of use where answers are below it.
+        if len(outcome.rows) > 1 or not links.is_above[outcome.rows[0]]:
+            yield outcome
 
 
-def _chain(groups: Groups, row: int) -> list[int]:
+def _chain(links: Links, row: int) -> list[int]:
     """The messages above one, from the root down, each once."""
-    up, chain = groups.columns["up"], {}
-    at = int(up[row])
+    chain, at = {}, int(links.up[row])
     while at != NONE and at not in chain:
         chain[at] = None
-        at = int(up[at])
+        at = int(links.up[at])
     return [*reversed(chain)]
 
 
 def _broken(groups: Groups, row: int) -> BadRecord | None:
     """Why there is no dialogue from a root to this message."""
-    end = int(groups.columns["end"][row])
-    if groups.columns["up"][end] != NONE:
+    links = groups.links
+    end = int(links.end[row])
+    if links.up[end] != NONE:
         detail = "the messages above this one form a circle without a first one"
         return BadRecord("wrong_type", f"{detail}; fix their parent_id")
-    if not groups.columns["is_orphan"][end]:
+    if groups.of("other", [end]) == [b""]:
         return None
-    where = groups.locate(end)
-    which = "this message" if end == row else f"the message at {where}, above this one,"
+    which = (
+        "this message" if end == row else f"the message at {groups.locate(end)}, above this one,"
+    )
     return BadRecord(
         "missing_field",
         f"the parent_id of {which} is that of no record; add the message or remove what "
@@ -238,7 +204,7 @@ def _broken(groups: Groups, row: int) -> BadRecord | None:
     )
 
 
-_RULES: dict[type, Callable] = {
+RULES: dict[type, Callable[[Groups, Sequence[int], Task], Iterator[Outcome]]] = {
     LabeledComparison: _judgements,
     ScoredAnswer: _ratings,
     TreeMessage: _siblings,

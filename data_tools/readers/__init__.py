@@ -6,14 +6,13 @@
 
 import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO
 
-from data_tools.readers import delimited, json_records, parquet, spreadsheet
-from data_tools.readers.opening import COMPRESSIONS, STDIN, open_binary, open_text, printable
-from data_tools.record import ConvertError, Record, Reject
+from data_tools.readers import delimited, json_records, opening, parquet, spreadsheet
+from data_tools.readers.opening import COMPRESSIONS, STDIN, Items, printable
+from data_tools.record import ConvertError
 
 _TEXTS = {
     ".csv": partial(delimited.read, delimiters=delimited.DELIMITERS[".csv"]),
@@ -31,7 +30,8 @@ _KNOWN = f"{' '.join(SYNTAXES)}, the text ones also with {' '.join(COMPRESSIONS)
 def syntax_of(path: str) -> str:
     """The ending of `path` that names its syntax, without compression; empty if unknown."""
     ending = _ending(os.path.basename(path))
-    return os.path.splitext(ending)[0] if ending.endswith(COMPRESSIONS) else ending
+    syntax, last = os.path.splitext(ending)
+    return syntax if last in COMPRESSIONS else ending
 
 
 def stem_of(path: str) -> str:
@@ -54,7 +54,7 @@ def find_inputs(paths: tuple[str, ...]) -> list[str]:
         for file in _inside(path) if os.path.isdir(path) else [path]:
             if file != STDIN:
                 _refuse_unknown(file)
-            files.setdefault(file if file == STDIN else os.path.realpath(file), file)
+            files.setdefault(os.path.realpath(file), file)
     return list(files.values())
 
 
@@ -88,7 +88,7 @@ def _refuse_unknown(path: str) -> None:
             f"{printable(path)}: the name is not UTF-8, so it could not be stored with its "
             "records; rename it"
         )
-    if not os.path.lexists(path):
+    if not os.path.exists(path):
         raise ConvertError(f"{path}: no such file; check the path (it is taken as given)")
     if not syntax_of(path):
         fix = f"rename, decompress or export it to one of {_KNOWN}"
@@ -100,7 +100,8 @@ class FileReader:
     """The records of one file, from its start.
 
     `stdin` is a seekable copy of standard input for the path `-`; `sheet` is the sheet of a
-    spreadsheet to read. `notes` explain what the reader found out, such as a delimiter.
+    spreadsheet to read. `notes` explain what the reader found out, such as a delimiter; `position`
+    is how many bytes of the file were read so far.
     """
 
     path: str
@@ -108,22 +109,24 @@ class FileReader:
     sheet: str | None = None
     stdin: BinaryIO | None = None
     notes: list[str] = field(default_factory=list)
-    _file: BinaryIO | None = None
+    position: int = 0
 
-    @property
-    def position(self) -> int:
-        """How many bytes of the file were read so far."""
-        return 0 if self._file is None or self._file.closed else self._file.tell()
-
-    def __iter__(self) -> Iterator[Record | Reject]:
+    def __iter__(self) -> Items:
         path, seen = self.path, 0
+        syntax = ".jsonl" if path == STDIN else syntax_of(path)
         try:
-            for item in self._items():
-                seen = item.location.record
-                yield item
+            with opening.open_input(path, self.stdin) as file:
+                content = opening.decompressed(file, path)
+                if syntax in _TABLES:
+                    items = _TABLES[syntax](content, path, self.notes, self.sheet)
+                else:
+                    content = opening.open_text(content, self.encoding)
+                    items = _TEXTS[syntax](content, path, self.notes)
+                for item in items:
+                    seen, self.position = item.location.record, file.tell()
+                    yield item
             if not seen:
-                is_empty = path != STDIN and not os.path.getsize(path)
-                self.notes.append(f"{path}: is empty" if is_empty else f"{path}: has no records")
+                self.notes.append(f"{path}: has no records")
         except (EOFError, OSError, zlib.error) as error:
             if getattr(error, "errno", None):
                 raise ConvertError(f"{path}: cannot be read ({error.strerror})") from None
@@ -136,13 +139,3 @@ class FileReader:
                 f"{path}: is not {self.encoding} ({error}); name the file's encoding with "
                 "--encoding"
             ) from None
-
-    def _items(self) -> Iterator[Record | Reject]:
-        path = self.path
-        syntax = ".jsonl" if path == STDIN else syntax_of(path)
-        with open_binary(path, self.stdin) as (binary, self._file):
-            if syntax in _TABLES:
-                yield from _TABLES[syntax](binary, path, self.notes.append, self.sheet)
-            else:
-                text = open_text(binary, self.encoding)
-                yield from _TEXTS[syntax](text, path, self.notes.append)

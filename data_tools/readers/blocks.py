@@ -5,6 +5,8 @@ In a table, a newline after an even number of quotes ends a row, unless a cell h
 so reading a block also tells where its last record really ended.
 """
 
+import codecs
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,12 +36,12 @@ class Span:
     head: delimited.Head | None = None
 
 
-def file_state(path: str) -> tuple[int, int] | None:
-    """The size of a file and the time of its last change (ns); None where there is no file."""
+def file_state(path: str) -> tuple[int, int]:
+    """The size of a file and the time of its last change (ns). Raises ConvertError (status 1)."""
     try:
         found = os.stat(path)
     except OSError:
-        return None
+        raise changed(path) from None
     return found.st_size, found.st_mtime_ns
 
 
@@ -50,19 +52,17 @@ def first_span(path: str, encoding: str | None) -> Span | None:
     if not delimiters and ending not in (".jsonl", ".ndjson"):
         return None
     state = file_state(path)
-    if state is None:
-        raise changed(path)
-    with opening.open_binary(path, None) as (file, _):
-        codec, start = opening.find_encoding(file, encoding)
-        if codec not in opening.UTF8:
+    with opening.open_input(path) as file:
+        text = opening.open_text(file, encoding)
+        if text.encoding not in ("utf-8", opening.UTF8_BOM):
             return None
+        start = len(codecs.BOM_UTF8) if text.encoding == opening.UTF8_BOM else 0
         if not delimiters:
             return Span(path, state, start, start, 1)
-        text = opening.open_text(file, encoding)
         head = delimited.read_head(text, path, delimiters)
         text.seek(0)
         start += _size(islice(text, head.lines))
-        return Span(path, state, start, start, head.lines + 1, head) if head.names else None
+        return Span(path, state, start, start, head.lines + 1, head)
 
 
 def cut(after: Span) -> Iterator[Span]:
@@ -72,7 +72,7 @@ def cut(after: Span) -> Iterator[Span]:
         file.seek(after.start)
         data = file.read(after.stop - after.start)
         while True:
-            line += _line_ends(data)
+            line += opening.line_ends(data)
             file.seek(start)
             data = file.read(SIZE)
             if not data:
@@ -83,37 +83,26 @@ def cut(after: Span) -> Iterator[Span]:
             start += len(data)
 
 
-def _line_ends(data: bytes) -> int:
-    """The line ends in some bytes, each CR, LF or both."""
-    count = data.count(b"\n")
-    if b"\r" in data:
-        count += data.count(b"\r") - data.count(b"\r\n")
-    return count
-
-
 def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) -> bytes:
     """What follows `data` until a record seems to end."""
-    rest = b"" if data.endswith(b"\n") else file.readline()
+    rest = bytearray() if data.endswith(b"\n") else bytearray(file.readline())
     is_open = head is not None and (data.count(b'"') + rest.count(b'"')) % 2
-    lines, size = [rest], 0
-    while is_open and size < SIZE and (line := file.readline()):
+    while is_open and len(rest) < SIZE and (line := file.readline()):
         is_open ^= line.count(b'"') % 2
-        size += len(line)
-        lines.append(line)
-    return b"".join(lines)
+        rest += line
+    return bytes(rest)
 
 
 def read_span(span: Span) -> tuple[list[Record | Reject], int]:
     """The records of a span, and the offset at which the last one ended."""
     data = _read(span)
+    lines = _lines(data)
     if span.head is None:
-        lines = data.splitlines()
         return [*json_records.read_lines(lines, span.file, span.first_line)], span.stop
-    own, sound = data.splitlines(keepends=True), 0
     try:
-        own, sound = [line.decode() for line in own], 0 if b"\0" in data else len(own)
+        own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
     except UnicodeDecodeError:
-        own = [line.decode("utf-8", MARK) for line in own]
+        own, sound = [line.decode("utf-8", MARK) for line in lines], 0
     with open(span.file, encoding="utf-8", errors=MARK, newline="") as text:
         text.buffer.seek(span.stop)
         after, again = tee(text)
@@ -121,6 +110,12 @@ def read_span(span: Span) -> tuple[list[Record | Reject], int]:
         rows = delimited.Rows(span.head, span.file, chain(own, after), *where)
         records = list(rows)
         return records, span.stop + _size(islice(again, max(0, rows.number - len(own))))
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """The lines of a text with their ends, each CR, LF or both."""
+    # Much faster than `splitlines`, but it only knows LF.
+    return data.splitlines(keepends=True) if b"\r" in data else io.BytesIO(data).readlines()
 
 
 def _size(lines: Iterator[str]) -> int:
@@ -133,13 +128,13 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
 
     Raises ConvertError (status 1) where one is not there any more.
     """
-    texts, found = _read(span).splitlines(keepends=True), {}
+    texts, found = _lines(_read(span)), {}
     for line in lines:
         rest = texts[line - span.first_line :]
         if span.head is None:
             records = json_records.read_lines(rest, span.file)
         else:
-            decoded = (line.decode("utf-8", MARK) for line in rest)
+            decoded = (text.decode("utf-8", MARK) for text in rest)
             records = delimited.Rows(span.head, span.file, decoded, line)
         record = next(iter(records), None)
         if not isinstance(record, Record):
@@ -149,9 +144,9 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
 
 
 def _read(span: Span) -> bytes:
-    found = file_state(span.file)
     # Another machine may know the time of the last change to the second only.
-    if found is None or (found[0], found[1] // 10**9) != (span.state[0], span.state[1] // 10**9):
+    (size, time), (size_before, time_before) = file_state(span.file), span.state
+    if (size, time // 10**9) != (size_before, time_before // 10**9):
         raise changed(span.file)
     with open(span.file, "rb") as file:
         file.seek(span.start)

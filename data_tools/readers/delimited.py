@@ -7,13 +7,13 @@ row that cannot be read, reading continues at the very next line.
 import csv
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, tee
 
-from data_tools.readers.opening import check_text, printable, read_or_reject
-from data_tools.record import BadRecord, ConvertError, Location, Record, Reject
+from data_tools.readers.opening import Items, check_text, printable, read_or_reject
+from data_tools.record import BadRecord, ConvertError, Location
 
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 DELIMITERS = {".csv": (",", *_NAMES), ".tsv": ("\t",)}
@@ -31,13 +31,11 @@ class Head:
     lines: int
 
 
-def read(
-    text: Iterator[str], path: str, note: Callable[[str], None], delimiters: tuple[str, ...]
-) -> "Rows":
+def read(text: Iterator[str], path: str, notes: list[str], delimiters: tuple[str, ...]) -> "Rows":
     """The rows of a file, whose header shows which of the delimiters it has."""
     head = read_head(text, path, delimiters)
     if head.delimiter != delimiters[0]:
-        note(f"{path}: cells are separated by {_NAMES[head.delimiter]}")
+        notes.append(f"{path}: cells are separated by {_NAMES[head.delimiter]}")
     return Rows(head, path, text, head.lines + 1)
 
 
@@ -46,7 +44,6 @@ def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> He
 
     Raises ConvertError where it cannot be read, or two columns have one name.
     """
-    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the default 131,072
     blank = 0
     for first in text:
         if not first.isspace():
@@ -57,30 +54,23 @@ def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> He
     expected, where = delimiters[0], f"{path}:{blank + 1}"
     delimiter = expected if expected in first else max(delimiters, key=first.count)
     cells, lines = next(_rows(chain([first], text), delimiter))
-    if isinstance(cells[0], _Broken):
-        raise ConvertError(f"{where}: the header row cannot be read ({cells[0]}); fix its quotes")
+    if isinstance(cells, csv.Error):
+        raise ConvertError(f"{where}: the header row cannot be read ({cells}); fix its quotes")
     names = tuple(cell.strip() for cell in cells)
-    check_header(names, where)
+    check_names(names, where)
     return Head(names, delimiter, blank + len(lines))
 
 
-def check_header(names: Sequence[str], where: str) -> None:
-    """Raise ConvertError for names that are no text, or where two columns have one name."""
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raise ConvertError where names of columns are no text, or two have one name, or none."""
     try:
         check_text(" ".join(names), "the header")
     except BadRecord as fault:
         raise ConvertError(f"{where}: {fault.detail}") from None
-    refuse_duplicates(names, where)
-
-
-def refuse_duplicates(names: Iterable[str], where: str, header: str = " in the header") -> None:
-    """Raise ConvertError where two columns of a table have one name, or none."""
     for name, count in Counter(names).items():
         if count > 1:
             what = f"the column {name!r} appears" if name else "columns without a name appear"
-            raise ConvertError(
-                f"{where}: {what} {count} times{header}; rename them so that each is clear"
-            )
+            raise ConvertError(f"{where}: {what} {count} times; rename them so that each is clear")
 
 
 @dataclass
@@ -99,13 +89,12 @@ class Rows:
     sound: int = 0
     number: int = 0
 
-    def __iter__(self) -> Iterator[Record | Reject]:
-        csv.field_size_limit(sys.maxsize)
+    def __iter__(self) -> Items:
         names, record = self.head.names, 0
-        for cells, lines in _rows(iter(self.lines), self.head.delimiter) if names else ():
+        for cells, lines in _rows(iter(self.lines), self.head.delimiter):
             line = self.first_line + self.number
             self.number += len(lines)
-            if cells and (cells[0].strip() or not "".join(lines).isspace()):
+            if not lines[0].isspace():  # as a row of several lines never is
                 record += 1
                 location, row = Location(self.path, line, record), (cells, names)
                 check = self.number > self.sound
@@ -114,12 +103,15 @@ class Rows:
                 return
 
 
-def _rows(source: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], list[str]]]:
-    """The cells and lines of each row, of one that breaks its first line only.
+def _rows(
+    source: Iterator[str], delimiter: str
+) -> Iterator[tuple[list[str] | csv.Error, list[str]]]:
+    """The cells and lines of each row; of one that cannot be read why, and its first line only.
 
     A row goes on to a next line only inside quotes. So a line within a row that broke breaks any
     other row that goes on over it; trying again each time would take quadratic time.
     """
+    csv.field_size_limit(sys.maxsize)  # an answer may be longer than the default 131,072
     read_cells = partial(csv.reader, delimiter=delimiter, strict=True)
     lines = source
     while True:
@@ -136,24 +128,20 @@ def _rows(source: Iterator[str], delimiter: str) -> Iterator[tuple[list[str], li
             try:
                 yield next(read_cells([line])), [line]
             except csv.Error as error:
-                yield [_Broken(error)], [line]
+                yield error, [line]
         lines = chain(within[-1:], source)
 
 
-class _Broken(str):
-    """In place of the cells of a row: why it cannot be read."""
-
-
 def _values(
-    lines: list[str], cells: list[str], names: tuple[str, ...], check: bool
+    lines: list[str], cells: list[str] | csv.Error, names: tuple[str, ...], check: bool
 ) -> dict[str, str]:
     """The row as a record. Raises BadRecord."""
     if check:
         check_text("".join(lines), "the row")
-    if isinstance(cells[0], _Broken):
+    if isinstance(cells, csv.Error):
         raise BadRecord(
             "ragged_row",
-            f"a quoted cell is not closed, or text follows its closing quote ({cells[0]}); double "
+            f"a quoted cell is not closed, or text follows its closing quote ({cells}); double "
             "the quotes inside a quoted cell",
         )
     fix = "quote cells that hold the delimiter, or fill the missing ones"

@@ -8,32 +8,32 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, pairwise, tee
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
+from typing import Any
 
-from data_tools import strict_json
-from data_tools.readers.opening import MARK, check_text, printable, read_or_reject
-from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
+import jiter
+
+from data_tools.readers.opening import MARK, Items, check_text, line_ends, printable, read_or_reject
+from data_tools.record import BadRecord, ConvertError, Location, Reject, clip
 
 _CHUNK = 1 << 16
 _BLANK = " \t\r\n"
 _SPACE = re.compile(f"[{_BLANK}]*")
 _BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the next
-_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-# Up to the next bracket, or comma or bracket, that is not in a string; never tried twice.
-_BRACKET = re.compile(rf'[^"\[\]{{}}]*+(?:{_STRING}[^"\[\]{{}}]*+)*+[\[\]{{}}]', re.DOTALL)
-_MARK = re.compile(rf'[^"\[\]{{}},]*+(?:{_STRING}[^"\[\]{{}},]*+)*+[\[\]{{}},]', re.DOTALL)
+# A string, also one that goes on after the text, or what may end an element outside of strings.
+_MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _DECODER = json.JSONDecoder()
+_INFINITE = (float("inf"), float("-inf"))
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def read_json_lines(
-    text: Iterable[str], path: str, note: Callable[[str], None]
-) -> Iterator[Record | Reject]:
+def read_json_lines(text: Iterable[str], path: str, notes: list[str]) -> Items:
     """Yield the records of an open text file whose line ends are untouched.
 
     Raises ConvertError for an array over several lines, none of which would be a record.
     """
-    for item in read_lines((line.rstrip("\r\n") for line in text), path):
+    for item in read_lines(text, path):
         is_cut = isinstance(item, Reject) and "EOF while" in item.detail
         if is_cut and item.location.record == 1 and json.loads(item.raw).lstrip().startswith("["):
             fix = "save it as a .json file" if path == "-" else "rename it to .json"
@@ -41,9 +41,7 @@ def read_json_lines(
         yield item
 
 
-def read_lines(
-    lines: Iterable[str | bytes], path: str, first_line: int = 1
-) -> Iterator[Record | Reject]:
+def read_lines(lines: Iterable[str | bytes], path: str, first_line: int = 1) -> Items:
     """Yield the record of each line that is not blank; bytes are UTF-8."""
     record = 0
     for number, line in enumerate(lines, start=first_line):
@@ -54,47 +52,88 @@ def read_lines(
 
 def _parse(source: str | bytes) -> object:
     """The value of a JSON text. Raises BadRecord."""
+    data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
     try:
-        return strict_json.loads(
-            source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
-        )
+        return loads(data.rstrip(b"\r\n"))
     except BadRecord:
         check_text(_text(source), "the record")
         raise
 
 
+def loads(source: bytes) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises BadRecord: `bad_encoding` for a lone surrogate, `nul_byte` for an escaped NUL, and
+    `bad_json` for everything else.
+    """
+    try:
+        value = jiter.from_json(source, catch_duplicate_keys=True, allow_inf_nan=False)
+    except ValueError as error:
+        raise _fault(str(error)) from None
+    if _is_infinite(value):
+        raise BadRecord("bad_json", "a number is too large; fix the record or remove it")
+    if b"\\u0000" in source and _NUL.search(source):
+        raise BadRecord("nul_byte", "a string holds a NUL character (\\u0000); remove it")
+    return value
+
+
+def _fault(message: str) -> BadRecord:
+    if message.startswith(("unexpected end of hex escape", "lone leading surrogate")):
+        return BadRecord(
+            "bad_encoding",
+            "a string holds a lone surrogate (\\ud800 to \\udfff), which is no text; write the "
+            "character itself or both halves of the pair",
+        )
+    message = message.replace(" at line 1 column ", " at byte ").replace(
+        " at line ", " at its line "
+    )
+    return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
+
+
+def _is_infinite(value: Any) -> bool:
+    found = [value]
+    for item in found:
+        kind = type(item)
+        if kind is dict:
+            found += item.values()
+        elif kind is list:
+            found += item
+        elif kind is float and item in _INFINITE:
+            return True
+    return False
+
+
 def _raw(source: str | bytes) -> str:
-    return printable(_text(source).rstrip("\r\n"))
+    return printable(_text(source))
 
 
 def _text(source: str | bytes) -> str:
-    return source if isinstance(source, str) else source.decode("utf-8", MARK)
+    text = source if isinstance(source, str) else source.decode("utf-8", MARK)
+    return text.rstrip("\r\n")
 
 
-def read_json(
-    text: io.TextIOBase, path: str, note: Callable[[str], None]
-) -> Iterator[Record | Reject]:
+def read_json(text: io.TextIOBase, path: str, notes: list[str]) -> Items:
     """Yield the records of a .json file. Raises ConvertError where it is no JSON or breaks off."""
     blank = ""
     while (first := text.read(1)).isspace():
         blank += first
     if first == "[":
-        yield from _elements(text, path, 1 + _line_ends(blank))
+        yield from _elements(text, path, 1 + line_ends(blank))
+        return
+    head = [*io.StringIO(blank + first + text.readline(), newline="")]
+    for line in text:
+        head.append(line)
+        if not line.isspace():
+            break
+    if _is_json_lines([line for line in head if not line.isspace()]):
+        notes.append(f"{path}: read as JSON Lines, by its content")
+        yield from read_json_lines(chain(head, text), path, notes)
     elif first:
-        start = io.StringIO(blank + first + text.readline(), newline="")
-        lines, ahead = tee(chain(start, text))
-        is_json_lines = _is_json_lines(ahead)
-        del ahead  # which would hold every line
-        if is_json_lines:
-            note(f"{path}: read as JSON Lines, by its content")
-            yield from read_json_lines(lines, path, note)
-        else:
-            yield from _unwrapped("".join(lines), path, note)
+        yield from _unwrapped("".join(head) + text.read(), path, notes)
 
 
-def _is_json_lines(lines: Iterator[str]) -> bool:
+def _is_json_lines(lines: list[str]) -> bool:
     """Whether one of the first two lines is an object of its own and not the whole file."""
-    lines = list(islice((line for line in lines if not line.isspace()), 2))
     if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
         return False
     for line in lines:
@@ -104,21 +143,19 @@ def _is_json_lines(lines: Iterator[str]) -> bool:
     return False
 
 
-def _unwrapped(source: str, path: str, note: Callable[[str], None]) -> Iterator[Record | Reject]:
+def _unwrapped(source: str, path: str, notes: list[str]) -> Items:
     """The records of one object: the list that is exactly one of its values, or itself."""
     lists = _lists_of_objects(source)
     if len(lists) == 1:
         key, start, stop = lists[0]
-        note(f"{path}: the records are the list under {key!r}")
+        notes.append(f"{path}: the records are the list under {key!r}")
         inside = io.StringIO(source[start + 1 : stop], newline="")
-        yield from _elements(inside, path, 1 + _line_ends(source[:start]))
+        yield from _elements(inside, path, 1 + line_ends(source[:start]))
         return
-    begin, line = _next(source, 0, 1)
-    record = source[begin:].rstrip(_BLANK)
+    record = source.strip(_BLANK)
+    line = 1 + line_ends(source[: source.index(record)])
     item = read_or_reject(Location(path, line, 1), _parse, _raw, record)
-    if isinstance(item, Reject) and (
-        record[0] != "{" or "EOF while" in item.detail or "trailing" in item.detail
-    ):
+    if isinstance(item, Reject) and item.reason == "bad_json":
         fault = item.detail.partition(";")[0]
         raise ConvertError(
             f"{path}: {fault}; it begins with {clip(record[:40])}, and a .json file holds an "
@@ -145,8 +182,11 @@ def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
     return [] if source[start + 1 :].strip() else found
 
 
-def _elements(text: io.TextIOBase, path: str, line: int) -> Iterator[Record | Reject]:
-    """The records of an array, each held until it is known whether another shares its line."""
+def _elements(text: io.TextIOBase, path: str, line: int) -> Items:
+    """The records of an array, each held until it is known whether another shares its line.
+
+    `text` is what follows the opening bracket of the array, which is on `line`.
+    """
     shared = False
     found = chain(_sources(text, path, line), [("", 0)])
     for record, ((source, line), (_, following)) in enumerate(pairwise(found), start=1):
@@ -156,35 +196,15 @@ def _elements(text: io.TextIOBase, path: str, line: int) -> Iterator[Record | Re
 
 
 def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, int]]:
-    """The source of each element, valid or not, and its line.
-
-    `text` is what follows the opening bracket of the array, which is on `line`.
-    """
-    buffer, start, position = "", 0, 0  # where the element begins, and how far it is known
-    depth = values = record = 0  # brackets that are open, and that were closed in the element
+    """The source of each element, valid or not, and its line."""
+    buffer, start, record = "", 0, 0
     while more := text.read(max(_CHUNK, len(buffer) - start)):
-        buffer, position, start = buffer[start:] + more, position - start, 0
-        while found := (_BRACKET if depth else _MARK).match(buffer, position):
-            position = found.end()
-            mark = buffer[position - 1]
-            if mark in "[{" and not depth:
-                try:  # much faster than a search for its brackets
-                    position = _DECODER.raw_decode(buffer, position - 1)[1]
-                    values += 1
-                    continue
-                except (ValueError, RecursionError):  # it is invalid, or goes on
-                    pass
-            if mark in "[{":
-                depth += 1
-            elif mark in "]}":
-                depth -= 1
-                values += depth == 0
-            if depth > 0 or (depth == 0 and mark != ","):
-                continue
-            begin, line = _next(buffer, start, line)
-            source = buffer[begin : position - 1].rstrip(_BLANK)
-            is_one = not values or (values == 1 and source[0] in "[{" and source[-1] in "]}")
-            if mark == "}" or not is_one:
+        buffer, start = buffer[start:] + more, 0
+        while (end := _end_of_element(buffer, start)) is not None:
+            begin = _SPACE.match(buffer, start).end()
+            line += line_ends(buffer[start:begin])
+            source, mark = buffer[begin:end].rstrip(_BLANK), buffer[end]
+            if mark not in ",]":
                 raise ConvertError(
                     f"{path}:{line}: expected ',' or ']' after record {record + 1}, which begins "
                     f"here ({clip(source)}); fix the array there"
@@ -192,31 +212,41 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
             if source or mark == ",":
                 record += 1
                 yield source, line
-            line += _line_ends(buffer[begin:position])
+            line += line_ends(buffer[begin:end])
             if mark == "]":
-                if any(rest.strip() for rest in chain([buffer[position:]], text)):
+                if any(rest.strip() for rest in chain([buffer[end + 1 :]], text)):
                     raise ConvertError(
                         f"{path}: text follows the array that ends on line {line}; a .json file "
                         "holds one array"
                     )
                 return
-            start, values = position, 0
-    _, line = _next(buffer, start, line)
+            start = end + 1
+    line += line_ends(_SPACE.match(buffer, start).group())
     raise ConvertError(
         f"{path}: the array is unfinished: it breaks off on line {line} after record {record}; "
         "fetch the file again"
     )
 
 
-def _next(source: str, start: int, line: int) -> tuple[int, int]:
-    """Where and on which line what follows some white space begins."""
-    begin = _SPACE.match(source, start).end()
-    return begin, line + _line_ends(source[start:begin])
+def _end_of_element(buffer: str, start: int) -> int | None:
+    """The offset of what follows the element at `start`; None where that is not in the buffer.
 
-
-def _line_ends(text: str) -> int:
-    """The line ends in a text, each CR, LF or both."""
-    count = text.count("\n")
-    if "\r" in text:
-        count += text.count("\r") - text.count("\r\n")
-    return count
+    It is a comma or a closing bracket, unless the element is valid.
+    """
+    begin = _SPACE.match(buffer, start).end()
+    if buffer[begin : begin + 1] in ("[", "{"):
+        try:  # much faster than a search for its brackets
+            end = _SPACE.match(buffer, _DECODER.raw_decode(buffer, begin)[1]).end()
+            return end if end < len(buffer) else None
+        except (ValueError, RecursionError):  # it is invalid, or goes on
+            pass
+    depth = 0
+    for found in _MARK.finditer(buffer, begin):
+        mark = found.group()
+        if mark in ("[", "{"):
+            depth += 1
+        elif depth == 0 and mark in (",", "]"):
+            return found.start()
+        elif mark in ("]", "}"):
+            depth = max(0, depth - 1)
+    return None

@@ -6,7 +6,6 @@ rejected and not the file.
 """
 
 import codecs
-import contextlib
 import gzip
 import io
 import os
@@ -18,26 +17,41 @@ from typing import Any, BinaryIO
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, as_json
 
 STDIN = "-"
-COMPRESSIONS = (".gz", ".zst")
+Items = Iterator[Record | Reject]
+"""What a reader yields for each record, in the order of the file."""
+
+
+def _open_zstd(file: BinaryIO) -> io.BufferedReader:
+    from pyarrow import CompressedInputStream, PythonFile
+
+    return io.BufferedReader(CompressedInputStream(PythonFile(file, "r"), "zstd"), 1 << 16)
+
 
 _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
+COMPRESSIONS = {
+    ".gz": (gzip.open, (b"\x1f\x8b",)),
+    ".zst": (_open_zstd, (b"\x28\xb5\x2f\xfd", *_SKIPPABLE)),
+}
+"""What decompresses an open file, and what such a file begins with, by its ending."""
+
 # What a file of some kind begins with, and the fix where its ending is not that of the kind.
 _KINDS = {
-    ".gz": ((b"\x1f\x8b",), "decompress it, or let its name end with .gz"),
-    ".zst": ((b"\x28\xb5\x2f\xfd", *_SKIPPABLE), "decompress it, or let its name end with .zst"),
+    ending: (marks, f"decompress it, or let its name end with {ending}")
+    for ending, (_, marks) in COMPRESSIONS.items()
+} | {
     ".parquet": ((b"PAR1",), "rename it to .parquet"),
     ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to .xlsx, unpack a zip archive"),
     "Git LFS pointer": ((b"version https://git-lfs",), "run 'git lfs pull' where it came from"),
     ".xls": ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",), "save it as .xlsx without a password"),
 }
+UTF8_BOM = "utf-8-sig"
 _BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF8, UTF8_BOM),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-UTF8 = ("utf-8", "utf-8-sig")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME_ENCODING = "name the file's encoding with --encoding, e.g. cp1252 or utf-16-le"
 MARK = "data_tools.mark"
@@ -52,31 +66,24 @@ def _mark(error: UnicodeDecodeError) -> tuple[str, int]:
 codecs.register_error(MARK, _mark)
 
 
-@contextlib.contextmanager
-def open_binary(path: str, stdin: BinaryIO | None) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The decompressed bytes of an input, and the file on disk below them.
+def open_input(path: str, stdin: BinaryIO | None = None) -> BinaryIO:
+    """An input as it is on disk; `stdin` is a copy of standard input.
 
-    The position of the latter shows how much of the file was read. `stdin` is a copy of standard
-    input. Raises ConvertError (status 2) for what is no file, or content that does not match the
-    file's ending.
+    Raises ConvertError (status 2) for what is no file.
     """
-    if path != STDIN and not stat.S_ISREG(os.stat(path).st_mode):
+    if path == STDIN:
+        stdin.seek(0)  # it is read twice: for detection, then for conversion
+        return open(os.dup(stdin.fileno()), "rb")
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    with open(os.dup(stdin.fileno()) if path == STDIN else path, "rb") as file:
-        file.seek(0)  # standard input is read twice: for detection, then for conversion
-        head = file.read(64)
-        file.seek(0)
-        _refuse_other_kinds(path, head)
-        binary = file
-        if path.lower().endswith(".gz"):
-            binary = gzip.GzipFile(fileobj=file, mode="rb")
-        elif path.lower().endswith(".zst"):
-            from pyarrow import CompressedInputStream, PythonFile
+    return open(path, "rb")
 
-            binary = io.BufferedReader(
-                CompressedInputStream(PythonFile(file, "r"), "zstd"), 1 << 16
-            )
-        yield binary, file
+
+def decompressed(file: BinaryIO, path: str) -> BinaryIO:
+    """The content of an input. Raises ConvertError (status 2) where its ending says otherwise."""
+    _refuse_other_kinds(path, file.peek(64))
+    decompress, _ = COMPRESSIONS.get(os.path.splitext(path)[1].lower(), (None, ()))
+    return decompress(file) if decompress else file
 
 
 def _refuse_other_kinds(path: str, head: bytes) -> None:
@@ -95,34 +102,25 @@ def _refuse_other_kinds(path: str, head: bytes) -> None:
 
 
 def open_text(binary: io.BufferedReader, encoding: str | None) -> io.TextIOWrapper:
-    """Text over `binary` with line ends untouched; it closes the binary file."""
-    codec, _ = find_encoding(binary, encoding)
-    return io.TextIOWrapper(binary, encoding=codec, errors=MARK, newline="")
-
-
-def find_encoding(binary: io.BufferedReader, encoding: str | None) -> tuple[str, int]:
-    """The codec of a text, which its BOM decides, and the size of that.
+    """Text over `binary` with line ends untouched, whose encoding its BOM decides.
 
     Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
     """
-    named = encoding or "utf-8"
+    named, head = encoding or "utf-8", binary.peek(4)
+    of_bom = next((codec for bom, codec in _BOMS if head.startswith(bom)), None)
     try:
-        codec = codecs.lookup(named).name
+        codec = codecs.lookup(named).name.removesuffix("-sig")
         io.TextIOWrapper(io.BytesIO(), encoding=named)  # refuses codecs that are not of text
     except (LookupError, ValueError):
         raise ConvertError(
             f"--encoding {named}: no such encoding; examples: utf-8, utf-16, cp1252, latin-1"
         ) from None
-    head = binary.peek(4)
-    for bom, found in _BOMS:
-        if head.startswith(bom):
-            if found in UTF8 and codec not in UTF8:
-                raise ConvertError(
-                    f"--encoding {named}: the file begins with the BOM of UTF-8, so it is not "
-                    f"{named}; remove the option"
-                )
-            return found, len(bom)
-    return codec, 0
+    if of_bom == UTF8_BOM and codec != "utf-8":
+        raise ConvertError(
+            f"--encoding {named}: the file begins with the BOM of UTF-8, so it is not {named}; "
+            "remove the option"
+        )
+    return io.TextIOWrapper(binary, encoding=of_bom or codec, errors=MARK, newline="")
 
 
 def read_or_reject(
@@ -143,19 +141,6 @@ def read_or_reject(
         return Reject(location, fault.reason, fault.detail, as_json(raw_of(source)))
 
 
-def check_values(value: Any) -> Any:
-    """The value, once all strings in it are checked as by `check_text`."""
-    found = [value]
-    for item in found:
-        if isinstance(item, dict):
-            found += [*item, *item.values()]
-        elif isinstance(item, list):
-            found += item
-    texts = [item for item in found if isinstance(item, str)]
-    check_text("".join(texts), "a value", "export that column as text")
-    return value
-
-
 def check_text(text: str, what: str, fix: str = _NAME_ENCODING) -> None:
     """Raise BadRecord (`bad_encoding` or `nul_byte`) for a text that holds what no text can."""
     try:
@@ -171,3 +156,12 @@ def check_text(text: str, what: str, fix: str = _NAME_ENCODING) -> None:
 def printable(text: str) -> str:
     """The text with undecodable bytes written as \\xNN, so that JSON can store it."""
     return _SURROGATE.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
+
+
+def line_ends(text: str | bytes) -> int:
+    """The line ends in a text or its bytes, each CR, LF or both."""
+    cr, lf = ("\r", "\n") if isinstance(text, str) else (b"\r", b"\n")
+    count = text.count(lf)
+    if cr in text:
+        count += text.count(cr) - text.count(cr + lf)
+    return count

@@ -4,22 +4,20 @@ Timestamps and decimals become text, bytes the text that they hold, NaN and infi
 writes a missing number. There are no lines, so a record is identified by its ordinal.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from itertools import islice
+import math
+from datetime import date, time
+from decimal import Decimal
 from typing import BinaryIO
 
-from data_tools.readers.delimited import refuse_duplicates
-from data_tools.readers.opening import MARK, check_values, printable, read_or_reject
-from data_tools.record import ConvertError, Location, Record, Reject
+from data_tools.readers.delimited import check_names
+from data_tools.readers.opening import MARK, Items, check_text, printable, read_or_reject
+from data_tools.record import ConvertError, Location, as_json
 
 _ROWS = 500  # of one batch
 _READ_AHEAD = 1 << 20  # bytes; otherwise a whole column of a row group is held
 
 
-def read(
-    binary: BinaryIO, path: str, note: Callable[[str], None], sheet: str | None
-) -> Iterator[Record | Reject]:
+def read(binary: BinaryIO, path: str, notes: list[str], sheet: str | None) -> Items:
     """Yield the rows of an open Parquet file. Raises ConvertError where it is damaged."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -32,17 +30,16 @@ def read(
             pre_buffer=False,  # which would hold the whole file
             page_checksum_verification=True,
         )
-        meta = file.metadata
-        _check_names(file.schema_arrow, path)
+        meta, names = file.metadata, file.schema_arrow.names
+        _check_fields(file.schema_arrow, path)
         # Arrow's threads would hang a process that forks.
         for batch in file.iter_batches(_ROWS, use_threads=False):
-            names = batch.schema.names
-            for values in zip(*map(_plain, batch.columns), strict=True):
+            for values in zip(*map(_values, batch.columns), strict=True):
                 record += 1
-                value = dict(zip(names, values, strict=True))
-                yield read_or_reject(Location(path, None, record), check_values, _raw, value)
+                row = dict(zip(names, values, strict=True))
+                yield read_or_reject(Location(path, None, record), _record, _raw, row)
         held = sum(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
-        if file.schema_arrow.names and not record == held == meta.num_rows:
+        if names and not record == held == meta.num_rows:
             raise pa.ArrowInvalid(f"its footer says {meta.num_rows:,} rows, of {held:,} in groups")
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ConvertError(
@@ -51,69 +48,61 @@ def read(
         ) from None
 
 
-def _check_names(fields: list, path: str, inside: str = "") -> None:
+def _check_fields(fields: list, path: str, inside: str = "") -> None:
     """Raise ConvertError where two columns, or two fields of a struct, have one name."""
-    refuse_duplicates([inside + field.name for field in fields], path, header="")
+    check_names([inside + field.name for field in fields], path)
     for field in fields:
         parts = [field.type.field(i) for i in range(field.type.num_fields)]
-        _check_names(parts, path, f"{inside}{field.name}.")
+        _check_fields(parts, path, f"{inside}{field.name}.")
 
 
-def _raw(value: dict) -> str:
-    return printable(json.dumps(value, ensure_ascii=False))
-
-
-def _plain(array) -> list:
-    """The values of an Arrow array; bytes that do not decode are marked as `opening.MARK` does.
-
-    Timestamps go through Arrow's own text, since `to_pylist` would load pandas for some.
-    """
-    import pyarrow as pa
-    from pyarrow import compute, types
-
-    kind = array.type
-    if types.is_dictionary(kind):
-        return _plain(array.dictionary_decode())
-    if isinstance(kind, pa.UuidType):
-        return [v and str(v) for v in array.to_pylist()]
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain(array.storage)
-    if types.is_struct(kind):
-        names = [kind.field(i).name for i in range(kind.num_fields)]
-        rows = zip(array.is_valid().to_pylist(), *map(_plain, array.flatten()), strict=True)
-        return [dict(zip(names, row, strict=True)) if valid else None for valid, *row in rows]
-    if types.is_map(kind):
-        entries = array.cast(pa.list_(pa.struct([kind.key_field, kind.item_field])))
-        return [None if value is None else _object(value) for value in _plain(entries)]
-    if types.is_nested(kind):
-        items, lengths = iter(_plain(array.flatten())), compute.list_value_length(array)
-        return [n if n is None else [*islice(items, n)] for n in lengths.to_pylist()]
-    if types.is_floating(kind):
-        return [v if v is not None and abs(v) < float("inf") else None for v in array.to_pylist()]
-    if types.is_decimal(kind):
-        return [None if v is None else f"{v:f}" for v in array.to_pylist()]
-    if types.is_temporal(kind):
-        zone = "Z" if types.is_timestamp(kind) and kind.tz else ""
-        array = array.view(pa.timestamp(kind.unit)) if zone else array
-        return [v and _iso(v, zone) for v in array.cast(pa.string()).to_pylist()]
-    if types.is_primitive(kind) or types.is_null(kind):
-        return array.to_pylist()
+def _values(array) -> list:
+    """The values of an Arrow array; what Python cannot hold as bytes, or as Arrow writes it."""
     try:
-        texts = array.to_pylist()
-    except UnicodeDecodeError:
-        texts = array.cast(pa.large_binary()).to_pylist()
-    return [v.decode("utf-8", MARK) if isinstance(v, bytes) else v for v in texts]
+        return array.to_pylist()
+    except (ValueError, OverflowError) as error:  # no UTF-8, or a time that no calendar has
+        if len(array) > 1:
+            return [value for at in range(len(array)) for value in _values(array.slice(at, 1))]
+        return [error.object if isinstance(error, UnicodeDecodeError) else str(array)]
 
 
-def _object(entries: list[dict]) -> dict | list:
-    """A map as an object; where that would lose or alter a key, as a list of [key, value]."""
-    pairs = [[*entry.values()] for entry in entries]
-    keys = {key for key, _ in pairs if isinstance(key, str)}
-    return dict(pairs) if len(keys) == len(pairs) else pairs
+def _record(row: dict) -> dict:
+    """The row in JSON values. Raises BadRecord."""
+    texts: list[str] = []
+    value = _json(row, texts)
+    check_text("".join(texts), "a value", "export that column as text")
+    return value
 
 
-def _iso(text: str, zone: str) -> str:
-    if text.startswith("<"):  # Arrow's word for a time that no calendar has
-        return text
-    text = text.replace(" ", "T", 1)
-    return (text.rstrip("0").rstrip(".") if "." in text else text) + zone
+def _raw(row: dict) -> str:
+    return printable(as_json(_json(row, [])))
+
+
+def _json(value: object, texts: list[str]) -> object:
+    """A value as the JSON value of the same meaning; the texts in it are added to `texts`.
+
+    Bytes that do not decode are marked as `opening.MARK` does.
+    """
+    match value:
+        case str():
+            texts.append(value)
+            return value
+        case dict():
+            return {key: _json(item, texts) for key, item in value.items()}
+        case [tuple(), *_]:  # a map, which is an object unless that would lose or alter a key
+            pairs = [[_json(key, texts), _json(item, texts)] for key, item in value]
+            names = {key for key, _ in pairs if isinstance(key, str)}
+            return dict(pairs) if len(names) == len(pairs) else pairs
+        case list():
+            return [_json(item, texts) for item in value]
+        case None | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return _json(value.decode("utf-8", MARK), texts)
+        case Decimal():
+            return f"{value:f}"
+        case date() | time():
+            return value.isoformat()
+    return str(value)
