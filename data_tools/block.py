@@ -7,6 +7,7 @@ can be replaced by another.
 import math
 import os
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -16,11 +17,10 @@ from data_tools import annotators, block_files, keys
 from data_tools.annotators import Agreement
 from data_tools.block_files import BlockFiles, Row
 from data_tools.checks import Limits
-from data_tools.dedupe import Split
 from data_tools.formats import FORMATS
 from data_tools.formats.format import Format, ReadOptions
+from data_tools.formats.mapping import mapped
 from data_tools.formats.reader import FormatReader
-from data_tools.formats.rows import mapped
 from data_tools.readers.blocks import Span, read_span
 from data_tools.record import (
     REASONS,
@@ -34,6 +34,7 @@ from data_tools.record import (
     TreeMessage,
     as_json,
 )
+from data_tools.splits import Split
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class BlockResult:
     files: BlockFiles
     records: int = 0
     made: int = 0
+    columns: set[str] = field(default_factory=set)  # that were read
+    unread: Counter = field(default_factory=Counter)  # records with a value, by other columns
     agreement: Agreement = field(default_factory=Agreement)
     first_record: int = 0
     records_before: int = 0
@@ -105,8 +108,9 @@ def run(block: Block, task: Task, folder: str) -> BlockResult:
         options = task.limits, task.split, task.keep
         files, failed = block_files.write_pairs(path, rows, *options, with_raw=span is None)
     files.size += block_files.write_rejects(path, found.rejects + failed)
-    block = Block(block.file, block.size, span)
-    return BlockResult(block, files, found.records, found.made, found.agreement)
+    block, reader = Block(block.file, block.size, span), found.reader
+    counts = found.records, found.made, reader.columns, reader.unread
+    return BlockResult(block, files, *counts, found.agreement)
 
 
 class _Collected:
@@ -122,7 +126,7 @@ class _Collected:
         self.records = self.made = 0
         self.agreement = Agreement()
         self.keyed: list[LabeledComparison | ScoredAnswer] = []
-        self._reader = FormatReader(task.find_format(), task.options, task.keep)
+        self.reader = FormatReader(task.find_format(), task.options, task.keep)
         self._mode = task.annotators
 
     def add(self, record: Record | Reject) -> None:
@@ -132,7 +136,7 @@ class _Collected:
             self.rejects.append(record)
             return
         try:
-            results, kept = self._reader.read(record)
+            results, kept = self.reader.read(record)
         except BadRecord as fault:
             if fault.votes:
                 self.agreement.add(fault.votes)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from data_tools import arrays, keys
 from data_tools.checks import Limits, PairColumns, check, pair_warnings
-from data_tools.dedupe import FORWARD, IN_TEST, KEY, Split
+from data_tools.dedupe import FORWARD, IN_TEST, KEY
 from data_tools.keys import Column
 from data_tools.record import (
     LabeledComparison,
@@ -31,6 +31,7 @@ from data_tools.record import (
     as_messages,
 )
 from data_tools.schema import EXTRAS, SIDES, Schema, dump
+from data_tools.splits import Split
 
 _KINDS = {kind.__name__: kind for kind in (Pair, LabeledComparison, ScoredAnswer, TreeMessage)}
 _REJECT = ("reason", "detail", "made", "shared")
@@ -111,7 +112,7 @@ def write_pairs(
         for at, row in enumerate(rows)
         if at in failed
     ]
-    pair_keys = _pair_keys(pairs, columns, split)
+    pair_keys = _pair_keys(rows, columns, split)
     excluded = tuple(
         (pair_keys[at].tobytes(), sources[at]) for at in failed if failed[at][0] == "excluded"
     )
@@ -150,13 +151,14 @@ def comparison_keys(pairs: Sequence[Pair], columns: Sequence[Column]) -> list[tu
     return [keys.comparison_key(*sides, own) for sides, own in zip(digests, extras, strict=True)]
 
 
-def _pair_keys(pairs: Sequence[Pair], columns: Sequence[Column], split: Split) -> np.ndarray:
+def _pair_keys(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> np.ndarray:
     """The key of each pair for deduplication, with its flags."""
-    found, forward = zip(*comparison_keys(pairs, columns), strict=True) if pairs else ((), ())
-    flags = [
-        FORWARD * is_forward | IN_TEST * split.in_test(prompt)
-        for is_forward, prompt in zip(forward, columns[0].digests, strict=True)
-    ]
+    found, flags = [], []
+    compared = comparison_keys([row.result for row in rows], columns)
+    for row, prompt, (key, forward) in zip(rows, columns[0].digests, compared, strict=True):
+        in_test = split.in_test(prompt, row.location.file, row.kept)
+        found.append(key)
+        flags.append(FORWARD * forward | IN_TEST * in_test)
     pair_keys = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16).copy()
     pair_keys[:, 15] = pair_keys[:, 15] & 0xFC | np.array(flags, np.uint8)
     return pair_keys

@@ -33,6 +33,7 @@ class PairColumns:
 
 
 Failures = Iterator[tuple[int, str]]
+_PLACEHOLDER = re.compile(r"^[ \t]*(<(?:image|video|audio)>)[ \t]*\r?$", re.MULTILINE)
 
 
 def check(pairs: PairColumns, limits: Limits) -> dict[int, tuple[str, str]]:
@@ -94,7 +95,20 @@ def excluded(pairs: PairColumns, limits: Limits) -> Failures:
             yield position, f"{source} is listed in --exclude-rows"
 
 
-CHECKS = (bad_roles, empty_prompt, empty_response, identical_pair, overlong, excluded)
+def wrong_type(pairs: PairColumns, limits: Limits) -> Failures:
+    """A line with nothing but a placeholder such as <image> stands for what no pair can hold."""
+    for column in (pairs.prompt, pairs.chosen, pairs.rejected):
+        if not any(hint in column.data for hint in (b"<image>", b"<video>", b"<audio>")):
+            continue
+        for at, text in enumerate(column.texts):
+            if "<" in text and (found := _PLACEHOLDER.search(text)):
+                detail = (
+                    f"{found[1]} on a line of its own stands for media, which cannot be trained on"
+                )
+                yield column.owner(at), f"{detail} here; remove the record"
+
+
+CHECKS = (wrong_type, bad_roles, empty_prompt, empty_response, identical_pair, overlong, excluded)
 
 
 def _without_text(column: Column, ignored: tuple[str, ...] = ()) -> Iterator[int]:
@@ -117,7 +131,7 @@ _FOLLOWS = {
     "developer": {"user"},
     "user": {"assistant"},
     "assistant": {"user"},
-    "tool": {"assistant", "tool"},
+    "tool": {"assistant", "tool", "user"},
 }
 
 
@@ -146,6 +160,8 @@ WARNINGS = {
     "template_tokens": "a chat template's special tokens as text",
     "page_residue": "text that a chat page showed around the answer",
     "judge_residue": "a judge's prompt or verdict",
+    "prompt_repeated": "both answers begin with their prompt, as in some records only",
+    "unread_context": "columns that are not read, though they may belong to the prompt",
     "alike_across_splits": "test prompts that equal one in train except for case and punctuation",
     "first_answer_bias": "one position wins far more often than the other",
     "length_bias": "one length, longer or shorter, wins far more often than the other",
@@ -187,7 +203,7 @@ _PATTERNS = {
         r"|(?:\[|<\|)The (?:Start|End) of (?:Assistant|Reference Answer)",
     ),
 }
-PAIR_WARNINGS = tuple(_PATTERNS)
+PAIR_WARNINGS = (*_PATTERNS, "prompt_repeated")
 """The codes of single pairs; `pair_warnings` gives each as a bit."""
 
 _COMPILED = [(hints, re.compile(pattern, re.MULTILINE)) for hints, pattern in _PATTERNS.values()]
@@ -195,7 +211,7 @@ _COMPILED = [(hints, re.compile(pattern, re.MULTILINE)) for hints, pattern in _P
 
 def pair_warnings(columns: Sequence[Column]) -> list[int]:
     """For each pair of these sides a number whose bits are its warnings, as in PAIR_WARNINGS."""
-    found = [0] * len(columns[0].sides)
+    found = [repeated << len(_COMPILED) for repeated in _repeats(*columns)]
     for column in columns:
         texts = column.texts
         for bit, (hints, pattern) in enumerate(_COMPILED):
@@ -208,6 +224,21 @@ def pair_warnings(columns: Sequence[Column]) -> list[int]:
                     if pattern.search(texts[at]):
                         found[column.owner(at)] |= 1 << bit
     return found
+
+
+def _repeats(prompt: Column, chosen: Column, rejected: Column) -> list[bool]:
+    """Whether both answers of each pair begin with the last text of the prompt."""
+    asked, *answers = prompt.texts, chosen.texts, rejected.texts
+    if prompt.messages:
+        asked = [asked[stop - 1] if stop > start else "" for start, stop in prompt.bounds]
+        answers = [
+            [column.texts[start] if stop > start else "" for start, stop in column.bounds]
+            for column in (chosen, rejected)
+        ]
+    return [
+        bool(text) and won.startswith(text) and lost.startswith(text)
+        for text, won, lost in zip(asked, *answers, strict=True)
+    ]
 
 
 def share_warnings(first_wins: int, ordered: int, longer: int, unequal: int) -> dict[str, int]:

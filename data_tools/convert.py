@@ -12,7 +12,7 @@ from typing import Any
 
 from data_tools.options import Options, options_of, parse
 from data_tools.output_dir import on_stop, signals_restored
-from data_tools.record import ConvertError
+from data_tools.record import ConvertError, visible
 
 
 def convert(inputs: Sequence[str], output: str | None = None, **options: Any):
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             on_stop(_stop)  # as Ctrl-C does, which background jobs would ignore
             done = _run(options)
     except ConvertError as error:
-        print(f"convert: {error}", file=sys.stderr)
+        print(f"convert: {visible(str(error))}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         text = "convert: stopped; no dataset was written, an older one is unchanged"

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from data_tools import targets
 from data_tools.record import Reject, as_json
 from data_tools.schema import EXTRAS, SIDES, Schema, load
 
@@ -47,7 +48,7 @@ class ShardWriter:
 
     def keep(self, split: str, rows: pa.Table) -> None:
         if split not in self._write:
-            store = _STORES[self._kind]
+            store = _STORES.get(self._kind) or partial(_json_lines, target=self._kind)
             self._write[split] = store(self._file(split), self._schema, self._open)
         self._write[split](rows)
 
@@ -80,6 +81,10 @@ def finish(directory: str, kind: str, schema: Schema, shards: Sequence[Shard]) -
     splits = [s for s in ("train", "test") if any(s in shard.digests for shard in shards)]
     for split in splits:
         found = [shard for shard in shards if split in shard.digests]
+        if kind in targets.TARGETS:
+            paths = [f"{shard.path}.{split}" for shard in found]
+            targets.finish(directory, kind, split, "tools" in schema.extras, paths)
+            continue
         folder, names = _names(directory, split, kind, len(found))
         for name, shard in zip(names, found, strict=True):
             os.rename(f"{shard.path}.{split}", os.path.join(folder, name))
@@ -141,7 +146,9 @@ def _parquet(file: Any, schema: Schema, stack: contextlib.ExitStack) -> Callable
     return stack.enter_context(pq.ParquetWriter(file, schema.arrow())).write_table
 
 
-def _json_lines(file: Any, schema: Schema, _: contextlib.ExitStack) -> Callable:
+def _json_lines(
+    file: Any, schema: Schema, _: contextlib.ExitStack, target: str | None = None
+) -> Callable:
     """A function that writes rows as lines, in which JSON is no text but itself."""
     json_columns = [name for name in schema.extras if EXTRAS[name]]
 
@@ -150,7 +157,8 @@ def _json_lines(file: Any, schema: Schema, _: contextlib.ExitStack) -> Callable:
             row |= {name: load(row[name]) for name in json_columns}
             for name, _ in SIDES if schema.json_keys else ():
                 row[name] = [m | {k: load(m[k]) for k in schema.json_keys} for m in row[name]]
-            file.write(f"{as_json(row)}\n".encode())
+            line = targets.as_target(target, row) if target else row
+            file.write(f"{as_json(line)}\n".encode())
 
     return write
 

@@ -10,28 +10,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from data_tools.keys import digest
 from data_tools.record import ConvertError
 
-TRAIN, TEST, CONTRADICTORY, DUPLICATE = range(4)
+TRAIN, TEST, CONTRADICTORY, DUPLICATE, LEAKED = range(5)
 FORWARD, IN_TEST = 1, 2  # flags in the last two bits of a key
 
 KEY = np.dtype([("prompt", ">u8"), ("rest", ">u8")])  # of a pair, with the flags
 
 _AT_ONCE = 500_000  # pairs that are deduplicated at once
 _MOST = 1 << 32  # pairs, whose numbers must fit into 32 bits
-
-
-class Split:
-    """Which prompts are in test: those whose salted hash falls below the test share."""
-
-    def __init__(self, test_size: float, seed: int):
-        self._salt = f"{seed}:".encode()
-        self._below = int(test_size * (1 << 128)).to_bytes(17, "big")[1:]
-
-    def in_test(self, prompt: bytes) -> bool:
-        """Whether a prompt's key is in test; neither order nor other rows matter."""
-        return digest(self._salt + prompt) < self._below
 
 
 @dataclass
@@ -69,7 +56,7 @@ def dedupe(
     ranges = min(256, count // limit + 1)
     for low, high in pairwise(256 * number // ranges for number in range(ranges + 1)):
         prompt, rest, index = _sorted(blocks(), low, high)
-        found, leader = _decide(prompt, rest, index)
+        found, leader = _decide_by_split(prompt, rest, index)
         of[index] = found
         prompts += _count_prompts(prompt, found)
         dropped.append(index[found >= CONTRADICTORY])
@@ -102,6 +89,21 @@ def _sorted(
     prompt, rest = keys["prompt"].astype(np.uint64), keys["rest"].astype(np.uint64)
     order = np.lexsort((rest >> np.uint64(2), prompt))  # stable: the first of a group stays first
     return prompt[order], rest[order], np.concatenate(index)[order]
+
+
+def _decide_by_split(
+    prompt: np.ndarray, rest: np.ndarray, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same as `_decide`; but what is in train is leaked where its prompt is in test too."""
+    test = (rest & np.uint64(IN_TEST)) != 0
+    verdicts, first = np.empty(len(index), np.uint8), np.empty(len(index), np.uint32)
+    for part in (test, ~test):
+        verdicts[part], first[part] = _decide(prompt[part], rest[part], index[part])
+    kept = verdicts == TEST
+    leaked = ~test & np.isin(prompt, prompt[kept])
+    verdicts[leaked] = LEAKED
+    first[leaked] = index[kept][np.searchsorted(prompt[kept], prompt[leaked])]
+    return verdicts, first
 
 
 def _decide(

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from data_tools import splits
 from data_tools.formats import FORMATS, rows, table
 from data_tools.formats.dialogues import PROMPTS
-from data_tools.formats.format import Format, Plan, ReadOptions, tidy_name, tidy_names
-from data_tools.formats.label import BareLabel
-from data_tools.formats.reader import fitting, last_text, seen_by, without_prompt
-from data_tools.formats.rows import mapped
-from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
+from data_tools.formats.format import Format, ReadOptions, tidy_names
+from data_tools.formats.mapping import columns_of, mapped
+from data_tools.formats.reader import fitting, seen_by
+from data_tools.record import ConvertError, Record, Reject, clip
+from data_tools.sample import STRAY, Look, counted, look, stored_as_text
 
 HEAD = 1000  # records of every file that are looked at
 _HELD = 20_000  # records of all files that are held for a closer look
@@ -18,7 +20,6 @@ _NO_LINES = (
     "not a record: rename a file that holds one array to .json, and write one record a line in "
     "JSON Lines"
 )
-_STRAY = 0.01  # a format of fewer of a file's records is a stray, of more a question
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Detection:
     options: ReadOptions
     evidence: str
     columns: frozenset[str]
+    mapping: Mapping[str, str]
+    context: Mapping[str, str]  # unread columns that may be part of the prompt, each with the fix
+    splits: splits.OwnSplits | None
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Survey:
     held: list[Record] = field(default_factory=list)
     counts: Counter = field(default_factory=Counter)  # of records by the formats that they fit
     common: set[str] = field(default_factory=set)  # formats that are no strays in some file
+    parsed: frozenset[str] = frozenset()  # columns whose texts are messages
     trouble: str = ""  # the first thing that is no record with fields
 
 
@@ -57,33 +62,55 @@ def detect(
     ConvertError (status 2) where no format fits, two do, the format cannot be converted, or the
     label's polarity is not known; status 1 where there is no record at all.
     """
+    mapping = dict(mapping)
+    swapped = mapping.pop("swapped", None)
     seen = _survey(heads, count=not name and not mapping)
     if not seen.items:
         raise ConvertError(f"{seen.files}: no records, the input is empty", status=1)
+    if mapping and "prompt" not in {*mapping, *seen.columns}:
+        mapping["prompt"] = ""  # whole dialogues need none
     format, evidence = _choose(seen, name, mapping)
     if options.label is not None and format.label is None:
         how = f"the format {format.name} has no label to define ({format.about['polarity']})"
         raise ConvertError(f"--label: {how}; remove the option")
-    records = [seen_by(format.traits, record.value, record.cells) for record in seen.held]
+    options = replace(options, parsed=seen.parsed)
     try:
-        options = replace(options, question=_question(format, records, options))
-        plans = {names: format.plan(names, options) for names in dict.fromkeys(map(tuple, records))}
-        repeats = _read(records, plans)
+        found = look(format, seen.held, options, swapped)
+        if not found.is_read and not name and not mapping and (other := _other(seen, options)):
+            format, found = other
+            evidence += f"; read as {format.name}, since no record has the values of the other"
     except ConvertError as error:
         raise ConvertError(f"{seen.files}: {error}") from None
-    read = {name for plan in plans.values() for name in plan.reads}
-    unread = sorted(seen.columns & {*PROMPTS} - read)
+    unread = sorted({*found.unread} & {*PROMPTS})
     if unread and not mapping:
         evidence += f"; not read, though it may be a prompt: {', '.join(unread)}"
-    options = replace(options, answers_repeat_prompt=repeats)
-    return Detection(format, options, evidence, frozenset(seen.columns))
+    own = splits.find([*heads], (record.value for record in seen.held))
+    columns = frozenset(seen.columns)
+    return Detection(format, found.options, evidence, columns, mapping, found.context, own)
+
+
+def _other(seen: Survey, options: ReadOptions) -> tuple[Format, Look] | None:
+    """A format that reads some of the records, where the one that fits more closely reads none."""
+    for format in FORMATS.values():
+        records = [seen_by(format, r.value, r.cells, seen.parsed) for r in seen.held]
+        if any(map(format.matches, records)) and "refused" not in format.traits:
+            with suppress(ConvertError):
+                found = look(format, seen.held, options)
+                if found.is_read:
+                    return format, found
+    return None
 
 
 def _survey(heads: Mapping[str, Iterable[Record | Reject]], count: bool) -> Survey:
     others = f" and {len(heads) - 1} more" if len(heads) > 1 else ""
     seen = Survey(next(iter(heads)) + others)
-    for head in heads.values():
-        here, records = Counter(), 0
+    for path, head in heads.items():
+        here, records, head = Counter(), 0, [*head]
+        try:
+            values = [r.value for r in head if isinstance(r, Record) and isinstance(r.value, dict)]
+            seen.parsed |= stored_as_text(values)
+        except ConvertError as error:
+            raise ConvertError(f"{path}: {error}") from None
         for item in head:
             seen.items += 1
             if isinstance(item, Reject):
@@ -96,10 +123,10 @@ def _survey(heads: Mapping[str, Iterable[Record | Reject]], count: bool) -> Surv
                 if len(seen.held) < _HELD:
                     seen.held.append(item)
                 if count:
-                    here.update(fitting(item.value, item.cells))
+                    here.update(fitting(item.value, item.cells, seen.parsed))
         seen.records += records
         seen.counts += here
-        seen.common |= {name for name, number in here.items() if number >= _STRAY * records}
+        seen.common |= {name for name, number in here.items() if number >= STRAY * records}
     return seen
 
 
@@ -117,7 +144,7 @@ def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple
     if len(seen.common) > 1:
         names = sorted(seen.common)
         raise ConvertError(
-            f"{seen.files}: more than one format fits: {_counted(names, seen.counts)}; choose with "
+            f"{seen.files}: more than one format fits: {counted(names, seen.counts)}; choose with "
             f"--format {'|'.join(names)}, the other records become rejects"
         )
     if not seen.common:
@@ -130,20 +157,18 @@ def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple
 def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
     format, known = mapped(mapping), listed(seen.columns)
     for field_name, column in mapping.items():
-        if seen.held and tidy_name(column) not in seen.columns:
+        columns = column.split(",") if field_name == "label" else [column]
+        used = {name for part in columns for name in columns_of(part)}
+        if seen.held and not used <= seen.columns:
             raise ConvertError(f"--map {field_name}={column}: no such column; there are {known}")
-    records = [seen_by(format.traits, record.value, record.cells) for record in seen.held]
+    records = [seen_by(format, r.value, r.cells, seen.parsed) for r in seen.held]
     if records and not any(map(format.matches, records)):
         given = ", ".join(f"{name}={column}" for name, column in mapping.items())
         raise ConvertError(
-            f"--map {given}: no record has all of these columns; the mapping reads "
-            f"{format.about['fields']}, the columns are {known}"
+            f"--map {given}: no record has all of these columns; prompt, chosen and rejected are "
+            f"read under these names where they are not mapped; the columns are {known}"
         )
     return format
-
-
-def _counted(names: Iterable[str], counts: Counter) -> str:
-    return ", ".join(f"{name} ({counts[name]:,} records)" for name in names)
 
 
 def _no_format(seen: Survey) -> str:
@@ -177,50 +202,3 @@ def listed(columns: Iterable[str]) -> str:
     names = sorted(columns)
     shown = [n if n.isprintable() and len(n) <= 40 else clip(n, 40) for n in names[:12]]
     return ", ".join(shown) + (" ..." if len(names) > 12 else "")
-
-
-def _question(format: Format, records: list[dict], options: ReadOptions) -> str | None:
-    """The question of a format that names the winner, the same one for all records."""
-    if format.questions is None:
-        return None
-    counts = Counter(q for record in records for q in format.questions(record, options))
-    common = [name for name, count in counts.items() if count >= _STRAY * len(records)]
-    if len(common) > 1:
-        raise ConvertError(
-            f"more than one question names an answer: {_counted(sorted(common), counts)}; "
-            "remove all but one from the export; one that is a column can be named, --map "
-            "prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN"
-        )
-    return common[0] if common else None
-
-
-def _read(records: list[dict], plans: Mapping[tuple[str, ...], Plan]) -> bool:
-    """Whether nearly all answers begin with their whole prompt, for several prompts.
-
-    Raises ConvertError where the meaning of the labels is not known.
-    """
-    bare: list[object] = []  # labels
-    texts, prompts = 0, []  # results whose sides are texts, and prompts that answers begin with
-    for record in records:
-        try:
-            results = plans[tuple(record)].results(record)
-        except BareLabel as fault:
-            bare.append(fault.value)
-            continue
-        except BadRecord:
-            continue
-        for result in results:
-            cut = without_prompt(result)
-            texts += cut is not result
-            if cut is not result and not isinstance(cut, BadRecord):
-                prompts.append(last_text(cut.prompt))
-    if bare and len(bare) >= _STRAY * len(records):
-        shown = ", ".join(sorted({clip(value) for value in bare})[:4])
-        example = "first=1,second=2 or first=0,second=1,tie=2"
-        if all(str(value).strip().casefold() in ("true", "false") for value in bare):
-            example = "first=true,second=false"
-        raise ConvertError(
-            f"the label holds bare numbers or booleans ({shown}), and which answer they mean is "
-            f"never guessed; define it, e.g. --label {example}"
-        )
-    return len(set(prompts)) > 1 and len(prompts) >= 0.9 * texts

@@ -27,6 +27,7 @@ class Figures:
     - records: those `read` and `converted`;
     - pairs: those `made`, and of the kept ones those whose chosen answer is `longer`, `shorter`;
     - reasons, not_made: rejects by reason, all and those that are of no pair;
+    - columns: blocks by the columns that were read; unread: records by other columns with a value;
     - warnings: kept pairs by warning;
     - splits, ordered, first_wins: by split the kept pairs, those with a known order, and those of
       them whose first answer won;
@@ -124,6 +125,10 @@ class Figures:
             "ties": rate("tie"),
             "duplicates": rate("duplicate"),
             "contradictions": rate("contradictory"),
+            "columns": {
+                "read": sorted(counts["columns"]),
+                "unread": dict(sorted(counts["unread"].items())),
+            },
             "agreement": self.agreement.figures(),
             "notes": self.notes,
         }

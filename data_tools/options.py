@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from data_tools import readers
+from data_tools import readers, targets
 from data_tools.record import ConvertError
 
 Options = argparse.Namespace
@@ -111,10 +111,13 @@ def parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("What is written").add_argument
     add("-o", "--output", metavar="DIR", help="default: data/NAME of the first input")
-    stores = ("arrow", "parquet", "jsonl")
-    add("--to", choices=stores, default="arrow", help="how the splits are stored")
+    stores = ("arrow", "parquet", "jsonl", *targets.TARGETS)
+    help = "how the splits are stored, or the trainer in whose own format (default arrow)"
+    add("--to", choices=stores, default="arrow", help=help)
     help = "carry this column along, as text; repeatable"
     add("--keep", metavar="COLUMN", action="append", default=[], help=help)
+    help = "keep the inputs' own splits, named by a column, by files or by folders"
+    add("--keep-splits", action="store_true", help=help)
     help = "share of prompts held out in test by hash; 0 writes train only"
     add("--test-size", metavar="F", type=share, default=0.05, help=help)
     add("--seed", metavar="N", type=int, default=0, help="salt of the split's hash (default 0)")

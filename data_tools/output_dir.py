@@ -18,7 +18,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the signals that st
 WORK = "work"  # the folder in an unfinished dataset for what only the run needs
 _OWN_FILES = re.compile(
     r"(train|test)(-\d{5,}-of-\d{5,})?(\.parquet|\.jsonl)?"
-    r"|dataset_dict\.json|rejects\.jsonl|report\.json|README\.md"
+    r"|dataset_(dict|info)\.json|rejects\.jsonl|report\.json|README\.md"
 )
 
 

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,24 +19,26 @@ import numpy as np
 from data_tools import checks, dataset, dedupe, output_dir, report, shards, workers
 from data_tools.block import BlockResult, Task
 from data_tools.block_files import keys_of, read
-from data_tools.dedupe import Split, Verdicts
+from data_tools.dedupe import Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures
 from data_tools.first_pass import Inputs, check_blocks, read_excluded, standard_input
-from data_tools.formats.format import ReadOptions, tidy_name
+from data_tools.formats.format import ReadOptions
 from data_tools.formats.label import parse_label
 from data_tools.grouping import assemble
 from data_tools.grouping.groups import Groups
 from data_tools.options import Options
 from data_tools.readers import find_inputs, syntax_of
-from data_tools.record import ConvertError
+from data_tools.record import ConvertError, tidy_name
 from data_tools.report import Report
 from data_tools.schema import EXTRAS, SIDES, Schema
+from data_tools.splits import Split
+from data_tools.targets import TARGETS
 from data_tools.workers import Workers, progress
 
 _SHOWN = (  # of the options, in report.json
     *("format", "map", "label", "pairs", "min_margin", "annotators", "keep", "exclude_rows"),
-    *("test_size", "seed", "to", "max_chars", "encoding", "sheet"),
+    *("test_size", "keep_splits", "seed", "to", "max_chars", "encoding", "sheet"),
 )
 _OWN_COLUMNS = (*(name for name, _ in SIDES), "source", *EXTRAS)
 
@@ -85,6 +88,12 @@ def _detect(options: Options, inputs: Inputs) -> Detection:
         if tidy_name(name) not in found.columns:
             columns = listed(found.columns)
             raise ConvertError(f"--keep {name}: no such column; there are {columns}")
+    if options.keep_splits and found.splits is None:
+        raise ConvertError("--keep-splits: no column and no file of the inputs names a split")
+    if options.keep_splits:
+        found.splits.check()
+        read = replace(found.options, split=found.splits.column)
+        found = replace(found, options=read)
     return found
 
 
@@ -102,14 +111,15 @@ def _convert(
     is only counted. Returns the content of report.json and the schema of the dataset.
     """
     figures = Figures(notes=_notes(options, inputs, detection))
+    own = detection.splits.column if options.keep_splits else None
     task = Task(
         format=detection.format.name,
-        mapping=tuple(options.map.items()),
+        mapping=tuple(detection.mapping.items()),
         options=detection.options,
         annotators=options.annotators,
         limits=checks.Limits(options.max_chars, read_excluded(options.exclude_rows)),
-        keep=options.keep,
-        split=Split(options.test_size, options.seed),
+        keep=(*options.keep, own) if own else options.keep,
+        split=Split(options.test_size, options.seed, own),
     )
     blocks = _check(inputs, task, crew, work, figures)
     inputs.check_unchanged()
@@ -117,13 +127,19 @@ def _convert(
     if task.annotators != "majority" and not figures.agreement.annotators:
         figures.notes.append(f"--annotators {task.annotators} has no effect: no record names one")
     _group([block for block in blocks if block.files.pending], task, crew, work, figures)
-    verdicts, schema = _dedupe(blocks, figures), Schema(keep=task.keep)
+    verdicts, schema = _dedupe(blocks, figures), Schema(keep=options.keep)
     for block in blocks:
         schema.merge(block.files.schema)
+    if options.to in TARGETS:  # --check too finds what the format has no place for
+        part = part or work
     jobs, folder = shards.jobs(blocks, verdicts), work if part else None
     results = workers.in_order(shards.run, jobs, crew, schema, folder, options.to)
     written = _count(results, blocks, figures)
     figures.notes += shards.kept_though_excluded(blocks, verdicts.of)
+    unread = figures.counts["unread"]
+    if context := [name for name in detection.context if unread[name]]:
+        fixes = "; ".join(f"{name}: {detection.context[name]}" for name in context)
+        figures.warn("unread_context", max(unread[name] for name in context), fixes)
     shards.alike_across_splits(blocks, verdicts.of, figures)
     if part is not None:
         dataset.finish(part, options.to, schema, written)
@@ -140,7 +156,9 @@ def _convert(
         "inputs": list(inputs.files),
         "options": {name: getattr(options, name) for name in _SHOWN},
     }
-    return head | figures.as_dict(), schema
+    found = head | figures.as_dict()
+    found["columns"]["kept"] = list(options.keep)
+    return found, schema
 
 
 def _notes(options: Options, inputs: Inputs, detection: Detection) -> list[str]:
@@ -154,6 +172,13 @@ def _notes(options: Options, inputs: Inputs, detection: Detection) -> list[str]:
         notes.append(f"--min-margin has no effect: {format.name} has no ratings")
     if sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
         notes.append(f"--sheet {sheet} has no effect: no input is .xlsx")
+    if (splits := detection.splits) and True in splits.names.values():
+        done = (
+            "are kept"
+            if options.keep_splits
+            else "are mixed and split again; --keep-splits keeps them"
+        )
+        notes.append(f"{splits.note}: they {done}")
     twice = [path for path in options.inputs if options.inputs.count(path) > 1]
     return notes + [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
 
@@ -174,6 +199,8 @@ def _check(
             in_file[block.file] += result.records
             counts["records"]["read"] += result.records
             counts["pairs"]["made"] += result.made
+            counts["columns"].update(result.columns)
+            counts["unread"] += result.unread
             figures.agreement.merge(result.agreement)
             result.agreement = None  # noted above
             results.append(result)

@@ -7,7 +7,7 @@ from typing import Any
 _REASONS = (
     "bad_encoding nul_byte bad_json ragged_row wrong_type missing_field cancelled_annotation "
     "null_label unknown_label tie disagreement unpaired history_mismatch bad_roles empty_prompt "
-    "empty_response identical_pair overlong excluded contradictory duplicate"
+    "empty_response identical_pair overlong excluded leaked contradictory duplicate"
 )
 REASONS = tuple(_REASONS.split())
 """Why a record or a pair is rejected; the report lists the codes in this order."""
@@ -157,3 +157,13 @@ def clip(value: object, limit: int = 60) -> str:
     """A value quoted for a message, shortened to `limit` characters."""
     shown = repr(value)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def tidy_name(name: str) -> str:
+    """The field name without white space around it, and with underscores for any inside."""
+    return "_".join(name.split())
+
+
+def visible(text: str) -> str:
+    """The text with control and other invisible characters as escapes, for a terminal or a page."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

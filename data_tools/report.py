@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from data_tools.checks import WARNINGS
-from data_tools.record import clip
+from data_tools.record import clip, visible
+from data_tools.targets import TARGETS
 
 # How much is shown of what report.json holds in full.
 _SHOWN = 300  # characters of a place with its detail
@@ -34,16 +36,19 @@ class Report:
             lines += [f"dataset   {self.output}", f"open it   {loader(self, self.output)}"]
         if self.rejects and self.figures["reasons"]:
             lines.append(f"rejects   {self.rejects}")
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(visible, lines))
 
     def json(self) -> str:
         """The figures as report.json holds them."""
-        return json.dumps(self.figures, ensure_ascii=False, indent=2)
+        text = json.dumps(self.figures, ensure_ascii=False, indent=2)
+        return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def loader(report: Report, directory: str) -> str:
-    """The line of Python that opens the dataset at `directory`."""
-    name = "load_from_disk" if report.figures["options"]["to"] == "arrow" else "load_dataset"
+    """The line of Python, or for its own format the trainer's option, that opens the dataset."""
+    if (to := report.figures["options"]["to"]) in TARGETS:
+        return TARGETS[to].usage.format(directory)
+    name = "load_from_disk" if to == "arrow" else "load_dataset"
     return f"datasets.{name}({json.dumps(directory, ensure_ascii=False)})"
 
 
@@ -54,6 +59,10 @@ def _summary(figures: dict) -> Iterator[str]:
     yield from (f"note      {note}" for note in notes[:_NOTES])
     if len(notes) > _NOTES:
         yield f"note      {len(notes) - _NOTES:,} more in report.json"
+    if unread := figures["columns"]["unread"]:
+        named = [f"{clip(name, 40)[1:-1]} ({count:,} records)" for name, count in unread.items()]
+        more = f" and {len(named) - _NOTES} more in report.json" if len(named) > _NOTES else ""
+        yield f"columns   unread: {', '.join(named[:_NOTES])}{more}"
     yield from _COUNTS.format_map(figures).splitlines()
     if reasons:
         yield "rejected  by reason, with the first of each"
@@ -142,19 +151,22 @@ def card(report: Report, block: str) -> str:
     card has no path of the directory, so that the same data gives the same card anywhere.
     """
     figures, inputs = report.figures, report.figures["inputs"]
-    listed = [f"- `{_printable(path)}`\n" for path in inputs[:_INPUTS]]
+    listed = [f"- `{visible(path)}`\n" for path in inputs[:_INPUTS]]
     if len(inputs) > _INPUTS:
         listed.append(f"- and {len(inputs) - _INPUTS:,} more, which `report.json` names\n")
-    columns = [_printable(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
+    columns = [visible(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
     template = files(__package__).joinpath("card.md").read_text(encoding="utf-8")
+    if figures["options"]["to"] in TARGETS:  # whose files have other columns
+        start, end = template.index("```python"), template.index("## Figures")
+        template = f"{template[:start]}    {{load}}\n\n{template[end:]}"
     return template.format(
         **figures,
         block=f"\n{block}" if block else "",
         files=len(inputs),
         listed="".join(listed),
         load=loader(report, "path/to/this/directory"),
-        columns="".join(f"| `{name}` | as in the records |\n" for name in columns),
-        summary="\n".join(map(_printable, _summary(figures))),
+        kept="".join(f"| `{name}` | as in the records |\n" for name in columns),
+        summary="\n".join(map(visible, _summary(figures))),
     )
 
 
@@ -168,11 +180,6 @@ def write(report: Report, directory: str, card_block: str) -> None:
 
 def _percent(share: float | None) -> str:
     return "none" if share is None else f"{share:.1%}"
-
-
-def _printable(text: str) -> str:
-    """The text with control and other invisible characters as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _clip(text: str) -> str:

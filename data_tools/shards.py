@@ -22,12 +22,13 @@ from data_tools.block_files import (
     read_rejects,
 )
 from data_tools.dataset import Shard, ShardWriter
-from data_tools.dedupe import CONTRADICTORY, DUPLICATE, TEST, TRAIN, Verdicts
+from data_tools.dedupe import CONTRADICTORY, DUPLICATE, LEAKED, TEST, TRAIN, Verdicts
 from data_tools.figures import Figures
 from data_tools.readers.blocks import read_again
 from data_tools.record import Location, Reject, as_json
 from data_tools.schema import SIDES, Schema
 
+_REASONS = {CONTRADICTORY: "contradictory", DUPLICATE: "duplicate", LEAKED: "leaked"}
 _SPLITS = {"train": TRAIN, "test": TEST}
 SHARD = 128_000_000  # bytes of block files that make one shard
 
@@ -149,7 +150,7 @@ def _dropped(
         raws = [as_json(values[location.line]) for location in where]
     shared = batch.column("shared") if "shared" in batch.schema.names else None
     for row, location, leader, raw in zip(rows, where, leaders, raws, strict=True):
-        reason = "duplicate" if verdicts[row] == DUPLICATE else "contradictory"
+        reason = _REASONS[verdicts[row]]
         detail = _detail(reason, str(location), leader)
         records = shared[row].as_py() if shared else None
         yield Reject(location, reason, detail, raw, True, records)
@@ -158,6 +159,8 @@ def _dropped(
 def _detail(reason: str, source: str, first: str) -> str:
     if reason == "duplicate":
         return f"the same pair is at {first}, which is kept"
+    if reason == "leaked":
+        return f"its prompt is in test, at {first}; remove one of them from the data"
     where = "further on" if first == source else f"at {first} or next to it"
     return (
         f"the same two answers to this prompt are also judged the other way, {where}; "

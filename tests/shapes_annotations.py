@@ -32,6 +32,24 @@ def argilla_responses(pairs: Pairs, dice: random.Random) -> list[dict]:
     return records
 
 
+def argilla_nested(pairs: Pairs, dice: random.Random) -> list[dict]:
+    records = []
+    for pair in pairs:
+        names = ("response_a", "response_b")
+        task, winner = shown(pair, dice, names)
+        order = [names[winner], names[1 - winner]]
+        values = [order[0], order[0], order[1]]
+        if len(pairs) % 2:
+            values = [order, order, order[::-1]]
+        given = [{"value": value, "user_id": f"u{n}"} for n, value in enumerate(values)]
+        notes = [{"value": "well", "user_id": "u1"}]
+        records.append(
+            {"id": str(len(records)), "fields": task, "metadata": {}, "suggestions": {}}
+            | {"responses": {"better": given, "comment": notes}, "vectors": {}}
+        )
+    return records
+
+
 def label_studio(pairs: Pairs, dice: random.Random) -> list[dict]:
     records = []
     for pair in pairs:
@@ -76,6 +94,7 @@ def label_studio_ranker(pairs: Pairs, dice: random.Random) -> list[dict]:
 
 SHAPES = {
     "argilla-responses": argilla_responses,
+    "argilla-nested": argilla_nested,
     "label-studio": label_studio,
     "label-studio-rows": label_studio_rows,
     "label-studio-ranker": label_studio_ranker,

@@ -56,7 +56,57 @@ def _summaries(pairs, rng):
     return records
 
 
+def _tinker(pairs, rng):
+    records = []
+    for prompt, chosen, rejected in pairs:
+        shown, place = _shown(chosen, rejected, rng)
+        sides = {
+            f"completion_{x}": _conversation("", s)[1:] for x, s in zip("AB", shown, strict=True)
+        }
+        comparison = {"prompt_conversation": [{"role": "user", "content": prompt}]} | sides
+        records.append({"comparison": comparison, "label": "AB"[place]})
+    return records
+
+
+def _nova(pairs, rng):
+    records = []
+    for prompt, chosen, rejected in pairs:
+        shown, place = _shown(chosen, rejected, rng)
+        labels = ("non-preferred", "preferred") if place else ("preferred", "non-preferred")
+        candidates = [
+            {"content": [{"text": text}], "preferenceLabel": label}
+            for text, label in zip(shown, labels, strict=True)
+        ]
+        question = {"role": "user", "content": [{"text": prompt}]}
+        messages = [question, {"role": "assistant", "candidates": candidates}]
+        records.append({"schemaVersion": "bedrock-conversation-2024", "messages": messages})
+    return records
+
+
+def _open_webui(pairs, rng):
+    records = []
+    for prompt, chosen, rejected in pairs:
+        shown, place = _shown(chosen, rejected, rng)
+        rated = rng.randrange(2)
+        answers = [
+            {"parentId": "q", "childrenIds": [], "role": "assistant", "content": text}
+            for text in shown
+        ]
+        question = {"parentId": None, "childrenIds": ["0", "1"], "role": "user", "content": prompt}
+        messages = {"q": question, "0": answers[0], "1": answers[1]}
+        chat = {"title": "t", "chat": {"history": {"messages": messages, "currentId": "0"}}}
+        data = {"rating": 1 if rated == place else -1, "sibling_model_ids": ["m"]}
+        records.append(
+            {"type": "rating", "data": data, "meta": {"message_id": str(rated), "chat_id": "c"}}
+            | {"snapshot": {"chat": chat}}
+        )
+    return records
+
+
 SHAPES = {
+    "amazon-nova": _nova,
+    "open-webui": _open_webui,
+    "tinker": _tinker,
     "arena": _arena,
     "arena-55k": _arena_55k,
     "summarize-from-feedback": _summaries,

@@ -74,6 +74,16 @@ def _chatml(pairs, draw):
     ]
 
 
+def _llama(pairs, draw):
+    return [
+        {
+            name: f"<s>[INST] {p} [/INST] {answer} </s>"
+            for name, answer in (("chosen", c), ("rejected", r))
+        }
+        for p, c, r in pairs
+    ]
+
+
 def _sharegpt(pairs, draw):
     return [
         {
@@ -128,6 +138,7 @@ SHAPES = {
     "implicit-messages": _dialogue,
     "hh": _transcript,
     "chatml": _chatml,
+    "llama": _llama,
     "sharegpt": _sharegpt,
 }
 

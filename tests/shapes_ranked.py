@@ -58,8 +58,17 @@ def _fine_grained(triples: Triples, draw: random.Random) -> list[dict]:
     return records
 
 
+def _ranked_lists(triples: Triples, draw: random.Random) -> list[dict]:
+    records = []
+    for prompt, chosen, rejected in triples:
+        answers, ranks = zip(*ordered(chosen, rejected, draw, best=1, step=1), strict=True)
+        records.append({"prompt": prompt, "responses": [*answers], "ranks": [*ranks]})
+    return records
+
+
 SHAPES: dict[str, Callable[[Triples, random.Random], list[dict]]] = {
     "nectar": _nectar,
     "nemo-rl": _nemo_rl,
+    "ranked-lists": _ranked_lists,
     "fine-grained-rlhf": _fine_grained,
 }

@@ -92,10 +92,26 @@ def _vertex_gemini(triples: Triples, draw: random.Random) -> list[dict]:
     return records
 
 
+def _scored_lists(triples: Triples, draw: random.Random) -> list[dict]:
+    fields = draw.choice(
+        [
+            ("responses", "scores"),
+            ("answers", "rewards"),
+            ("all_generated_responses", "all_rm_scores"),
+        ]
+    )
+    lists = [zip(*ordered(c, r, draw, best=5, step=-1), strict=True) for _, c, r in triples]
+    return [
+        {"prompt": prompt} | dict(zip(fields, map(list, two), strict=True))
+        for (prompt, _, _), two in zip(triples, lists, strict=True)
+    ]
+
+
 SHAPES: dict[str, Callable[[Triples, random.Random], list[dict]]] = {
     "ultrafeedback": _ultrafeedback,
     "webgpt": _webgpt,
     "stack-exchange": _stack_exchange,
     "distilabel": _distilabel,
     "vertex-gemini": _vertex_gemini,
+    "scored-lists": _scored_lists,
 }

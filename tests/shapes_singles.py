@@ -66,9 +66,21 @@ def _helpsteer2(triples: Triples, draw: random.Random) -> list[dict]:
     ]
 
 
+def _rated(triples: Triples, draw: random.Random) -> list[dict]:
+    field, bars = (
+        draw.choice(["score", "rating", "reward"]),
+        {p: draw.random() for p, *_ in triples},
+    )
+    return [
+        {"prompt": prompt, "response": answer, field: bars[prompt] + (0.5 if won else -0.5)}
+        for prompt, answer, won in _apart(triples, draw)
+    ]
+
+
 SHAPES: dict[str, Callable[[Triples, random.Random], list[dict]]] = {
     "kto": _kto,
     "kto-messages": partial(_dialogue, "messages", _message),
     "kto-sharegpt": partial(_dialogue, "conversations", _from_value),
     "helpsteer2": _helpsteer2,
+    "rated-singles": _rated,
 }

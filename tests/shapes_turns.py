@@ -73,7 +73,20 @@ def _openpipe(pairs, rng):
     ]
 
 
+def _context(pairs, rng):
+    fields = rng.choice([("chosen", "rejected"), ("answer_w", "answer_l")])
+    return [
+        {"context": [{"from": "human", "content": prompt}]}
+        | {
+            name: [{"from": "assistant", "content": answer}]
+            for name, answer in zip(fields, answers, strict=True)
+        }
+        for prompt, *answers in pairs
+    ]
+
+
 SHAPES = {
+    "context-dialogue": _context,
     "llamafactory-v1": _llamafactory,
     "axolotl-chat": _axolotl,
     "ms-swift": _ms_swift,

@@ -345,18 +345,18 @@ def test_a_question_whose_answers_are_unreadable_affects_no_other(name):
 
 @QUESTIONED
 def test_a_question_of_numbers_names_answers_only_as_the_label_option_defines(convert_file, name):
-    alone = [answered(name, n, better=str(n % 2)) for n in range(4)]
+    alone = [answered(name, n, pick=str(n % 2)) for n in range(4)]
     assert "the label holds bare numbers or booleans ('0', '1')" in convert_file(alone).err
     option = ("--label", "first=0,second=1")
     assert len(convert_file(alone, *option).rows) == 4
-    several = [answered(name, n, better=str(n % 2), comment="well put") for n in range(4)]
+    several = [answered(name, n, pick=str(n % 2), comment="well put") for n in range(4)]
     done = convert_file(several)
     assert {reason for _, reason in rejected(done)} == {"unknown_label"}
-    assert "better" in done.rejects[0]["detail"] and "comment" in done.rejects[0]["detail"]
-    several[1] = answered(name, 1, better="1", comment="A")
+    assert "pick" in done.rejects[0]["detail"] and "comment" in done.rejects[0]["detail"]
+    several[1] = answered(name, 1, pick="1", comment="A")
     done = convert_file(several, *option)
     assert [chosen for _, chosen, _ in kept(done)] == ["A", "B", "A", "B"]
-    stars = [answered(name, n, better="A", stars=str(n % 2)) for n in range(4)]
+    stars = [answered(name, n, pick="A", stars=str(n % 2)) for n in range(4)]
     assert [chosen for _, chosen, _ in kept(convert_file(stars))] == ["A"] * 4
 
 

@@ -36,7 +36,7 @@ OUTCOMES = {
     ("arena", "second"): [arena("model_b"), arena("model_b", judge="ann")],
     ("arena", "tie"): [arena("tie"), arena("tie (bothbad)"), arena("tie", judge="ann")],
     ("arena", "null_label"): [arena(None), arena("", judge="ann")],
-    ("arena", "unknown_label"): [arena("vicuna", judge="ann"), arena("m1", model_a="m1"), arena(1)],
+    ("arena", "unknown_label"): [arena("vicuna", judge="ann"), arena("m1", model_a="m2"), arena(1)],
     ("arena-55k", "first"): [row(one, zero, zero) for one in (1, 1.0, "1.0") for zero in (0, "0")],
     ("arena-55k", "second"): [row("", 1, None), row("0", "1", "0")],
     ("arena-55k", "tie"): [row(0, 0, 1)],

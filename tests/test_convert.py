@@ -361,7 +361,7 @@ def test_the_handlers_of_signals_are_restored(convert_file):
 
 
 def test_a_terminal_without_unicode_still_shows_the_report(convert_file, monkeypatch):
-    convert_file([pair(1, prompt="é" * 200, chosen=["é"]), pair()])
+    convert_file([pair(1, prompt="é" * 200, chosen=[["é"]]), pair()])
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", terminal)
     assert main(["raw.jsonl", "-o", "out"]) == 0

@@ -1,12 +1,15 @@
 """data and columns: what may be trained on, where from, and what stays untouched."""
 
+import contextlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image, load_from_disk
 
 from data_tools.convert import convert
+from data_tools.convert import main as convert_main
 from dpo_wrap.errors import DataError
 from dpo_wrap.loading.data import adopt, load_splits
 from dpo_wrap.settings.config import load_settings
@@ -386,3 +389,150 @@ def test_rows_without_template_arguments_have_none_rather_than_null(load, tmp_pa
     kwargs = splits.train["chat_template_kwargs"]
     assert {} in kwargs and None not in kwargs
     assert {"style": "short"} in kwargs
+
+
+TURN = {"role": "user", "content": "Earlier?"}
+PICTURE = {"bytes": b"not decoded", "path": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("system", "Be brief.", "system texts"),
+        ("system_prompt", "Be brief.", "system texts"),
+        ("System Message", "Be brief.", "system texts"),
+        ("system", {"role": "system", "content": "Be brief."}, "system texts"),
+        ("history", [["Hi.", "Hello."]], "earlier turns"),
+        ("history", '[["Hi.", "Hello."]]', "earlier turns"),
+        ("chat_history", "User: Hi.", "earlier turns"),
+        ("messages", [TURN], "earlier turns"),
+        ("conversations", [{"from": "human", "value": "Earlier?"}], "earlier turns"),
+        ("images", ["a.png"], "media"),
+        ("images", [PICTURE], "media"),
+        ("Image", "https://example.org/a.png", "media"),
+        ("image_path", "a.png", "media"),
+        ("img", 17, "media"),
+        ("video", "a.mp4", "media"),
+        ("audios", [["a.wav"]], "media"),
+        ("context", "Rome has seven hills.", "context"),
+        ("passages", [{"title": "Rome", "text": "Seven hills."}], "context"),
+        ("input", "Rome", "context"),
+        ("initial_reason_steps", "Step 1: count.", "context"),
+    ],
+)
+def test_a_column_that_the_model_should_see_is_refused_until_it_is_removed(
+    refusal, load, saved, tmp_path, column, value, what
+):
+    rows = [row | {column: value if i == 31 else None} for i, row in enumerate(ROWS)]
+    said = refusal(saved(rows))
+    expected = f": the column {column!r} has {what} that the model would not see (row 31 of train)"
+    assert expected in said and "\n" not in said
+    assert said.endswith(f"; or remove the column: dataset.remove_columns({column!r})")
+    dataset = load_from_disk(str(tmp_path / "saved"))
+    dataset.remove_columns(column).save_to_disk(str(tmp_path / "without"))
+    assert load(tmp_path / "without").notes == []
+
+
+def test_such_a_column_of_the_test_split_is_refused_too(refusal, saved):
+    said = refusal(saved(ROWS[:30], [row | {"context": "Rome."} for row in ROWS[30:]]))
+    assert "the column 'context' has context that the model would not see (row 0 of test)" in said
+
+
+def test_images_are_refused_without_being_decoded(refusal, saved, tmp_path):
+    rows = Dataset.from_list([row | {"image": PICTURE} for row in ROWS])
+    rows.cast_column("image", Image()).save_to_disk(str(tmp_path / "d"))
+    assert "the column 'image' has media" in refusal(tmp_path / "d")
+
+
+@pytest.mark.parametrize("value", [None, "", " \n", [], [[]], [["", None]], {"bytes": None}, "[]"])
+@pytest.mark.parametrize("column", ["system", "history", "images", "context"])
+def test_a_column_that_is_empty_in_every_row_is_no_reason(load, saved, column, value):
+    path = saved([row | {column: value} for row in ROWS])
+    splits = load(path)
+    assert splits.train.column_names == ["prompt", "chosen", "rejected"]
+    assert splits.notes == [f"{path}: columns not trained on: {column!r}"]
+
+
+def test_what_the_pair_has_already_is_no_reason(load, saved):
+    rows = [
+        row
+        | {"prompt": [{"role": "system", "content": "Be  brief."}, *row["prompt"]]}
+        | {"system": "Be brief.", "messages": [*row["prompt"], *row["chosen"]]}
+        for row in map(talk, range(20))
+    ]
+    assert len(load(saved(rows, name="a")).train) == 20
+    rows = [
+        row | {"context": "Seven\nhills!", "prompt": f"Context: <Seven hills!> {row['prompt']}"}
+        for row in ROWS
+    ]
+    assert len(load(saved(rows, name="b")).train) == 40
+
+
+def test_a_part_of_a_word_is_not_what_the_pair_has(refusal, saved):
+    rows = [row | {"prompt": "Which?", "history": [["hi", "yes"]]} for row in ROWS]
+    assert "the column 'history' has earlier turns" in refusal(saved(rows))
+
+
+@pytest.mark.parametrize("row", [ROWS[0], talk(0)], ids=["text", "messages"])
+@pytest.mark.parametrize("column", ["system", "system_prompt", "System Message"])
+def test_the_advice_for_a_system_text_makes_it_the_first_turn(
+    refusal, load, saved, tmp_path, row, column
+):
+    said = refusal(saved([row | {column: "Be brief."}]))
+    command = said.split("convert the files: python -m data_tools.convert FILES ")[1].split(";")[0]
+    Dataset.from_list([row | {column: "Be brief."}]).to_json(str(tmp_path / "train.jsonl"))
+    options = [*shlex.split(command), "-o", str(tmp_path / "made")]
+    assert convert_main([str(tmp_path / "train.jsonl"), *options]) == 0
+    prompt = load(tmp_path / "made").train[0]["prompt"]
+    assert prompt == [{"role": "system", "content": "Be brief."}, *turns("Q0")]
+
+
+def test_the_advice_for_turns_context_and_media_is_accepted(refusal, load, saved):
+    history = {"history": [["Hi.", "Hello."]]}
+    said = refusal(saved([talk(i) | history for i in range(9)], name="turns"))
+    assert "; put them into prompt, which may be a list of messages; or" in said
+    rows = [talk(i) | history | {"prompt": turns("Hi.", "Hello.", f"Q{i}")} for i in range(9)]
+    assert len(load(saved(rows, name="turns-put")).train) == 9
+
+    rows = [row | {"context": "Rome has hills."} for row in ROWS]
+    assert "; put it into prompt; or" in refusal(saved(rows, name="context"))
+    rows = [row | {"prompt": f"{row['context']}\n\n{row['prompt']}"} for row in rows]
+    assert len(load(saved(rows, name="context-put")).train) == 40
+
+    rows = [row | {"images": ["a.png"] * (i % 2)} for i, row in enumerate(ROWS)]
+    said = refusal(saved(rows, name="media"))
+    assert "(row 1 of train); remove the rows that need it, as training reads text alone" in said
+    assert len(load(saved([r for r in rows if not r["images"]], name="media-left")).train) == 20
+
+
+def test_other_columns_are_named_as_not_trained_on(load, saved):
+    one = saved([row | {"id": 1, "score\x1b": 0.5} for row in ROWS], name="one")
+    two = saved([row | {"prompt": "other"} for row in ROWS], name="two")
+    notes = load(one, two).notes
+    assert notes[0] == f"{one}: columns not trained on: 'id', 'score\\x1b'"
+    assert not any("two: columns" in note for note in notes)
+
+
+def test_columns_that_convert_was_told_to_keep_are_as_wanted(load, refusal, tmp_path):
+    raw = tmp_path / "raw.json"
+    raw.write_text(json.dumps([row | {"context": "Rome has hills."} for row in ROWS]))
+    assert convert_main([str(raw), "--keep", "context", "-o", str(tmp_path / "made")]) == 0
+    assert load(tmp_path / "made").notes == []
+    # The same rows without the report are a dataset like any other.
+    (tmp_path / "made/report.json").unlink()
+    assert "the column 'context' has context" in refusal(tmp_path / "made")
+
+
+def test_a_report_of_something_else_does_not_make_a_dataset_of_convert(refusal, saved):
+    path = saved([row | {"context": "Rome has hills."} for row in ROWS])
+    (path / "report.json").write_text("{}")
+    assert "the column 'context' has context" in refusal(path)
+
+
+@pytest.mark.parametrize("column", ["id", "context"])
+def test_a_dataset_that_is_checked_is_left_as_it_was(load, saved, column):
+    path = saved([row | {column: "Rome has hills."} for row in ROWS])
+    before = files_under(path)
+    with contextlib.suppress(DataError):
+        load(path)
+    assert files_under(path) == before

@@ -9,8 +9,10 @@ from converting import assistant, contents, pair, read_lines, use_small_blocks, 
 
 from data_tools import options
 from data_tools.convert import convert
+from data_tools.targets import TARGETS
 
-STORES = next(a.choices for a in options.parser()._actions if a.dest == "to")
+KINDS = next(a.choices for a in options.parser()._actions if a.dest == "to")
+STORES = [kind for kind in KINDS if kind not in TARGETS]  # which have tests of their own
 CALLS = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1, "y": [None, "2"]}}}]
 OTHER = [{"type": "function", "function": {"name": "g", "arguments": {"z": {"deep": True}}}}]
 
@@ -82,12 +84,12 @@ def test_tool_calls_and_template_arguments_come_back_unaltered(tmp_path, to):
 
 @pytest.mark.parametrize("to", STORES)
 def test_one_record_of_messages_makes_messages_of_all(tmp_path, to):
-    turns = [user("P2", id="x"), assistant("A", id=7), user("Q", id=None)]
+    turns = [user("P2", name="x"), assistant("A", name="7"), user("Q", name=None)]
     records = [pair(1, chosen=""), pair(1), pair(2, prompt=turns), pair(3)]
     found = opened(written(tmp_path, records, to=to), to)["train"]
-    bare = user("P1", id=None)
-    assert found["prompt"][:] == [[bare], turns, [user("P3", id=None)]]
-    assert found["rejected"][0] == [assistant("R1", id=None)]
+    bare = user("P1", name=None)
+    assert found["prompt"][:] == [[bare], turns, [user("P3", name=None)]]
+    assert found["rejected"][0] == [assistant("R1", name=None)]
 
 
 def test_messages_of_which_no_pair_is_kept_leave_the_others_text(tmp_path):
@@ -96,7 +98,11 @@ def test_messages_of_which_no_pair_is_kept_leave_the_others_text(tmp_path):
     assert opened(written(tmp_path, records))["train"]["prompt"][:] == ["P1"]
 
 
-VALUES = {"name": ("n", "", None), "id": ("7", None, 7), "tool_calls": (None, [1], [{"x": None}])}
+VALUES = {
+    "name": ("n", "", None),
+    "tool_call_id": ("7", None, 7),
+    "tool_calls": (None, [1], [{"x": None}]),
+}
 
 
 def random_side(dice, variety):
@@ -121,7 +127,14 @@ def test_blocks_of_different_contents_fit_one_schema(tmp_path, monkeypatch, seed
         prompts.append(side if isinstance(side, str) else [*side])
         records.append(pair(number, prompt=side))
     found = opened(written(tmp_path, records))["train"]["prompt"][:]
-    keys = {key for side in prompts if not isinstance(side, str) for m in side for key in m}
+    keys = {
+        key
+        for side in prompts
+        if not isinstance(side, str)
+        for m in side
+        for key in m
+        if m[key] is not None
+    }
     missing = dict.fromkeys(keys)
     expected = [[user(p)] if isinstance(p, str) and keys else p for p in prompts]
     assert found == [p if isinstance(p, str) else [missing | m for m in p] for p in expected]

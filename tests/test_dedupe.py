@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from data_tools import dedupe
-from data_tools.dedupe import FORWARD, IN_TEST, Split
+from data_tools.dedupe import FORWARD, IN_TEST
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import ConvertError
+from data_tools.splits import Split
 
 NAMES = ("train", "test", "contradictory", "duplicate")
 NO_TEST = Split(0.0, 0)

@@ -154,7 +154,7 @@ def test_openai_tools_are_taken_from_the_input():
     assert json.loads(pair.tools) == TOOLS
 
 
-def test_tool_calls_and_other_keys_of_a_message_are_unaltered():
+def test_tool_calls_are_unaltered_and_metadata_is_removed():
     history = [user("2+2?"), CALL, RESULT]
     record = {"messages": [*history, *GOOD]}
     expected = [(history, GOOD, BAD)]
@@ -164,7 +164,7 @@ def test_tool_calls_and_other_keys_of_a_message_are_unaltered():
     record["preferred_output"] = [CALL, RESULT, *GOOD]
     assert pairs("openai", record) == [([user("2+2?")], [CALL, RESULT, *GOOD], BAD)]
     record = {"prompt": "P", "chosen": [CALL | {"loss_weight": 1.0}], "rejected": "R"}
-    assert pairs("preference", record)[0][1] == [CALL | {"loss_weight": 1.0}]
+    assert pairs("preference", record)[0][1] == [CALL]
 
 
 def test_a_history_of_several_turns_stays_whole():
@@ -213,7 +213,7 @@ TWO_KINDS = {"from": "gpt", "value": "x", "content": "y"}
 OTHER = {"rejected_response": None, "rejected_messages": ANSWERED}
 FAULTS = {
     "preference": [
-        ({"chosen": ["C"]}, "wrong_type: chosen ['C'] text messages"),
+        ({"chosen": [1]}, "wrong_type: chosen [1] text messages"),
         ({"chosen": [{"content": "C"}]}, "missing_field: chosen message 1 role"),
         ({"chosen": [{"role": 1, "content": "C"}]}, "wrong_type: chosen message 1 role text"),
         ({"chosen": [assistant(None)]}, "missing_field: chosen message 1 content"),

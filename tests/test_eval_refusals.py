@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import yaml
+from datasets import Dataset
 from evaluating import SHORT, evaluated, refused, run_of, write_pairs
 
 from dpo_wrap import eval as eval_command
@@ -45,6 +46,13 @@ def test_without_a_test_split_the_ways_on_are_named(trained, tmp_path, capsys):
     found = evaluated(trained, "--dataset", str(few), "--split", "train", "--samples", "0")
     assert (found["examples"], found["split"], found["dataset"]) == (2, "train", [str(few)])
     assert found["kl_per_sequence"] is None
+
+
+def test_a_column_that_the_model_should_see_is_refused(trained, tmp_path, capsys):
+    rows = [{"prompt": "1:x", "chosen": "a", "rejected": "d", "system": "Be brief."}]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "data"))
+    error = refused(capsys, str(trained), "--dataset", str(tmp_path / "data"), "--split", "train")
+    assert f"{tmp_path / 'data'}: the column 'system' has system texts that the model" in error
 
 
 @pytest.mark.parametrize(

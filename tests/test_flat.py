@@ -368,11 +368,11 @@ def test_columns_that_differ_only_in_case_are_named_by_no_word(convert_file):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("answer=x", "unknown field 'answer'; known are prompt, chosen, rejected, a, b, label"),
-        ("annotator=who", "or else a, b and label, all three, and perhaps annotator"),
+        ("answer=x", "unknown field 'answer'; known are prompt, system, history, tools"),
+        ("annotator=who", "also map a and b and label or responses and label"),
         ("a=x b=x label=y", "the column x cannot be two fields at once"),
         ("prompt=chosen", "the column chosen cannot be two fields at once"),
-        ("chosen=x a=y", "chosen and rejected, which name the winner themselves"),
+        ("chosen=x a=y", "name the answers in one way: chosen and rejected; a and b with"),
     ],
 )
 def test_a_map_that_is_unusable_is_refused(convert_file, words, message):

@@ -61,7 +61,12 @@ def test_a_cell_is_json_only_where_it_holds_what_belongs_there():
 TOOLS = [{"type": "function", "function": {"name": "add"}}]
 KWARGS = {"enable_thinking": False}
 MORE = {"system": "Be brief.", "tools": TOOLS, "chat_template_kwargs": KWARGS}
-OWN_PLACE = {"openai", "label-studio", "label-studio-ranker"}  # inside another field
+OWN_PLACE = {
+    "openai",
+    "label-studio",
+    "label-studio-ranker",
+    "argilla-nested",
+}  # inside another field
 WITHOUT_SYSTEM = {"summarize-from-feedback", "oasst-tree", "oasst-flat"} | OWN_PLACE
 
 
@@ -94,6 +99,7 @@ def replaced(record, path, value):
 
 
 OTHERWISE = ["type", "value", "replies", "id", "rank", "was_cancelled", "better.responses"]
+OTHERWISE += ["preferenceLabel"]
 
 
 @pytest.mark.parametrize("name", CONVERTED)

@@ -3,8 +3,8 @@
 import pytest
 from converting import pair, use_small_blocks, user, write_lines
 
-from data_tools.dedupe import Split
 from data_tools.keys import prompt_key
+from data_tools.splits import Split
 
 
 def spelt(split, word):

@@ -15,7 +15,8 @@ WRITERS = {
     for name, write in importlib.import_module(path.stem).SHAPES.items()
 }
 FRAMED = ("summarize-from-feedback",)  # whose prompt is made of several fields
-APART = ("helpsteer2", "kto", "kto-messages", "kto-sharegpt", "oasst-flat")  # one answer a record
+APART = ("helpsteer2", "kto", "kto-messages", "kto-sharegpt", "oasst-flat", "rated-singles")
+"""Formats with one answer a record."""
 WORDS = ["tea", "Is it?", "ja\u0308", "\u4e2d\u6587", "a,b", '"x"', "NA", "None", "007", "true"]
 WORDS += ["2024-01-01", "line\nline", " ;", "<b>", "[1, 2]", "\U0001f375", "null", "1e5"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from datasets import Dataset
 from training import runner
 
 from dpo_wrap import suspects as command
@@ -216,6 +217,16 @@ def test_too_few_prompts_are_refused(config, tmp_path, capsys):
     assert command.main([str(config), "--set", f"dataset_path={one}"]) == 2
     error = capsys.readouterr().err
     assert "no pair can be scored by a policy that did not see it" in error
+
+
+def test_a_column_that_the_model_should_see_is_refused(config, tmp_path, capsys):
+    rows = [
+        {"prompt": f"Q{i}", "chosen": "a", "rejected": "b", "context": "Rome."} for i in range(9)
+    ]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "data"))
+    assert command.main([str(config), "--set", f"dataset_path={tmp_path / 'data'}"]) == 2
+    assert "the column 'context' has context that the model would not" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_below_a_launcher_it_is_refused(config, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    PreTrainedModel,
 )
 
 from dpo_wrap.running import session
@@ -148,6 +149,28 @@ def test_a_dry_run_shows_what_would_be_trained_and_writes_nothing(run, tmp_path,
     assert "step 0: loss 0.6931 = ln 2, margin 0.0000" in said
     assert said.endswith("dry run: nothing was written\n")
     assert {path.name for path in tmp_path.iterdir()} == {"pairs.json", "config.yaml"}
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_column_that_the_model_should_see_is_refused_before_any_weight_is_loaded(
+    run, tmp_path, options, monkeypatch, capsys
+):
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", pytest.fail)
+    rows = [row | {"history": [["Hi.", "Hello."]]} for row in ROWS]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "data"))
+    data = str(tmp_path / "data")
+    status, out = run(*options, dataset_path=data)
+    assert status == 2 and not out.exists()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"{data}: the column 'history' has earlier turns that the model would")
+
+
+def test_columns_that_are_not_trained_on_are_named_in_a_line(run, tmp_path, capsys):
+    rows = [row | {"id": number, "history": []} for number, row in enumerate(ROWS)]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "data"))
+    assert run("--dry-run", dataset_path=str(tmp_path / "data"))[0] == 0
+    line = f"{tmp_path / 'data'}: columns not trained on: 'history', 'id'"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_the_adapter_drops_out_and_the_base_model_does_not(run, monkeypatch):

@@ -1,12 +1,12 @@
 """Every known format, by name."""
 
-from data_tools.formats import label_studio, questions, rows, special, table
+from data_tools.formats import label_studio, plans, questions, special, table
 from data_tools.formats.format import Format, descriptions
 
 _FORMATS = {
     format.name: format
     for format in (
-        *(rows.as_format(name, row) for name, row in table.ROWS.items()),
+        *(plans.as_format(name, row) for name, row in table.ROWS.items()),
         *special.FORMATS,
         *questions.FORMATS,
         *label_studio.FORMATS,

@@ -5,6 +5,7 @@ its turns as Anthropic's HH transcripts and ChatML do.
 """
 
 import re
+import unicodedata
 from contextlib import suppress
 
 from data_tools.formats.paths import JsonCell, check, parse_json
@@ -13,18 +14,34 @@ from data_tools.record import BadRecord, Message, Side, as_messages, clip
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
 """Fields of a prompt."""
 
-_ROLES = {"human": "user", "hum": "user", "gpt": "assistant", "model": "assistant"}
-_ROLES |= {"observation": "tool"}
-_KINDS = (("role", "content"), ("from", "value"), ("role", "parts"))
-"""Where a message says who speaks, and what: OpenAI's, ShareGPT's and Gemini's way."""
+_ALIASES = {
+    "user": "user human hum prompter [inst]",
+    "assistant": "assistant gpt model bot chatbot ai chatgpt function_call tool_call [/inst]",
+    "tool": "tool observation tool_response function",
+    "system": "system",
+    "developer": "developer",
+}
+_ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
+_CALLS = ("function_call", "tool_call")  # roles of assistant turns that hold a call as JSON
+MESSAGE_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+"""What a chat template may show of a message besides its role and content."""
+
+_KINDS = (("role", "content"), ("from", "value"), ("role", "parts"), ("from", "content"))
+"""Where a message says who speaks, and what: as OpenAI, ShareGPT, Gemini and ColossalChat do."""
 _TURNS = (*map(set, _KINDS), {"role", "tool_calls"})
 _TEXT_BLOCKS = ("text", "value")  # where a text block holds its text
 _MARKERS = {
     "hh": re.compile(r"(?:\A\s*|\r?\n\r?\n)(Human|Hum|Assistant):[ ]?"),
     "chatml": re.compile(r"(?:\A\s*|<\|im_end\|>\s*)<\|im_start\|>(\w+)\r?\n"),
+    "llama": re.compile(
+        r"(?:\A\s*(?:<\|begin_of_text\|>)?|<\|eot_id\|>\s*)"
+        r"<\|start_header_id\|>(\w+)<\|end_header_id\|>\s*"
+        r"|\s*(?:</s>)?\s*(?:<s>)?\s*(\[/?INST\])\s*"
+    ),
 }
 """What begins each turn of a transcript, with the role."""
-_CHATML_END = re.compile(r"<\|im_end\|>\s*\Z")
+_END = re.compile(r"(?:<\|im_end\|>|<\|eot_id\|>|\s*</s>)\s*\Z")
+_LLAMA_SYSTEM = re.compile(r"<<SYS>>\s*(.*?)\s*<</SYS>>\s*", re.DOTALL)
 _DIFFER = (
     "the two dialogues differ before the answer (turn {}), so they do not compare two answers to "
     "one prompt; remove the record or fix its history"
@@ -34,11 +51,11 @@ _DIFFER = (
 def check_side(value: object, where: str) -> Side:
     """A side as text or a list of clean messages. Raises BadRecord."""
     if type(value) is JsonCell:
-        value = parse_json(value, where, _is_dialogue)
+        value = parse_json(value, where, is_dialogue)
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, dict):  # one message; of Gemini's answers, some name no role
-        value = [{"role": "model"} | value if "parts" in value else value]
+    if isinstance(value, dict):  # one message; answers of Gemini and Amazon Nova name no role
+        value = [{"role": "model"} | value if {"parts", "preferenceLabel"} & {*value} else value]
     return check_dialogue(value, where, "text or messages")
 
 
@@ -48,7 +65,8 @@ def check_dialogue(value: object, where: str, wanted: str = "a list of messages"
     for message in check(value, list, where, wanted):
         if not isinstance(message, dict):
             raise BadRecord("wrong_type", f"{where} is {clip(value)}; it must be {wanted}")
-        is_plain = type(message.get("content")) is str and type(message.get("role")) is str
+        role, content = message.get("role"), message.get("content")
+        is_plain = type(content) is str and type(role) is str and role in _ALIASES
         if not is_plain or len(message) > 2:
             message = _message(message, f"message {len(checked) + 1} of {where}")
         checked.append(message)
@@ -57,15 +75,14 @@ def check_dialogue(value: object, where: str, wanted: str = "a list of messages"
 
 def _message(message: dict, where: str) -> Message:
     """The message as role and content, with the text blocks of its content joined."""
-    given = [names for names in _KINDS if message.get(names[1]) is not None]
-    if message.get("from") is None:  # then `value` is something else
-        given = [names for names in given if names[0] != "from"]
+    # Without `from`, `value` is something else.
+    given = [k for k in _KINDS if message.get(k[0]) is not None and message.get(k[1]) is not None]
     texts = [message[text] for _, text in given]
     if any(text != texts[0] for text in texts):
-        both = " and ".join(text for _, text in given)
+        both = " and ".join(dict.fromkeys(text for _, text in given))
         raise BadRecord("wrong_type", f"{where} has both {both}, which differ; keep the right one")
-    for at in (1, 0):  # what is null, or misses its other half
-        given = given or [names for names in _KINDS if names[at] in message]
+    for part in (slice(0, 2), slice(1, 2), slice(0, 1)):  # what is null, or misses its other half
+        given = given or [names for names in _KINDS if {*names[part]} <= message.keys()]
     names = given[0] if given else _KINDS[0]
     role, content = message.get(names[0]), message.get(names[1])
     check(role, str, f"the {names[0]} of {where}")
@@ -73,10 +90,36 @@ def _message(message: dict, where: str) -> Message:
         content = "".join(_block_text(block, where) for block in content)
     elif content is not None or not message.get("tool_calls"):
         check(content, str, f"the {names[1]} of {where}")
-    if names != ("role", "content"):
-        role = _ROLES.get(role, role)
-        message = {name: value for name, value in message.items() if name not in names}
-    return message | {"role": role, "content": content}
+    if role in _CALLS:
+        content, more = None, {"tool_calls": _calls(content, where)}
+    else:
+        more = {key: message[key] for key in MESSAGE_KEYS if message.get(key) is not None}
+    return {"role": role_of(role), "content": content, **more}
+
+
+def role_of(name: str) -> str:
+    """The role that an alias in any capitals means; another word as it is."""
+    return _ROLES.get(name.strip().casefold(), name)
+
+
+def _calls(content: str, where: str) -> list[dict]:
+    """The tool calls that a turn holds as JSON, one or a list of them. Raises BadRecord."""
+    calls = parse_json(content, where)
+    calls = calls if isinstance(calls, list) else [calls]
+    for call in calls:
+        check(check(call, dict, where, "a call as JSON").get("name"), str, f"the name of {where}")
+    return [{"type": "function", "function": call} for call in calls]
+
+
+def metadata(value: object) -> set[str]:
+    """The keys of the messages in a value that are neither content nor stored."""
+    found: set[str] = set()
+    for message in value if isinstance(value, list) else [value]:
+        if isinstance(message, dict) and len(message) > 2:
+            kind = next((names for names in _KINDS if {*names} <= message.keys()), ())
+            known = {*kind, *MESSAGE_KEYS, "role", "content"} if kind else message.keys()
+            found |= {key for key in message.keys() - known if message[key] is not None}
+    return found
 
 
 def _block_text(block: object, where: str) -> str:
@@ -95,7 +138,7 @@ def _block_text(block: object, where: str) -> str:
     return check(text, str, f"the text of a block of {where}")
 
 
-def _is_dialogue(value: object) -> bool:
+def is_dialogue(value: object) -> bool:
     """Whether a value is a message or a list of messages."""
     turns = value if isinstance(value, list) else [value]
     return bool(turns) and all(
@@ -108,14 +151,23 @@ def marked_turns(text: str) -> tuple[str, list[Message]]:
     for kind, marker in _MARKERS.items():
         if marker.match(text):
             marks = [*marker.finditer(text)]
-            end = _CHATML_END.search(text) if kind == "chatml" else None
+            end = _END.search(text) if kind != "hh" else None
             ends = [mark.start() for mark in marks[1:]] + [end.start() if end else len(text)]
-            roles = [mark.group(1).casefold() for mark in marks]
-            return kind, [
-                {"role": _ROLES.get(role, role), "content": text[mark.end() : end]}
-                for role, mark, end in zip(roles, marks, ends, strict=True)
+            turns = [
+                {"role": role_of(mark[mark.lastindex]), "content": text[mark.end() : end]}
+                for mark, end in zip(marks, ends, strict=True)
             ]
+            if kind == "llama" and (system := _LLAMA_SYSTEM.match(turns[0]["content"])):
+                turns[0]["content"] = turns[0]["content"][system.end() :]
+                turns.insert(0, {"role": "system", "content": system[1]})
+            return kind, turns
     return "text", []
+
+
+def transcript(text: str) -> list[Message]:
+    """The turns of a text that is a whole dialogue by its markers; none for any other."""
+    turns = marked_turns(text)[1]
+    return turns if [turn["role"] for turn in turns[-2:]] == ["user", "assistant"] else []
 
 
 def transcript_prompt(value: object, where: str) -> Side:
@@ -133,7 +185,8 @@ def kinds(record: dict) -> set[str]:
     A text is `hh` or `chatml` where it has such turns, else `text`; messages that do not begin with
     the assistant are a `dialogue`, others `messages`.
     """
-    if any(name in record for name in (*PROMPTS, "conversations")):
+    has_context = "messages" not in record and is_dialogue(record.get("context"))
+    if has_context or any(name in record for name in (*PROMPTS, "conversations")):
         return {"prompted"}
     return {kind(record[name]) for name in ("chosen", "rejected")}
 
@@ -142,7 +195,7 @@ def kind(side: object) -> str:
     """The kind of one side, see `kinds`."""
     if isinstance(side, JsonCell):
         with suppress(BadRecord):
-            side = parse_json(side, "", _is_dialogue)
+            side = parse_json(side, "", is_dialogue)
     if isinstance(side, str):
         return marked_turns(side)[0]
     first = side[0] if isinstance(side, list) and side else None
@@ -169,8 +222,8 @@ def split_dialogues(
     if 0 in ends:
         raise BadRecord("bad_roles", "a dialogue has no user turn, so it has no prompt")
     first, second = (-1, -1) if are_texts else ends
-    if chosen[:first] != rejected[:second]:
-        shared = _shared_turns(chosen[:first], rejected[:second])
+    shared = _shared_turns(chosen[:first], rejected[:second])
+    if shared < max(len(chosen[:first]), len(rejected[:second])):
         raise BadRecord("history_mismatch", _DIFFER.format(shared + 1))
     cut = min(_shared_turns(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     while cut > ends[0] and {chosen[cut]["role"], rejected[cut]["role"]} != {"assistant"}:
@@ -196,8 +249,26 @@ def _after_last_user(side: list[Message]) -> int:
 
 
 def _shared_turns(first: list, second: list) -> int:
-    different = (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    two = enumerate(zip(first, second, strict=False))
+    different = (at for at, (a, b) in two if a != b and _shown(a) != _shown(b))
     return next(different, min(len(first), len(second)))
+
+
+def same_turns(first: list[Message], second: list[Message]) -> bool:
+    """Whether two dialogues are equal except for white space and Unicode form."""
+    return len(first) == len(second) == _shared_turns(first, second)
+
+
+def _shown(message: Message) -> Message:
+    """The message with its content as `keys` compares it."""
+    content = unicodedata.normalize("NFC", message["content"] or "")
+    return message | {"content": " ".join(content.split())}
+
+
+def first_turns(side: Side, count: int) -> Side:
+    """The dialogue up to the answer to the user turn of this number; text as it is."""
+    users = [at for at, turn in enumerate(as_messages(side, "")) if turn["role"] == "user"]
+    return side[: users[count]] if count < len(users) else side
 
 
 def interleave(questions: list[str], answers: list[str]) -> list[Message]:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.resources import files
 
-from data_tools.record import Result
+from data_tools.record import Result, tidy_name
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,13 @@ class ReadOptions:
     answers_repeat_prompt: bool = False
     pairs: str = "best-worst"
     min_margin: float = 0.0
+    swapped: str = ""
+    """The field that is true where the answers were shown the other way round, by --map."""
+    answers_are_transcripts: bool = False
+    parsed: frozenset[str] = frozenset()
+    """Fields whose texts are all messages, as JSON or as Python writes them."""
+    split: str = ""
+    """The field that names the split of a record, by --keep-splits."""
     question: str | None = None
     """The question whose answers name the winner, where a format leaves it open."""
 
@@ -42,7 +49,7 @@ class Format:
     no such label; `questions` gives the questions of a record that name an answer. `traits`:
     `general` (gives way to a format that fits more closely), `any_case` (capitals in field names
     make no difference), `ranked` (--pairs applies), `rated` (--min-margin applies) and `refused`
-    (cannot be converted).
+    (cannot be converted). `made` are fields that are made of others, see `mapping.value_at`.
     """
 
     name: str
@@ -51,6 +58,7 @@ class Format:
     label: tuple[str, ...] | None = None
     questions: Callable[[dict, ReadOptions], list[str]] | None = None
     traits: tuple[str, ...] = ()
+    made: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def about(self) -> dict:
@@ -78,11 +86,6 @@ def reading(
         return Plan(partial(results, options=options), frozenset(fields))
 
     return plan
-
-
-def tidy_name(name: str) -> str:
-    """The field name without white space around it, and with underscores for any inside."""
-    return "_".join(name.split())
 
 
 def tidy_names(names: tuple[str, ...], small: bool = False) -> dict[str, str]:

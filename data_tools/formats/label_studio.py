@@ -7,11 +7,10 @@ the items of a task in order, the best first.
 from contextlib import suppress
 from dataclasses import replace
 
-from data_tools import ranking
-from data_tools.formats import label, paths, questions, rows, sides
+from data_tools.formats import label, paths, questions, rows
 from data_tools.formats.format import Format, ReadOptions, tidy_names
 from data_tools.formats.questions import Export
-from data_tools.record import BadRecord, Result, Side, clip
+from data_tools.record import BadRecord, clip
 
 _ROW = {"annotator", "annotation_id", "lead_time"}  # what only a row of an export has together
 _UNREAD = {"id", "annotation_id", "lead_time", "created_at", "updated_at", "agreement"}
@@ -123,14 +122,14 @@ def _read_ranking(record: dict, options: ReadOptions) -> Export:
         detail = f"two items have the same id ({clip(ids)}); give each item an id of its own"
         raise BadRecord("wrong_type", detail)
 
-    def decode(result: dict, question: str) -> list[int]:
+    def decode(result: dict, question: str) -> tuple[int, ...]:
         return _scores(_value(result).get("ranker"), ids)
 
     given, cancelled = _results(record, "ranker")
     return Export(data, given, decode, cancelled)
 
 
-def _scores(order: object, ids: list[str]) -> list[int]:
+def _scores(order: object, ids: list[str]) -> tuple[int, ...]:
     """A score for every item from a list of ids, the best first, perhaps under one name.
 
     Raises BadRecord.
@@ -144,28 +143,7 @@ def _scores(order: object, ids: list[str]) -> list[int]:
     if len(order) != len(ids) or places.keys() != {*ids}:
         detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
         raise BadRecord("unknown_label", detail)
-    return [-places[key] for key in ids]
-
-
-def _compare_rankings(
-    prompt: Side,
-    items: dict[int, Side],
-    rankings: sides.Votes,
-    extras: sides.Extras,
-    options: ReadOptions,
-) -> list[Result]:
-    """Each two items that --pairs picks from anyone's ranking, with everyone's vote on them."""
-    picked = dict.fromkeys(  # in order, each two once
-        tuple(sorted(pair))
-        for _, scores in rankings
-        for pair in ranking.pick(scores, options.pairs)[0]
-    )
-    found = []
-    for first, second in picked:
-        votes = [(who, int(scores[first] < scores[second])) for who, scores in rankings]
-        two = {0: items[first], 1: items[second]}
-        found += sides.compare(prompt, two, votes, extras)
-    return found
+    return tuple(-places[key] for key in ids)
 
 
 _READS = ("data", "annotations")
@@ -187,7 +165,7 @@ FORMATS: tuple[Format, ...] = (
         matches=lambda record: _is_task(record, _ITEMS) and not _is_task(record),
         reads=_READS.__contains__,
         row=_ITEMS,
-        compare=_compare_rankings,
+        label=None,
         traits=("ranked",),
     ),
 )

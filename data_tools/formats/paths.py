@@ -1,12 +1,14 @@
 """Values in records by their paths, checks of what is found there, and JSON in texts.
 
 A path is a field (`prompt`), a field of an object (`input.messages`), a field of every object in a
-list (`answers[].text`), or a part of a list: its last entry (`messages[-1]`) or all entries before
-the last (`messages[:-1]`). `instruction or messages` is whichever of the two is not null.
+list (`answers[].text`), or a part of a list: its last entry (`messages[-1]`, which is in a list if
+the path ends there) or all entries before the last (`messages[:-1]`). `instruction or messages` is
+whichever of the two is not null.
 """
 
 import json
 import re
+from ast import literal_eval
 from collections.abc import Callable, Container
 from contextlib import suppress
 from functools import cached_property, lru_cache
@@ -61,7 +63,12 @@ def find(record: dict, path: str) -> tuple[Any, str]:
         if step == "[:-1]":
             return check(value, list, where, "a list of messages")[:-1], where
         if step == "[-1]":
-            return check(value, list, where, "a list of messages")[-1:], f"the last of {where}"
+            last = check(value, list, where, "a list of messages")[-1:]
+            where = f"the last of {where}"
+            if path.endswith(step):
+                return last, where
+            value = last[0] if last else None
+            continue
         value = check(value, dict, where or "the record").get(step)
         where = f"{where}.{step}" if where else step
     return value, where
@@ -131,3 +138,12 @@ def parse_json(
                 raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
         return value
     return parsed if is_wanted(parsed) else value
+
+
+def parse_literal(text: str) -> object:
+    """The value that a text holds as JSON or as Python writes it; the text where it holds none."""
+    with suppress(BadRecord):
+        return loads(text.encode("utf-8", "surrogatepass"))
+    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        return literal_eval(text)
+    return text

@@ -1,7 +1,7 @@
 """Exports of annotation tools: the answers of annotators to one or several questions on a record.
 
 The prompt and the answers are fields with the names of the table's labelled pairs; of the questions
-one names the winner. Argilla's export is here, Label Studio's are in a file of their own.
+one names the winner or ranks the answers. Argilla's exports are here, Label Studio's elsewhere.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from data_tools.formats import label, paths, rows, sides, table
-from data_tools.formats.format import Format, Plan, ReadOptions
-from data_tools.record import BadRecord, Result
+from data_tools import ranking
+from data_tools.formats import label, paths, plans, rows, sides, table
+from data_tools.formats.format import Format, Plan, ReadOptions, tidy_names
+from data_tools.record import BadRecord, Result, Side
 
 ROW = replace(table.ROWS["labelled-pairs"], label="", annotator="")
 FIELDS = frozenset((*rows.every(ROW.prompt), *rows.every(ROW.answers), *sides.EXTRAS))
@@ -49,22 +50,20 @@ def export_format(
     read: Callable[[dict, ReadOptions], Export],
     reads: Callable[[str], bool],
     row: rows.Row = ROW,
-    compare: Callable[..., list[Result]] | None = None,
     **more: object,
 ) -> Format:
     """The format of an export that `read` returns; `reads` accepts the fields that it looks at.
 
-    `row` describes the prompt and the answers. `compare` takes what `sides.compare`, which is used
-    otherwise, does, but the options in the last place. `more` are other fields of `Format`.
+    `row` describes the prompt and the answers, `more` are other fields of `Format`.
     """
 
     def results(record: dict, options: ReadOptions) -> list[Result]:
         export = read(record, options)
         votes = _judgements(export, options)
-        sides_of = rows.reader(row, tuple(export.data))
+        sides_of = plans.reader(row, tuple(export.data))
         prompt, answers, extras = sides_of(export.data, [won for _, won in votes])
-        if compare:
-            return compare(prompt, answers, votes, extras, options)
+        if all(isinstance(meaning, tuple) for _, meaning in votes):
+            return _compare_rankings(prompt, answers, votes, extras, options)
         return sides.compare(prompt, answers, votes, extras, export.across_records)
 
     def plan(names: tuple[str, ...], options: ReadOptions) -> Plan:
@@ -80,7 +79,7 @@ def export_format(
             if any(not isinstance(meaning, BadRecord) for _, meaning in given)
         ]
 
-    return Format(name, plan=plan, label=None if compare else (), questions=questions, **more)
+    return Format(name, plan=plan, questions=questions, **{"label": ()} | more)
 
 
 def resolve(data: dict) -> rows.Found:
@@ -107,12 +106,40 @@ def _judgements(export: Export, options: ReadOptions) -> sides.Votes:
     return sides.sound([vote for votes in given.values() for vote in votes])
 
 
+def _compare_rankings(
+    prompt: Side,
+    answers: dict[int, Side],
+    rankings: sides.Votes,
+    extras: sides.Extras,
+    options: ReadOptions,
+) -> list[Result]:
+    """Each two answers that --pairs picks from anyone's ranking, with everyone's vote on them."""
+    picked = dict.fromkeys(  # in order, each two once
+        tuple(sorted(pair))
+        for _, scores in rankings
+        for pair in ranking.pick(scores, options.pairs)[0]
+    )
+    found = []
+    for first, second in picked:
+        votes = [(who, int(scores[first] < scores[second])) for who, scores in rankings]
+        two = {0: answers[first], 1: answers[second]}
+        found += sides.compare(prompt, two, votes, extras)
+    return found
+
+
 _RESPONSES = ".responses"
 
 
 def _read_argilla(record: dict, options: ReadOptions) -> Export:
     """The submitted responses; a draft is no judgement, and a suggestion is a model's."""
     given, cancelled, winner_of = {}, False, winner(record, options)
+    shown = dict(enumerate(resolve(record).answers))
+
+    def decode(value: object, question: str) -> object:
+        if isinstance(value, list) and all(label.as_number(item) is None for item in value):
+            return tuple(label.order(value, shown))  # a ranking, the best first
+        return winner_of(value)
+
     for name in record:
         if not name.endswith(_RESPONSES):
             continue
@@ -132,7 +159,27 @@ def _read_argilla(record: dict, options: ReadOptions) -> Export:
         ]
     if not given:
         raise BadRecord("missing_field", f"no field holds a question's answers (NAME{_RESPONSES})")
-    return Export(record, given, lambda value, question: winner_of(value), cancelled)
+    return Export(record, given, decode, cancelled)
+
+
+def _is_nested(record: dict) -> bool:
+    fields = record.get("fields") if "responses" in record else None
+    with suppress(BadRecord):
+        fields = paths.check(fields, dict, "fields")
+        return resolve(tidy_names(tuple(fields), small=True)).is_complete
+    return False
+
+
+def _read_nested(record: dict, options: ReadOptions) -> Export:
+    """The record as the flat export writes it."""
+    fields = paths.check(record.get("fields"), dict, "fields")
+    flat = {name: fields[own] for name, own in tidy_names(tuple(fields), small=True).items()}
+    given = paths.check(record.get("responses"), dict, "responses")
+    for question in given:
+        for end, key in (("", "value"), (".users", "user_id")):
+            found = paths.find_all(given, f"{question}[].{key}")
+            flat[question + _RESPONSES + end] = [value for value, _ in found]
+    return _read_argilla(flat, options)
 
 
 def _entries(record: dict, name: str, responses: list | None = None) -> list:
@@ -155,6 +202,13 @@ FORMATS: tuple[Format, ...] = (
             any(name.endswith(_RESPONSES) for name in record) and resolve(record).is_complete
         ),
         reads=lambda name: _RESPONSES in name or name in FIELDS,
-        traits=("any_case",),
+        traits=("any_case", "ranked"),
+    ),
+    export_format(
+        "argilla-nested",
+        _read_nested,
+        matches=_is_nested,
+        reads=lambda name: name in ("fields", "responses"),
+        traits=("ranked",),
     ),
 )

@@ -1,11 +1,19 @@
 """Sides of a pair: joined to pairs, with what is next to them, and compared by votes or scores."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from data_tools import ranking
+from data_tools.column_kinds import NAMES
 from data_tools.formats import label
-from data_tools.formats.dialogues import check_dialogue, split_dialogues
+from data_tools.formats.dialogues import (
+    check_dialogue,
+    interleave,
+    same_turns,
+    split_dialogues,
+    transcript,
+)
 from data_tools.formats.format import ReadOptions
 from data_tools.formats.paths import check, holds
 from data_tools.record import (
@@ -18,10 +26,12 @@ from data_tools.record import (
     Vote,
     as_json,
     as_messages,
+    clip,
 )
 
-EXTRAS = ("system", "tools", "chat_template_kwargs")
-"""The fields that are read next to the sides."""
+SYSTEMS = NAMES["system"]
+EXTRAS = (*SYSTEMS, "tools", "chat_template_kwargs")
+"""The fields that are read next to the sides, those of the system text first."""
 
 Extras = tuple[str | None, str | None, dict | None]
 NO_EXTRAS: Extras = (None, None, None)
@@ -68,37 +78,93 @@ def _as_messages(prompt: Side | None, chosen: Side, rejected: Side) -> tuple[lis
         users = [message["content"] or "" for message in history if message["role"] == "user"]
         has_prompt = prompt.strip() in [user.strip() for user in users]
     else:
-        has_prompt = chosen[: len(prompt)] == prompt == rejected[: len(prompt)]
+        shared = chosen[: len(prompt)], rejected[: len(prompt)]
+        has_prompt = all(same_turns(prompt, turns) for turns in shared)
     if not has_prompt:
         detail = "the turns of the two dialogues do not hold the prompt; fix the record"
         raise BadRecord("history_mismatch", detail)
     return history, *answers
 
 
-def check_extras(
-    record: dict, systems: tuple[str, ...] = ("system",), container: str = ""
-) -> Extras:
+def split_transcripts(result: Result) -> Result:
+    """The result with answers that are whole marked transcripts as messages. Raises BadRecord."""
+    names = ("chosen", "rejected") if isinstance(result, Pair) else ("first", "second")
+    answers = [getattr(result, name, None) for name in names]
+    if not all(isinstance(answer, str) for answer in answers):
+        return result
+    turns = [transcript(answer) for answer in answers]
+    if not all(turns):
+        return result
+    prompt, *answers = _as_messages(result.prompt, *turns)
+    return replace(result, prompt=prompt, **dict(zip(names, answers, strict=True)))
+
+
+def check_extras(record: dict, systems: Sequence[str] = SYSTEMS, container: str = "") -> Extras:
     """The record's system text, `tools` as a JSON string, and `chat_template_kwargs`.
 
-    The first of the fields `systems` that is not empty counts; those of the object `container`
-    count before others. None for what is missing or empty. Raises BadRecord.
+    The system text is in one of the fields `systems`, of which several may hold the same. What the
+    object `container` has counts before other fields. None for what is missing or empty. Raises
+    BadRecord.
     """
     if container:
         record = record | check(record.get(container), dict, container)
-    where = next((name for name in systems if record.get(name) not in (None, "")), systems[0])
-    system, tools, kwargs = map(record.get, (where, *EXTRAS[1:]))
-    if isinstance(system, dict) or holds(system, "parts"):
-        message = check(system, dict, where) | {"role": "system"}
-        system = check_dialogue([message], where)[0]["content"]
-    elif system is not None:
-        system = check(system, str, where)
+    given = ((name, _system(record[name], name)) for name in systems if record.get(name))
+    texts = {name: text for name, text in given if text}
+    if len({*texts.values()}) > 1:
+        detail = f"{' and '.join(texts)} differ; keep the one that is the system text"
+        raise BadRecord("wrong_type", detail)
+    tools, kwargs = record.get("tools"), record.get("chat_template_kwargs")
     if isinstance(tools, list):
         tools = as_json(tools)
     elif tools is not None:
         tools = check(tools, str, "tools", "a list or a JSON string")
-    if kwargs in (None, ""):  # an empty cell of a table
-        return system or None, tools or None, None
-    return system or None, tools or None, check(kwargs, dict, "chat_template_kwargs")
+    kwargs = None if kwargs in (None, "") else check(kwargs, dict, "chat_template_kwargs")
+    return next(iter(texts.values()), None), tools or None, kwargs
+
+
+def _system(value: object, where: str) -> str:
+    """A system text, also of a message without a role, or of text blocks. Raises BadRecord."""
+    if isinstance(value, list) and holds(value, "text"):
+        value = {"content": value}
+    if isinstance(value, dict) or holds(value, "parts"):
+        message = check(value, dict, where) | {"role": "system"}
+        return check_dialogue([message], where)[0]["content"]
+    return check(value, str, where)
+
+
+def with_input(prompt: Side, more: object) -> Side:
+    """The prompt with the text of `input` below it."""
+    if more in (None, ""):
+        return prompt
+    more = check(more, str, "input")
+    check(prompt, str, "instruction next to input")
+    return f"{prompt}\n{more}" if prompt else more
+
+
+def with_earlier(prompt: Side, earlier: object, field: str) -> Side:
+    """The prompt after earlier turns: [question, answer] each, or messages, which may hold it."""
+    if earlier in (None, "", []):
+        return prompt
+    earlier = check(earlier, list, field, "a list of [question, answer], or messages")
+    if not earlier:  # an empty list in a cell
+        return prompt
+    if not any(isinstance(part, list) for part in earlier):
+        turns = check_dialogue(earlier, field, "a list of [question, answer], or messages")
+    else:
+        turns = []
+        for part in earlier:
+            if not isinstance(part, list) or [type(text) for text in part] != [str, str]:
+                detail = f"{field} is {clip(earlier)}; it must be a list of [question, answer]"
+                raise BadRecord("wrong_type", detail)
+            turns += interleave(part[:1], part[1:])
+    own = as_messages(prompt, "user")
+    for whole in (turns, turns[:-1]):  # the last turn may be an answer
+        if same_turns(whole[-len(own) :], own):
+            return whole
+    if turns[-1]["role"] == "user":
+        detail = f"{field} ends with another question than the prompt; fix the record"
+        raise BadRecord("history_mismatch", detail)
+    return turns + own
 
 
 def with_system(prompt: Side, system: str) -> list[Message]:

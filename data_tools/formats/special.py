@@ -1,9 +1,9 @@
-"""Formats that no row describes: lists of rejected answers, one-hot votes, vectors, and trees."""
+"""Formats that no row describes: lists of answers, one-hot votes, judgement vectors, and trees."""
 
 from itertools import combinations
 
 from data_tools.formats import label, paths
-from data_tools.formats.dialogues import check_dialogue, check_side, interleave
+from data_tools.formats.dialogues import check_dialogue, check_side, interleave, is_dialogue
 from data_tools.formats.format import Format, ReadOptions, reading
 from data_tools.formats.sides import EXTRAS, attempt, check_extras, make_pair, ranked_pairs
 from data_tools.record import BadRecord, Message, Result, TreeMessage, as_messages, clip
@@ -33,13 +33,51 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
         raise BadRecord("unpaired", detail)
 
     def pair(text: object, where: str) -> Result:
-        text = paths.check(text, str, where, "text or a list of texts")
+        text = paths.check(text, str, where, "text, messages or a list of texts")
         answer = as_messages(text, "assistant")
         return make_pair(messages[:-1], messages[-1:], answer, None, extras)
 
+    if is_dialogue(texts):  # they replace all turns after the last one of the user
+        answer = as_messages(check_side(texts, "rejected_response"), "assistant")
+        users = [at for at, turn in enumerate(messages, start=1) if turn["role"] == "user"]
+        dialogue = [*messages[: max(users, default=0)], *answer]
+        return [make_pair(None, messages, dialogue, None, extras)]
     if not isinstance(texts, list):
         return [pair(texts, "rejected_response")]
     return [attempt(pair, text, f"rejected_response[{at}]") for at, text in enumerate(texts)]
+
+
+def _open_webui(record: dict, options: ReadOptions) -> list[Result]:
+    """The rated answer over each other one to the same message, or below each of them."""
+    messages, where = paths.find(record, "snapshot.chat.chat.history.messages")
+    paths.check(messages, dict, where)
+    params = paths.find(record, "snapshot.chat.chat")[0].get("params") or {}
+
+    def message(key: object, where: str) -> dict:
+        key = paths.check(key, str, where, "the id of a message")
+        return paths.check(messages.get(key), dict, f"the message {key} ({where})")
+
+    rating = label.score(*paths.find(record, "data.rating"))
+    if abs(rating) != 1:
+        raise BadRecord("unknown_label", f"data.rating is {rating:g}; it must be 1 or -1")
+    own, where = paths.find(record, "meta.message_id")
+    turns = [message(own, where)]
+    while (key := turns[0].get("parentId")) is not None and len(turns) <= len(messages):
+        turns.insert(0, message(key, "parentId"))
+    if key is not None or any(turn.get("files") for turn in turns):
+        raise BadRecord("wrong_type", "its messages have files or go in a circle; remove it")
+    parent = message(messages[own].get("parentId"), "parentId")
+    *turns, rated = check_dialogue(turns, where)
+    extras = check_extras({"system": paths.check(params, dict, "params").get("system")} | record)
+
+    def pair(other: object) -> Result:
+        two = [[rated], check_dialogue([message(other, "childrenIds")], "the other answer")]
+        return make_pair(turns, *two[:: int(rating)], None, extras)
+
+    others = [k for k in paths.check(parent.get("childrenIds"), list, "childrenIds") if k != own]
+    if not others:
+        raise BadRecord("unpaired", "there is no other answer to the message; a pair needs two")
+    return [attempt(pair, key) for key in others]
 
 
 _CELLS = ("prompt", "response_a", "response_b")
@@ -187,6 +225,11 @@ FORMATS: tuple[Format, ...] = (
         name="ms-swift",
         matches=_is_ms_swift,
         plan=reading(_ms_swift, "messages", *_REJECTED, *EXTRAS),
+    ),
+    Format(
+        name="open-webui",
+        matches=lambda record: {"data", "meta", "snapshot"} <= record.keys(),
+        plan=reading(_open_webui, "data", "meta", "snapshot", *EXTRAS),
     ),
     Format(
         name="arena-55k",

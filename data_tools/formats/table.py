@@ -9,26 +9,33 @@ decoded only where the format that defines the field says what they mean, words 
 import re
 from collections.abc import Callable
 
+from data_tools.column_kinds import NAMES
 from data_tools.formats import dialogues, label, paths
 from data_tools.formats.label import FIRST, SECOND, codes
 from data_tools.formats.rows import Row
 from data_tools.record import BadRecord, Side
 
 _PROMPTS = " | ".join(dialogues.PROMPTS)
+_STEMS = "response_{} response{} answer_{} answer{} output_{} completion_{} option_{} candidate_{} "
+_STEMS += "model_{}_response"
 _FAMILIES = " | ".join(
-    ", ".join(f"{stem}{end}" for end in ends)
-    for stem in ("response_", "response", "answer_", "answer", "output_")
+    ", ".join(map(stem.format, ends))
+    for stem in _STEMS.split()
     for ends in ("abcd", "1234")
-    if stem.endswith("_") or ends == "1234"  # response_a, response_1, response1
+    if "_" in stem or ends == "1234"  # response_a, response_1, response1
 )
 _LABELS = (
     "preference | preferred | preferred_response | winner | chosen | human_chosen | label | "
-    "overall_preference"
+    "overall_preference | choice | vote | better | best"
 )
 _ANNOTATORS = (
     "annotator_id | annotator | annotator_index | worker_id | worker | rater_id | rater | judge"
 )
-_COMPARING = ("chosen", "rejected", "generations")  # in a field name: the record has two answers
+_LISTS = "responses[] | all_generated_responses[] | answers[] | completions[]"
+_RATINGS = ("scores", "rewards", "all_rm_scores")
+_COMPARING = re.compile(  # a field name: the record has two answers
+    "chosen|rejected|generations|^(better|responses|(response|answer|output|completion)_?[a-d0-4])$"
+)
 _BLOCKS = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: ", "post": "POST: "}
 
 
@@ -54,7 +61,7 @@ def _is_halos(record: dict) -> bool:
 
 
 def _judges_one_answer(record: dict) -> bool:
-    return not any(word in name for name in record for word in _COMPARING)
+    return not any(_COMPARING.search(name.casefold()) for name in record)
 
 
 def _mean_rating(annotations: object, where: str) -> float:
@@ -103,7 +110,7 @@ ROWS = {
     "llamafactory-alpaca": Row(
         "instruction",
         "chosen, rejected",
-        traits=("input", "history"),
+        traits=("input",),
         only_if=_without("prompt", "question", "query"),
     ),
     "argilla-chosen-response": Row("instruction | prompt", "chosen_response, rejected_response"),
@@ -147,21 +154,39 @@ ROWS = {
         _FAMILIES,
         label=_LABELS,
         annotator=_ANNOTATORS,
+        only_if=lambda record: not {"chosen", "rejected"} <= record.keys(),
         traits=("general", "any_case", "input"),
     ),
     "better-worse": Row(
         _PROMPTS,
-        "better, worse | accepted, rejected | pos_resp, neg_resp",
+        "better, worse | accepted, rejected | pos_resp, neg_resp | "
+        "response_chosen, response_rejected | response, rejected_response | text, rejected_text",
         traits=("input",),
-        only_if=_without("chosen"),
+        only_if=_without("chosen", "chosen_response"),
     ),
     "implicit-messages": Row("", "chosen, rejected", only_if=_is_implicit),
     "hh": Row("", "chosen, rejected", only_if=lambda record: "hh" in dialogues.kinds(record)),
     "chatml": Row(
         "", "chosen, rejected", only_if=lambda record: "chatml" in dialogues.kinds(record)
     ),
-    "sharegpt": Row("conversations", "chosen, rejected", read=dialogues.check_dialogue),
-    "llamafactory-v1": Row("", "chosen_messages, rejected_messages"),
+    "llama": Row("", "chosen, rejected", only_if=lambda record: "llama" in dialogues.kinds(record)),
+    "sharegpt": Row(
+        "conversations | trajectory",
+        "chosen, rejected",
+        read=dialogues.check_dialogue,
+        only_if=_without(*dialogues.PROMPTS),
+    ),
+    "llamafactory-v1": Row(
+        "", "chosen_messages, rejected_messages | chosen_conversations, rejected_conversations"
+    ),
+    "context-dialogue": Row(
+        "context",
+        "chosen, rejected | answer_w, answer_l | answer_winning, answer_losing",
+        only_if=lambda record: (
+            _without(*dialogues.PROMPTS, *NAMES["turns"])(record)
+            and dialogues.is_dialogue(record["context"])
+        ),
+    ),
     "axolotl-chat": Row(
         "messages",
         "chosen, rejected",
@@ -172,7 +197,25 @@ ROWS = {
         "input.messages", "preferred_output, non_preferred_output", read=dialogues.check_dialogue
     ),
     "openpipe": Row("messages[:-1]", "messages[-1], rejected_message"),
-    "arena": Row("", "conversation_a, conversation_b", label="winner", annotator="judge"),
+    "amazon-nova": Row(
+        "messages[:-1]",
+        "messages[-1].candidates[]",
+        scores="messages[-1].candidates[].preferenceLabel",
+        decode=label.good_or_bad,
+        traits=("ranked",),
+    ),
+    "tinker": Row(
+        "comparison.prompt_conversation",
+        "comparison.completion_A, comparison.completion_B",
+        label="label",
+    ),
+    "arena": Row(
+        "",
+        "conversation_a, conversation_b | messages_a, messages_b",
+        label="winner",
+        annotator="judge",
+        traits=("turn",),
+    ),
     "summarize-from-feedback": Row(
         "info",
         "summaries[].text",
@@ -208,7 +251,6 @@ ROWS = {
         "completions[].completion",
         scores="completions[].score",
         read=dialogues.check_dialogue,
-        system=("system_instruction", "systemInstruction", "system"),
         traits=("ranked",),
     ),
     "ultrafeedback": Row(
@@ -233,9 +275,30 @@ ROWS = {
         "instruction or messages",
         "generations[]",
         scores="ratings[]",
-        system=("system_prompt", "system"),
         only_if=_IS_UNFINISHED,
         traits=("ranked", "rated"),
+    ),
+    "scored-lists": Row(
+        _PROMPTS,
+        _LISTS,
+        scores=" | ".join(f"{name}[]" for name in _RATINGS),
+        only_if=_IS_UNFINISHED,
+        traits=("general", "input", "ranked", "rated"),
+    ),
+    "ranked-lists": Row(
+        _PROMPTS,
+        _LISTS,
+        scores="ranks[]",
+        decode=label.rank,
+        only_if=_without("chosen", "chosen_response", *_RATINGS),
+        traits=("general", "input", "ranked"),
+    ),
+    "rated-singles": Row(
+        _PROMPTS,
+        "response | completion | answer | output",
+        scores="score | rating | reward",
+        only_if=_judges_one_answer,
+        traits=("general", "input", "ranked", "rated"),
     ),
     "kto": Row("prompt", "completion", scores="label", decode=label.good_or_bad),
     "kto-messages": Row(

@@ -62,9 +62,11 @@ def _inside(directory: str) -> list[str]:
     """The files in a directory and below, without hidden ones and this command's own output."""
     found = []
     for folder, folders, names in os.walk(directory, onerror=_refuse):
-        if folder != directory and {"report.json", "rejects.jsonl"} <= set(names):
-            folders.clear()
-            continue
+        if {"report.json", "rejects.jsonl"} <= set(names):  # of this command
+            if folder != directory:
+                folders.clear()
+                continue
+            names = [name for name in names if name.startswith(("train", "test"))]
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             os.path.join(folder, name)

@@ -1,6 +1,7 @@
 """The columns of one split, held to what TRL assumes of every row and checks on the first alone."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,18 @@ from dpo_wrap.errors import DataError
 
 SIDES = ("prompt", "chosen", "rejected")
 BATCH = 5000
+# What a column next to the sides holds, the sides that may have its texts too, and how to fix it.
+CONTEXT = {
+    "system": (
+        "system texts",
+        ("prompt",),
+        "write each split with to_json and convert the files: python -m data_tools.convert FILES "
+        '--map prompt=prompt chosen=chosen rejected=rejected "system={name}"',
+    ),
+    "turns": ("earlier turns", SIDES, "put them into prompt, which may be a list of messages"),
+    "media": ("media", (), "remove the rows that need it, as training reads text alone"),
+    "context": ("context", ("prompt",), "put it into prompt"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,45 @@ def check_columns(rows: Dataset, path: str, split: str) -> Kind:
             "convert the raw data: python -m data_tools.convert"
         )
     return Kind(conversational, _has_tools(rows), _has_calls(rows))
+
+
+def check_context(
+    rows: Dataset, path: str, split: str, kind_of: Callable[[str], str | None]
+) -> None:
+    """Raise DataError for a column that training ignores although the model should see its values.
+
+    `kind_of` says by the name of a column which key of CONTEXT it is.
+    """
+    for name in rows.column_names:
+        if (kind := kind_of(name)) is None:
+            continue
+        what, sides, fix = CONTEXT[kind]
+        for number, row in enumerate(_records(rows, [name, *sides])):
+            seen = _words(" ".join(text for side in sides for text in _texts(row[side])))
+            if all(_words(text) in seen for text in _texts(row[name])):
+                continue
+            raise DataError(
+                f"{path}: the column {name!r} has {what} that the model would not see (row "
+                f"{number} of {split}); {fix.format(name=name)}; or remove the column: "
+                f"dataset.remove_columns({name!r})"
+            )
+
+
+def _words(text: str) -> str:
+    """The text without its punctuation and line breaks, a blank at either end."""
+    return re.sub(r"\W+", " ", f" {text} ")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, of a message its content alone; none in what is empty."""
+    if isinstance(value, dict):
+        contents = [value[key] for key in ("content", "value") if key in value]
+        value = contents or list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+    elif value:
+        yield str(value)
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -117,11 +169,14 @@ def _message_fault(row: dict[str, Any]) -> str | None:
 
 
 def _answers_repeat_prompt(rows: Dataset) -> bool:
-    for table in rows.select_columns(list(SIDES)).with_format("arrow").iter(batch_size=BATCH):
-        for row in table.to_pylist():
-            if not all(row[name].startswith(row["prompt"]) for name in ("chosen", "rejected")):
-                return False
-    return True
+    answers = ((row["prompt"], row[name]) for row in _records(rows, SIDES) for name in SIDES[1:])
+    return all(answer.startswith(prompt) for prompt, answer in answers)
+
+
+def _records(rows: Dataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows, a few at a time, as what is stored: an image is bytes or a path."""
+    for table in rows.select_columns([*names]).with_format("arrow").iter(batch_size=100):
+        yield from table.to_pylist()
 
 
 def _some(column: pa.ChunkedArray) -> bool:

@@ -18,13 +18,14 @@ import pyarrow as pa
 import xxhash
 from datasets import Dataset, concatenate_datasets
 
+from data_tools.column_kinds import kind_of
 from data_tools.convert import convert
 from data_tools.keys import pair_key, prompt_key
 from data_tools.record import ConvertError
 from dpo_wrap.atomic import OWN, make_own
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.loading import stored
-from dpo_wrap.loading.columns import check_columns
+from dpo_wrap.loading.columns import check_columns, check_context
 from dpo_wrap.loading.overlap import told_apart
 from dpo_wrap.loading.stored import FAILURES, Stored
 from dpo_wrap.settings.config import Settings
@@ -69,6 +70,8 @@ def load_splits(settings: Settings, standing: Path, aside: Path, kept: bool = Fa
         {split: check_columns(rows, path, split) for split, rows in part.items()}
         for path, part in zip(paths, parts, strict=True)
     ]
+    for path, part in zip(paths, parts, strict=True):
+        notes += _check_context(part, path)
     every = [kind for part in kinds for kind in part.values()]
     if len({kind.conversational for kind in every}) > 1:
         described = (
@@ -145,6 +148,17 @@ def _load(settings: Settings, path: str, standing: Path, aside: Path, notes: lis
     if local.is_dir():
         return stored.from_directory(local, path)
     return stored.from_hub(settings, path)
+
+
+def _check_context(splits: dict[str, Dataset], path: str) -> list[str]:
+    """What is not trained on of a dataset that convert did not write, in a line."""
+    local, columns = Path(path).expanduser(), {n for s in splits.values() for n in s.column_names}
+    if local.is_file() or "source" in columns and (local / "report.json").is_file():
+        return []
+    for split, rows in splits.items():
+        check_context(rows, path, split, kind_of)
+    unread = sorted(columns - {*TRAINED, "source"})
+    return [f"{path}: columns not trained on: {', '.join(map(repr, unread))}"] if unread else []
 
 
 def _converted(raw: Path, standing: Path, aside: Path, notes: list[str]) -> Path:
