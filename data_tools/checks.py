@@ -33,6 +33,7 @@ class PairColumns:
 
 
 Failures = Iterator[tuple[int, str]]
+_MEDIA = ("<image>", "<video>", "<audio>")
 _PLACEHOLDER = re.compile(r"^[ \t]*(<(?:image|video|audio)>)[ \t]*\r?$", re.MULTILINE)
 
 
@@ -98,14 +99,12 @@ def excluded(pairs: PairColumns, limits: Limits) -> Failures:
 def wrong_type(pairs: PairColumns, limits: Limits) -> Failures:
     """A line with nothing but a placeholder such as <image> stands for what no pair can hold."""
     for column in (pairs.prompt, pairs.chosen, pairs.rejected):
-        if not any(hint in column.data for hint in (b"<image>", b"<video>", b"<audio>")):
-            continue
-        for at, text in enumerate(column.texts):
-            if "<" in text and (found := _PLACEHOLDER.search(text)):
-                detail = (
-                    f"{found[1]} on a line of its own stands for media, which cannot be trained on"
-                )
-                yield column.owner(at), f"{detail} here; remove the record"
+        for at, text in enumerate(column.texts) if b"<" in column.data else ():
+            if "<" not in text:
+                continue
+            if any(hint in text for hint in _MEDIA) and (found := _PLACEHOLDER.search(text)):
+                detail = f"{found[1]} on a line of its own stands for media, which cannot be"
+                yield column.owner(at), f"{detail} trained on here; remove the record"
 
 
 CHECKS = (wrong_type, bad_roles, empty_prompt, empty_response, identical_pair, overlong, excluded)

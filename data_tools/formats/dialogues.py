@@ -114,11 +114,11 @@ def _calls(content: str, where: str) -> list[dict]:
 def metadata(value: object) -> set[str]:
     """The keys of the messages in a value that are neither content nor stored."""
     found: set[str] = set()
-    for message in value if isinstance(value, list) else [value]:
-        if isinstance(message, dict) and len(message) > 2:
-            kind = next((names for names in _KINDS if {*names} <= message.keys()), ())
-            known = {*kind, *MESSAGE_KEYS, "role", "content"} if kind else message.keys()
-            found |= {key for key in message.keys() - known if message[key] is not None}
+    messages = value if type(value) is list else [value]
+    for message in [m for m in messages if type(m) is dict and len(m) > 2]:
+        kind = next((names for names in _KINDS if {*names} <= message.keys()), ())
+        known = {*kind, *MESSAGE_KEYS, "role", "content"} if kind else message.keys()
+        found |= {key for key in message.keys() - known if message[key] is not None}
     return found
 
 

@@ -18,6 +18,8 @@ from data_tools.formats.label import is_null
 from data_tools.readers.json_records import loads
 from data_tools.record import BadRecord, clip
 
+JSON_STARTS = "[{ \t\r\n"
+"""What a list or an object in JSON may begin with, perhaps after white space."""
 _WANTED = {str: "text", list: "a list", dict: "an object"}
 
 
@@ -118,7 +120,8 @@ def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
 
 def may_be_json(value: object) -> bool:
     """Whether a value is a text that begins as a list or an object does in JSON."""
-    return isinstance(value, str) and value.lstrip()[:1] in ("[", "{")
+    is_likely = isinstance(value, str) and value[:1] in JSON_STARTS
+    return is_likely and value.lstrip()[:1] in ("[", "{")
 
 
 def parse_json(

@@ -105,13 +105,17 @@ def _judged_turn(sides_of: Reader, record: dict, winners: Sequence[int | None] =
 
 def _first_better(found: Found, sides_of: Reader, record: dict) -> list[Result]:
     """The first answer won, or each text of a list of answers over each of the other list."""
-    lists = [record.get(name) for name in found.answers]
-    if [] in lists or not any(type(side) is list and type(side[0]) is str for side in lists):
+    won, lost = record.get(found.answers[0]), record.get(found.answers[1])
+    if not won or not lost or not (_has_texts(won) or _has_texts(lost)):
         prompt, answers, extras = sides_of(record)
         return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
-    won, lost = (texts if isinstance(texts, list) else [texts] for texts in lists)
+    won, lost = (texts if isinstance(texts, list) else [texts] for texts in (won, lost))
     two = [dict(zip(found.answers, texts, strict=True)) for texts in product(won, lost)]
     return [result for texts in two for result in _first_better(found, sides_of, record | texts)]
+
+
+def _has_texts(side: object) -> bool:
+    return type(side) is list and type(side[0]) is str
 
 
 def _labelled(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict) -> list[Result]:

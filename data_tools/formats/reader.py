@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,7 @@ from data_tools.formats import FORMATS
 from data_tools.formats.dialogues import metadata
 from data_tools.formats.format import Format, ReadOptions, tidy_names
 from data_tools.formats.mapping import columns_of, value_at
-from data_tools.formats.paths import JsonCell, may_be_json, parse_literal
+from data_tools.formats.paths import JSON_STARTS, JsonCell, may_be_json, parse_literal
 from data_tools.formats.sides import attempt, split_transcripts
 from data_tools.record import BadRecord, Record, Result, Side, as_json, clip, tidy_name
 from data_tools.splits import is_test
@@ -55,23 +55,19 @@ class FormatReader:
         used = {*(names[name] for name in reads), *keep}
         unread = [name for name in own if name not in used]
         media = [name for name in names if kind_of(name) == "media"]
-        seen = partial(
-            view,
-            names=names if tuple(names) != own else None,
-            cells=reads if cells else (),
-            texts=options.parsed & names.keys(),
-            made=made,
-        )
+        renamed, marked = names if tuple(names) != own else None, reads if cells else ()
+        texts = options.parsed & names.keys()
+        is_viewed = renamed or marked or texts or made
         self.columns.update(names[name] for name in reads)
 
         def read(value: dict) -> tuple[list[Result], tuple[str | None, ...]]:
             for name in unread:
                 if value[name] not in _EMPTY:
                     self.unread[name] += 1
-            record = seen(value)
+            record = view(value, renamed, marked, texts, made) if is_viewed else value
             for name in reads:
-                if type(record[name]) is not str:
-                    self.unread.update(f"{name}[].{key}" for key in metadata(record[name]))
+                if type(record[name]) is not str and (more := metadata(record[name])):
+                    self.unread.update(f"{name}[].{key}" for key in more)
             for name in media:
                 if record[name] not in _NO_MEDIA:
                     detail = f"{name} next to the text cannot be trained on here; remove the record"
@@ -113,9 +109,13 @@ def view(
     """
     if names is not None:
         record = {name: record[own] for name, own in names.items()}
-    changed = {name: JsonCell(record[name]) for name in cells if may_be_json(record[name])}
-    changed |= {name: parse_literal(record[name]) for name in texts if may_be_json(record[name])}
-    record = record | changed if changed else record
+    if likely := [name for name in cells if record[name][:1] in JSON_STARTS]:
+        marked = {name: JsonCell(record[name]) for name in likely if may_be_json(record[name])}
+        record = record | marked
+    if texts:
+        record = record | {
+            name: parse_literal(record[name]) for name in texts if may_be_json(record[name])
+        }
     return record | {name: value_at(record, at) for name, at in made.items()} if made else record
 
 
