@@ -155,6 +155,9 @@ def _order(prompt: tuple[str, ...], answer: tuple[str, ...]) -> str:
 WARNINGS = {
     "html": "HTML tags or entities",
     "replacement_character": "U+FFFD, where a character was lost in decoding",
+    "mojibake": "text decoded in the wrong encoding, such as Ã© for é",
+    "spreadsheet_error": "an error of a spreadsheet, such as #NAME?, instead of a text",
+    "cell_limit": "texts of 32,767 characters, where a spreadsheet may have cut them off",
     "zero_width": "zero-width characters, which are invisible",
     "template_tokens": "a chat template's special tokens as text",
     "page_residue": "text that a chat page showed around the answer",
@@ -187,6 +190,8 @@ _PATTERNS = {
         r"</?(?:p|br|div|span|a|li|ul|ol|b|i|em|strong|table|tr|td)\b[^<>]*>|&[a-z]{2,6};",
     ),
     "replacement_character": (("\ufffd",), "\ufffd"),
+    "mojibake": (("â€", "Ã"), "â€[\x80-\xbf™œ“”˜¦–—]|Ã[\xa1-\xba\xbc-\xbf]"),
+    "spreadsheet_error": (("#",), r"\A\s*#(?:NAME\?|REF!|VALUE!|DIV/0!|N/A|NULL!|NUM!)\s*\Z"),
     "zero_width": (("\u200b", "\u200c", "\u2060", "\ufeff"), "[\u200b\u200c\u2060\ufeff]"),
     "template_tokens": (("<", "["), _any_of(TEMPLATE_TOKENS)),
     "page_residue": (
@@ -202,7 +207,7 @@ _PATTERNS = {
         r"|(?:\[|<\|)The (?:Start|End) of (?:Assistant|Reference Answer)",
     ),
 }
-PAIR_WARNINGS = (*_PATTERNS, "prompt_repeated")
+PAIR_WARNINGS = (*_PATTERNS, "prompt_repeated", "cell_limit")
 """The codes of single pairs; `pair_warnings` gives each as a bit."""
 
 _COMPILED = [(hints, re.compile(pattern, re.MULTILINE)) for hints, pattern in _PATTERNS.values()]
@@ -213,6 +218,8 @@ def pair_warnings(columns: Sequence[Column]) -> list[int]:
     found = [repeated << len(_COMPILED) for repeated in _repeats(*columns)]
     for column in columns:
         texts = column.texts
+        for at in [at for at, text in enumerate(texts) if len(text) == 32_767]:
+            found[column.owner(at)] |= 2 << len(_COMPILED)
         for bit, (hints, pattern) in enumerate(_COMPILED):
             for hint in hints:
                 data = column.data if hint.isascii() else column.wide

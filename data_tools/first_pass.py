@@ -44,12 +44,13 @@ class Inputs:
 
     def reader(self, path: str) -> FileReader:
         """A reader of one file from its start."""
-        options = self._options
-        return FileReader(path, options.encoding, options.sheet, self._stdin, self._notes)
+        how = self._options.encoding, self._options.sheet, self._options.header_row
+        return FileReader(path, *how, self._stdin, self._notes)
 
     def blocks(self, path: str) -> Iterator[Block]:
         """The blocks of one file."""
-        start = None if path == STDIN else first_span(path, self._options.encoding)
+        how = self._options.encoding, self._options.header_row
+        start = None if path == STDIN else first_span(path, *how)
         if start is not None:
             yield from (Block(path, span.stop - span.start, span) for span in cut(start))
             return

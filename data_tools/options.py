@@ -79,11 +79,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    known = " ".join(readers.SYNTAXES)
-    help = (
-        f"files ({known}; text also as .gz or .zst) or directories of them; - is standard input, "
-    )
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=help + "JSON Lines")
+    help = f"files ({readers.KNOWN}), directories of them, what save_to_disk wrote; "
+    help += "- is standard input, JSON Lines"
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=help)
     parser.add_argument("--list-formats", action="store_true", help="print every format and exit")
 
     add = parser.add_argument_group("How the inputs are read").add_argument
@@ -95,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
     add("--label", metavar="first=X,second=Y[,tie=Z]", help=help)
     add("--encoding", metavar="NAME", help="of text files (default utf-8; a BOM decides)")
     add("--sheet", metavar="NAME", help="the sheet of .xlsx files (default: the first)")
+    help = "the row of a sheet, or line of a CSV file, with the names of the columns"
+    add("--header-row", metavar="N", type=count, help=help)
 
     add = parser.add_argument_group("Which pairs are made").add_argument
     help = "how rankings and ratings become pairs"

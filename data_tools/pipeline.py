@@ -38,7 +38,7 @@ from data_tools.workers import Workers, progress
 
 _SHOWN = (  # of the options, in report.json
     *("format", "map", "label", "pairs", "min_margin", "annotators", "keep", "exclude_rows"),
-    *("test_size", "keep_splits", "seed", "to", "max_chars", "encoding", "sheet"),
+    *("test_size", "keep_splits", "seed", "to", "max_chars", "encoding", "sheet", "header_row"),
 )
 _OWN_COLUMNS = (*(name for name, _ in SIDES), "source", *EXTRAS)
 
@@ -49,7 +49,7 @@ def run(options: Options) -> Report:
         stack.enter_context(output_dir.signals_restored())
         stack.enter_context(_os_errors("a temporary file", "set TMPDIR to another place"))
         stdin = stack.enter_context(standard_input(options.inputs))
-        files = find_inputs(options.inputs)
+        files = find_inputs(options.inputs, stack.enter_context(tempfile.TemporaryDirectory()))
         target = part = None
         if not options.check:
             target = output_dir.choose(options.output, options.inputs, files)

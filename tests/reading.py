@@ -1,7 +1,9 @@
 """What the tests of the readers share: write a file, read it, and see what came of it."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_tools import readers
+from data_tools.convert import convert
 from data_tools.readers import FileReader, blocks
 from data_tools.record import ConvertError, Record
 
@@ -29,7 +32,12 @@ def zstd(content):
     return pa.compress(content, "zstd", asbytes=True)
 
 
-PACKED = {".gz": gzip.compress, ".zst": zstd}
+PACKED = {
+    ".gz": gzip.compress,
+    ".zst": zstd,
+    ".bz2": lambda content: bz2.compress(content, 1),
+    ".xz": lzma.compress,
+}
 
 
 def write(name, content):
@@ -69,10 +77,29 @@ def refusal(name, content=None, **options):
     """The message with which a file is refused, whether it is found or read."""
     write(name, content)
     with pytest.raises(ConvertError) as caught:
-        for path in readers.find_inputs((name,)):
+        for path in readers.find_inputs((name,), "."):
             items(path, **options)
     assert caught.value.status == 2
     return str(caught.value)
+
+
+def sources(*inputs, **options):
+    """The `source` and prompt of every row, from the report's own dataset."""
+    import pyarrow as pa
+
+    done = convert(inputs, "out", test_size=0, workers=1, **options)
+    rows = []
+    for split in ("train", "test"):
+        for path in sorted(Path("out").glob(f"{split}/*.arrow")):
+            rows += pa.ipc.open_stream(path.read_bytes()).read_all().to_pylist()
+    assert done.figures["records"]["rejected"] == 0
+    return {row["source"]: row["prompt"] for row in rows}
+
+
+def lines(*numbers):
+    """Records as JSON Lines, of texts that have these numbers."""
+    keys = ("prompt", "chosen", "rejected")
+    return "".join(json.dumps({k: f"{k}{n}" for k in keys}) + "\n" for n in numbers)
 
 
 def spans(path):

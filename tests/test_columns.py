@@ -206,6 +206,21 @@ def test_a_placeholder_on_a_line_of_its_own_stands_for_media(convert_file):
     assert "<image>" in done.rejects[0]["detail"]
 
 
+def test_bytes_of_an_image_in_parquet_are_media(convert_file, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sides = {name: ["a", "b"] for name in ("prompt",)} | {
+        "chosen": ["C", "C"],
+        "rejected": ["R", "R"],
+    }
+    table = pa.table(sides | {"image": pa.array([b"\xff\xd8\xff", None], pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    done = convert_file((tmp_path / "a.parquet").read_bytes(), name="a.parquet")
+    assert [(r["record"], r["reason"]) for r in done.rejects] == [(1, "wrong_type")]
+    assert "image" in done.rejects[0]["detail"]
+
+
 # Other keys of messages.
 
 

@@ -8,8 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reading import in_an_empty_folder, items, notes, read, refusal, rejects  # noqa: F401
+from reading import (  # noqa: F401
+    in_an_empty_folder,
+    items,
+    notes,
+    read,
+    read_in_blocks,
+    refusal,
+    rejects,
+)
 
+from data_tools.readers import blocks
 from data_tools.record import Record
 
 BROKEN = "a quoted cell is not closed, or text follows its closing quote"
@@ -137,3 +146,60 @@ def test_every_word_of_any_file_is_in_a_record_or_a_reject(pieces):
     assert all(word in kept for word in text.replace('"', " ").replace(",", " ").split())
     lines = [item.location.line for item in found]
     assert lines == sorted(set(lines))
+
+
+# What may be above a header, and cells that no row has.
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|", ","])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_first_line_of_excel_names_the_delimiter_and_is_no_header(mark, end):
+    for first in (f"sep={mark}", f"SEP={mark}"):
+        content = end.join([first, f"a{mark}b,c", f"1{mark}2", ""])
+        if mark == ",":
+            content = content.replace("b,c", "b")
+        assert [(line, cells) for line, cells in rows(content)] == [(3, ["1", "2"])]
+        assert read_in_blocks("f.csv") == items("f.csv")
+    assert rows("sep=:\na:b\n1:2\n") == [(3, ["1", "2"])]
+    assert notes("f.csv") == ["f.csv: cells are separated by ':'"]
+    assert read("f.csv", "sep=;\n") == []
+
+
+@pytest.mark.parametrize(
+    "above", ["Results of May\n", "Results of May,,\n,,\n", '\n"Results,\nMay"\nsecond title\n\n']
+)
+def test_titles_above_the_header_of_a_csv_are_skipped_and_noted(above):
+    line = above.count("\n") + 2
+    content = f"{above}a,b,c\n1,2,3\n4,5,6\n"
+    assert rows(content) == [(line, ["1", "2", "3"]), (line + 1, ["4", "5", "6"])]
+    note = "f.csv: 'a, b, c' is read as the header; --header-row names another row"
+    assert notes("f.csv") == [note]
+    assert read_in_blocks("f.csv") == items("f.csv")
+
+
+def test_the_line_of_the_header_can_be_named():
+    content = "exported,2024\nby,me\na,b\n1,2\n"
+    assert [item.value for item in items("f.csv", content, header_row=3)] == [{"a": "1", "b": "2"}]
+    assert [item.location.line for item in items("f.csv", header_row=3)] == [4]
+    assert items("f.csv", header_row=9) == []
+    long = "x,y\n" * 999 + content
+    assert [i.location.line for i in items("f.csv", long, header_row=1002)] == [1003]
+    first = blocks.first_span("f.csv", None, 1002)
+    ((found, stop),) = [blocks.read_span(span) for span in blocks.cut(first)]
+    assert ([i.value for i in found], stop) == ([{"a": "1", "b": "2"}], len(long))
+
+
+def test_a_header_is_not_skipped_because_of_unquoted_delimiters_below_it():
+    content = "prompt,chosen,rejected\n" + "a, b, c, d, e, f\n" * 5
+    assert [reason for _, reason in rows(content)] == ["ragged_row"] * 5
+
+
+def test_rows_that_all_lack_the_same_cells_at_their_end_have_empty_ones():
+    assert rows("a,b,c,d\n1,2\n3,4\n") == [(2, ["1", "2", "", ""]), (3, ["3", "4", "", ""])]
+    assert notes("f.csv") == ["f.csv: c, d are empty: no row has these cells"]
+    later = "a,b,c,d\n" + "1,2\n" * 300 + "1,2,3\n1,2,3,4\n"
+    assert [cells for _, cells in rows(later)[-2:]] == ["ragged_row", ["1", "2", "3", "4"]]
+    assert read_in_blocks("f.csv") == items("f.csv")
+    assert [cells for _, cells in rows("a,b,c\n1,2\n1,2,3\n")] == ["ragged_row", ["1", "2", "3"]]
+    assert [cells for _, cells in rows("a,b,c\n1,2\n")] == ["ragged_row"]  # one shows nothing
+    assert [cells for _, cells in rows("a,b\n1\n2\n")] == ["ragged_row", "ragged_row"]

@@ -36,7 +36,7 @@ def test_values_keep_their_types():
         ('{"a": 1', "this is not valid JSON: EOF while parsing an object at byte 7"),
         ("{'a': 1}", "this is not valid JSON: key must be a string at byte 2"),
         ('{"a": 1} {"b": 2}', "this is not valid JSON: trailing characters at byte 10"),
-        ('{"a": NaN}', "this is not valid JSON: expected value at byte 7"),
+        ('{"a": NaNs}', "this is not valid JSON: expected `,` or `}` at byte 11"),
         ('{"a": -Infinity}', "this is not valid JSON: invalid number at byte 8"),
         ('{"a": [1e999]}', "a number is too large"),
         (
@@ -50,6 +50,24 @@ def test_values_keep_their_types():
 )
 def test_a_line_that_is_not_valid_json_is_rejected_alone(line, detail):
     assert fault(line) == ("bad_json", f"{detail}; {FIX}")
+
+
+def test_nan_is_null_as_a_missing_number_of_pandas_and_in_texts_it_stays():
+    lines = '{"a": NaN, "b": [NaN,1], "c": "NaN, \\" NaN"}\n[NaN]\nNaN\n'
+    assert read("f.jsonl", lines) == [
+        (1, {"a": None, "b": [None, 1], "c": 'NaN, " NaN'}),
+        (2, [None]),
+        (3, None),
+    ]
+    assert read("f.json", f"[{lines.strip().replace(chr(10), ',')}]")[1] == (1, [None])
+
+
+@pytest.mark.parametrize("column", ["rating", "chosen"])
+def test_nan_rejects_a_record_only_where_it_is_read(convert_file, column):
+    record = {"prompt": "P", "chosen": "C", "rejected": "R"} | {column: float("nan")}
+    done = convert_file([record, {"prompt": "Q", "chosen": "C", "rejected": "R"}])
+    reasons = [reject["reason"] for reject in done.rejects]
+    assert reasons == ([] if column == "rating" else ["missing_field"])
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])

@@ -98,23 +98,38 @@ def test_nested_rows_are_what_arrow_gives_whatever_the_batch_size(rows, batch):
         assert values(pa.array(rows, kind)) == rows
 
 
-def test_bytes_that_are_no_text_reject_their_own_row_only():
-    write(a=[b"x", b"caf\xe9"], b=["1", "2"])
-    assert items("a.parquet")[0].value == {"a": "x", "b": "1"}
-    assert rejects("a.parquet") == [
-        (
-            None,
-            "bad_encoding",
-            r"a value holds bytes that do not decode (near 'caf\\xe92'); export that column "
-            "as text",
-            '{"a": "caf\\xe9", "b": "2"}',
-        )
+def test_binary_values_that_are_no_text_are_kept_in_base64():
+    write(a=[b"x", b"caf\xe9", b"\0"], b=[[b"y"], [b"\xff", None], None])
+    assert [item.value for item in items("a.parquet")] == [
+        {"a": "x", "b": ["y"]},
+        {"a": {"base64": "Y2Fm6Q=="}, "b": [{"base64": "/w=="}, None]},
+        {"a": {"base64": "AA=="}, "b": None},
     ]
+
+
+@pytest.mark.parametrize("read", ["prompt", "chosen"])
+def test_a_binary_value_that_is_read_as_a_side_rejects_its_record(convert_file, read):
+    sides = {"prompt": ["P", "Q"], "chosen": ["C", "D"], "rejected": ["R", "S"]}
+    write(**sides | {read: [b"\xff", b"text"]})
+    done = convert_file(Path("a.parquet").read_bytes(), name="a.parquet")
+    detail = f"{read} holds bytes that do not decode; export that column as text"
+    assert [(r["record"], r["reason"], r["detail"]) for r in done.rejects] == [
+        (1, "bad_encoding", detail)
+    ]
+    assert len(done.rows) == 1
+    write(**sides | {"id": [b"\xff", b"text"]})  # which nothing reads
+    assert len(convert_file(Path("a.parquet").read_bytes(), name="a.parquet").rows) == 2
+
+
+def test_a_string_column_that_is_no_text_rejects_its_own_row_only():
     offsets, data = b"\0\0\0\0\3\0\0\0\4\0\0\0", b"\xed\xa0\x80a"  # a lone surrogate, then a
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     write(a=pa.Array.from_buffers(pa.string(), 2, buffers))
     assert items("a.parquet")[1].value == {"a": "a"}
-    assert rejects("a.parquet")[0][3] == '{"a": "\\xed\\xa0\\x80"}'
+    (reject,) = rejects("a.parquet")
+    assert reject[1] == "bad_encoding"
+    assert reject[2].endswith("; export that column as text")
+    assert reject[3] == '{"a": "\\xed\\xa0\\x80"}'
 
 
 def test_a_nul_character_rejects_its_row_however_deep():

@@ -22,7 +22,10 @@ from reading import (  # noqa: F401
 from data_tools import readers
 from data_tools.record import ConvertError
 
-KNOWN = ".csv .tsv .json .jsonl .ndjson .parquet .xlsx, the text ones also with .gz .zst"
+KNOWN = (
+    ".csv .tsv .json .jsonl .ndjson .parquet .arrow .xlsx, "
+    "the text ones also with .gz .zst .bz2 .xz, or .zip of these"
+)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +187,7 @@ def test_a_path_that_cannot_be_read_is_refused():
     assert refusal("no/such.csv") == f"no/such.csv: {missing}"
     fix = f"rename, decompress or export it to one of {KNOWN}"
     assert refusal("a.txt", b"x") == f"a.txt: unknown ending; {fix}"
-    assert refusal("d") == f"d: no preference files in this directory; known endings are {KNOWN}"
+    assert refusal("d") == f"d: holds no preference files; known endings are {KNOWN}"
     Path("d/a.csv").symlink_to("missing.csv")
     assert refusal("d") == f"d/a.csv: {missing}"
     assert refusal(os.fsdecode(b"a\xff.jsonl"), LINES) == (

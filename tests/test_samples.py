@@ -42,7 +42,7 @@ def test_the_same_texts_are_read_from_every_syntax(name, convert_file):
     assert [{field: row[field] for field in values[0]} for row in done.rows] == values
     locations = [item.location for item in items(name)]
     assert [row["source"] for row in done.rows] == list(map(str, locations))
-    has_lines = not name.endswith((".parquet", ".xlsx"))
+    has_lines = not name.endswith((".parquet", ".arrow", ".xlsx"))
     assert all((location.line is not None) == has_lines for location in locations)
 
 
@@ -69,7 +69,7 @@ def test_every_bad_sample_has_an_entry_and_every_reason_and_syntax_a_sample():
     assert {reason for entry in EXPECTED.values() for reason in entry["reasons"]} == set(REASONS)
     for folder in (GOOD, BAD):
         endings = {name.partition(".")[2] for name in names(folder)}
-        assert {"csv", "tsv", "json", "jsonl", "ndjson", "parquet", "xlsx"} <= endings
+        assert {"csv", "tsv", "json", "jsonl", "ndjson", "parquet", "arrow", "xlsx"} <= endings
         assert {"csv.gz", "jsonl.zst"} <= endings
 
 
@@ -98,7 +98,7 @@ BYTES = st.sampled_from(
     + [b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\\ud800", b"NaN", b" ", b";", b"PK\x03\x04"]
 )
 CONTENTS = st.binary(max_size=60) | st.lists(BYTES, max_size=20).map(b"".join)
-ENDINGS = st.sampled_from([*readers.ENDINGS, *[".parquet", ".xlsx"] * 5])
+ENDINGS = st.sampled_from([*readers.ENDINGS, *[".parquet", ".arrow", ".xlsx"] * 5])
 ENCODINGS = st.sampled_from([None] * 6 + ["utf-16", "cp1252", "utf-7", "idna", "shift_jis"])
 
 

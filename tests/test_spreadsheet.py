@@ -116,6 +116,46 @@ def test_an_escape_that_makes_no_text_is_rejected():
     assert [raw for *_, raw in rejects(NAME)] == [["x\0y"]]
 
 
+def test_rows_above_the_header_are_titles_and_noted():
+    title, meta = ["Results of May"], ["exported", "2024-05-01", "by me"]
+    rows = [["p", "a", "b", "label"], *[[f"{i}", "x", "y", "A"] for i in range(3)]]
+    write(title, meta, [], *rows)
+    assert [item.value["p"] for item in items(NAME)] == ["0", "1", "2"]
+    note = "a.xlsx: 'p, a, b, label' is read as the header; --header-row names another row"
+    assert notes(NAME) == [note]
+    assert [item.value for item in items(NAME, header_row=6)] == [
+        {"1": "2", "x": "x", "y": "y", "A": "A"}
+    ]
+    assert notes(NAME, header_row=99) == ["a.xlsx: has no records"]
+    write(*rows)
+    assert notes(NAME) == []
+
+
+def test_a_cell_that_holds_a_formula_rejects_its_row_with_the_formula():
+    assert read(["a", "b"], ["x", "=A1&B1"], ["y", "z"]) == ["wrong_type", {"a": "y", "b": "z"}]
+    detail = "row 2 holds the formula '=A1&B1'; paste the values of its column over it"
+    assert rejects(NAME) == [(None, "wrong_type", detail, ["x", "=A1&B1"])]
+    change(
+        lambda _, part: part.replace(b'<c r="B2"><f>A1&amp;B1</f>', b'<c r="B2" t="str"><f>A1</f>')
+    )
+    assert rejects(NAME)[0][1] == "wrong_type"
+
+
+def test_text_that_begins_with_an_equals_sign_is_text():
+    book = openpyxl.Workbook()
+    book.active.append(["a"])
+    book.active["A2"].value = "== x =="
+    book.active["A2"].data_type = "s"
+    book.save(NAME)
+    assert read() == [{"a": "== x =="}]
+
+
+def test_columns_that_are_empty_in_all_of_the_first_rows_are_noted():
+    write(["a", "b", "c", "d"], ["1", "2"], ["3"])
+    assert read() == [{"a": "1", "b": "2", "c": "", "d": ""}, {"a": "3", "b": "", "c": "", "d": ""}]
+    assert notes(NAME) == ["a.xlsx: c, d are empty: no row has these cells"]
+
+
 def write_two_sheets():
     book = openpyxl.Workbook()
     book.active.title = "one"
@@ -138,6 +178,20 @@ def test_the_first_sheet_is_read_unless_another_is_named():
     for name in ("Two", "chart", ""):
         message = f"a.xlsx: --sheet {name}: no such sheet; there are 'one', 'two'"
         assert refusal(NAME, sheet=name) == message
+
+
+def test_a_first_sheet_that_holds_only_a_title_is_passed_over():
+    book = openpyxl.Workbook()
+    book.active.title = "about"
+    book.active["A2"] = "Preferences, May 2024"
+    data = book.create_sheet("data")
+    data.append(["a", "b"])
+    data.append(["x", "y"])
+    book.save(NAME)
+    assert read() == [{"a": "x", "b": "y"}]
+    note = "a.xlsx: of the sheets 'about', 'data' 'data' is read; --sheet names another"
+    assert notes(NAME) == [note]
+    assert notes(NAME, sheet="about") == ["a.xlsx: has no records"]
 
 
 def test_a_sheet_whose_stored_size_is_too_small_is_read_to_its_end():

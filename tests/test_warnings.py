@@ -21,12 +21,21 @@ CLEAN = [
     "The network error due to high traffic is gone.",
     "[[D]] is no verdict, nor is [[7]] alone; [the start of assistant]",
     "<|im start|> <channel> [inst] <S>",
+    "NÃO, NÃ… and â€ alone",
+    "#N/A is an error, # is none",
+    "x" * 32_766,
     "a\u200db",  # a zero-width joiner, which emoji and Persian need
 ]
 UNUSUAL = [
     ("one<br/>two", ("html",)),
     ("&nbsp;", ("html",)),
     ("caf\ufffd", ("replacement_character",)),
+    ("itâ€™s", ("mojibake",)),
+    ("â€œyesâ€\x9d", ("mojibake",)),
+    ("cafÃ©", ("mojibake",)),
+    ("#NAME?", ("spreadsheet_error",)),
+    (" #REF!\n", ("spreadsheet_error",)),
+    ("x" * 32_767, ("cell_limit",)),
     ("a\u200bb", ("zero_width",)),
     ("end</s>", ("template_tokens",)),
     ("<|im_start|>user <b>x</b>", ("html", "template_tokens")),

@@ -54,7 +54,7 @@ def check_side(value: object, where: str) -> Side:
         value = parse_json(value, where, is_dialogue)
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, dict):  # one message; answers of Gemini and Amazon Nova name no role
+    if isinstance(value, dict) and "base64" not in value:  # one message, perhaps without a role
         value = [{"role": "model"} | value if {"parts", "preferenceLabel"} & {*value} else value]
     return check_dialogue(value, where, "text or messages")
 

@@ -113,6 +113,9 @@ def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
     if isinstance(value, kind):
         return value
     wanted = wanted or _WANTED[kind]
+    if isinstance(value, dict) and value.keys() == {"base64"}:
+        detail = f"{where} holds bytes that do not decode; export that column as text"
+        raise BadRecord("bad_encoding", detail)
     if value is None:
         raise BadRecord("missing_field", f"{where} is missing or null; it must be {wanted}")
     raise BadRecord("wrong_type", f"{where} is {clip(value)}; it must be {wanted}")

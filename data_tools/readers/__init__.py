@@ -4,10 +4,12 @@
 `ConvertError` where the file as a whole is not what its ending says, or breaks off.
 """
 
+import json
 import os
 import zlib
 from dataclasses import dataclass, field
 from functools import partial
+from lzma import LZMAError
 from typing import BinaryIO
 
 from data_tools.readers import delimited, json_records, opening, parquet, spreadsheet
@@ -21,10 +23,13 @@ _TEXTS = {
     ".jsonl": json_records.read_json_lines,
     ".ndjson": json_records.read_json_lines,
 }
-_TABLES = {".parquet": parquet.read, ".xlsx": spreadsheet.read}  # compressed in themselves
+_TABLES = {".parquet": parquet.read, ".arrow": parquet.read_arrow, ".xlsx": spreadsheet.read}
 SYNTAXES = (*_TEXTS, *_TABLES)
 ENDINGS = (*SYNTAXES, *(s + c for s in _TEXTS for c in COMPRESSIONS))
-_KNOWN = f"{' '.join(SYNTAXES)}, the text ones also with {' '.join(COMPRESSIONS)}"
+KNOWN = f"{' '.join(SYNTAXES)}, the text ones also with {' '.join(COMPRESSIONS)}, or .zip of these"
+_OWN = {"report.json", "rejects.jsonl"}  # of a dataset that this command wrote
+_SAVED = {"state.json", "dataset_info.json"}  # of a dataset that `save_to_disk` wrote
+_METADATA = _SAVED | {"dataset_dict.json", "dataset_infos.json"}
 
 
 def syntax_of(path: str) -> str:
@@ -41,43 +46,66 @@ def stem_of(path: str) -> str:
 
 
 def _ending(name: str) -> str:
-    return next((e for e in ENDINGS if name.lower().endswith(e) and len(name) > len(e)), "")
+    known = (*ENDINGS, opening.ARCHIVE)
+    return next((e for e in known if name.lower().endswith(e) and len(name) > len(e)), "")
 
 
-def find_inputs(paths: tuple[str, ...]) -> list[str]:
-    """Every file to read, once, directories replaced by the known files in them, sorted by name.
+def find_inputs(paths: tuple[str, ...], folder: str | None = None) -> list[str]:
+    """Every file to read, once: the known files in directories and archives, sorted by name.
 
-    Raises ConvertError (status 2) for a path that does not exist or holds nothing readable.
+    Archives are unpacked in `folder`. Raises ConvertError (status 2) for a path that does not exist
+    or holds nothing readable.
     """
     files: dict[str, str] = {}  # by real path, in the spelling that came first
     for path in paths:
-        for file in _inside(path) if os.path.isdir(path) else [path]:
+        found = _files(path, folder)
+        if not found:
+            raise ConvertError(f"{path}: holds no preference files; known endings are {KNOWN}")
+        for file in found:
             if file != STDIN:
                 _refuse_unknown(file)
             files.setdefault(os.path.realpath(file), file)
     return list(files.values())
 
 
-def _inside(directory: str) -> list[str]:
-    """The files in a directory and below, without hidden ones and this command's own output."""
-    found = []
-    for folder, folders, names in os.walk(directory, onerror=_refuse):
-        if {"report.json", "rejects.jsonl"} <= set(names):  # of this command
-            if folder != directory:
+def _files(path: str, unpacked: str | None) -> list[str]:
+    """The files that a path stands for: itself, or those in a directory or archive and below.
+
+    Hidden ones and what this command wrote into a directory are left out.
+    """
+    if path.lower().endswith(opening.ARCHIVE) and os.path.isfile(opening.on_disk(path)):
+        opening.unpack(path, unpacked)
+    root, found = opening.on_disk(os.path.join(path, "")), []
+    if not os.path.isdir(root):
+        return [path]
+    for place, folders, names in os.walk(root, onerror=_refuse):
+        inside = os.path.join(path, place[len(root) :])
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        if {*names} >= _OWN:
+            if place != root:
                 folders.clear()
                 continue
-            names = [name for name in names if name.startswith(("train", "test"))]
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            os.path.join(folder, name)
-            for name in names
-            if _ending(name) and not name.startswith(".") and not name.endswith(".rejects.jsonl")
-        ]
-    if not found:
-        raise ConvertError(
-            f"{directory}: no preference files in this directory; known endings are {_KNOWN}"
-        )
-    return sorted(found)
+            names = [name for name in names if name not in _OWN]
+        if {*names} >= _SAVED:
+            found += [(inside, *shard) for shard in enumerate(_shards(inside))]
+            continue
+        for name in names:
+            skipped = name[0] == "." or name.endswith(".rejects.jsonl") or name in _METADATA
+            if _ending(name) and not skipped:
+                file = os.path.join(inside, name)
+                found += [(file, *known) for known in enumerate(_files(file, unpacked))]
+    return [file for *_, file in sorted(found)]
+
+
+def _shards(folder: str) -> list[str]:
+    """The files of a dataset that `save_to_disk` wrote, in their order. Raises ConvertError."""
+    path = os.path.join(folder, "state.json")
+    try:
+        with opening.open_input(path) as file:
+            shards = json.load(file)["_data_files"]
+        return [os.path.join(folder, shard["filename"]) for shard in shards]
+    except (ValueError, KeyError, TypeError):
+        raise ConvertError(f"{path}: lists no files; save the dataset again") from None
 
 
 def _refuse(error: OSError) -> None:
@@ -90,10 +118,10 @@ def _refuse_unknown(path: str) -> None:
             f"{printable(path)}: the name is not UTF-8, so it could not be stored with its "
             "records; rename it"
         )
-    if not os.path.exists(path):
+    if not os.path.exists(opening.on_disk(path)):
         raise ConvertError(f"{path}: no such file; check the path (it is taken as given)")
     if not syntax_of(path):
-        fix = f"rename, decompress or export it to one of {_KNOWN}"
+        fix = f"rename, decompress or export it to one of {KNOWN}"
         raise ConvertError(f"{path}: unknown ending; {fix}")
 
 
@@ -102,13 +130,14 @@ class FileReader:
     """The records of one file, from its start.
 
     `stdin` is a seekable copy of standard input for the path `-`; `sheet` is the sheet of a
-    spreadsheet to read. `notes` explain what the reader found out, such as a delimiter; `position`
-    is how many bytes of the file were read so far.
+    spreadsheet to read, `header_row` where the header of a table is. `notes` explain what the
+    reader found out, such as a delimiter; `position` is how many bytes of the file were read.
     """
 
     path: str
     encoding: str | None = None
     sheet: str | None = None
+    header_row: int | None = None
     stdin: BinaryIO | None = None
     notes: list[str] = field(default_factory=list)
     position: int = 0
@@ -120,16 +149,16 @@ class FileReader:
             with opening.open_input(path, self.stdin) as file:
                 content = opening.decompressed(file, path)
                 if syntax in _TABLES:
-                    items = _TABLES[syntax](content, path, self.notes, self.sheet)
+                    items = _TABLES[syntax](content, path, self.notes, self.sheet, self.header_row)
                 else:
                     content = opening.open_text(content, self.encoding)
-                    items = _TEXTS[syntax](content, path, self.notes)
+                    items = _TEXTS[syntax](content, path, self.notes, self.header_row)
                 for item in items:
                     seen, self.position = item.location.record, file.tell()
                     yield item
             if not seen:
                 self.notes.append(f"{path}: has no records")
-        except (EOFError, OSError, zlib.error) as error:
+        except (EOFError, OSError, zlib.error, LZMAError) as error:
             if getattr(error, "errno", None):
                 raise ConvertError(f"{path}: cannot be read ({error.strerror})") from None
             raise ConvertError(

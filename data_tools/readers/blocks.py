@@ -8,7 +8,7 @@ so reading a block also tells where its last record really ended.
 import codecs
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, tee
 from typing import Any, BinaryIO
@@ -39,17 +39,18 @@ class Span:
 def file_state(path: str) -> tuple[int, int]:
     """The size of a file and the time of its last change (ns). Raises ConvertError (status 1)."""
     try:
-        found = os.stat(path)
+        found = os.stat(opening.on_disk(path))
     except OSError:
         raise changed(path) from None
     return found.st_size, found.st_mtime_ns
 
 
-def first_span(path: str, encoding: str | None) -> Span | None:
+def first_span(path: str, encoding: str | None, header_row: int | None = None) -> Span | None:
     """The empty span before the first record; None for a file that only reads from its start."""
     ending = os.path.splitext(path)[1].lower()
     delimiters = delimited.DELIMITERS.get(ending)
-    if not delimiters and ending not in (".jsonl", ".ndjson"):
+    # Other processes do not know where archives are unpacked.
+    if opening.on_disk(path) != path or not (delimiters or ending in (".jsonl", ".ndjson")):
         return None
     state = file_state(path)
     with opening.open_input(path) as file:
@@ -59,9 +60,9 @@ def first_span(path: str, encoding: str | None) -> Span | None:
         start = len(codecs.BOM_UTF8) if text.encoding == opening.UTF8_BOM else 0
         if not delimiters:
             return Span(path, state, start, start, 1)
-        head = delimited.read_head(text, path, delimiters)
-        text.seek(0)
-        start += _size(islice(text, head.lines))
+        ahead = [*islice(text, delimited.AHEAD + (header_row or 0))]
+        head = delimited.read_head(ahead, path, delimiters, header_row, [])
+        start += _size(ahead[: head.lines])
         return Span(path, state, start, start, head.lines + 1, head)
 
 
@@ -118,7 +119,7 @@ def _lines(data: bytes) -> list[bytes]:
     return data.splitlines(keepends=True) if b"\r" in data else io.BytesIO(data).readlines()
 
 
-def _size(lines: Iterator[str]) -> int:
+def _size(lines: Iterable[str]) -> int:
     """The bytes of some lines in their UTF-8 file."""
     return sum(len(line.encode("utf-8", "surrogateescape")) for line in lines)
 

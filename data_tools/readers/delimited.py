@@ -5,6 +5,7 @@ row that cannot be read, reading continues at the very next line.
 """
 
 import csv
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,52 +14,94 @@ from functools import partial
 from itertools import chain, islice, tee
 
 from data_tools.readers.opening import Items, check_text, printable, read_or_reject
-from data_tools.record import BadRecord, ConvertError, Location
+from data_tools.record import BadRecord, ConvertError, Location, clip
 
 _NAMES = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])"?[\r\n]*', re.IGNORECASE)  # a first line of Excel's
+HEAD = 20  # rows among which a header is looked for
+AHEAD = 200  # lines of them at most, and of what is above the header
 DELIMITERS = {".csv": (",", *_NAMES), ".tsv": ("\t",)}
 """What may separate the cells of a file, by its ending; the first is the expected one."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """The header row: the names of the columns (none in a file without rows), and how many lines
-    of the file precede the first row.
+    """The header row: the names of the columns (none in a file without rows), how many lines of the
+    file precede the first row, and how many cells at its end each of the first rows lacks.
     """
 
     names: tuple[str, ...]
     delimiter: str
     lines: int
+    missing: int = 0
 
 
-def read(text: Iterator[str], path: str, notes: list[str], delimiters: tuple[str, ...]) -> "Rows":
+def read(
+    text: Iterator[str], path: str, notes: list[str], row: int | None, delimiters: tuple[str, ...]
+) -> "Rows":
     """The rows of a file, whose header shows which of the delimiters it has."""
-    head = read_head(text, path, delimiters)
+    ahead: list[str] = []
+    try:
+        ahead += islice(text, AHEAD + (row or 0))
+    except Exception as error:  # of a compressed file that breaks off, raised after its last line
+        text = _failing(error)
+    head = read_head(ahead, path, delimiters, row, notes)
     if head.delimiter != delimiters[0]:
-        notes.append(f"{path}: cells are separated by {_NAMES[head.delimiter]}")
-    return Rows(head, path, text, head.lines + 1)
+        name = _NAMES.get(head.delimiter, repr(head.delimiter))
+        notes.append(f"{path}: cells are separated by {name}")
+    return Rows(head, path, chain(ahead[head.lines :], text), head.lines + 1)
 
 
-def read_head(text: Iterator[str], path: str, delimiters: tuple[str, ...]) -> Head:
-    """The header of a file, whose other lines are left.
+def _failing(error: Exception) -> Iterator[str]:
+    raise error
+    yield
+
+
+def read_head(
+    lines: list[str], path: str, delimiters: tuple[str, ...], row: int | None, notes: list[str]
+) -> Head:
+    """The header in the first lines of a file: in the line `row`, or found below titles.
 
     Raises ConvertError where it cannot be read, or two columns have one name.
     """
-    blank = 0
-    for first in text:
-        if not first.isspace():
-            break
-        blank += 1
+    filled = (at for at, line in enumerate(lines) if not line.isspace())
+    above = row - 1 if row else next(filled, len(lines))
+    if named := _SEPARATOR.fullmatch("".join(lines[above : above + 1])):
+        delimiter, above = named[1], above + 1
     else:
-        return Head((), delimiters[0], blank)
-    expected, where = delimiters[0], f"{path}:{blank + 1}"
-    delimiter = expected if expected in first else max(delimiters, key=first.count)
-    cells, lines = next(_rows(chain([first], text), delimiter))
-    if isinstance(cells, csv.Error):
-        raise ConvertError(f"{where}: the header row cannot be read ({cells}); fix its quotes")
-    names = tuple(cell.strip() for cell in cells)
-    check_names(names, where)
-    return Head(names, delimiter, blank + len(lines))
+        shown = next((line for line in lines[above:] if any(map(line.count, delimiters))), "")
+        delimiter = delimiters[0] if delimiters[0] in shown else max(delimiters, key=shown.count)
+    rows = [*islice(_rows(iter(lines[above:]), delimiter), HEAD)]
+    if not rows:
+        return Head((), delimiter, above)
+    cells = [["?"] * 99 if isinstance(found, csv.Error) else found for found, _ in rows]
+    at = 0 if row else header_at(cells, path, notes, most=1)
+    above += sum(len(lines) for _, lines in rows[:at])
+    if isinstance(rows[at][0], csv.Error):
+        why = f"the header row cannot be read ({rows[at][0]}); fix its quotes"
+        raise ConvertError(f"{path}:{above + 1}: {why}")
+    names = tuple(cell.strip() for cell in cells[at])
+    check_names(names, f"{path}:{above + 1}")
+    widths = [len(found) for found in cells[at + 1 :] if found]
+    missing = len(names) - widths[0] if widths[1:] and {*widths} == {*widths[:1]} - {1} else 0
+    if missing > 0:
+        notes.append(f"{path}: {', '.join(names[-missing:])} are empty: no row has these cells")
+    return Head(names, delimiter, above + len(rows[at][1]), max(0, missing))
+
+
+def header_at(rows: Sequence[list[str]], path: str, notes: list[str], most: int = HEAD) -> int:
+    """The position of the header in the first rows of a table, below titles and empty rows.
+
+    A title has fewer cells than most rows have, and at most `most`.
+    """
+    widths = [max((at for at, cell in enumerate(r, 1) if cell.strip()), default=0) for r in rows]
+    usual = Counter(width for width in widths if width)
+    limit = min(most, max(usual, key=lambda width: (usual[width], width), default=1) - 1)
+    at = next((at for at, width in enumerate(widths) if width > limit), 0)
+    if any(widths[:at]):
+        found = clip(", ".join(rows[at]))
+        notes.append(f"{path}: {found} is read as the header; --header-row names another row")
+    return at
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -90,7 +133,7 @@ class Rows:
     number: int = 0
 
     def __iter__(self) -> Items:
-        names, record = self.head.names, 0
+        names, missing, record = self.head.names, self.head.missing, 0
         for cells, lines in _rows(iter(self.lines), self.head.delimiter):
             line = self.first_line + self.number
             self.number += len(lines)
@@ -98,6 +141,8 @@ class Rows:
                 record += 1
                 location, row = Location(self.path, line, record), (cells, names)
                 check = self.number > self.sound
+                if missing and isinstance(cells, list) and len(cells) == len(names) - missing:
+                    cells += [""] * missing
                 yield read_or_reject(location, _values, _raw, lines, *row, check, is_text=True)
             if self.number >= self.until:
                 return

@@ -15,7 +15,7 @@ from typing import Any
 import jiter
 
 from data_tools.readers.opening import MARK, Items, check_text, line_ends, printable, read_or_reject
-from data_tools.record import BadRecord, ConvertError, Location, Reject, clip
+from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
 _BLANK = " \t\r\n"
@@ -25,10 +25,11 @@ _BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the 
 _MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _DECODER = json.JSONDecoder()
 _INFINITE = (float("inf"), float("-inf"))
+_NAN = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|NaN', re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def read_json_lines(text: Iterable[str], path: str, notes: list[str]) -> Items:
+def read_json_lines(text: Iterable[str], path: str, *_: object) -> Items:
     """Yield the records of an open text file whose line ends are untouched.
 
     Raises ConvertError for an array over several lines, none of which would be a record.
@@ -51,13 +52,16 @@ def read_lines(lines: Iterable[str | bytes], path: str, first_line: int = 1) -> 
 
 
 def _parse(source: str | bytes) -> object:
-    """The value of a JSON text. Raises BadRecord."""
+    """The value of a JSON text; NaN, a missing number of pandas, is null. Raises BadRecord."""
     data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
     try:
         return loads(data.rstrip(b"\r\n"))
     except BadRecord:
         check_text(_text(source), "the record")
-        raise
+        nulls = _NAN.sub(lambda found: found[1] or b"null", data)
+        if nulls == data:
+            raise
+        return loads(nulls.rstrip(b"\r\n"))
 
 
 def loads(source: bytes) -> Any:
@@ -112,7 +116,7 @@ def _text(source: str | bytes) -> str:
     return text.rstrip("\r\n")
 
 
-def read_json(text: io.TextIOBase, path: str, notes: list[str]) -> Items:
+def read_json(text: io.TextIOBase, path: str, notes: list[str], *_: object) -> Items:
     """Yield the records of a .json file. Raises ConvertError where it is no JSON or breaks off."""
     blank = ""
     while (first := text.read(1)).isspace():
@@ -127,7 +131,7 @@ def read_json(text: io.TextIOBase, path: str, notes: list[str]) -> Items:
             break
     if _is_json_lines([line for line in head if not line.isspace()]):
         notes.append(f"{path}: read as JSON Lines, by its content")
-        yield from read_json_lines(chain(head, text), path, notes)
+        yield from read_json_lines(chain(head, text), path)
     elif first:
         yield from _unwrapped("".join(head) + text.read(), path, notes)
 
@@ -161,7 +165,33 @@ def _unwrapped(source: str, path: str, notes: list[str]) -> Items:
             f"{path}: {fault}; it begins with {clip(record[:40])}, and a .json file holds an "
             "array of records, or one record a line"
         )
-    yield item
+    rows = _rows(item.value) if isinstance(item, Record) else None
+    if rows:
+        notes.append(f"{path}: its object is read as a table of {len(rows):,} records")
+        yield from (Record(Location(path, None, at), row) for at, row in enumerate(rows, start=1))
+    else:
+        yield item
+
+
+def _rows(value: Any) -> list[dict] | None:
+    """The records of an object that is a table: lists by column, or a form of pandas; else None."""
+    match value:
+        case {"columns": [*names], "data": [*rows]}:
+            names = dict.fromkeys(map(str, names))
+            is_table = all(isinstance(row, list) and len(row) == len(names) for row in rows)
+            return [dict(zip(names, row, strict=True)) for row in rows] if is_table else None
+        case {**columns} if {*map(type, columns.values())} == {dict}:
+            keys = next(iter(columns.values())).keys()
+            if all(map(str.isdecimal, columns)):
+                return [*columns.values()]
+            if all(map(str.isdecimal, keys)) and all(c.keys() == keys for c in columns.values()):
+                return [{name: columns[name][at] for name in columns} for at in keys]
+        case {**columns} if len(columns) > 1 and {*map(type, columns.values())} == {list}:
+            firsts = [type(column[0]) for column in columns.values() if column]
+            if len({*map(len, columns.values())}) == 1 and dict not in firsts:
+                rows = zip(*columns.values(), strict=True)
+                return [dict(zip(columns, row, strict=True)) for row in rows]
+    return None
 
 
 def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:

@@ -5,12 +5,17 @@ No encoding is guessed, but a BOM is honoured. A byte that does not decode becom
 rejected and not the file.
 """
 
+import bz2
 import codecs
 import gzip
 import io
+import lzma
 import os
 import re
 import stat
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -31,6 +36,8 @@ _SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x6
 COMPRESSIONS = {
     ".gz": (gzip.open, (b"\x1f\x8b",)),
     ".zst": (_open_zstd, (b"\x28\xb5\x2f\xfd", *_SKIPPABLE)),
+    ".bz2": (bz2.open, tuple(b"BZh%d" % size for size in range(1, 10))),
+    ".xz": (lzma.open, (b"\xfd7zXZ\0",)),
 }
 """What decompresses an open file, and what such a file begins with, by its ending."""
 
@@ -40,10 +47,15 @@ _KINDS = {
     for ending, (_, marks) in COMPRESSIONS.items()
 } | {
     ".parquet": ((b"PAR1",), "rename it to .parquet"),
-    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to .xlsx, unpack a zip archive"),
+    ".arrow": ((b"ARROW1\0\0", b"\xff\xff\xff\xff"), "rename it to .arrow"),
+    ".xlsx": ((b"PK\x03\x04",), "rename a spreadsheet to .xlsx, a zip archive to .zip"),
     "Git LFS pointer": ((b"version https://git-lfs",), "run 'git lfs pull' where it came from"),
     ".xls": ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",), "save it as .xlsx without a password"),
 }
+ARCHIVE = ".zip"
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError)
+FOLDERS: dict[str, str] = {}
+"""Where the files are whose paths begin with `a.zip/`."""
 UTF8_BOM = "utf-8-sig"
 _BOMS = (
     (codecs.BOM_UTF8, UTF8_BOM),
@@ -66,6 +78,27 @@ def _mark(error: UnicodeDecodeError) -> tuple[str, int]:
 codecs.register_error(MARK, _mark)
 
 
+def on_disk(path: str) -> str:
+    """Where the file or folder of a path is."""
+    root = next((root for root in reversed(FOLDERS) if path.startswith(root)), "")
+    return os.path.join(FOLDERS[root], path[len(root) :]) if root else path
+
+
+def unpack(path: str, folder: str | None) -> None:
+    """Unpack an archive to a new folder in `folder`, by default TMPDIR. Raises ConvertError."""
+    place = tempfile.mkdtemp(dir=folder)
+    try:
+        with zipfile.ZipFile(on_disk(path)) as archive:
+            if len({*archive.namelist()}) < len(archive.namelist()):
+                raise ValueError("two members have one name")
+            archive.extractall(place)
+    except _ZIP_ERRORS as error:
+        why = " ".join(str(error).split())
+        fix = "fetch it again, or unpack it and convert its files"
+        raise ConvertError(f"{path}: the archive cannot be unpacked ({why}); {fix}") from None
+    FOLDERS[os.path.join(path, "")] = place
+
+
 def open_input(path: str, stdin: BinaryIO | None = None) -> BinaryIO:
     """An input as it is on disk; `stdin` is a copy of standard input.
 
@@ -74,9 +107,9 @@ def open_input(path: str, stdin: BinaryIO | None = None) -> BinaryIO:
     if path == STDIN:
         stdin.seek(0)  # it is read twice: for detection, then for conversion
         return open(os.dup(stdin.fileno()), "rb")
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not stat.S_ISREG(os.stat(on_disk(path)).st_mode):
         raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    return open(path, "rb")
+    return open(on_disk(path), "rb")
 
 
 def decompressed(file: BinaryIO, path: str) -> BinaryIO:
