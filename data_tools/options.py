@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    help = f"files ({readers.KNOWN}), directories of them, what save_to_disk wrote; "
-    help += "- is standard input, JSON Lines"
+    help = f"files ({readers.KNOWN}), directories of them, what save_to_disk wrote, "
+    help += "hf://datasets/OWNER/NAME[@REVISION][/PATH]; - is standard input, JSON Lines"
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help=help)
     parser.add_argument("--list-formats", action="store_true", help="print every format and exit")
 

@@ -29,6 +29,7 @@ OUTSIDE = {
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
     "jiter": "readers",
     "openpyxl": "readers",
+    "huggingface_hub": "readers",
     "xxhash": "keys dataset",
     "tqdm": "workers",
     "dask": "workers",

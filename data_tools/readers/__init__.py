@@ -12,7 +12,7 @@ from functools import partial
 from lzma import LZMAError
 from typing import BinaryIO
 
-from data_tools.readers import delimited, json_records, opening, parquet, spreadsheet
+from data_tools.readers import delimited, hub, json_records, opening, parquet, spreadsheet
 from data_tools.readers.opening import COMPRESSIONS, STDIN, Items, printable
 from data_tools.record import ConvertError
 
@@ -42,6 +42,8 @@ def syntax_of(path: str) -> str:
 def stem_of(path: str) -> str:
     """The file's name without its known endings: `pairs.csv.gz` gives `pairs`."""
     name = os.path.basename(os.path.normpath(path))
+    if path.startswith(hub.SCHEME):
+        name = name.partition("@")[0]
     return name[: len(name) - len(_ending(name))]
 
 
@@ -51,14 +53,15 @@ def _ending(name: str) -> str:
 
 
 def find_inputs(paths: tuple[str, ...], folder: str | None = None) -> list[str]:
-    """Every file to read, once: the known files in directories and archives, sorted by name.
+    """Every file to read, once: the known files in directories, archives and data sets of the Hub.
 
-    Archives are unpacked in `folder`. Raises ConvertError (status 2) for a path that does not exist
-    or holds nothing readable.
+    They are sorted by name; archives are unpacked in `folder`. Raises ConvertError (status 2) for a
+    path that does not exist or holds nothing readable.
     """
     files: dict[str, str] = {}  # by real path, in the spelling that came first
     for path in paths:
-        found = _files(path, folder)
+        is_wanted = hub.fetch(path, ENDINGS) if path.startswith(hub.SCHEME) else None
+        found = [*filter(is_wanted, _files(path, folder))]
         if not found:
             raise ConvertError(f"{path}: holds no preference files; known endings are {KNOWN}")
         for file in found:

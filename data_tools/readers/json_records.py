@@ -25,6 +25,7 @@ _BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the 
 _MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _DECODER = json.JSONDecoder()
 _INFINITE = (float("inf"), float("-inf"))
+_HUB_ROWS = re.compile(r'\[\s*\{\s*"row_idx"')
 _NAN = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|NaN', re.DOTALL)
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -150,7 +151,7 @@ def _is_json_lines(lines: list[str]) -> bool:
 def _unwrapped(source: str, path: str, notes: list[str]) -> Items:
     """The records of one object: the list that is exactly one of its values, or itself."""
     lists = _lists_of_objects(source)
-    if len(lists) == 1:
+    if len(lists) == 1 and not _HUB_ROWS.match(source, lists[0][1]):
         key, start, stop = lists[0]
         notes.append(f"{path}: the records are the list under {key!r}")
         inside = io.StringIO(source[start + 1 : stop], newline="")
@@ -168,14 +169,19 @@ def _unwrapped(source: str, path: str, notes: list[str]) -> Items:
     rows = _rows(item.value) if isinstance(item, Record) else None
     if rows:
         notes.append(f"{path}: its object is read as a table of {len(rows):,} records")
-        yield from (Record(Location(path, None, at), row) for at, row in enumerate(rows, start=1))
+        for number, row in enumerate(rows, start=1):
+            yield read_or_reject(Location(path, None, number), _whole, dict, row)
     else:
         yield item
 
 
 def _rows(value: Any) -> list[dict] | None:
-    """The records of an object that is a table: lists by column, or a form of pandas; else None."""
+    """The records of an object that is a table: lists by column, a form of pandas, or rows as the
+    server of the Hub gives them; else None.
+    """
     match value:
+        case {"rows": [{"row_idx": _, "row": _}, *_] as rows}:
+            return rows
         case {"columns": [*names], "data": [*rows]}:
             names = dict.fromkeys(map(str, names))
             is_table = all(isinstance(row, list) and len(row) == len(names) for row in rows)
@@ -192,6 +198,14 @@ def _rows(value: Any) -> list[dict] | None:
                 rows = zip(*columns.values(), strict=True)
                 return [dict(zip(columns, row, strict=True)) for row in rows]
     return None
+
+
+def _whole(row: dict) -> dict:
+    """The record of a row as the Hub's server gives it, any other itself. Raises BadRecord."""
+    if cut := row.get("truncated_cells"):
+        fix = "fetch the files themselves, with hf://datasets/OWNER/NAME"
+        raise BadRecord("wrong_type", f"the server cut {', '.join(cut)} short; {fix}")
+    return row["row"] if row.keys() >= {"row_idx", "row"} else row
 
 
 def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:

@@ -55,7 +55,7 @@ _KINDS = {
 ARCHIVE = ".zip"
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError)
 FOLDERS: dict[str, str] = {}
-"""Where the files are whose paths begin with `a.zip/`."""
+"""Where the files are whose paths begin with `a.zip/` or with the name of a data set of the Hub."""
 UTF8_BOM = "utf-8-sig"
 _BOMS = (
     (codecs.BOM_UTF8, UTF8_BOM),
