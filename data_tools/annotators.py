@@ -1,53 +1,47 @@
 """Several judgements of one comparison: their verdict, and how far the annotators agree.
 
-Agreement is a ceiling for any model trained on the judgements. It holds numbers for every vote and
-one key for every comparison, never texts.
+Agreement is a ceiling for any model trained on the judgements. It is counted comparison by
+comparison; no votes or texts are held.
 """
 
 import math
-import struct
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
-from uuid import uuid4
-
-import numpy as np
 
 from data_tools.record import BadRecord, LabeledComparison, Pair, Result, Vote
 
 LISTED = 1_000  # annotators with figures of their own; the others are counted
 _TIE = 2  # after 0 and 1, the positions of the answers
-_VOTE = np.dtype([("key", "S16"), ("annotator", "u4"), ("shown", "u1"), ("swapped", "?")])
-_PACK = struct.Struct("=16sIB?").pack
 
 
 def decide(comparison: LabeledComparison, mode: str) -> list[Result]:
-    """What the votes of a comparison come to: one result; under `each` one for every vote.
-
-    Else a comparison on which other records may hold votes stays as it is.
-    """
+    """What the votes of a comparison come to: one result; under `each` one for every vote."""
+    found: list[Result] = []
+    ballots = [comparison.votes]
     if mode == "each":
-        return [
-            _tie(f"annotator {name} judged") if won is None else pair_of(comparison, won, name)
-            for name, won in comparison.votes
-        ]
-    if comparison.across_records:
-        return [comparison]
-    try:
-        return [pair_of(comparison, verdict(comparison.votes, mode))]
-    except BadRecord as fault:
-        return [fault]
+        ballots = [(vote,) for vote in comparison.votes]
+    for votes in ballots:
+        try:
+            found.append(pair_of(comparison, verdict(votes, mode), votes, mode))
+        except BadRecord as fault:
+            found.append(fault.copy())
+    return found
 
 
-def verdict(votes: Sequence[Vote], mode: str) -> int:
-    """The position of the answer that won. Raises BadRecord (`tie` or `disagreement`).
-
-    An annotator has one vote, however often it was given; who voted both ways has none.
-    """
+def one_each(votes: Iterable[Vote]) -> list[Vote]:
+    """One vote of each annotator, however often it was given; who voted both ways has none."""
     given: dict[str, set[int | None]] = {}
     for name, outcome in votes:
         given.setdefault(name, set()).add(outcome)
-    outcomes = Counter(outcome for own in given.values() if len(own) == 1 for outcome in own)
+    return [(name, outcomes.pop()) for name, outcomes in given.items() if len(outcomes) == 1]
+
+
+def verdict(votes: Iterable[Vote], mode: str) -> int:
+    """The position of the answer that won. Raises BadRecord (`tie` or `disagreement`)."""
+    outcomes = Counter(outcome for _, outcome in one_each(votes))
     if not outcomes:
         detail = "each annotator judged these two answers both ways; ask them which is right"
         raise BadRecord("disagreement", detail)
@@ -63,116 +57,109 @@ def verdict(votes: Sequence[Vote], mode: str) -> int:
             f"{ties}, and not {required}; remove the pair, or use --annotators {other}",
         )
     if leading is None:
-        raise _tie("the judgement is")
+        raise BadRecord("tie", "the judgement is that neither answer is better")
     return leading
 
 
-def _tie(who: str) -> BadRecord:
-    return BadRecord("tie", f"{who} that neither answer is better")
-
-
-def pair_of(comparison: LabeledComparison, won: int, annotator: str | None = None) -> Pair:
-    """The pair of a comparison, given the position of the answer that won."""
+def pair_of(
+    comparison: LabeledComparison, won: int, votes: Sequence[Vote] = (), mode: str = ""
+) -> Pair:
+    """The pair of a comparison, given the position of the answer that won by these votes."""
     sides = (comparison.first, comparison.second)
+    annotator = votes[0][0] if mode == "each" else None
     extras = (comparison.tools, comparison.chat_template_kwargs, annotator)
     return Pair(comparison.prompt, sides[won], sides[1 - won], won == 0, *extras)
 
 
+@dataclass
 class Agreement:
-    """Takes votes in any order; those with the same key are about the same comparison."""
+    """Counts of comparisons and of votes.
 
-    def __init__(self) -> None:
-        self.annotators: dict[str, int] = {}
-        self._votes = bytearray()
+    `comparisons` are counted by how often each of the answers won and how often there was a tie,
+    `votes` by the annotator, the outcome as it was shown, and whether it differs from that of most
+    other votes on the comparison (None where these have no majority).
+    """
 
-    def add(self, votes: Sequence[Vote], key: bytes | None = None, swapped: bool = False) -> None:
-        """Add the votes that one record has on the comparison with this key of 16 bytes.
+    comparisons: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    votes: Counter[tuple[str, int, bool | None]] = field(default_factory=Counter)
 
-        `swapped` is true where the record shows the answers in the other order than the key's.
-        There is no key where no other record has votes on the comparison.
+    def add(self, votes: Sequence[Vote], swapped: Iterable[bool] = repeat(False)) -> None:
+        """Add all votes on one comparison, of which there is one an annotator, see `one_each`.
+
+        `swapped` tells which votes are on the answers in the other order than the first vote is.
         """
-        key = key or uuid4().bytes
-        for name, outcome in votes:
-            annotator = self.annotators.setdefault(name, len(self.annotators))
-            shown = _TIE if outcome is None else outcome
-            self._votes += _PACK(key, annotator, shown, swapped)
+        if not votes:
+            return
+        shown = [_TIE if won is None else won for _, won in votes]
+        outcomes = [
+            1 - won if is_swapped and won != _TIE else won
+            for won, is_swapped in zip(shown, swapped, strict=False)
+        ]
+        counts = tuple(map(outcomes.count, range(3)))
+        self.comparisons[counts] += 1
+        for (name, _), own, outcome in zip(votes, shown, outcomes, strict=True):
+            others = [*counts]
+            others[outcome] -= 1
+            usual = others.index(max(others))
+            differs = usual != outcome if 2 * others[usual] > sum(others) else None
+            self.votes[name, own, differs] += 1
 
     def merge(self, later: "Agreement") -> None:
-        """Add the votes of other records."""
-        names, votes = self.annotators, np.frombuffer(later._votes, _VOTE).copy()
-        numbers = [names.setdefault(name, len(names)) for name in later.annotators]
-        votes["annotator"] = np.array(numbers, np.uint32)[votes["annotator"]]
-        self._votes += votes.tobytes()
+        """Add the counts of other comparisons."""
+        self.comparisons.update(later.comparisons)
+        self.votes.update(later.votes)
 
     def figures(self) -> dict[str, Any] | None:
         """The figures for report.json; None where fewer than two annotators judged."""
-        if len(self.annotators) < 2:
+        shown, compared, differed = defaultdict(lambda: [0, 0, 0]), Counter(), Counter()
+        for (name, outcome, differs), votes in self.votes.items():
+            shown[name][outcome] += votes
+            compared[name] += votes if differs is not None else 0
+            differed[name] += votes if differs else 0
+        if len(shown) < 2:
             return None
-        by, shown, outcomes, units = self._counted()
-        counts = _table(units, outcomes)
-        others = counts[units]
-        others[np.arange(len(by)), outcomes] -= 1
-        has_usual = 2 * others.max(axis=1) > others.sum(axis=1)
-        differs = has_usual & (others.argmax(axis=1) != outcomes)
-        compared = np.bincount(by[has_usual], minlength=len(self.annotators)).tolist()
-        differed = np.bincount(by[differs], minlength=len(self.annotators)).tolist()
-        shown = _table(by, shown).tolist()
-        names = sorted(self.annotators, key=lambda n: (-sum(shown[self.annotators[n]]), n))
+        names = sorted(shown, key=lambda name: (-sum(shown[name]), name))
         rows = []
         for name in names[:LISTED]:
-            annotator = self.annotators[name]
-            first, second, ties = shown[annotator]
-            row = {"annotator": name, "judgements": first + second + ties}
-            row["compared"] = compared[annotator]
-            row["differs"] = share(differed[annotator], compared[annotator])
+            first, second, tied = shown[name]
+            row = {"annotator": name, "judgements": first + second + tied}
+            row["compared"] = compared[name]
+            row["differs"] = share(differed[name], compared[name])
             row["first_answer_wins"] = share(first, first + second)
-            rows.append(row | {"ties": share(ties, row["judgements"])})
-        totals = counts.sum(axis=1)
-        several, split = int((totals > 1).sum()), int(((counts > 0).sum(axis=1) > 1).sum())
-        reliability = alpha(counts)
+            rows.append(row | {"ties": share(tied, row["judgements"])})
+        ties = Counter({c: n for c, n in self.comparisons.items() if 2 * c[_TIE] > sum(c)})
+        several = Counter({c: n for c, n in self.comparisons.items() if sum(c) > 1})
+        split = Counter({c: n for c, n in several.items() if max(c) < sum(c)})
+        reliability = alpha(several)
         return {
             "annotators": len(names),
-            "comparisons": len(counts),
-            "judged_twice": several,
-            "disagreeing": split,
-            "disagreeing_share": share(split, several),
-            "majority_ties": int((2 * counts[:, _TIE] > totals).sum()),
+            "comparisons": self.comparisons.total(),
+            "judged_twice": several.total(),
+            "disagreeing": split.total(),
+            "disagreeing_share": share(split.total(), several.total()),
+            "majority_ties": ties.total(),
             "alpha": None if reliability is None else round(reliability, 4),
             "per_annotator": rows,
             "other_annotators": len(names) - len(rows),
         }
 
-    def _counted(self) -> list[np.ndarray]:
-        """Of each vote: its annotator, its outcome as shown and as compared, and its comparison.
 
-        An annotator's first vote on a comparison counts.
-        """
-        votes = np.frombuffer(self._votes, _VOTE)
-        keys, by, shown, swapped = (votes[name] for name in _VOTE.names)
-        _, first, units = np.unique(keys, return_index=True, return_inverse=True)
-        opposite = (swapped != swapped[first][units]) & (shown != _TIE)
-        outcomes = np.where(opposite, 1 - shown, shown)  # in the order of the first vote
-        _, counted = np.unique(units * len(self.annotators) + by, return_index=True)
-        return [values[counted] for values in (by, shown, outcomes, units)]
+def alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
+    """Krippendorff's alpha for nominal values; None where the values do not vary.
 
-
-def _table(rows: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
-    """How often each outcome is in each row, the number of which is that of the value."""
-    return np.bincount(rows * 3 + outcomes, minlength=3 * (rows.max() + 1)).reshape(-1, 3)
-
-
-def alpha(counts: np.ndarray) -> float | None:
-    """Krippendorff's alpha for nominal values; None where values do not vary or are never paired.
-
-    `counts` has how often each value was given, a row for each unit. From the coincidence matrix,
-    as in Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C.
+    `units` with two values or more are counted by how often each value was given. From the
+    coincidence matrix, as in Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability",
+    section C.
     """
-    sizes = counts.sum(axis=1)
-    counts, sizes = counts[sizes > 1], sizes[sizes > 1]
-    observed = math.fsum((sizes**2 - (counts**2).sum(axis=1)) / (sizes - 1))
-    totals = counts.sum(axis=0).tolist()
-    expected = sum(totals) ** 2 - sum(t * t for t in totals)
-    return 1 - (sum(totals) - 1) * observed / expected if expected else None
+    unequal = []
+    for counts, times in units.items():
+        size = sum(counts)
+        unequal.append(times * (size**2 - sum(count**2 for count in counts)) / (size - 1))
+    given = [[times * count for count in counts] for counts, times in units.items()]
+    totals = [*map(sum, zip(*given, strict=True))]  # of each value
+    values = sum(totals)
+    expected = values**2 - sum(total**2 for total in totals)
+    return 1 - (values - 1) * math.fsum(unequal) / expected if expected else None
 
 
 def share(part: int, whole: int) -> float | None:

@@ -1,12 +1,13 @@
 """What became of a block of records, in files between the passes.
 
 `PATH.pairs` holds the pairs that passed every check, `PATH.pending` what only makes pairs together
-with other records, `PATH.entries` an ENTRY for each of these, `PATH.rejects` what was rejected; all
-in the order of the records.
+with other records, `PATH.rejects` what was rejected, the last two pickled; all are in the order of
+the records.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+import math
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_tools import arrays, keys
+from data_tools.annotators import pair_of
 from data_tools.checks import Limits, PairColumns, check, pair_warnings
 from data_tools.dedupe import FORWARD, IN_TEST, KEY
 from data_tools.keys import Column
@@ -33,25 +35,12 @@ from data_tools.record import (
 from data_tools.schema import EXTRAS, SIDES, Schema, dump
 from data_tools.splits import Split
 
-_KINDS = {kind.__name__: kind for kind in (Pair, LabeledComparison, ScoredAnswer, TreeMessage)}
-_REJECT = ("reason", "detail", "made", "shared")
-
-_NUMBERS = {
-    "line": np.int64,  # 0 for none
-    "record": np.int64,  # see BlockResult
-    "shares_line": np.int8,
-    "first_won": np.int8,  # -1 where no order of presentation is known
-    "warnings": np.uint16,  # a bit for each of PAIR_WARNINGS
-    "prompt_size": np.int32,  # characters
-    "chosen_size": np.int32,
-    "rejected_size": np.int32,
-    "near_duplicate": np.uint64,  # 0 where a prompt has no key
-}
+_COMPARED = (LabeledComparison, ScoredAnswer)
 
 ENTRY = np.dtype(
     [
-        *(("key", "S16"), ("other", "S16"), ("value", "f8"), ("flag", "?")),
-        *(("line", "i8"), ("record", "i8"), ("shares_line", "?"), ("offset", "i8")),
+        *(("key", "u8"), ("other", "u8"), ("value", "f8"), ("flag", "?")),
+        *(("line", "u4"), ("record", "u4"), ("shares_line", "?"), ("offset", "u4")),
     ]
 )
 """What grouping needs to know of a pending row: what `key` says it belongs together with, if any.
@@ -59,8 +48,8 @@ ENTRY = np.dtype(
 Of a LabeledComparison, `other` is the annotator, `value` the answer that won in the order of `key`
 (-1 for a tie), and `flag` says whether the record shows the answers in that order. Of a
 ScoredAnswer, `value` is the score and `flag` is `graded`. Of a TreeMessage, `other` is the message
-before it, `value` the rank or NaN, and `flag` says whether it is an answer. The other fields say
-where the record is, and the row in PATH.pending.
+before it, `value` the rank or NaN, and `flag` says whether it is an answer. Keys are digests, 0 for
+none. The other fields say where the record is, and the row in PATH.pending.
 """
 
 
@@ -68,31 +57,42 @@ where the record is, and the row in PATH.pending.
 class Row:
     """A result of a record, and where it comes from.
 
-    `raw` is the record as it was read. `members` are the records that make the pair together, by
-    their ordinal in the whole input; `shared` lists them for a reject, as a piece of JSON.
+    `raw` is the record as it was read; `made` is true where the result counts as a pair that was
+    made. `members` are the records that make it together, by their ordinal in the whole input;
+    `shared` lists them for a reject, as a piece of JSON.
     """
 
     location: Location
     result: Result
     kept: tuple[str | None, ...]
     raw: Any
+    made: bool = True
     members: tuple[int, ...] = ()
     shared: str | None = None
+    in_test: bool = False  # by the inputs' own split of another of its records
+
+    def reject(self, reason: str, detail: str) -> Reject:
+        return Reject(self.location, reason, detail, as_json(self.raw), self.made, self.shared)
 
 
 @dataclass
 class BlockFiles:
     """The files of a block, and what the driver needs to know of them.
 
-    `excluded` are the keys of pairs that --exclude-rows lists, with their sources.
+    `excluded` are the keys of pairs that --exclude-rows lists, with their sources. Where there is
+    PATH.pending in place of PATH.pairs, `pending` is the kind of results in it, `entries` has an
+    ENTRY for each, and `annotators` the names of those who judged, by their digests.
     """
 
     path: str
     pairs: int = 0
+    made: int = 0  # those and the pairs among the rejects
     size: int = 0  # bytes
     schema: Schema = field(default_factory=Schema)
     excluded: tuple[tuple[bytes, str], ...] = ()
-    pending: type | None = None  # what is in PATH.pending, where it is there in place of PATH.pairs
+    pending: type | None = None
+    entries: np.ndarray | None = None
+    annotators: dict[int, str] = field(default_factory=dict)
 
 
 def write_pairs(
@@ -107,11 +107,7 @@ def write_pairs(
     columns = columns_of(pairs)
     sources = [str(row.location) for row in rows]  # no ordinals where blocks have lines
     failed = check(PairColumns(*columns, sources), limits)
-    rejects = [
-        Reject(row.location, *failed[at], as_json(row.raw), True, row.shared)
-        for at, row in enumerate(rows)
-        if at in failed
-    ]
+    rejects = [row.reject(*failed[at]) for at, row in enumerate(rows) if at in failed]
     pair_keys = _pair_keys(rows, columns, split)
     excluded = tuple(
         (pair_keys[at].tobytes(), sources[at]) for at in failed if failed[at][0] == "excluded"
@@ -122,15 +118,17 @@ def write_pairs(
         files, _ = write_pairs(path, sound, Limits(), split, keep, with_raw)
         return replace(files, excluded=excluded), rejects
     fields = _fields(rows, columns, schema, with_raw)
-    fields["source"] = arrays.split_strings("\0".join(sources).encode(), len(sources))
-    fields["key"] = arrays.fixed_size(pair_keys.tobytes(), KEY.itemsize)
+    fields["source"] = arrays.strings(sources)
+    key_buffers = [None, pa.py_buffer(pair_keys)]
+    fields["key"] = pa.Array.from_buffers(pa.binary(KEY.itemsize), len(rows), key_buffers)
     batch = pa.RecordBatch.from_arrays([*fields.values()], [*fields])
     if failed:
-        batch = batch.take(arrays.numbers(np.delete(np.arange(len(rows)), [*failed])))
+        batch = batch.take(arrays.numbers(np.delete(np.arange(len(rows)), [*failed]), np.int64))
     with pa.OSFile(f"{path}.pairs", "wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
-        return BlockFiles(path, len(batch), file.tell(), schema, excluded), rejects
+        known = {"size": file.tell(), "schema": schema, "excluded": excluded}
+    return BlockFiles(path, len(batch), **known), rejects
 
 
 def columns_of(pairs: Sequence[Pair]) -> list[Column]:
@@ -156,7 +154,7 @@ def _pair_keys(rows: Sequence[Row], columns: Sequence[Column], split: Split) -> 
     found, flags = [], []
     compared = comparison_keys([row.result for row in rows], columns)
     for row, prompt, (key, forward) in zip(rows, columns[0].digests, compared, strict=True):
-        in_test = split.in_test(prompt, row.location.file, row.kept)
+        in_test = row.in_test or split.in_test(prompt, row.location.file, row.kept)
         found.append(key)
         flags.append(FORWARD * forward | IN_TEST * in_test)
     pair_keys = np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16).copy()
@@ -177,37 +175,66 @@ def _fields(
     if any(row.members for row in rows):
         texts["members"] = [as_json(row.members) for row in rows]
         texts["shared"] = [row.shared for row in rows]
-    numbers = {
-        "line": [row.location.line or 0 for row in rows],
-        "record": [row.location.record for row in rows],
-        "shares_line": [row.location.shares_line for row in rows],
-        "first_won": [-1 if r.result.first_won is None else r.result.first_won for r in rows],
-        "warnings": pair_warnings(columns),
-        "near_duplicate": keys.near_duplicate_keys(columns[0].whole),
-    }
     fields = {name: arrays.strings(values) for name, values in texts.items()}
     for (name, _), column in zip(SIDES, columns, strict=True):
         fields[name] = schema.side(column)
-        numbers[f"{name}_size"] = column.sizes
+        fields[f"{name}_size"] = arrays.numbers(column.sizes, np.int32)
+    places = [row.location for row in rows]
+    first_won = [row.result.first_won for row in rows]
     return fields | {
-        name: arrays.numbers(np.array(numbers[name], kind)) for name, kind in _NUMBERS.items()
+        "line": arrays.numbers([place.line or 0 for place in places], np.int64),  # 0 for none
+        "record": arrays.numbers([place.record for place in places], np.int64),
+        "shares_line": arrays.numbers([place.shares_line for place in places], np.int8),
+        "first_won": arrays.numbers([-1 if won is None else won for won in first_won], np.int8),
+        "warnings": arrays.numbers(pair_warnings(columns), np.uint16),
+        "near_duplicate": arrays.numbers(keys.near_duplicate_keys(columns[0].whole), np.uint64),
     }
 
 
-def write_pending(path: str, rows: Sequence[Row], entries: Sequence[tuple]) -> BlockFiles:
-    """Write what waits for other records; `entries` are the first four fields of ENTRY."""
-    found = []
+def write_pending(path: str, rows: Sequence[Row]) -> BlockFiles:
+    """Write rows that wait for other records to PATH.pending."""
+    results, entries = [row.result for row in rows], []
     with open(f"{path}.pending", "wb") as file:
-        for row, entry in zip(rows, entries, strict=True):
+        for row, entry in zip(rows, _entries(results), strict=True):
             at = row.location
-            found.append((*entry, at.line or 0, at.record, at.shares_line, file.tell()))
-            result = [getattr(row.result, name) for name in row.result.__slots__]
-            where = [at.file, at.line, at.record, at.shares_line]
-            known = [type(row.result).__name__, where, result, row.kept, row.raw]
-            file.write(f"{as_json(known)}\n".encode())
-        size = file.tell()
-    np.array(found, ENTRY).tofile(f"{path}.entries")
-    return BlockFiles(path, 0, size)
+            entries.append((*entry, at.line or 0, at.record, at.shares_line, file.tell()))
+            pickle.dump(row, file, protocol=5)
+        files = BlockFiles(path, size=file.tell(), entries=np.array(entries, ENTRY))
+    (files.pending,) = {*map(type, results)} - {Pair}
+    if files.pending is LabeledComparison:
+        names = (name for found in results if type(found) is not Pair for name, _ in found.votes)
+        files.annotators = {keys.digest_64(name.encode()): name for name in names}
+    return files
+
+
+def _entries(results: Sequence[Result]) -> Iterator[tuple[int, int, float, bool]]:
+    """The first four fields of ENTRY for each result."""
+    pairs = [_compared(result) for result in results if type(result) in _COMPARED]
+    compared = iter(comparison_keys(pairs, columns_of(pairs)))
+    for result in results:
+        key, forward = next(compared) if type(result) in _COMPARED else (bytes(16), False)
+        key = int.from_bytes(key[8:], "big")  # which depends on the prompt too
+        if isinstance(result, LabeledComparison):
+            ((name, won),) = result.votes  # a record that others may join has one annotator
+            value = -1 if won is None else won if forward else 1 - won
+            yield key, keys.digest_64(name.encode()), value, forward
+        elif isinstance(result, ScoredAnswer):
+            yield key, 0, result.score, result.graded
+        elif isinstance(result, TreeMessage):
+            ids = [
+                keys.digest_64(name.encode()) if name else 0 for name in (result.key, result.parent)
+            ]
+            rank = math.nan if result.rank is None else result.rank
+            yield *ids, rank, result.message["role"] == "assistant"
+        else:
+            yield 0, 0, 0.0, False
+
+
+def _compared(found: LabeledComparison | ScoredAnswer) -> Pair:
+    """A pair with the key of a comparison, or of a prompt."""
+    if isinstance(found, LabeledComparison):
+        return pair_of(found, 0)
+    return Pair(found.prompt, "", "", None, found.tools, found.chat_template_kwargs)
 
 
 def load_pending(places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Row]:
@@ -217,8 +244,7 @@ def load_pending(places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Row
         with open(f"{path}.pending", "rb") as file:
             for place in some:
                 file.seek(place[1])
-                kind, where, result, kept, raw = json.loads(file.readline())
-                rows[place] = Row(Location(*where), _KINDS[kind](*result), tuple(kept), raw)
+                rows[place] = pickle.load(file)
     return rows
 
 
@@ -228,25 +254,15 @@ def keys_of(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def write_rejects(path: str, rejects: Iterable[Reject]) -> int:
-    """Write PATH.rejects in the order of the records, two lines each: what is known, the record.
-
-    Returns its bytes.
-    """
-    with open(f"{path}.rejects", "w", encoding="utf-8") as file:
-        for reject in sorted(rejects, key=lambda reject: reject.location.record):
-            at, known = reject.location, [getattr(reject, name) for name in _REJECT]
-            file.write(f"{as_json([at.line, at.record, at.shares_line, known])}\n{reject.raw}\n")
+    """Write PATH.rejects; returns its bytes."""
+    with open(f"{path}.rejects", "wb") as file:
+        pickle.dump(sorted(rejects, key=lambda reject: reject.location.record), file, protocol=5)
         return file.tell()
 
 
-def read_rejects(path: str, file: str) -> list[Reject]:
-    """The rejects of PATH.rejects; `file` is where the records come from."""
-    with open(f"{path}.rejects", encoding="utf-8") as lines:
-        found = [(json.loads(line), next(lines).rstrip("\n")) for line in lines]
-    return [
-        Reject(Location(file, *where), *known[:2], raw, *known[2:])
-        for (*where, known), raw in found
-    ]
+def read_rejects(path: str) -> list[Reject]:
+    with open(f"{path}.rejects", "rb") as file:
+        return pickle.load(file)
 
 
 def read(path: str) -> pa.RecordBatch:
@@ -256,10 +272,3 @@ def read(path: str) -> pa.RecordBatch:
 
 def numbers_of(batch: pa.RecordBatch, name: str) -> np.ndarray:
     return arrays.to_numpy(batch.column(name))
-
-
-def members_of(batch: pa.RecordBatch) -> list[tuple[int, ...]] | None:
-    """The members of each pair; None where each pair is of one record."""
-    if "members" not in batch.schema.names:
-        return None
-    return [tuple(json.loads(members)) for members in batch.column("members").to_pylist()]

@@ -33,8 +33,12 @@ class PairColumns:
 
 
 Failures = Iterator[tuple[int, str]]
-_MEDIA = ("<image>", "<video>", "<audio>")
-_PLACEHOLDER = re.compile(r"^[ \t]*(<(?:image|video|audio)>)[ \t]*\r?$", re.MULTILINE)
+_WORDS = ("image", "video", "audio")
+_MEDIA = [f"<{name}>" for word in _WORDS for name in (word, word.title(), word.upper())]
+_PLACEHOLDER = re.compile(
+    r"^[ \t]*(<(?:image|video|audio)>)(?:[ \t]*<(?:image|video|audio)>)*[ \t]*\r?$",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 def check(pairs: PairColumns, limits: Limits) -> dict[int, tuple[str, str]]:
@@ -55,8 +59,7 @@ def bad_roles(pairs: PairColumns, limits: Limits) -> Failures:
         wrong = {turns: detail for turns in set(orders) if (detail := _order(*turns))}
         for position, turns in enumerate(orders if wrong else ()):
             if turns in wrong:
-                detail = f"{wrong[turns]} ({name}); fix the turns or remove the record"
-                yield position, detail
+                yield position, f"{wrong[turns]} ({name}); fix the turns or remove the record"
 
 
 def empty_prompt(pairs: PairColumns, limits: Limits) -> Failures:
@@ -74,10 +77,10 @@ def empty_response(pairs: PairColumns, limits: Limits) -> Failures:
 
 def identical_pair(pairs: PairColumns, limits: Limits) -> Failures:
     answers = zip(pairs.chosen.digests, pairs.rejected.digests, strict=True)
+    detail = "chosen equals rejected except for white space; remove the record or fix the label"
     for position, (chosen, rejected) in enumerate(answers):
         if chosen == rejected:
-            detail = "chosen equals rejected except for white space"
-            yield position, f"{detail}; remove the record or fix the label"
+            yield position, detail
 
 
 def overlong(pairs: PairColumns, limits: Limits) -> Failures:
@@ -100,8 +103,6 @@ def wrong_type(pairs: PairColumns, limits: Limits) -> Failures:
     """A line with nothing but a placeholder such as <image> stands for what no pair can hold."""
     for column in (pairs.prompt, pairs.chosen, pairs.rejected):
         for at, text in enumerate(column.texts) if b"<" in column.data else ():
-            if "<" not in text:
-                continue
             if any(hint in text for hint in _MEDIA) and (found := _PLACEHOLDER.search(text)):
                 detail = f"{found[1]} on a line of its own stands for media, which cannot be"
                 yield column.owner(at), f"{detail} trained on here; remove the record"
@@ -234,16 +235,18 @@ def pair_warnings(columns: Sequence[Column]) -> list[int]:
 
 def _repeats(prompt: Column, chosen: Column, rejected: Column) -> list[bool]:
     """Whether both answers of each pair begin with the last text of the prompt."""
-    asked, *answers = prompt.texts, chosen.texts, rejected.texts
-    if prompt.messages:
-        asked = [asked[stop - 1] if stop > start else "" for start, stop in prompt.bounds]
-        answers = [
-            [column.texts[start] if stop > start else "" for start, stop in column.bounds]
-            for column in (chosen, rejected)
-        ]
+
+    def texts(column: Column, at: int) -> list[str]:
+        """The text of each side, or of one of its messages."""
+        if not column.messages:
+            return column.texts
+        sides = (column.texts[start:stop] or [""] for start, stop in column.bounds)
+        return [side[at] for side in sides]
+
+    asked, won, lost = texts(prompt, -1), texts(chosen, 0), texts(rejected, 0)
     return [
-        bool(text) and won.startswith(text) and lost.startswith(text)
-        for text, won, lost in zip(asked, *answers, strict=True)
+        bool(text) and first.startswith(text) and second.startswith(text)
+        for text, first, second in zip(asked, won, lost, strict=True)
     ]
 
 
@@ -254,10 +257,8 @@ def share_warnings(first_wins: int, ordered: int, longer: int, unequal: int) -> 
     whose answers differ in length, `longer` have the longer one chosen.
     """
     found = {}
-    for code, part, whole in (
-        ("first_answer_bias", first_wins, ordered),
-        ("length_bias", longer, unequal),
-    ):
+    shares = {"first_answer_bias": (first_wins, ordered), "length_bias": (longer, unequal)}
+    for code, (part, whole) in shares.items():
         distance = abs(2 * part - whole)  # the second limit is three standard errors
         if distance > max(0.2 * whole, 3 * whole**0.5):
             found[code] = max(part, whole - part)

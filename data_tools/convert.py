@@ -66,9 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(text: str) -> None:
-    if sys.stdout is None:  # closed, as with `>&-`
-        return
-    encoding = sys.stdout.encoding or "utf-8"
+    # Standard output is None where it is closed, as with `>&-`; nothing is then printed.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except OSError:  # the reader has closed the pipe, as with `| head`

@@ -13,6 +13,7 @@ import pyarrow as pa
 import xxhash
 
 from data_tools import targets
+from data_tools.dedupe import SPLITS
 from data_tools.record import Reject, as_json
 from data_tools.schema import EXTRAS, SIDES, Schema, load
 
@@ -78,37 +79,45 @@ def _reject_line(reject: Reject) -> str:
 
 def finish(directory: str, kind: str, schema: Schema, shards: Sequence[Shard]) -> None:
     """Make the dataset of the files of its shards."""
-    splits = [s for s in ("train", "test") if any(s in shard.digests for shard in shards)]
+    splits = [s for s in SPLITS if any(s in shard.digests for shard in shards)]
     for split in splits:
         found = [shard for shard in shards if split in shard.digests]
+        paths = [f"{shard.path}.{split}" for shard in found]
+        stem = os.path.join(directory, split)
         if kind in targets.TARGETS:
-            paths = [f"{shard.path}.{split}" for shard in found]
-            targets.finish(directory, kind, split, "tools" in schema.extras, paths)
-            continue
-        folder, names = _names(directory, split, kind, len(found))
-        for name, shard in zip(names, found, strict=True):
-            os.rename(f"{shard.path}.{split}", os.path.join(folder, name))
-        if kind == "arrow":
-            digests = "".join(shard.digests[split] for shard in found)
-            _describe(folder, split, schema, names, digests)
-    if splits and kind == "arrow":
+            _join(paths, f"{stem}.jsonl")
+        elif kind == "arrow":
+            os.makedirs(stem)
+            names = _number(paths, os.path.join(stem, "data"), kind)
+            _describe(stem, split, schema, names, "".join(s.digests[split] for s in found))
+        elif len(paths) > 1:
+            _number(paths, stem, kind)
+        else:
+            os.rename(*paths, f"{stem}.{kind}")
+    if kind == "arrow" and splits:
         _write_json(os.path.join(directory, "dataset_dict.json"), {"splits": splits})
-    with open(os.path.join(directory, "rejects.jsonl"), "wb") as out:
-        for shard in shards:
-            with open(f"{shard.path}.rejects", "rb") as file:
+    if kind == "llamafactory" and splits:
+        info = targets.dataset_info(splits, "tools" in schema.extras)
+        _write_json(os.path.join(directory, "dataset_info.json"), info)
+    rejects = [f"{shard.path}.rejects" for shard in shards]
+    _join(rejects, os.path.join(directory, "rejects.jsonl"))
+
+
+def _number(paths: Sequence[str], stem: str, kind: str) -> list[str]:
+    """Move the files of a split to numbered names, which are returned."""
+    moved = [f"{stem}-{n:05d}-of-{len(paths):05d}.{kind}" for n in range(len(paths))]
+    for path, target in zip(paths, moved, strict=True):
+        os.rename(path, target)
+    return [os.path.basename(path) for path in moved]
+
+
+def _join(paths: Sequence[str], target: str) -> None:
+    """Make one file of several, which are removed."""
+    with open(target, "wb") as out:
+        for path in paths:
+            with open(path, "rb") as file:
                 shutil.copyfileobj(file, out, 1 << 20)
-            os.remove(file.name)
-
-
-def _names(directory: str, split: str, kind: str, count: int) -> tuple[str, list[str]]:
-    """Where the files of a split go, and their names."""
-    if kind != "arrow" and count == 1:
-        return directory, [f"{split}.{kind}"]
-    stem = split
-    if kind == "arrow":
-        directory, stem = os.path.join(directory, split), "data"
-        os.makedirs(directory)
-    return directory, [f"{stem}-{n:05d}-of-{count:05d}.{kind}" for n in range(count)]
+            os.remove(path)
 
 
 def _describe(folder: str, split: str, schema: Schema, names: list[str], digests: str) -> None:

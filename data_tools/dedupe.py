@@ -4,7 +4,8 @@ Past a limit, one range of prompts is deduplicated after the other, so that memo
 with the dataset except for one byte a pair.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ import numpy as np
 from data_tools.record import ConvertError
 
 TRAIN, TEST, CONTRADICTORY, DUPLICATE, LEAKED = range(5)
+SPLITS = {"train": TRAIN, "test": TEST}
 FORWARD, IN_TEST = 1, 2  # flags in the last two bits of a key
 
 KEY = np.dtype([("prompt", ">u8"), ("rest", ">u8")])  # of a pair, with the flags
@@ -52,21 +54,22 @@ def dedupe(
     """
     if count >= _MOST:
         raise ConvertError(f"more than {_MOST:,} pairs; convert the input in parts", status=1)
-    of, prompts, dropped, first = np.zeros(count, np.uint8), np.zeros(3, int), [], []
+    of, dropped, leaders, splits = np.zeros(count, np.uint8), [], [], Counter()
     ranges = min(256, count // limit + 1)
     for low, high in pairwise(256 * number // ranges for number in range(ranges + 1)):
         prompt, rest, index = _sorted(blocks(), low, high)
-        found, leader = _decide_by_split(prompt, rest, index)
+        found, leader = _decide(prompt, rest, index)
         of[index] = found
-        prompts += _count_prompts(prompt, found)
         dropped.append(index[found >= CONTRADICTORY])
-        first.append(leader[found >= CONTRADICTORY])
+        leaders.append(leader[found >= CONTRADICTORY])
+        train, test = (np.unique(prompt[found == split]) for split in (TRAIN, TEST))
+        shared = np.intersect1d(train, test, assume_unique=True)
+        splits.update(train=len(train), test=len(test), shared=len(shared))
     order = np.argsort(numbers := np.concatenate(dropped))
-    counts = dict(zip(("train", "test", "shared"), map(int, prompts), strict=True))
-    verdicts = Verdicts(of, numbers[order], np.concatenate(first)[order], counts)
-    if counts["test"] and not counts["train"]:
+    verdicts = Verdicts(of, numbers[order], np.concatenate(leaders)[order], splits)
+    if splits["test"] and not splits["train"]:
         of[of == TEST] = TRAIN
-        verdicts.prompts = {"train": counts["test"], "test": 0, "shared": 0}
+        splits.update(train=splits["test"], test=-splits["test"])
         verdicts.notes.append("train would have been empty, so every pair is in train")
     return verdicts
 
@@ -74,7 +77,7 @@ def dedupe(
 def _sorted(
     blocks: Iterable[np.ndarray], low: int, high: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The keys whose first byte is in a range, with equal ones next to each other.
+    """The keys whose first byte is in a range, with those of a group next to each other.
 
     Returns their prompts, their other halves and the numbers of their pairs.
     """
@@ -87,43 +90,30 @@ def _sorted(
         at += len(block)
     keys = np.concatenate(found)
     prompt, rest = keys["prompt"].astype(np.uint64), keys["rest"].astype(np.uint64)
-    order = np.lexsort((rest >> np.uint64(2), prompt))  # stable: the first of a group stays first
+    order = np.lexsort((rest >> FORWARD, prompt))  # stable: the first of a group stays first
     return prompt[order], rest[order], np.concatenate(index)[order]
-
-
-def _decide_by_split(
-    prompt: np.ndarray, rest: np.ndarray, index: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The same as `_decide`; but what is in train is leaked where its prompt is in test too."""
-    test = (rest & np.uint64(IN_TEST)) != 0
-    verdicts, first = np.empty(len(index), np.uint8), np.empty(len(index), np.uint32)
-    for part in (test, ~test):
-        verdicts[part], first[part] = _decide(prompt[part], rest[part], index[part])
-    kept = verdicts == TEST
-    leaked = ~test & np.isin(prompt, prompt[kept])
-    verdicts[leaked] = LEAKED
-    first[leaked] = index[kept][np.searchsorted(prompt[kept], prompt[leaked])]
-    return verdicts, first
 
 
 def _decide(
     prompt: np.ndarray, rest: np.ndarray, index: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The verdict on each of these sorted entries, and the number of the first of its group."""
+    """The verdict on each of these sorted entries, and the number of the first of its group.
+
+    A group has the same answers to one prompt in one split. What is in train is leaked where its
+    prompt is in test too, which then comes first.
+    """
     if not len(index):
         return np.empty(0, np.uint8), index
-    key, flags = rest >> np.uint64(2), rest.astype(np.uint8) & 3
-    leads = np.concatenate(([True], (prompt[1:] != prompt[:-1]) | (key[1:] != key[:-1])))
+    group, test = rest >> FORWARD, (rest & IN_TEST) != 0
+    leads = np.concatenate(([True], (prompt[1:] != prompt[:-1]) | (group[1:] != group[:-1])))
     starts = np.flatnonzero(leads)
     lengths = np.diff(np.append(starts, len(index)))
-    ways = np.bitwise_or.reduceat(1 + (flags & FORWARD), starts)  # 1 backward, 2 forward
-    both = np.repeat(ways == 3, lengths)
-    split = np.where(flags & IN_TEST, TEST, TRAIN)
-    verdicts = np.where(both, CONTRADICTORY, np.where(leads, split, DUPLICATE)).astype(np.uint8)
-    return verdicts, np.repeat(index[starts], lengths)
-
-
-def _count_prompts(prompt: np.ndarray, verdicts: np.ndarray) -> Sequence[int]:
-    """The prompts in train, in test and in both."""
-    train, test = (np.unique(prompt[verdicts == name]) for name in (TRAIN, TEST))
-    return len(train), len(test), len(np.intersect1d(train, test, assume_unique=True))
+    ways = np.bitwise_or.reduceat(1 + (rest & FORWARD), starts)  # 1 backward, 2 forward
+    verdicts = np.where(leads, np.where(test, TEST, TRAIN), DUPLICATE).astype(np.uint8)
+    verdicts[np.repeat(ways == 3, lengths)] = CONTRADICTORY
+    first = np.repeat(index[starts], lengths)
+    kept = verdicts == TEST
+    leaked = ~test & np.isin(prompt, prompt[kept])
+    verdicts[leaked] = LEAKED
+    first[leaked] = index[kept][np.searchsorted(prompt[kept], prompt[leaked])]
+    return verdicts, first

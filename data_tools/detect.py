@@ -1,18 +1,19 @@
 """Which format is this, and on what evidence: looks at the first records of every file."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from data_tools import splits
 from data_tools.formats import FORMATS, rows, table
-from data_tools.formats.dialogues import PROMPTS
 from data_tools.formats.format import Format, ReadOptions, tidy_names
-from data_tools.formats.mapping import columns_of, mapped
+from data_tools.formats.mapping import columns as mapped_columns
+from data_tools.formats.mapping import mapped
+from data_tools.formats.paths import Column, columns_of
 from data_tools.formats.reader import fitting, seen_by
-from data_tools.record import ConvertError, Record, Reject, clip
-from data_tools.sample import STRAY, Look, counted, look, stored_as_text
+from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
+from data_tools.sample import STRAY, Detection, counted, look, stored_as_text
 
 HEAD = 1000  # records of every file that are looked at
 _HELD = 20_000  # records of all files that are held for a closer look
@@ -22,32 +23,18 @@ _NO_LINES = (
 )
 
 
-@dataclass(frozen=True)
-class Detection:
-    """The format, how its records are read, and the evidence in words."""
-
-    format: Format
-    options: ReadOptions
-    evidence: str
-    columns: frozenset[str]
-    mapping: Mapping[str, str]
-    context: Mapping[str, str]  # unread columns that may be part of the prompt, each with the fix
-    splits: splits.OwnSplits | None
-
-
 @dataclass
 class Survey:
     """What the first records of all files look like."""
 
     files: str  # for messages
-    items: int = 0
-    records: int = 0  # of those, with fields
     columns: set[str] = field(default_factory=set)  # by their tidy names
-    held: list[Record] = field(default_factory=list)
+    held: list[Record] = field(default_factory=list)  # with fields
+    records: int = 0  # with fields, held or not
     counts: Counter = field(default_factory=Counter)  # of records by the formats that they fit
     common: set[str] = field(default_factory=set)  # formats that are no strays in some file
     parsed: frozenset[str] = frozenset()  # columns whose texts are messages
-    trouble: str = ""  # the first thing that is no record with fields
+    others: list[str] = field(default_factory=list)  # why something is no record with fields
 
 
 def detect(
@@ -59,13 +46,13 @@ def detect(
     """Decide for all files at once.
 
     `heads` are the first records of each file, by its path; `options` are the user's. Raises
-    ConvertError (status 2) where no format fits, two do, the format cannot be converted, or the
-    label's polarity is not known; status 1 where there is no record at all.
+    ConvertError (status 2) where no format fits, two do, or the label's polarity is not known;
+    status 1 where there is no record at all.
     """
-    mapping = dict(mapping)
+    seen = _survey(heads, count=not name and mapping.keys() <= {"swapped"})
+    mapping = mapped_columns(mapping, seen.columns)
     swapped = mapping.pop("swapped", None)
-    seen = _survey(heads, count=not name and not mapping)
-    if not seen.items:
+    if not seen.records and not seen.others:
         raise ConvertError(f"{seen.files}: no records, the input is empty", status=1)
     if mapping and "prompt" not in {*mapping, *seen.columns}:
         mapping["prompt"] = ""  # whole dialogues need none
@@ -76,61 +63,73 @@ def detect(
     options = replace(options, parsed=seen.parsed)
     try:
         found = look(format, seen.held, options, swapped)
-        if not found.is_read and not name and not mapping and (other := _other(seen, options)):
-            format, found = other
-            evidence += f"; read as {format.name}, since no record has the values of the other"
+        if not found.is_read and not name and not mapping:
+            found = _other(seen, options, swapped) or found
     except ConvertError as error:
         raise ConvertError(f"{seen.files}: {error}") from None
-    unread = sorted({*found.unread} & {*PROMPTS})
-    if unread and not mapping:
-        evidence += f"; not read, though it may be a prompt: {', '.join(unread)}"
-    own = splits.find([*heads], (record.value for record in seen.held))
-    columns = frozenset(seen.columns)
-    return Detection(format, found.options, evidence, columns, mapping, found.context, own)
+    if found.format is not format:
+        name = found.format.name
+        evidence += f"; read as {name}, since no record has the values of {format.name}"
+    return replace(
+        found,
+        evidence=evidence,
+        columns=frozenset(seen.columns),
+        mapping=mapping,
+        splits=splits.find([*heads], (record.value for record in seen.held)),
+    )
 
 
-def _other(seen: Survey, options: ReadOptions) -> tuple[Format, Look] | None:
+def _other(seen: Survey, options: ReadOptions, swapped: str | None) -> Detection | None:
     """A format that reads some of the records, where the one that fits more closely reads none."""
     for format in FORMATS.values():
-        records = [seen_by(format, r.value, r.cells, seen.parsed) for r in seen.held]
-        if any(map(format.matches, records)) and "refused" not in format.traits:
+        if _fits(format, seen):
             with suppress(ConvertError):
-                found = look(format, seen.held, options)
+                found = look(format, seen.held, options, swapped)
                 if found.is_read:
-                    return format, found
+                    return found
     return None
+
+
+def _fits(format: Format, seen: Survey) -> bool:
+    return any(format.matches(record) for record in _views(format, seen))
+
+
+def _views(format: Format, seen: Survey) -> Iterator[dict]:
+    for record in seen.held:
+        with suppress(BadRecord):
+            yield seen_by(format, record.value, record.cells, seen.parsed)
 
 
 def _survey(heads: Mapping[str, Iterable[Record | Reject]], count: bool) -> Survey:
     others = f" and {len(heads) - 1} more" if len(heads) > 1 else ""
     seen = Survey(next(iter(heads)) + others)
     for path, head in heads.items():
-        here, records, head = Counter(), 0, [*head]
+        records = []
+        for item in head:
+            if isinstance(item, Reject):
+                seen.others.append(f"the first is {item.location}: {item.detail}")
+            elif isinstance(item.value, dict):
+                records.append(item)
+            else:
+                is_list = isinstance(item.value, list)
+                seen.others.append(f"{item.location} is a list, {_NO_LINES}" if is_list else "")
         try:
-            values = [r.value for r in head if isinstance(r, Record) and isinstance(r.value, dict)]
-            seen.parsed |= stored_as_text(values)
+            seen.parsed |= stored_as_text([record.value for record in records])
         except ConvertError as error:
             raise ConvertError(f"{path}: {error}") from None
-        for item in head:
-            seen.items += 1
-            if isinstance(item, Reject):
-                seen.trouble = seen.trouble or f"the first is {item.location}: {item.detail}"
-            elif isinstance(item.value, list):
-                seen.trouble = seen.trouble or f"{item.location} is a list, {_NO_LINES}"
-            elif isinstance(item.value, dict):
-                records += 1
-                seen.columns |= tidy_names(tuple(item.value)).keys()
-                if len(seen.held) < _HELD:
-                    seen.held.append(item)
-                if count:
-                    here.update(fitting(item.value, item.cells, seen.parsed))
-        seen.records += records
+        here = Counter()
+        for record in records:
+            seen.columns |= tidy_names(tuple(record.value)).keys()
+            if count:
+                here.update(fitting(record.value, record.cells, seen.parsed))
+        seen.held += records[: _HELD - len(seen.held)]
+        seen.records += len(records)
         seen.counts += here
-        seen.common |= {name for name, number in here.items() if number >= STRAY * records}
+        seen.common |= {name for name, number in here.items() if number >= STRAY * len(records)}
     return seen
 
 
-def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple[Format, str]:
+def _choose(seen: Survey, name: str | None, mapping: Mapping[str, Column]) -> tuple[Format, str]:
     """The format, and why it was taken."""
     if mapping and name:
         raise ConvertError(f"--format {name} and --map both define the format; give one")
@@ -154,18 +153,19 @@ def _choose(seen: Survey, name: str | None, mapping: Mapping[str, str]) -> tuple
     return FORMATS[name], f"{fit}; columns {listed(seen.columns)}"
 
 
-def _mapped(seen: Survey, mapping: Mapping[str, str]) -> Format:
+def _mapped(seen: Survey, mapping: Mapping[str, Column]) -> Format:
     format, known = mapped(mapping), listed(seen.columns)
-    for field_name, column in mapping.items():
-        columns = column.split(",") if field_name == "label" else [column]
-        used = {name for part in columns for name in columns_of(part)}
-        if seen.held and not used <= seen.columns:
-            raise ConvertError(f"--map {field_name}={column}: no such column; there are {known}")
-    records = [seen_by(format, r.value, r.cells, seen.parsed) for r in seen.held]
-    if records and not any(map(format.matches, records)):
-        given = ", ".join(f"{name}={column}" for name, column in mapping.items())
+    given = {name: c if isinstance(c, str) else ",".join(c) for name, c in mapping.items()}
+    for name, column in mapping.items() if seen.held else ():
+        if not {*columns_of(column)} <= seen.columns:
+            raise ConvertError(f"--map {name}={given[name]}: no such column; there are {known}")
+        own = next((own for own, made in format.made.items() if made == column), None)
+        if own and all(record[own] is None for record in _views(format, seen)):
+            raise ConvertError(f"--map {name}={given[name]}: no record has a value there")
+    if seen.held and not _fits(format, seen):
+        words = ", ".join(f"{name}={column}" for name, column in given.items())
         raise ConvertError(
-            f"--map {given}: no record has all of these columns; prompt, chosen and rejected are "
+            f"--map {words}: no record has all of these columns; prompt, chosen and rejected are "
             f"read under these names where they are not mapped; the columns are {known}"
         )
     return format
@@ -176,8 +176,11 @@ def _no_format(seen: Survey) -> str:
     if not seen.columns:
         return (
             "no record with fields among the first ones, so the format cannot be detected; "
-            f"{seen.trouble or 'is this a file of preferences?'}"
+            + next(filter(None, seen.others), "is this a file of preferences?")
         )
+    for name, value in ((name, v) for r in seen.held for name, v in r.value.items()):
+        if isinstance(value, list) and value and {*map(type, value)} == {int}:
+            return f"the column {name} holds token ids; write the texts that they stand for"
     if {"chosen", "rejected"} <= seen.columns:
         example = min(seen.columns - {"chosen", "rejected"}, default="COLUMN")
         return (

@@ -2,6 +2,7 @@
 
 from bisect import bisect
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -12,11 +13,11 @@ import pyarrow as pa
 from data_tools.annotators import Agreement, share
 from data_tools.block_files import numbers_of
 from data_tools.checks import PAIR_WARNINGS, share_warnings
+from data_tools.dedupe import CONTRADICTORY, SPLITS
 from data_tools.record import REASONS, Reject
 from data_tools.schema import SIDES
 
 _PERCENTILES = (5, 50, 95, 100)
-_SPLITS = ("train", "test")
 
 
 @dataclass
@@ -51,26 +52,28 @@ class Figures:
         self.counts["warnings"][code] += count
         self.examples.setdefault(code, source)
 
-    def keep(self, batch: pa.RecordBatch, rows: np.ndarray, in_test: np.ndarray) -> None:
-        """Count the kept `rows` of a block of pairs."""
-        bits, first_won = numbers_of(batch, "warnings")[rows], numbers_of(batch, "first_won")[rows]
+    def keep(self, batch: pa.RecordBatch, verdicts: np.ndarray) -> None:
+        """Count the kept pairs of a block."""
+        rows = np.flatnonzero(verdicts < CONTRADICTORY)
+
+        def numbers(name: str) -> np.ndarray:
+            return numbers_of(batch, name)[rows]
+
+        bits, first_won = numbers("warnings"), numbers("first_won")
         for bit, code in enumerate(PAIR_WARNINGS if bits.any() else ()):
             warned = np.flatnonzero(bits & (1 << bit))
             if len(warned):
                 self.warn(code, len(warned), batch.column("source")[rows[warned[0]]].as_py())
-        for split, mask in zip(_SPLITS, (~in_test, in_test), strict=True):
-            won = first_won[mask]
+        for split, verdict in SPLITS.items():
+            won = first_won[verdicts[rows] == verdict]
             self.counts["splits"][split] += len(won)
             self.counts["ordered"][split] += int(np.count_nonzero(won >= 0))
             self.counts["first_wins"][split] += int(np.count_nonzero(won > 0))
-
-    def add_sizes(self, prompt: np.ndarray, chosen: np.ndarray, rejected: np.ndarray) -> None:
-        """Count the characters of the sides of kept pairs."""
-        for (side, _), values in zip(SIDES, (prompt, chosen, rejected), strict=True):
-            found, times = np.unique(values, return_counts=True)
-            self.counts[side].update(dict(zip(found.tolist(), times.tolist(), strict=True)))
-        self.counts["pairs"]["longer"] += int(np.count_nonzero(chosen > rejected))
-        self.counts["pairs"]["shorter"] += int(np.count_nonzero(chosen < rejected))
+        for side, _ in SIDES:
+            self.counts[side].update(numbers(f"{side}_size").tolist())
+        difference = numbers("chosen_size") - numbers("rejected_size")
+        self.counts["pairs"]["longer"] += int(np.count_nonzero(difference > 0))
+        self.counts["pairs"]["shorter"] += int(np.count_nonzero(difference < 0))
 
     def merge(self, later: "Figures") -> None:
         """Add the counts and examples of later blocks."""
@@ -78,17 +81,15 @@ class Figures:
             self.counts[name].update(counter)
         self.examples = later.examples | self.examples
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, kept_columns: Sequence[str]) -> dict[str, Any]:
         """What report.json holds but for the format, the inputs and the options."""
         counts = self.counts
         records, pairs, reasons = counts["records"], counts["pairs"], counts["reasons"]
         kept, ordered = counts["splits"].total(), counts["ordered"].total()
-        first_wins = counts["first_wins"].total()
-        prompts = sum(counts["prompts"][split] for split in _SPLITS)
-        longer, shorter = pairs["longer"], pairs["shorter"]
-        warnings = counts["warnings"] | share_warnings(
-            first_wins, ordered, longer, longer + shorter
-        )
+        first_wins, longer = counts["first_wins"].total(), pairs["longer"]
+        prompts = sum(counts["prompts"][split] for split in SPLITS)
+        unequal = longer + pairs["shorter"]
+        warnings = counts["warnings"] | share_warnings(first_wins, ordered, longer, unequal)
 
         def rate(reason: str) -> float | None:
             """How many comparisons had this reason, of those and the pairs that were made."""
@@ -107,20 +108,17 @@ class Figures:
             "warning_examples": {
                 code: self.examples[code] for code in sorted(warnings) if code in self.examples
             },
-            "splits": {split: counts["splits"][split] for split in _SPLITS},
+            "splits": {split: counts["splits"][split] for split in SPLITS},
             "prompts": dict(counts["prompts"]),
             "pairs_per_prompt": round(kept / prompts, 2) if prompts else None,
             "characters": {side: _percentiles(counts[side]) for side, _ in SIDES},
             "chosen_longer": share(longer, kept),
-            "chosen_shorter": share(shorter, kept),
+            "chosen_shorter": share(pairs["shorter"], kept),
             "first_answer_wins": share(first_wins, ordered),
             "ordered_pairs": ordered,
             "order_by_split": {
-                split: {
-                    "pairs": counts["ordered"][split],
-                    "first_wins": counts["first_wins"][split],
-                }
-                for split in _SPLITS
+                s: {"pairs": counts["ordered"][s], "first_wins": counts["first_wins"][s]}
+                for s in SPLITS
             },
             "ties": rate("tie"),
             "duplicates": rate("duplicate"),
@@ -128,6 +126,7 @@ class Figures:
             "columns": {
                 "read": sorted(counts["columns"]),
                 "unread": dict(sorted(counts["unread"].items())),
+                "kept": list(kept_columns),
             },
             "agreement": self.agreement.figures(),
             "notes": self.notes,

@@ -1,22 +1,14 @@
 """The first pass: the inputs as blocks, each checked by a worker, with the results in order."""
 
-import contextlib
-import os
 import pickle
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import BinaryIO
 
 from data_tools.block import Block, BlockResult, Task, run
 from data_tools.options import Options
-from data_tools.readers import STDIN, FileReader
+from data_tools.readers import FileReader
 from data_tools.readers.blocks import changed, cut, file_state, first_span
-from data_tools.readers.json_records import read_lines
-from data_tools.readers.opening import MARK
 from data_tools.record import ConvertError, Record, Reject
 from data_tools.workers import Workers, in_order
 
@@ -25,12 +17,12 @@ _RECORDS, _BYTES = 50, 4_000_000
 
 
 class Inputs:
-    """The files to read; `notes` are what their readers found out."""
+    """The files to read and their places on disk; `notes` are what their readers found out."""
 
-    def __init__(self, files: Sequence[str], options: Options, stdin: BinaryIO | None):
-        self.files, self._options, self._stdin = files, options, stdin
+    def __init__(self, files: dict[str, str], options: Options):
+        self.files, self._options = files, options
         self._notes: list[str] = []
-        self._states = {path: file_state(path) for path in files if path != STDIN}
+        self._states = {path: file_state(path, place) for path, place in files.items()}
 
     @property
     def notes(self) -> list[str]:
@@ -39,18 +31,18 @@ class Inputs:
     @property
     def size(self) -> int:
         """The bytes of all files."""
-        sizes = [size for size, _ in self._states.values()]
-        return sum(sizes) + (os.fstat(self._stdin.fileno()).st_size if self._stdin else 0)
+        return sum(size for size, _ in self._states.values())
 
     def reader(self, path: str) -> FileReader:
         """A reader of one file from its start."""
         how = self._options.encoding, self._options.sheet, self._options.header_row
-        return FileReader(path, *how, self._stdin, self._notes)
+        return FileReader(path, *how, self.files[path], self._notes)
 
     def blocks(self, path: str) -> Iterator[Block]:
         """The blocks of one file."""
         how = self._options.encoding, self._options.header_row
-        start = None if path == STDIN else first_span(path, *how)
+        # Workers elsewhere see only what is where its path says.
+        start = first_span(path, *how) if self.files[path] == path else None
         if start is not None:
             yield from (Block(path, span.stop - span.start, span) for span in cut(start))
             return
@@ -62,41 +54,20 @@ class Inputs:
     def check_unchanged(self) -> None:
         """Raise ConvertError where a file is not what it was when it was first opened."""
         for path, before in self._states.items():
-            if file_state(path) != before:
+            if file_state(path, self.files[path]) != before:
                 raise changed(path)
-
-
-@contextlib.contextmanager
-def standard_input(inputs: Sequence[str]) -> Iterator[BinaryIO | None]:
-    """A copy of standard input that can be read twice, where it is an input."""
-    if STDIN not in inputs:
-        yield None
-        return
-    if sys.stdin is None:
-        raise ConvertError("-: standard input is closed; pipe the records in or name a file")
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
-        copy.flush()
-        yield copy
 
 
 def read_excluded(path: str | None) -> frozenset[str]:
     """The `source` values of a JSON Lines file. Raises ConvertError (status 2)."""
     found = set()
-    if path is None:
-        return frozenset()
-    try:
-        with open(path, encoding="utf-8-sig", errors=MARK) as file:
-            for item in read_lines(file, path):
-                source = None
-                if isinstance(item, Record) and isinstance(item.value, dict):
-                    source = item.value.get("source")
-                if not isinstance(source, str):
-                    detail = "each line must be an object with a text 'source'"
-                    raise ConvertError(f"--exclude-rows {item.location}: {detail}")
+    for item in FileReader(f"--exclude-rows {path}", place=path) if path else ():
+        match item:
+            case Record(value={"source": str(source)}):
                 found.add(source)
-    except OSError as error:
-        raise ConvertError(f"--exclude-rows {path}: cannot be read ({error.strerror})") from None
+            case _:
+                detail = "each line must be an object with a text 'source'"
+                raise ConvertError(f"{item.location}: {detail}")
     return frozenset(found)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 
 digest = xxhash.xxh3_128_digest
+digest_64 = xxhash.xxh3_64_intdigest
 
 _ASCII = bytes(range(128))
 _TO_BLANK = bytes(32 if 9 <= c <= 13 or 28 <= c <= 31 else c for c in range(256))
@@ -139,9 +140,24 @@ class Column:
         return self._by_side(sizes, sum) if self.messages else sizes
 
 
+def folded(value: Any) -> Any:
+    """The value with each text in it in NFC with every run of white space as one blank."""
+    if isinstance(value, str):
+        return " ".join(unicodedata.normalize("NFC", value).split())
+    if isinstance(value, list):
+        return [*map(folded, value)]
+    return {k: folded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def shown(message: dict) -> tuple[str, str, bytes]:
+    """What a chat template can show of a message, the same for equal ones."""
+    return message["role"], folded(message["content"] or ""), _extra(message)
+
+
 def _extra(message: dict) -> bytes:
     """What is hashed of a message after its content."""
-    rest = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
+    more = ((k, v) for k, v in message.items() if k not in ("role", "content") and v is not None)
+    rest = {k: folded(v) for k, v in more}
     return b"\x1f" + (json.dumps(rest, sort_keys=True).encode() if rest else b"")
 
 
@@ -210,4 +226,4 @@ def near_duplicate_keys(texts: Sequence[bytes]) -> list[int]:
                 text = text.replace(char, "")
         data = text.encode()
     kept = data.translate(_TO_LOWER, _NO_LETTERS).split(b"\0")
-    return [xxhash.xxh3_64_intdigest(text) if text else 0 for text in kept]
+    return [digest_64(text) if text else 0 for text in kept]

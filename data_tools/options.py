@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from data_tools import readers, targets
 from data_tools.record import ConvertError
@@ -23,44 +23,54 @@ exit status: 0 at least one pair was kept; 1 none was, or --strict and something
 stopped, or unable to write; 2 a file, format, label or option that cannot be used as given."""
 
 
-def share(text: str) -> float:
-    return _limited(text, float, 0, 1, "not a share; give 0 or more and less than 1")
-
-
-def margin(text: str) -> float:
-    return _limited(text, float, 0, float("inf"), "not a margin; give 0 or more")
-
-
-def count(text: str) -> int:
-    return _limited(text, int, 1, float("inf"), "too small; give 1 or more")
-
-
-def _limited(text: str, kind: type, low: float, end: float, problem: str) -> Any:
-    value = kind(text)
-    if not low <= value < end:
-        raise argparse.ArgumentTypeError(f"{text} is {problem}")
-    return value
+_LIMITS = {  # of numbers: the least, and the first that is too large
+    "test_size": (0, 1, "not a share; give 0 or more and less than 1"),
+    "min_margin": (0, float("inf"), "not a margin; give 0 or more"),
+    "max_chars": (1, float("inf"), "too small; give 1 or more"),
+    "workers": (1, float("inf"), "too small; give 1 or more"),
+    "header_row": (1, float("inf"), "too small; give 1 or more"),
+}
 
 
 def options_of(inputs: Sequence[str], output: str | None = None, **values: Any) -> Options:
-    """The options of a conversion by name, the others at their defaults.
+    """The options of a conversion by name, checked as those of a command line are.
 
     Raises TypeError for a name that is no option.
     """
-    defaults = vars(parser().parse_args([])) | {"map": {}, "keep": ()}
-    if unknown := values.keys() - defaults.keys():
+    if unknown := values.keys() - vars(parser().parse_args([])).keys():
         raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
-    return Options(**defaults | values | {"inputs": tuple(inputs), "output": output})
+    argv = []
+    for name, value in (values | {"output": output}).items():
+        if isinstance(value, dict):
+            value = [f"{field}={column}" for field, column in value.items()]
+        if value is True:
+            argv.append(_flag(name))
+        elif value is not None and value is not False:
+            items = value if isinstance(value, list | tuple) else [value]
+            argv += [f"{_flag(name)}={item}" for item in items]
+    options = parser().parse_args(argv)
+    options.inputs = [*inputs]
+    return _checked(options)
 
 
 def parse(argv: Sequence[str] | None) -> Options | None:
     """The options of a command line, or None for --list-formats.
 
-    Raises ConvertError (status 2), and SystemExit as argparse does.
+    Raises ConvertError (status 2), and SystemExit for --help.
     """
     options = parser().parse_intermixed_args(argv)  # inputs may be between options
-    if options.list_formats:
-        return None
+    return None if options.list_formats else _checked(options)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _checked(options: Options) -> Options:
+    for name, (low, end, problem) in _LIMITS.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value < end:
+            raise ConvertError(f"{_flag(name)}: {value} is {problem}")
     _read_maps(options)
     options.keep = tuple(options.keep)
     if not options.inputs:
@@ -72,8 +82,13 @@ def parse(argv: Sequence[str] | None) -> Options | None:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConvertError(f"{message}; see --help")
+
+
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m data_tools.convert",
         description="Convert raw preference files into one checked Hugging Face dataset.",
         epilog=EXAMPLES,
@@ -94,18 +109,18 @@ def parser() -> argparse.ArgumentParser:
     add("--encoding", metavar="NAME", help="of text files (default utf-8; a BOM decides)")
     add("--sheet", metavar="NAME", help="the sheet of .xlsx files (default: the first)")
     help = "the row of a sheet, or line of a CSV file, with the names of the columns"
-    add("--header-row", metavar="N", type=count, help=help)
+    add("--header-row", metavar="N", type=int, help=help)
 
     add = parser.add_argument_group("Which pairs are made").add_argument
     help = "how rankings and ratings become pairs"
     add("--pairs", choices=("best-worst", "adjacent", "all"), default="best-worst", help=help)
     help = "ratings less than N apart are a tie (default: only equal ones are)"
-    add("--min-margin", metavar="N", type=margin, default=0.0, help=help)
+    add("--min-margin", metavar="N", type=float, default=0.0, help=help)
     help = "several judgements of one pair: the view of more than half, of all, or a pair for each"
     modes = ("majority", "unanimous", "each")
     add("--annotators", choices=modes, default="majority", help=help)
     help = "reject pairs whose prompt + longer answer exceed N characters"
-    add("--max-chars", metavar="N", type=count, help=help)
+    add("--max-chars", metavar="N", type=int, help=help)
     help = "JSON Lines with 'source' values: reject those pairs"
     add("--exclude-rows", metavar="FILE", help=help)
 
@@ -119,14 +134,14 @@ def parser() -> argparse.ArgumentParser:
     help = "keep the inputs' own splits, named by a column, by files or by folders"
     add("--keep-splits", action="store_true", help=help)
     help = "share of prompts held out in test by hash; 0 writes train only"
-    add("--test-size", metavar="F", type=share, default=0.05, help=help)
+    add("--test-size", metavar="F", type=float, default=0.05, help=help)
     add("--seed", metavar="N", type=int, default=0, help="salt of the split's hash (default 0)")
     add("--check", action="store_true", help="read and check everything, write nothing")
     add("--strict", action="store_true", help="any reject: exit status 1, no dataset")
 
     add = parser.add_argument_group("How the command runs").add_argument
     help = "processes (default: all cores that this process may use)"
-    add("--workers", metavar="N", type=count, help=help)
+    add("--workers", metavar="N", type=int, help=help)
     help = "use the workers of this Dask scheduler (tcp://HOST:8786); they need the same working "
     help += "directory and files (pip install -r requirements-dask.txt)"
     add("--scheduler", metavar="ADDRESS", help=help)

@@ -22,14 +22,14 @@ from data_tools.block_files import keys_of, read
 from data_tools.dedupe import Verdicts
 from data_tools.detect import HEAD, Detection, detect, listed
 from data_tools.figures import Figures
-from data_tools.first_pass import Inputs, check_blocks, read_excluded, standard_input
+from data_tools.first_pass import Inputs, check_blocks, read_excluded
 from data_tools.formats.format import ReadOptions
 from data_tools.formats.label import parse_label
 from data_tools.grouping import assemble
 from data_tools.grouping.groups import Groups
 from data_tools.options import Options
 from data_tools.readers import find_inputs, syntax_of
-from data_tools.record import ConvertError, tidy_name
+from data_tools.record import ConvertError, clip, tidy_name
 from data_tools.report import Report
 from data_tools.schema import EXTRAS, SIDES, Schema
 from data_tools.splits import Split
@@ -45,30 +45,38 @@ _OWN_COLUMNS = (*(name for name, _ in SIDES), "source", *EXTRAS)
 
 def run(options: Options) -> Report:
     """Convert the inputs. Raises ConvertError, see `convert.convert`."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(output_dir.signals_restored())
-        stack.enter_context(_os_errors("a temporary file", "set TMPDIR to another place"))
-        stdin = stack.enter_context(standard_input(options.inputs))
-        files = find_inputs(options.inputs, stack.enter_context(tempfile.TemporaryDirectory()))
-        target = part = None
-        if not options.check:
-            target = output_dir.choose(options.output, options.inputs, files)
-        inputs = Inputs(files, options, stdin)
-        detection = _detect(options, inputs)
-        if target is None:
-            shared = os.getcwd() if options.scheduler else None  # which all workers see
-            work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
-        else:
-            stack.enter_context(_os_errors(target, "choose another directory with -o"))
-            part = stack.enter_context(output_dir.temporary(target))
-            work = os.path.join(part, output_dir.WORK)
-            os.mkdir(work)
-        # The workers end before their files are removed.
-        processes = workers.Processes(options.workers or workers.available())
-        cluster = workers.cluster(options.scheduler) if options.scheduler else None
-        crew = stack.enter_context(cluster or processes)
-        figures, schema = _convert(options, inputs, detection, crew, work, part)
-        return _finish(options, figures, schema, part, target)
+    place, fix = "a temporary file", "set TMPDIR to another place"
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(output_dir.signals_restored())
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
+            files = find_inputs(options.inputs, temporary)
+            target = part = None
+            if not options.check:
+                target = output_dir.choose(options.output, options.inputs, [*files])
+            inputs = Inputs(files, options)
+            detection = _detect(options, inputs)
+            if target is None:
+                shared = os.getcwd() if options.scheduler else None  # which all workers see
+                work = stack.enter_context(tempfile.TemporaryDirectory(dir=shared))
+            else:
+                place, fix = target, "choose another directory with -o"
+                part = stack.enter_context(output_dir.temporary(target))
+                work = os.path.join(part, output_dir.WORK)
+                os.mkdir(work)
+            # The workers end before their files are removed.
+            crew = stack.enter_context(
+                workers.cluster(options.scheduler)
+                if options.scheduler
+                else workers.Processes(options.workers or workers.available())
+            )
+            figures, schema = _convert(options, inputs, detection, crew, work, part)
+            return _finish(options, figures, schema, part, target)
+    except OSError as error:
+        raise ConvertError(
+            f"{place}: cannot be written ({error.strerror or error}); free some space or {fix}",
+            status=1,
+        ) from None
 
 
 def _detect(options: Options, inputs: Inputs) -> Detection:
@@ -88,12 +96,15 @@ def _detect(options: Options, inputs: Inputs) -> Detection:
         if tidy_name(name) not in found.columns:
             columns = listed(found.columns)
             raise ConvertError(f"--keep {name}: no such column; there are {columns}")
-    if options.keep_splits and found.splits is None:
-        raise ConvertError("--keep-splits: no column and no file of the inputs names a split")
     if options.keep_splits:
-        found.splits.check()
-        read = replace(found.options, split=found.splits.column)
-        found = replace(found, options=read)
+        if found.splits is None:
+            raise ConvertError("--keep-splits: no column and no file of the inputs names a split")
+        if unknown := [name for name, own in found.splits.names.items() if own is None]:
+            raise ConvertError(
+                f"--keep-splits: {clip(unknown[0])} names neither train nor test; rename it to one "
+                "of train, test, validation, dev or eval"
+            )
+        found = replace(found, options=replace(found.options, split=found.splits.column))
     return found
 
 
@@ -110,9 +121,39 @@ def _convert(
     `work` is a folder for what only the run needs, `part` the new dataset, None where everything
     is only counted. Returns the content of report.json and the schema of the dataset.
     """
-    figures = Figures(notes=_notes(options, inputs, detection))
+    figures, task = Figures(), _task(options, detection)
+    blocks = _first_pass(inputs, task, crew, work, figures)
+    verdicts, schema = _dedupe(blocks, figures), Schema(keep=options.keep)
+    for block in blocks:
+        schema.merge(block.files.schema)
+    # --check too finds what the format of a trainer has no place for.
+    folder = work if part or options.to in TARGETS else None
+    results = workers.in_order(
+        shards.run, shards.jobs(blocks, verdicts), crew, schema, folder, options.to
+    )
+    written = _count(results, blocks, figures)
+    if part:
+        dataset.finish(part, options.to, schema, written)
+    inputs.check_unchanged()
+    unread = figures.counts["unread"]
+    if context := [name for name in detection.context if unread[name]]:
+        fixes = "; ".join(f"{name}: {detection.context[name]}" for name in context)
+        figures.warn("unread_context", max(unread[name] for name in context), fixes)
+    shards.alike_across_splits(blocks, verdicts.of, figures)
+    figures.notes[:0] = _notes(options, inputs, detection, task, figures)
+    figures.notes += shards.kept_though_excluded(blocks, verdicts.of)
+    head = {
+        "format": detection.format.name,
+        "evidence": detection.evidence,
+        "inputs": list(inputs.files),
+        "options": {name: getattr(options, name) for name in _SHOWN},
+    }
+    return head | figures.as_dict(options.keep), schema
+
+
+def _task(options: Options, detection: Detection) -> Task:
     own = detection.splits.column if options.keep_splits else None
-    task = Task(
+    return Task(
         format=detection.format.name,
         mapping=tuple(detection.mapping.items()),
         options=detection.options,
@@ -121,72 +162,41 @@ def _convert(
         keep=(*options.keep, own) if own else options.keep,
         split=Split(options.test_size, options.seed, own),
     )
-    blocks = _check(inputs, task, crew, work, figures)
-    inputs.check_unchanged()
-    figures.notes += inputs.notes
-    if task.annotators != "majority" and not figures.agreement.annotators:
-        figures.notes.append(f"--annotators {task.annotators} has no effect: no record names one")
-    _group([block for block in blocks if block.files.pending], task, crew, work, figures)
-    verdicts, schema = _dedupe(blocks, figures), Schema(keep=options.keep)
-    for block in blocks:
-        schema.merge(block.files.schema)
-    if options.to in TARGETS:  # --check too finds what the format has no place for
-        part = part or work
-    jobs, folder = shards.jobs(blocks, verdicts), work if part else None
-    results = workers.in_order(shards.run, jobs, crew, schema, folder, options.to)
-    written = _count(results, blocks, figures)
-    figures.notes += shards.kept_though_excluded(blocks, verdicts.of)
-    unread = figures.counts["unread"]
-    if context := [name for name in detection.context if unread[name]]:
-        fixes = "; ".join(f"{name}: {detection.context[name]}" for name in context)
-        figures.warn("unread_context", max(unread[name] for name in context), fixes)
-    shards.alike_across_splits(blocks, verdicts.of, figures)
-    if part is not None:
-        dataset.finish(part, options.to, schema, written)
-    inputs.check_unchanged()
-    excluded = task.limits.excluded
-    if excluded and not figures.counts["reasons"]["excluded"]:
-        figures.notes.append(
-            f"--exclude-rows: none of its {len(excluded)} sources is of a pair; write "
-            "them as in this dataset's own source column"
-        )
-    head = {
-        "format": detection.format.name,
-        "evidence": detection.evidence,
-        "inputs": list(inputs.files),
-        "options": {name: getattr(options, name) for name in _SHOWN},
-    }
-    found = head | figures.as_dict()
-    found["columns"]["kept"] = list(options.keep)
-    return found, schema
 
 
-def _notes(options: Options, inputs: Inputs, detection: Detection) -> list[str]:
-    """What to note of the options before anything is converted."""
-    notes, format, sheet = [], detection.format, options.sheet
+def _notes(
+    options: Options, inputs: Inputs, detection: Detection, task: Task, figures: Figures
+) -> list[str]:
+    """What to note of the options and the inputs."""
+    notes, format = [], detection.format
     if detection.options.answers_repeat_prompt:
         notes.append("the answers begin with their prompt, which was removed from them")
     if options.pairs != "best-worst" and "ranked" not in format.traits:
         notes.append(f"--pairs {options.pairs} has no effect: {format.name} has no ranking")
     if options.min_margin and "rated" not in format.traits:
         notes.append(f"--min-margin has no effect: {format.name} has no ratings")
-    if sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
-        notes.append(f"--sheet {sheet} has no effect: no input is .xlsx")
-    if (splits := detection.splits) and True in splits.names.values():
-        done = (
-            "are kept"
-            if options.keep_splits
-            else "are mixed and split again; --keep-splits keeps them"
+    if options.sheet is not None and not any(syntax_of(f) == ".xlsx" for f in inputs.files):
+        notes.append(f"--sheet {options.sheet} has no effect: no input is .xlsx")
+    if options.annotators != "majority" and not figures.agreement.votes:
+        notes.append(f"--annotators {options.annotators} has no effect: no record names one")
+    excluded = task.limits.excluded
+    if excluded and not figures.counts["reasons"]["excluded"]:
+        notes.append(
+            f"--exclude-rows: none of its {len(excluded)} sources is of a pair; write "
+            "them as in this dataset's own source column"
         )
-        notes.append(f"{splits.note}: they {done}")
+    if (splits := detection.splits) and {True, False} <= {*splits.names.values()}:
+        mixed = "are mixed and split again; --keep-splits keeps them"
+        notes.append(f"{splits}: they {'are kept' if options.keep_splits else mixed}")
     twice = [path for path in options.inputs if options.inputs.count(path) > 1]
-    return notes + [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
+    notes += [f"{path}: is named twice and read once" for path in dict.fromkeys(twice)]
+    return notes + inputs.notes
 
 
-def _check(
+def _first_pass(
     inputs: Inputs, task: Task, crew: Workers, work: str, figures: Figures
 ) -> list[BlockResult]:
-    """The first pass: the result of every block, in order."""
+    """The result of every block, in order, with the pairs that records of several blocks make."""
     results, in_file, counts = [], Counter(), figures.counts
     with progress("checking", inputs.size) as bar:
         for result in check_blocks(inputs, task, crew, work):
@@ -198,26 +208,20 @@ def _check(
             result.first_record = counts["records"]["read"] - 1 - (0 if block.span else before)
             in_file[block.file] += result.records
             counts["records"]["read"] += result.records
-            counts["pairs"]["made"] += result.made
+            counts["pairs"]["made"] += result.files.made
             counts["columns"].update(result.columns)
             counts["unread"] += result.unread
             figures.agreement.merge(result.agreement)
             result.agreement = None  # noted above
             results.append(result)
+    inputs.check_unchanged()
+    if pending := [result for result in results if result.files.pending]:
+        jobs = assemble.assemblies(Groups(pending, figures.agreement), task)
+        done = workers.in_order(assemble.run, jobs, crew, task, work)
+        for result, files in zip(pending, done, strict=True):
+            result.files = files
+            counts["pairs"]["made"] += files.made
     return results
-
-
-def _group(
-    blocks: Sequence[BlockResult], task: Task, crew: Workers, work: str, figures: Figures
-) -> None:
-    """Replace the files of blocks with pending rows by those of what these come to."""
-    if not blocks:
-        return
-    jobs = assemble.assemblies(Groups(blocks), task)
-    done = workers.in_order(assemble.run, jobs, crew, task, work)
-    for block, (files, made) in zip(blocks, done, strict=True):
-        block.files = files
-        figures.counts["pairs"]["made"] += made
 
 
 def _dedupe(blocks: Sequence[BlockResult], figures: Figures) -> Verdicts:
@@ -269,15 +273,3 @@ def _finish(
     shutil.rmtree(os.path.join(part, output_dir.WORK), ignore_errors=True)
     output_dir.move_into_place(part, target)
     return done
-
-
-@contextlib.contextmanager
-def _os_errors(place: str, fix: str) -> Iterator[None]:
-    """OSError as ConvertError (status 1)."""
-    try:
-        yield
-    except OSError as error:
-        raise ConvertError(
-            f"{place}: cannot be written ({error.strerror or error}); free some space or {fix}",
-            status=1,
-        ) from None

@@ -38,6 +38,10 @@ class BadRecord(Exception):  # noqa: N818 - named for what it describes
         super().__init__(reason, detail)
         self.reason, self.detail, self.votes = reason, detail, votes
 
+    def copy(self) -> "BadRecord":
+        """The same without the frames that it was raised through, which hold a whole block."""
+        return BadRecord(self.reason, self.detail, self.votes)
+
 
 @dataclass(slots=True)
 class Location:

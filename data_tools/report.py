@@ -13,10 +13,8 @@ from data_tools.record import clip, visible
 from data_tools.targets import TARGETS
 
 # How much is shown of what report.json holds in full.
-_SHOWN = 300  # characters of a place with its detail
-_NOTES = 10
-_INPUTS = 20
-_ANNOTATORS = 10
+_CHARACTERS = 300  # of a place with its detail
+_ITEMS = 10  # of a list
 
 
 @dataclass(frozen=True)
@@ -52,39 +50,6 @@ def loader(report: Report, directory: str) -> str:
     return f"datasets.{name}({json.dumps(directory, ensure_ascii=False)})"
 
 
-def _summary(figures: dict) -> Iterator[str]:
-    """The lines of the report; names of files and columns may hold control characters."""
-    yield "format    {format}: {evidence}".format_map(figures)
-    notes, reasons = figures["notes"], figures["reasons"]
-    yield from (f"note      {note}" for note in notes[:_NOTES])
-    if len(notes) > _NOTES:
-        yield f"note      {len(notes) - _NOTES:,} more in report.json"
-    if unread := figures["columns"]["unread"]:
-        named = [f"{clip(name, 40)[1:-1]} ({count:,} records)" for name, count in unread.items()]
-        more = f" and {len(named) - _NOTES} more in report.json" if len(named) > _NOTES else ""
-        yield f"columns   unread: {', '.join(named[:_NOTES])}{more}"
-    yield from _COUNTS.format_map(figures).splitlines()
-    if reasons:
-        yield "rejected  by reason, with the first of each"
-    for code, count in reasons.items():
-        yield f"  {count:>9,} {code}"
-        # The fix is at the end of the detail, so the line is only cut when it is very long.
-        yield f"            {_clip(figures['examples'][code])}"
-    if "duplicate" in reasons or "contradictory" in reasons:
-        repeated, opposed = _percent(figures["duplicates"]), _percent(figures["contradictions"])
-        yield f"repeats   {repeated} of the pairs are duplicates, {opposed} contradict each other"
-    if figures["warnings"]:
-        yield "warnings  kept, but worth a look"
-    for code, count in figures["warnings"].items():
-        place = figures["warning_examples"].get(code)
-        shown = f"{place}: {WARNINGS[code]}" if place else WARNINGS[code]
-        yield f"  {count:>9,} {code:<21} {_clip(shown)}"
-    if figures["pairs"]["kept"]:
-        yield from _content(figures)
-    if figures["agreement"]:
-        yield from _agreement(figures["agreement"])
-
-
 _COUNTS = """\
 records   {records[read]:,} read, {records[converted]:,} converted, {records[rejected]:,} rejected
 pairs     {pairs[made]:,} made, {pairs[kept]:,} kept, {pairs[rejected]:,} rejected"""
@@ -107,17 +72,40 @@ _DISAGREE = (
 )
 
 
+def _summary(figures: dict) -> Iterator[str]:
+    """The lines of the report; names of files and columns may hold control characters."""
+    yield "format    {format}: {evidence}".format_map(figures)
+    yield from (f"note      {note}" for note in _first(figures["notes"]))
+    if unread := figures["columns"]["unread"]:
+        named = [f"{clip(name, 40)[1:-1]} ({count:,} records)" for name, count in unread.items()]
+        yield f"columns   unread: {', '.join(_first(named))}"
+    yield from _COUNTS.format_map(figures).splitlines()
+    if figures["reasons"]:
+        yield "rejected  by reason, with the first of each"
+    for code, count in figures["reasons"].items():
+        yield f"  {count:>9,} {code}"
+        # The fix is at the end of the detail, so the line is only cut when it is very long.
+        yield f"            {_clip(figures['examples'][code])}"
+    if figures["warnings"]:
+        yield "warnings  kept, but worth a look"
+    for code, count in figures["warnings"].items():
+        place = figures["warning_examples"].get(code)
+        shown = f"{place}: {WARNINGS[code]}" if place else WARNINGS[code]
+        yield f"  {count:>9,} {code:<21} {_clip(shown)}"
+    if figures["pairs"]["kept"]:
+        yield from _content(figures)
+    if figures["agreement"]:
+        yield from _agreement(figures["agreement"])
+
+
 def _content(figures: dict) -> Iterator[str]:
-    warned = figures["warnings"]
     yield _SPLITS.format_map(figures)
     for name, sizes in figures["characters"].items():
         shown = ", ".join(f"{mark} {value:,}" for mark, value in sizes.items())
         yield f"length    {name:<8} {shown} characters"
-    bias = ": a length bias, which a model also learns" if "length_bias" in warned else ""
-    yield _LONGER.format_map(figures) + bias
+    yield _LONGER.format_map(figures)
     if figures["ordered_pairs"]:
-        bias = ": the annotators may favour a position" if "first_answer_bias" in warned else ""
-        yield _FIRST.format_map(figures) + bias
+        yield _FIRST.format_map(figures)
     if figures["ties"]:
         yield f"labels    {figures['ties']:.1%} of the judgements are ties"
 
@@ -132,15 +120,26 @@ def _agreement(found: dict) -> Iterator[str]:
     if found["majority_ties"]:
         yield f"judges    {found['majority_ties']:,} are a tie by majority"
     yield "          judgements  differs  first wins    ties  annotator"
-    for row in found["per_annotator"][:_ANNOTATORS]:
-        shares = (row["differs"], row["first_answer_wins"], row["ties"])
-        differs, first, ties = map(_percent, shares)
-        name = clip(row["annotator"], 40)
-        yield f"          {row['judgements']:>10,}  {differs:>7}  {first:>10}  {ties:>6}  {name}"
-    if found["annotators"] > _ANNOTATORS:
-        yield f"          and {found['annotators'] - _ANNOTATORS:,} more in report.json"
+    yield from (f"          {row}" for row in _first([*map(_annotator, found["per_annotator"])]))
     if found["judged_twice"]:
         yield "          differs: from the majority of the others, where they have one"
+
+
+def _annotator(row: dict) -> str:
+    shares = (row["differs"], row["first_answer_wins"], row["ties"])
+    differs, first, ties = ("none" if share is None else f"{share:.1%}" for share in shares)
+    name = clip(row["annotator"], 40)
+    return f"{row['judgements']:>10,}  {differs:>7}  {first:>10}  {ties:>6}  {name}"
+
+
+def _first(items: list[str]) -> list[str]:
+    """The first items, and how many more there are."""
+    more = len(items) - _ITEMS
+    return [*items[:_ITEMS], f"{more:,} more in report.json"] if more > 0 else items
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"
 
 
 def card(report: Report, block: str) -> str:
@@ -151,9 +150,7 @@ def card(report: Report, block: str) -> str:
     card has no path of the directory, so that the same data gives the same card anywhere.
     """
     figures, inputs = report.figures, report.figures["inputs"]
-    listed = [f"- `{visible(path)}`\n" for path in inputs[:_INPUTS]]
-    if len(inputs) > _INPUTS:
-        listed.append(f"- and {len(inputs) - _INPUTS:,} more, which `report.json` names\n")
+    listed = "".join(f"- {name}\n" for name in _first([f"`{visible(path)}`" for path in inputs]))
     columns = [visible(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
     template = files(__package__).joinpath("card.md").read_text(encoding="utf-8")
     if figures["options"]["to"] in TARGETS:  # whose files have other columns
@@ -163,7 +160,7 @@ def card(report: Report, block: str) -> str:
         **figures,
         block=f"\n{block}" if block else "",
         files=len(inputs),
-        listed="".join(listed),
+        listed=listed,
         load=loader(report, "path/to/this/directory"),
         kept="".join(f"| `{name}` | as in the records |\n" for name in columns),
         summary="\n".join(map(visible, _summary(figures))),
@@ -176,11 +173,3 @@ def write(report: Report, directory: str, card_block: str) -> None:
     for name, text in texts.items():
         with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
             file.write(text)
-
-
-def _percent(share: float | None) -> str:
-    return "none" if share is None else f"{share:.1%}"
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

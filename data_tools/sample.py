@@ -5,19 +5,25 @@ their prompt or are only pointers to other columns, and which unread columns may
 """
 
 import re
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from data_tools.column_kinds import kind_of
-from data_tools.formats import rows, table
-from data_tools.formats.dialogues import is_dialogue, transcript
-from data_tools.formats.format import Format, Plan, ReadOptions, tidy_names
-from data_tools.formats.label import BareLabel, as_number
-from data_tools.formats.mapping import columns_of
-from data_tools.formats.paths import parse_literal
-from data_tools.formats.reader import ANSWERS, last_text, seen_by, without_prompt
+from data_tools.formats.dialogues import PROMPTS, is_dialogue, transcript
+from data_tools.formats.format import Format, ReadOptions
+from data_tools.formats.label import BareLabel, as_number, is_null
+from data_tools.formats.mapping import as_option, columns_read
+from data_tools.formats.paths import MESSAGES, Column, is_blank, parse_json, value_at
+from data_tools.formats.reader import (
+    ANSWERS,
+    ORDER_VARIES,
+    FormatReader,
+    as_text,
+    last_text,
+    seen_by,
+    without_prompt,
+)
 from data_tools.record import (
     BadRecord,
     ConvertError,
@@ -25,89 +31,121 @@ from data_tools.record import (
     Record,
     Result,
     as_json,
+    as_messages,
     clip,
     tidy_name,
 )
+from data_tools.splits import OwnSplits
 
 STRAY = 0.01  # what fewer of the records have is a stray, what more of them have a question
+_SHOWN = "(?:answers?|responses?|completions?|positions?|order|presentation|shown|display)"
 _ORDERS = re.compile(
-    "(?:is_)?(?:swap|swapped|flip|flipped|shuffled|reversed)|(?:answer_|presentation_|shown_)?order"
+    rf"(?:(?:is|was|are|were)_)?(?:{_SHOWN}_)*"
+    rf"(?:swap|swapped|flip|flipped|shuffled?|reversed|inverted|order)(?:_{_SHOWN})?"
 )
 _NO_CONTEXT = re.compile(  # what is about the record or the judgement
     ".*(?:rationale|reason|expla|comment|feedback|critique|justif|statement|review|note|judg|model|"
     "generator|source|url|quote|score|rating|metadata|prompt).*"
 )
 _WORDS = 8  # of a text that may be context
-_POINTERS = re.compile("[abcd0-4]|first|second|third|fourth|left|right")
+_POINTERS = re.compile(
+    "(?:(?:response|answer|output|model|option|assistant|completion)_)?"
+    "(?:[abcd0-4]|first|second|third|fourth|left|right)"
+)
 _TWINS = (("a", "b"), ("A", "B"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"))
-_NUMPY = re.compile(r"\s*\[\s*\{.*\}\s+\{.*\}\s*\]\s*|.*\barray\(\[", re.DOTALL)
+_NUMPY = re.compile(r"(?=.*['\"](?:role|from)['\"]).*(?:\}\s+\{|\barray\(\[)", re.DOTALL)
 
-Read = list[tuple[dict, list[Result]]]  # records with what they come to
+Read = list[tuple[dict, list[Result]]]  # records as their file holds them, with their results
 
 
 @dataclass(frozen=True)
-class Look:
-    """How all records are read; whether any of the first can be; and, of the unread columns, those
-    that may be context, each with the fix, and all of them.
+class Detection:
+    """The format, how its records are read, and the evidence in words.
+
+    `is_read` is whether any of the first records can be; `context` are unread columns that may be
+    part of the prompt, each with the fix. `detect` adds what is below these.
     """
 
+    format: Format
     options: ReadOptions
     is_read: bool
-    context: Mapping[str, str] = field(default_factory=dict)
-    unread: Sequence[str] = ()
+    context: Mapping[str, str]
+    evidence: str = ""
+    columns: frozenset[str] = frozenset()
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    splits: OwnSplits | None = None
 
 
 def stored_as_text(records: Sequence[dict]) -> frozenset[str]:
-    """The columns whose texts are all messages, as JSON or as Python writes them.
+    """The columns most of whose texts are messages, as JSON or as Python writes them.
 
-    Raises ConvertError for the form that numpy writes, which cannot be read back.
+    So is `tools` as Python writes it. Raises ConvertError for the form that numpy writes, which
+    cannot be read back.
     """
     found = set()
     for name in dict.fromkeys(name for record in records for name in record):
-        texts = [record[name] for record in records if record.get(name) not in (None, "")]
-        if not texts or not all(isinstance(t, str) and t.lstrip()[:1] in ("[", "{") for t in texts):
+        texts = [record[name] for record in records if isinstance(record.get(name), str)]
+        texts = [text for text in texts if len(text) > len("skipped") or not is_null(text)]
+        forms = Counter(map(_form, texts))
+        if tidy_name(name) == "tools" and any(text.startswith("[{'") for text in texts):
+            found.add("tools")
+        if forms["json"] + forms["numpy"] <= len(texts) / 2:
             continue
-        if all(is_dialogue(parse_literal(text)) for text in texts):
-            found.add(tidy_name(name))
-        elif all("role" in text and _NUMPY.match(text) for text in texts):
+        if forms["numpy"] >= STRAY * len(texts):
             raise ConvertError(
                 f"the column {clip(name)} holds messages in the text form of numpy, which cannot "
                 "be read back; write the file again with to_json or to_parquet instead of to_csv"
             )
+        found.add(tidy_name(name))
     return frozenset(found)
 
 
+def _form(text: str) -> str:
+    """How a text holds messages: `json`, or Python's form, also unsound; `numpy`; or as `text`."""
+    if not MESSAGES.match(text):
+        return "text"
+    try:
+        value = parse_json(text, "")
+    except BadRecord:
+        return "json"
+    if value is text:
+        return "numpy" if _NUMPY.match(text) else "text"
+    return "json" if is_dialogue(value) else "text"
+
+
 def look(
-    format: Format, held: Sequence[Record], options: ReadOptions, swapped: str | None = None
-) -> Look:
+    format: Format, held: Sequence[Record], options: ReadOptions, swapped: Column | None = None
+) -> Detection:
     """Read the first records. `swapped` is what --map says of the order of the answers.
 
     Raises ConvertError where the meaning of the labels or of the answers is not known.
     """
-    records = [seen_by(format, r.value, r.cells, options.parsed) for r in held]
-    options = replace(options, question=_question(format, records, options))
-    plans = {names: format.plan(names, options) for names in dict.fromkeys(map(tuple, records))}
-    read, bare = _read(records, plans)
-    _check_labels(bare, len(records))
-    used = {name for plan in plans.values() for name in plan.reads}
-    used |= {column for name in used for column in columns_of(format.made.get(name, name))}
-    names = dict.fromkeys(name for record in records for name in record)
-    unread = [name for name in names if name not in used]
-    own = {}  # the name in the file of each field
+    options = replace(options, question=_question(format, held, options))
+    reader, read, bare = FormatReader(format, options), [], []
     for record in held:
-        own |= tidy_names(tuple(record.value), small="any_case" in format.traits)
-    _refuse_pointers(format, read, unread, own)
-    swapped = _order(format, records, unread, swapped)
-    options = replace(options, swapped=swapped, **_answers(read))
-    context = [name for name in unread if _is_context(name, read)]
-    fixes = {own[name]: _fix(format, read, name, own) for name in context}
-    return Look(options, bool(read), fixes, unread)
+        try:
+            read.append((record.value, reader.read(record)[0]))
+        except BareLabel as fault:
+            bare.append(fault.value)
+        except BadRecord:
+            continue
+    _check_labels(bare, len(held))
+    names = dict.fromkeys(name for record in held for name in record.value)
+    unread = [name for name in names if name in reader.unread]
+    _refuse_pointers(format, read, unread)
+    options = replace(options, swapped=_order(format, held, swapped), **_answers(read))
+    if swapped is None and format.label is not None:
+        options = replace(options, steady=_steady(held, unread))
+    context = [name for name in unread if _is_context(name, read, options)]
+    fixes = {name: _fix(format, read, name, options) for name in context}
+    return Detection(format, options, bool(read), fixes)
 
 
-def _question(format: Format, records: list[dict], options: ReadOptions) -> str | None:
+def _question(format: Format, held: Sequence[Record], options: ReadOptions) -> str | None:
     """The question of a format that names the winner, the same one for all records."""
     if format.questions is None:
         return None
+    records = [seen_by(format, r.value, r.cells, options.parsed) for r in held]
     counts = Counter(q for record in records for q in format.questions(record, options))
     common = [name for name, count in counts.items() if count >= STRAY * len(records)]
     if len(common) > 1:
@@ -124,19 +162,6 @@ def counted(names: Iterable[str], counts: Counter) -> str:
     return ", ".join(f"{name} ({counts[name]:,} records)" for name in names)
 
 
-def _read(records: list[dict], plans: Mapping[tuple[str, ...], Plan]) -> tuple[Read, list[object]]:
-    """What the records come to, and the labels whose meaning is not known."""
-    read, bare = [], []
-    for record in records:
-        try:
-            read.append((record, plans[tuple(record)].results(record)))
-        except BareLabel as fault:
-            bare.append(fault.value)
-        except BadRecord:
-            continue
-    return read, bare
-
-
 def _check_labels(bare: list[object], count: int) -> None:
     """Raise ConvertError where more than strays of the labels are bare numbers or booleans."""
     if not bare or len(bare) < STRAY * count:
@@ -146,14 +171,12 @@ def _check_labels(bare: list[object], count: int) -> None:
     numbers = [number for value in bare if (number := as_number(value)) is not None]
     if not numbers:
         example = "first=true,second=false"
-    elif max(numbers) > 2 or min(numbers) < 0:  # a scale
-        low, high = min(numbers), max(numbers)
+    elif (low := min(numbers)) < (high := max(numbers)) and (high > 2 or low < 0):
+        # A scale, whose middle may be a tie.
         middle = (low + high) / 2
-        first, second = (
-            (middle - 1, middle + 1) if middle % 1 == 0 else (middle - 0.5, middle + 0.5)
-        )
-        tie = f"tie={middle:g}," if middle % 1 == 0 else ""
-        example = f"first={low:g}..{first:g},{tie}second={second:g}..{high:g}"
+        tie, step = (f"tie={middle:g},", 1) if middle.is_integer() else ("", 0.5)
+        first, second = f"{low:g}..{middle - step:g}", f"{middle + step:g}..{high:g}"
+        example = f"first={first},{tie}second={second}"
     raise ConvertError(
         f"the label holds bare numbers or booleans ({shown}), and which answer they mean is "
         f"never guessed; define it, e.g. --label {example}"
@@ -164,119 +187,155 @@ def _answers(read: Read) -> dict[str, bool]:
     """Whether nearly all answers begin with their whole prompt, for several prompts; else whether
     some are whole transcripts.
     """
-    texts, prompts, transcripts = 0, [], False  # prompts that answers begin with
+    texts, prompts, are_transcripts = 0, [], False  # prompts that answers begin with
     for result in (result for _, results in read for result in results):
         cut = without_prompt(result)
         texts += cut is not result
         if cut is not result and not isinstance(cut, BadRecord):
             prompts.append(last_text(cut.prompt))
-        sides = [getattr(result, name, None) for name in ("chosen", "rejected", "first", "second")]
-        marked = [isinstance(side, str) and bool(transcript(side)) for side in sides]
-        transcripts = transcripts or all(marked[:2]) or all(marked[2:])
-    repeats = len(set(prompts)) > 1 and len(prompts) >= 0.9 * texts
-    return {
-        "answers_repeat_prompt": repeats,
-        "answers_are_transcripts": transcripts and not repeats,
-    }
+        marked = [bool(transcript(getattr(result, n))) for n in ANSWERS if hasattr(result, n)]
+        are_transcripts = are_transcripts or (len(marked) == 2 and any(marked))
+    repeat = len(set(prompts)) > 1 and len(prompts) >= 0.9 * texts
+    are_transcripts = are_transcripts and not repeat
+    return {"answers_repeat_prompt": repeat, "answers_are_transcripts": are_transcripts}
 
 
-def _order(format: Format, records: list[dict], unread: list[str], swapped: str | None) -> str:
-    """The column that says whether the answers were swapped. Raises ConvertError if one may."""
-    if swapped:
-        own = {tidy_name(swapped), tidy_name(swapped).casefold()}
-        found = [name for name in dict.fromkeys(n for r in records for n in r) if name in own]
-        if not found or not format.label:
-            what = f"{format.name} has no label to turn" if found else "no such column"
-            raise ConvertError(f"--map swapped={swapped}: {what}")
-        return found[0]
-    if swapped is not None or not format.label:
+def _order(format: Format, held: Sequence[Record], swapped: Column | None) -> Column:
+    """The column that --map says is true where the answers were swapped. Raises ConvertError."""
+    if not swapped:
         return ""
-    for name in unread:
-        values = {str(record[name]) for record in records if record.get(name) not in (None, "")}
-        if _ORDERS.fullmatch(name.casefold()) and 1 < len(values) <= 3:
-            raise ConvertError(
-                f"the column {name} ({', '.join(sorted(values)[:3])}) may say that answers were "
-                f"shown the other way round, which decides who won; add --map swapped={name} where "
-                "true means that the label's first answer is the second, or --map swapped= to "
-                "ignore it"
-            )
-    return ""
+    given, small = "".join(swapped), "any_case" in format.traits
+    if format.label is None:
+        raise ConvertError(f"--map swapped={given}: {format.name} has no label to turn")
+    column = swapped if isinstance(swapped, str) or not small else (given.casefold(),)
+    views = [seen_by(format, r.value, r.cells, frozenset()) for r in held]
+    if all(value_at(view, column) is None for view in views):
+        raise ConvertError(f"--map swapped={given}: no record has a value there")
+    return column
 
 
-def _refuse_pointers(format: Format, read: Read, unread: list[str], own: Mapping[str, str]) -> None:
+def _steady(held: Sequence[Record], unread: list[str]) -> dict[str, str]:
+    """The columns that may say that answers were swapped, with the one value that each has.
+
+    Raises ConvertError where one has several, of which a blank is one.
+    """
+    found = {}
+    for name in [n for n in unread if _ORDERS.fullmatch(_words_of(n))]:
+        values = sorted({as_text(record.value.get(name)) or "" for record in held})
+        if 1 < len(values) <= 3:
+            shown = ", ".join(value or "blank" for value in values)
+            raise ConvertError(ORDER_VARIES.format(name, shown))
+        if len(values) == 1:
+            found[name] = values[0]
+    return found
+
+
+def _words_of(name: str) -> str:
+    """A column name in small letters, with underscores between its words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]+", "_", name.strip()).casefold()
+
+
+def _refuse_pointers(format: Format, read: Read, unread: list[str]) -> None:
     """Raise ConvertError where the answers only name columns, positions or models."""
+    texts, lists = (
+        [name for name in unread if any(isinstance(r.get(name), kind) for r, _ in read)]
+        for kind in (str, list)
+    )
+    columns = columns_read(format.name, [*read[0][0]]) if len(texts) > 1 or lists else None
+    if columns is None or "chosen" not in columns:
+        return
     pairs = [(record, r) for record, results in read for r in results if isinstance(r, Pair)]
-    texts = [
-        name for name in unread if any(isinstance(record.get(name), str) for record, _ in read)
-    ]
-    if len(texts) < 2 or format.name not in table.ROWS:
-        return
-    pointing = 0
+    models = [name for name in texts if "model" in name or "generator" in name]
+    twins = _twins([name for name in texts if name not in models])
+    named = {_plain(name) for name in texts}
+    by_name = by_place = 0
     for record, pair in pairs:
-        models = [record.get(name) for name in texts if "model" in name]
-        words = {str(word).casefold() for word in (*texts, *models)}
-        answers = [as_json(side).strip(' "').casefold() for side in (pair.chosen, pair.rejected)]
-        pointing += all(word in words or _POINTERS.fullmatch(word) for word in answers)
-    if pointing <= 0.9 * len(pairs):
+        answers = [_plain(last_text(side) or "") for side in (pair.chosen, pair.rejected)]
+        owners = named | {_plain(str(record.get(name))) for name in models}
+        by_name += owners.issuperset(answers)
+        held = as_json([record.get(name) for name in lists])
+        by_place += all(
+            _POINTERS.fullmatch(answer) and as_json(answer) not in held.casefold()
+            for answer in answers
+        )
+    if by_name + by_place * bool(twins or lists) <= 0.9 * len(pairs):
         return
-    found = rows.resolve(table.ROWS[format.name], tuple(pairs[0][0]))
-    two = next(
-        (
-            (own[name], own[twin])
-            for name in texts
-            for end, other in _TWINS
-            if name.endswith(end)
-            and (twin := name[: -len(end)] + other) in texts
-            and "model" not in name
-        ),
-        ("COLUMN", "COLUMN"),
-    )
-    won, lost = found.answers[:2]
-    raise ConvertError(
-        f"{won} and {lost} only point at answers in other columns; resolve them with "
-        f"--map prompt={own[found.prompt]} a={two[0]} b={two[1]} label={own[won]}"
-    )
-
-
-def _is_context(name: str, read: Read) -> bool:
-    """Whether a column may be a part of the prompt: by its name, or by texts found nowhere else."""
-    given = [
-        (r, results) for r, results in read if isinstance(r.get(name), str) and r[name].strip()
-    ]
-    if not given or kind_of(name) == "context":
-        return bool(given)
-    if _NO_CONTEXT.fullmatch(name.casefold()):
-        return False
-    alone = sum(
-        len(record[name].split()) >= _WORDS
-        and record[name].strip() not in "\0".join(_texts(results))
-        for record, results in given
-    )
-    return alone > len(given) / 2
-
-
-def _texts(results: list[Result]) -> Iterator[str]:
-    """The texts of the sides of some results."""
-    for side in (getattr(r, name, "") for r in results for name in ("prompt", *ANSWERS)):
-        yield from [side] if isinstance(side, str) else (m["content"] or "" for m in side)
-
-
-def _fix(format: Format, read: Read, name: str, own: Mapping[str, str]) -> str:
-    """How an unread column becomes a part of the prompt."""
-    row = table.ROWS.get(format.name)
-    is_flat = row is not None and row.prompt and not re.search(r"[.\[]", row.prompt + row.answers)
-    if not is_flat or row.decode or row.scores:
-        return "add it to the prompt before converting"
-    found = rows.resolve(row, tuple(read[0][0]))
-    mapped = {"prompt": f"{{{own[name]}}}\\n\\n{{{own[found.prompt]}}}"}
-    if found.labels:
-        mapped |= {
-            letter: own[answer] for letter, answer in zip("abcd", found.answers, strict=False)
-        }
-        mapped |= {"label": own[found.labels[0]]}
-        mapped |= {"annotator": own[found.annotator]} if found.annotator else {}
+    given = {"prompt": columns["prompt"]}
+    if lists and not (twins or by_name):
+        given |= {"responses": lists[0]}
     else:
-        names = dict(zip(("chosen", "rejected"), found.answers, strict=True))
-        mapped |= {side: own[answer] for side, answer in names.items() if side != own[answer]}
-    words = (shlex.quote(f"{field}={column}") for field, column in mapped.items())
-    return f"add it with --map {' '.join(words)}"
+        given |= dict(zip("ab", twins or ("COLUMN", "COLUMN"), strict=True))
+    raise ConvertError(
+        f"{columns['chosen']} and {columns['rejected']} only point at answers in other columns; "
+        f"resolve them with {as_option(given | {'label': columns['chosen']})}"
+    )
+
+
+def _plain(text: str) -> str:
+    """A text as column names are compared."""
+    return tidy_name(text.replace("-", " ").strip(' ".[]()')).casefold()
+
+
+def _twins(names: list[str]) -> tuple[str, str] | None:
+    """Two columns whose names differ as those of two answers do."""
+    for end, other in _TWINS:
+        for name in names:
+            if name.endswith(end) and (twin := name.removesuffix(end) + other) in names:
+                return name, twin
+    return None
+
+
+def _is_context(name: str, read: Read, options: ReadOptions) -> bool:
+    """Whether a column may be a part of the prompt: by its name, or by texts found nowhere else."""
+    if kind_of(name) == "context":
+        values = [r.get(name) for r, _ in read]
+        return any(isinstance(v, str | list | dict) and not is_blank(v) for v in values)
+    field_name = tidy_name(name).casefold()
+    if _NO_CONTEXT.fullmatch(field_name) or tidy_name(name) in options.parsed:
+        return False
+    given = [(_listed(r.get(name)), results) for r, results in read]
+    given = [(texts, results) for texts, results in given if texts]
+    words = 1 if field_name in PROMPTS else _WORDS
+    alone = [
+        texts
+        for texts, results in given
+        if sum(len(text.split()) for text in texts) >= words
+        and not any(text in _texts(results) for text in texts)
+    ]
+    return len(alone) > len(given) / 2
+
+
+def _listed(value: object) -> list[str]:
+    """A text, or those of a list, without white space around them; none of any other value."""
+    texts = value if isinstance(value, list) else [value]
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+
+
+def _texts(results: list[Result]) -> str:
+    """The texts of all sides of some results, in one."""
+    sides = [getattr(r, name, "") for r in results for name in ("prompt", *ANSWERS)]
+    messages = (as_messages(side, "") for side in sides)
+    return "\0".join(m["content"] or "" for turns in messages for m in turns)
+
+
+def _fix(format: Format, read: Read, name: str, options: ReadOptions) -> str:
+    """How an unread column becomes a part of the prompt."""
+    columns = columns_read(format.name, [*read[0][0]])
+    is_alone = not (options.answers_repeat_prompt or options.answers_are_transcripts)
+    is_text = is_alone and tidy_name(name) not in options.parsed and columns is not None
+    if not is_text or not _is_joinable(read, name, columns["prompt"]):
+        return "add it to the prompt before converting"
+    columns["prompt"] = f"{{{name}}}\\n\\n{{{columns['prompt']}}}"
+    return f"add it with {as_option({f: column for f, column in columns.items() if f != column})}"
+
+
+def _is_joinable(read: Read, name: str, prompt: str) -> bool:
+    """Whether all records have a text in the column, and a prompt that is the text of its own."""
+    return all(
+        isinstance(record.get(name), str)
+        and record[name].strip()
+        and last_text(result.prompt) == record.get(prompt)
+        for record, results in read
+        for result in results
+        if hasattr(result, "prompt")
+    )

@@ -89,17 +89,13 @@ class Schema:
     def side(self, column: Column) -> pa.Array:
         """A column of sides as it is stored in a block file, where JSON is plain text."""
         if not self.messages:
-            return arrays.split_strings(column.data, len(column.texts))
-        flat, fields = column.flat, []
+            return arrays.strings(column.texts)
+        fields = []
         for key in self.message_keys:
-            values = [message.get(key) for message in flat]
-            if key == "content":
-                valid = [value is not None for value in values] if None in values else None
-                fields.append(arrays.split_strings(column.data, len(flat), valid))
-            else:
-                texts = [*map(dump, values)] if key in self.json_keys else values
-                fields.append(arrays.strings(texts))
-        return arrays.lists([*map(len, column.sides)], self.message_keys, fields)
+            values = [message.get(key) for message in column.flat]
+            texts = [*map(dump, values)] if key in self.json_keys else values
+            fields.append(arrays.strings(texts))
+        return arrays.lists(map(len, column.sides), self.message_keys, fields)
 
     def convert_side(self, column: pa.Array, before: "Schema", role: str) -> pa.Array:
         """A column of sides that `before` stored, as this schema, which includes it, stores it."""

@@ -3,10 +3,10 @@
 Pure except for the files that it writes under names of its own, so that any worker can run it.
 """
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from uuid import uuid4
 
 import numpy as np
@@ -14,22 +14,23 @@ import pyarrow as pa
 
 from data_tools import arrays
 from data_tools.block import BlockResult
-from data_tools.block_files import (
-    keys_of,
-    members_of,
-    numbers_of,
-    read,
-    read_rejects,
-)
+from data_tools.block_files import keys_of, numbers_of, read, read_rejects
 from data_tools.dataset import Shard, ShardWriter
-from data_tools.dedupe import CONTRADICTORY, DUPLICATE, LEAKED, TEST, TRAIN, Verdicts
+from data_tools.dedupe import CONTRADICTORY, DUPLICATE, LEAKED, SPLITS, TEST, TRAIN, Verdicts
 from data_tools.figures import Figures
 from data_tools.readers.blocks import read_again
 from data_tools.record import Location, Reject, as_json
 from data_tools.schema import SIDES, Schema
 
-_REASONS = {CONTRADICTORY: "contradictory", DUPLICATE: "duplicate", LEAKED: "leaked"}
-_SPLITS = {"train": TRAIN, "test": TEST}
+_REASONS = {  # with the detail; the place is that of the first pair of the group
+    CONTRADICTORY: (
+        "contradictory",
+        "the same two answers to this prompt are also judged the other way; the first of these "
+        "pairs is at {}; decide which is right and remove the others",
+    ),
+    DUPLICATE: ("duplicate", "the same pair is at {}, which is kept"),
+    LEAKED: ("leaked", "its prompt is in test, at {}; remove one of them from the data"),
+}
 SHARD = 128_000_000  # bytes of block files that make one shard
 
 
@@ -75,29 +76,25 @@ def jobs(blocks: Sequence[BlockResult], verdicts: Verdicts) -> Iterator[ShardJob
 def run(job: ShardJob, schema: Schema, directory: str | None, kind: str) -> ShardResult:
     """Write the files of a shard and count what is in them; without a directory only count."""
     path = os.path.join(directory, uuid4().hex) if directory else None
-    figures, leaders, first = Figures(), _leaders(job), iter(job.first.tolist())
-    converted, sizes, at = [], [], 0
+    figures, leaders = Figures(), _leaders(job)
+    converted, at = [], 0
     with ShardWriter(path, schema, kind) as writer:
         for block in job.blocks:
             batch, verdicts = _pairs(block), job.verdicts[at : at + block.files.pairs]
             at += block.files.pairs
             rows = np.flatnonzero(verdicts < CONTRADICTORY)
-            figures.keep(batch, rows, verdicts[rows] == TEST)
-            sizes.append([numbers_of(batch, f"{side}_size")[rows] for side, _ in SIDES])
+            figures.keep(batch, verdicts)
             converted.append(_records(block, batch, rows))
-            for split, verdict in _SPLITS.items() if directory else ():
+            for split, verdict in SPLITS.items() if directory else ():
                 own = np.flatnonzero(verdicts == verdict)
                 if len(own):
                     writer.keep(split, _table(batch, own, block.files.schema, schema))
-            dropped = np.flatnonzero(verdicts >= CONTRADICTORY)
-            sources = [leaders[pair] for pair in islice(first, len(dropped))]
-            rejects = read_rejects(block.files.path, block.block.file)
-            rejects += _dropped(block, batch, dropped, verdicts, sources)
+            rejects = read_rejects(block.files.path)
+            rejects += _dropped(block, batch, verdicts, leaders)
             for reject in sorted(rejects, key=lambda reject: reject.location.record):
                 reject.location.record += block.records_before
                 figures.reject(reject)
                 writer.reject(reject)
-    figures.add_sizes(*np.concatenate(sizes, axis=1))
     size = sum(block.files.size for block in job.blocks)
     return ShardResult(writer.finish(), figures, np.unique(np.concatenate(converted)), size)
 
@@ -108,16 +105,16 @@ def _pairs(block: BlockResult) -> pa.RecordBatch:
 
 def _records(block: BlockResult, batch: pa.RecordBatch, rows: np.ndarray) -> np.ndarray:
     """The ordinals of the records of some pairs in the whole input."""
-    members = members_of(batch)
-    if members is not None:
-        return np.array([member for row in rows for member in members[row]], np.int64)
-    return block.first_record + numbers_of(batch, "record")[rows]
+    if "members" not in batch.schema.names:  # each pair is of one record
+        return block.first_record + numbers_of(batch, "record")[rows]
+    members = batch.column("members").take(arrays.numbers(rows, np.int64)).to_pylist()
+    return np.array([ordinal for text in members for ordinal in json.loads(text)], np.int64)
 
 
 def _table(batch: pa.RecordBatch, rows: np.ndarray, before: Schema, schema: Schema) -> pa.Table:
     """Some pairs of a block as rows of the dataset; `before` is the schema of the block."""
     if len(rows) < len(batch):
-        batch = batch.take(arrays.numbers(rows))
+        batch = batch.take(arrays.numbers(rows, np.int64))
     columns = [schema.convert_side(batch.column(name), before, role) for name, role in SIDES]
     types = schema.arrow()
     for name in types.names[len(columns) :]:
@@ -129,13 +126,10 @@ def _table(batch: pa.RecordBatch, rows: np.ndarray, before: Schema, schema: Sche
 
 
 def _dropped(
-    block: BlockResult,
-    batch: pa.RecordBatch,
-    rows: np.ndarray,
-    verdicts: np.ndarray,
-    leaders: Sequence[str],
+    block: BlockResult, batch: pa.RecordBatch, verdicts: np.ndarray, leaders: Iterator[str]
 ) -> Iterator[Reject]:
-    """The pairs that deduplication dropped; `leaders` are the sources of their groups' first."""
+    """The pairs that deduplication dropped; `leaders` gives the source of each one's leader."""
+    rows = np.flatnonzero(verdicts >= CONTRADICTORY)
     if not len(rows):
         return
     numbers = (numbers_of(batch, name)[rows].tolist() for name in ("line", "record", "shares_line"))
@@ -149,34 +143,23 @@ def _dropped(
         values = read_again(block.block.span, sorted({location.line for location in where}))
         raws = [as_json(values[location.line]) for location in where]
     shared = batch.column("shared") if "shared" in batch.schema.names else None
-    for row, location, leader, raw in zip(rows, where, leaders, raws, strict=True):
-        reason = _REASONS[verdicts[row]]
-        detail = _detail(reason, str(location), leader)
+    for row, location, raw in zip(rows, where, raws, strict=True):
+        reason, detail = _REASONS[verdicts[row]]
         records = shared[row].as_py() if shared else None
-        yield Reject(location, reason, detail, raw, True, records)
+        yield Reject(location, reason, detail.format(next(leaders)), raw, True, records)
 
 
-def _detail(reason: str, source: str, first: str) -> str:
-    if reason == "duplicate":
-        return f"the same pair is at {first}, which is kept"
-    if reason == "leaked":
-        return f"its prompt is in test, at {first}; remove one of them from the data"
-    where = "further on" if first == source else f"at {first} or next to it"
-    return (
-        f"the same two answers to this prompt are also judged the other way, {where}; "
-        "decide which is right and remove the other"
-    )
-
-
-def _leaders(job: ShardJob) -> dict[int, str]:
-    """The source of the first pair of each group, by its number."""
+def _leaders(job: ShardJob) -> Iterator[str]:
+    """The source of the first pair in the group of each dropped pair."""
     found, leaders = {}, np.unique(job.first)
     for block in job.leading:
         stop = block.first_pair + block.files.pairs
         mine = leaders[(leaders >= block.first_pair) & (leaders < stop)]
-        sources = _pairs(block).column("source").take(arrays.numbers(mine - block.first_pair))
+        sources = (
+            _pairs(block).column("source").take(arrays.numbers(mine - block.first_pair, np.int64))
+        )
         found |= zip(mine.tolist(), sources.to_pylist(), strict=True)
-    return found
+    return (found[pair] for pair in job.first.tolist())
 
 
 def alike_across_splits(
@@ -186,26 +169,25 @@ def alike_across_splits(
 
     Among a million train prompts, one matches by chance once in 10^13.
     """
-    in_test = (np.unique(_near_duplicate_keys(block, verdicts, TEST)) for block in blocks)
-    tested = np.setdiff1d(np.concatenate([*in_test]), [0])  # sorted, each once
+
+    def keys(block: BlockResult, split: int) -> np.ndarray:
+        """The near-duplicate key of each pair, 0 where it is not in the split."""
+        found = numbers_of(_pairs(block), "near_duplicate")
+        return np.where(_own(block, verdicts) == split, found, 0)
+
+    tested = np.unique(np.concatenate([np.unique(keys(block, TEST)) for block in blocks]))
     is_alike = np.zeros(len(tested), bool)
-    for block in blocks if len(tested) else ():
-        keys = _near_duplicate_keys(block, verdicts, TRAIN)
-        at = np.minimum(np.searchsorted(tested, keys), len(tested) - 1)
-        is_alike[at[tested[at] == keys]] = True
-    for block in blocks if is_alike.any() else ():
-        keys = _near_duplicate_keys(block, verdicts, TEST)
-        rows = np.flatnonzero(np.isin(keys, tested[is_alike]))
+    for block in blocks if tested.any() else ():
+        found = keys(block, TRAIN)
+        at = np.minimum(np.searchsorted(tested, found), len(tested) - 1)
+        is_alike[at[tested[at] == found]] = True
+    alike = np.setdiff1d(tested[is_alike], [0])
+    for block in blocks if len(alike) else ():
+        rows = np.flatnonzero(np.isin(keys(block, TEST), alike))
         if len(rows):
             source = _pairs(block).column("source")[rows[0]].as_py()
-            figures.warn("alike_across_splits", int(is_alike.sum()), source)
+            figures.warn("alike_across_splits", len(alike), source)
             return
-
-
-def _near_duplicate_keys(block: BlockResult, verdicts: np.ndarray, verdict: int) -> np.ndarray:
-    """The near-duplicate keys of the prompts of a block, 0 for pairs with another verdict."""
-    keys = numbers_of(_pairs(block), "near_duplicate")
-    return np.where(_own(block, verdicts) == verdict, keys, 0)
 
 
 def _own(block: BlockResult, verdicts: np.ndarray) -> np.ndarray:

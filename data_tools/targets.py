@@ -6,17 +6,13 @@ place for is never dropped: the conversion is refused.
 
 import contextlib
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_tools.record import ConvertError, Message, as_json, as_messages
 
 _SIDES = (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))
-_SHAREGPT = {"user": "human", "tool": "observation"}
-_COLUMNS = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
 
 
 class Refused(Exception):  # noqa: N818 - named for what it describes
@@ -24,8 +20,6 @@ class Refused(Exception):  # noqa: N818 - named for what it describes
 
 
 def _openai(row: dict) -> dict:
-    for message in (*row["prompt"], *row["chosen"], *row["rejected"]):
-        _check_calls(message, {"id", "type", "function"}, str)
     tools = {"tools": json.loads(row["tools"])} if row.get("tools") else {}
     return {
         "input": {"messages": row["prompt"]} | tools,
@@ -46,14 +40,24 @@ def _llamafactory(row: dict) -> dict:
     } | ({"tools": row["tools"] or ""} if "tools" in row else {})
 
 
+_SHAREGPT = {"user": "human", "assistant": "gpt", "tool": "observation", "system": "system"}
+
+
 def _sharegpt(message: Message) -> Message:
     if calls := message.get("tool_calls"):
-        _check_calls(message, {"type", "function"}, dict)
         if message["content"]:
             raise Refused("a text next to tool calls")
         return {"from": "function_call", "value": as_json([call["function"] for call in calls])}
-    role = "gpt" if message["role"] == "assistant" else message["role"]
-    return {"from": _SHAREGPT.get(role, role), "value": message["content"]}
+    return {"from": _SHAREGPT[message["role"]], "value": message["content"]}
+
+
+def dataset_info(splits: Sequence[str], has_tools: bool) -> dict[str, Any]:
+    """What LLaMA-Factory reads of the files in its dataset_info.json."""
+    columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"}
+    if has_tools:
+        columns["tools"] = "tools"
+    entry = {"formatting": "sharegpt", "ranking": True, "columns": columns}
+    return {split: {"file_name": f"{split}.jsonl"} | entry for split in splits}
 
 
 def _ms_swift(row: dict) -> dict:
@@ -73,11 +77,8 @@ def _ms_swift(row: dict) -> dict:
         raise Refused("chat_template_kwargs in a dataset with tool calls")
     if chosen[0] == rejected[0]:
         raise Refused("answers that begin with the same turn")
-    return (
-        line
-        | {f"rejected_{key}": value for key, value in more.items()}
-        | {"rejected_messages": prompt + rejected}
-    )
+    again = {f"rejected_{key}": value for key, value in more.items()}
+    return line | again | {"rejected_messages": prompt + rejected}
 
 
 def _axolotl(row: dict) -> dict:
@@ -90,29 +91,20 @@ def _nemo_rl(row: dict) -> dict:
     return {"context": row["prompt"], "completions": completions}
 
 
-def _check_calls(message: Message, keys: set[str], arguments: type) -> None:
-    """Raise Refused for tool calls with other keys, or with arguments of another type."""
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") if isinstance(call, dict) else None
-        is_named = isinstance(function, dict) and function.keys() == {"name", "arguments"}
-        if not (is_named and call.keys() == keys and isinstance(function["arguments"], arguments)):
-            kind = "text" if arguments is str else "an object"
-            listed = ", ".join(sorted(keys))
-            raise Refused(f"tool calls other than {listed}, with arguments that are {kind}")
-
-
 @dataclass(frozen=True)
 class Target:
     """A trainer's format: what makes a line of a row, what it holds, how the trainer is given it.
 
     `write` takes what `_checked` returns. `keys` are those of messages besides role and content,
-    with `developer` for that role; `columns` are those besides the sides.
+    with `developer` for that role; `columns` are those besides the sides. `calls` are the keys of
+    a tool call and the type of its arguments, where only these are held.
     """
 
     write: Callable[[dict], dict]
-    keys: tuple[str, ...]
-    columns: tuple[str, ...]
     usage: str
+    keys: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    calls: tuple[set[str], type] | None = None
     one_message: bool = True  # for each answer
 
 
@@ -120,24 +112,32 @@ _CALLS = ("tool_calls", "tool_call_id")
 TARGETS = {
     "openai": Target(
         _openai,
-        (*_CALLS, "name", "developer"),
-        ("tools",),
         "upload {}/train.jsonl with the purpose fine-tune",
+        keys=(*_CALLS, "name", "developer"),
+        columns=("tools",),
+        calls=({"id", "type", "function"}, str),
     ),
     "llamafactory": Target(
-        _llamafactory, ("tool_calls",), ("tools",), "dataset_dir: {}, dataset: train"
+        _llamafactory,
+        "dataset_dir: {}, dataset: train",
+        keys=("tool_calls",),
+        columns=("tools",),
+        calls=({"type", "function"}, dict),
     ),
     "ms-swift": Target(
-        _ms_swift, _CALLS, ("tools", "chat_template_kwargs"), "--dataset {}/train.jsonl", False
+        _ms_swift,
+        "--dataset {}/train.jsonl",
+        keys=_CALLS,
+        columns=("tools", "chat_template_kwargs"),
+        one_message=False,
     ),
     "axolotl": Target(
-        _axolotl, (), (), "datasets: [{{path: {}/train.jsonl, type: chat_template.default}}]"
+        _axolotl, "datasets: [{{path: {}/train.jsonl, type: chat_template.default}}]"
     ),
     "nemo-rl": Target(
         _nemo_rl,
-        (*_CALLS, "name", "reasoning_content", "developer"),
-        (),
         "data.train: {{dataset_name: PreferenceDataset, data_path: {}/train.jsonl}}",
+        keys=(*_CALLS, "name", "reasoning_content", "developer"),
     ),
 }
 
@@ -182,6 +182,14 @@ def _message(message: Message, target: Target) -> Message:
             kept[key] = value
         elif key not in kept and value:
             raise Refused(f"{key} in a message")
+    for call in kept.get("tool_calls", ()) if target.calls else ():
+        keys, kind = target.calls
+        function = call.get("function") if isinstance(call, dict) else None
+        is_named = isinstance(function, dict) and function.keys() == {"name", "arguments"}
+        if not (is_named and call.keys() == keys and isinstance(function["arguments"], kind)):
+            shown = "text" if kind is str else "an object"
+            listed = ", ".join(sorted(keys))
+            raise Refused(f"tool calls other than {listed}, with arguments that are {shown}")
     return kept
 
 
@@ -189,20 +197,3 @@ def _is_json_list(text: str) -> bool:
     with contextlib.suppress(ValueError):
         return isinstance(json.loads(text, parse_constant=int), list)  # int refuses NaN
     return False
-
-
-def finish(directory: str, kind: str, split: str, has_tools: bool, paths: list[str]) -> None:
-    """Join the files of a split to one, and write what else the trainer needs to find it."""
-    with open(os.path.join(directory, f"{split}.jsonl"), "wb") as out:
-        for path in paths:
-            with open(path, "rb") as file:
-                shutil.copyfileobj(file, out, 1 << 20)
-            os.remove(path)
-    if kind == "llamafactory":
-        columns = _COLUMNS | ({"tools": "tools"} if has_tools else {})
-        entry = {"file_name": f"{split}.jsonl", "formatting": "sharegpt", "ranking": True}
-        path, known = os.path.join(directory, "dataset_info.json"), {}
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            known = json.load(file)
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(known | {split: entry | {"columns": columns}}, file, indent=2)

@@ -80,7 +80,7 @@ class Processes:
             context = multiprocessing.get_context("spawn")
             reader, self._lifeline = context.Pipe(duplex=False)
             self._pool = ProcessPoolExecutor(self._count, context, _start, (reader,))
-        return self._pool.submit(function, *arguments)
+        return self._pool.submit(_call, function, *arguments)
 
     def result(self, future: Future) -> Any:
         return future.result()
@@ -101,7 +101,7 @@ class Processes:
 
 
 def _start(lifeline: Connection) -> None:
-    gc.disable()  # nothing here makes cycles, and looking for them takes a tenth of the time
+    gc.disable()  # looking for cycles takes a tenth of the time; see `_call`
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command cleans up, not its workers
 
     def end_with_command() -> None:
@@ -109,6 +109,18 @@ def _start(lifeline: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_command, daemon=True).start()
+
+
+def _call(function: Callable, *arguments: Any) -> Any:
+    """What the function returns; then its cycles are freed.
+
+    An exception is part of one where a frame that it passed holds it, such as a list of faults.
+    """
+    try:
+        return function(*arguments)
+    finally:
+        gc.collect()
+        gc.freeze()  # what is left, such as modules, is not looked at again
 
 
 class Cluster:
@@ -211,7 +223,7 @@ def progress(what: str, size: int) -> tqdm:
         delay=1,
         mininterval=0.1 if is_terminal else 10,
         leave=False,
-        file=_Stderr(is_terminal),
+        file=_Stderr(),
         disable=sys.stderr is None,
     )
 
@@ -219,15 +231,11 @@ def progress(what: str, size: int) -> tqdm:
 class _Stderr(io.StringIO):
     """Standard error; one that cannot be written is no reason to stop. A log has bars as lines."""
 
-    def __init__(self, is_terminal: bool):
-        super().__init__()
-        self._is_terminal = is_terminal
-
     def write(self, text: str) -> int:
-        if not self._is_terminal:
-            text = text.strip("\r\n ")
-            text = f"convert: {text}\n" if text else ""
         with contextlib.suppress(OSError, ValueError):
+            if not sys.stderr.isatty():
+                text = text.strip("\r\n ")
+                text = f"convert: {text}\n" if text else ""
             sys.stderr.write(text)
             sys.stderr.flush()
         return len(text)

@@ -77,8 +77,8 @@ def refusal(name, content=None, **options):
     """The message with which a file is refused, whether it is found or read."""
     write(name, content)
     with pytest.raises(ConvertError) as caught:
-        for path in readers.find_inputs((name,), "."):
-            items(path, **options)
+        for path, place in readers.find_inputs((name,), ".").items():
+            items(path, place=place, **options)
     assert caught.value.status == 2
     return str(caught.value)
 

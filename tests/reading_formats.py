@@ -10,8 +10,6 @@ from data_tools.formats.label import parse_label
 from data_tools.formats.reader import FormatReader
 from data_tools.record import BadRecord, LabeledComparison, Location, Record
 
-CONVERTED = [name for name, format in FORMATS.items() if "refused" not in format.traits]
-
 
 def _examples():
     found, name = {}, ""

@@ -196,7 +196,7 @@ def test_system_texts_inputs_and_tools_belong_to_the_comparison():
     record["instruction"] = record.pop("prompt")
     (part,) = results(ARGILLA, record)
     assert [message["content"] for message in part.prompt] == ["S", "P\nmore"]
-    assert (part.first, part.tools) == ([assistant("A")], '[{"name": "t"}]')
+    assert (part.first, part.tools) == ("A", '[{"name": "t"}]')
 
 
 def test_the_rankings_decide_which_items_are_compared_and_everyone_votes_on_them():
@@ -212,6 +212,14 @@ def test_the_rankings_decide_which_items_are_compared_and_everyone_votes_on_them
     assert votes(RANKER, one, pairs="best-worst") == [other]
     assert votes(RANKER, one, pairs="adjacent") == [last, middle]
     assert votes(RANKER, one, pairs="all") == [last, other, middle]
+
+
+def test_a_ranking_that_names_a_missing_answer_is_rejected():
+    order = ["response_c", "response_a", "response_b", "response_d"]
+    record = argilla(order, response_c=None, response_d="D")
+    check_fault(ARGILLA, record, "empty_response: label names answer 3 missing")
+    mixed = argilla(["response_b", "response_a"], "A")
+    check_fault(ARGILLA, mixed, "unknown_label: some annotators ranked others named one")
 
 
 def test_ids_of_ranked_items_may_be_numbers():
@@ -245,7 +253,7 @@ FAULTS = {
         (argilla("A", **{STATUS: {}}), "wrong_type: better.responses.status {} list"),
         (argilla("A") | {"question": "Q"}, "wrong_type: prompt and question could both be"),
         (argilla("A", answer1="x", answer2="y"), "wrong_type: response_a and answer1 could both"),
-        (argilla("c", response_c=None), "missing_field: response_c text"),
+        (argilla("c", response_c=None), "empty_response: label names answer 3 missing"),
         (argilla("a", response_a=ANSWERED), "history_mismatch: whole dialogue both or neither"),
         ({"prompt": "P", "x.responses": ["tie"]}, "missing_field: response_a"),
         ({"prompt": "P", "response_a": "A"}, "missing_field: question's answers NAME.responses"),
@@ -258,10 +266,10 @@ FAULTS = {
     ],
     ROWS: [(row('{"selected": "\\ud800"}'), "bad_encoding: better surrogate")],
     RANKER: [
-        (ranked(["x", "y"]), "unknown_label: ['x', 'y'] each of ['x', 'y', 'z'] once"),
-        (ranked(["x", "y", "w"]), "unknown_label: ['x', 'y', 'w'] each of ['x', 'y', 'z'] once"),
-        (ranked(["x", "y", ["z"]]), "unknown_label: ['x', 'y', ['z']] each of once"),
-        (ranked(["x", "y", "y"]), "unknown_label: ['x', 'y', 'y'] each of ['x', 'y', 'z'] once"),
+        (ranked(["x", "y"]), "unknown_label: ['x', 'y'] each of the 3 answers once"),
+        (ranked(["x", "y", "w"]), "unknown_label: ['x', 'y', 'w'] each of the 3 answers once"),
+        (ranked(["x", "y", ["z"]]), "unknown_label: 'x' 'y' ['z'] each of once"),
+        (ranked(["x", "y", "y"]), "unknown_label: ['x', 'y', 'y'] each of the 3 answers once"),
         (ranked(BUCKETS), "wrong_type: ranker buckets list of ids"),
         (ranked("x"), "wrong_type: ranker 'x' list of ids"),
         (ranked({"rank": 7}), "wrong_type: ranker 7 list of ids"),

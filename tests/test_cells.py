@@ -36,6 +36,13 @@ def test_a_list_or_an_object_is_parsed_where_nothing_else_belongs():
     assert pair.chat_template_kwargs == {"x": 1}
 
 
+def test_a_list_as_python_writes_it_is_parsed_as_json_is():
+    prompt = "[{'role': 'user', 'content': \"it's\"}]"
+    assert of_cells(prompt=prompt)[0] == [user("it's")]
+    record = {"prompt": "P", "responses": "['b', 'g']", "scores": "[1, 2]"}
+    assert pairs("scored-lists", record, cells=True) == [("P", "g", "b")]
+
+
 def test_unsound_json_is_a_fault_where_json_belongs_and_text_in_an_answer():
     deep = "[" * 900 + "]" * 900
     fault = of_cells("llamafactory-alpaca", history='["\\ud800"]')

@@ -1,13 +1,26 @@
 """Every column is read, kept or counted as unread; none that the model would see is dropped."""
 
+import io
+import json
 import shlex
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from converting import assistant, pair, user
 
 
 def system(text):
     return {"role": "system", "content": text}
+
+
+BY_HAND = "add it to the prompt before converting"
+
+
+def as_parquet(records):
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(records), file)
+    return file.getvalue()
 
 
 def sides(done):
@@ -114,6 +127,81 @@ def test_earlier_turns_next_to_a_prompt_are_part_of_it(convert_file, record, opt
     assert done.report["columns"]["unread"] == {}
 
 
+STORY = [("user", "on"), ("assistant", "s1"), ("user", "P1"), ("assistant", "s2"), ("user", "P1")]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"history": [["on", "s1"], ["P1", "s2"]]},
+        {"messages": [user("on"), assistant("s1"), user("P1"), assistant("s2")]},
+    ],
+)
+def test_an_earlier_question_like_the_prompt_keeps_its_answer(convert_file, more):
+    assert only(convert_file([pair() | more])) == (STORY, "C1", "R1")
+
+
+def test_an_answer_that_an_earlier_turn_also_gave_is_no_fault(convert_file):
+    done = convert_file([pair(history=[["hi", "C1"]])])
+    assert only(done)[0] == [("user", "hi"), ("assistant", "C1"), ("user", "P1")]
+
+
+WITH_ANSWER = [user("hi"), assistant("hello"), user("P1"), assistant(" C1\n")]
+
+
+def test_the_answer_that_ends_the_messages_is_no_part_of_the_prompt(convert_file):
+    asked = {"prompt": "hi", "messages": WITH_ANSWER}
+    whole = {"chosen": WITH_ANSWER, "rejected": [*WITH_ANSWER[:3], assistant("R1")]}
+    marked = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: P1\n\nAssistant: {}"
+    texts = {"chosen": marked.format("C1"), "rejected": marked.format("R1")}
+    for record in (pair(), {"chosen": [assistant("C1")], "rejected": "R1"}, whole, texts):
+        assert only(convert_file([record | asked]))[0] == EARLIER
+    other = {"prompt": "P1", "messages": [*WITH_ANSWER[:3], assistant("another")]}
+    assert only(convert_file([whole | other]))[0] == EARLIER
+    done = convert_file([pair(prompt="Q: hi\nA:", messages=WITH_ANSWER)])
+    assert [(r["reason"]) for r in done.rejects] == ["history_mismatch"]
+    assert "messages ends with an answer" in done.rejects[0]["detail"]
+
+
+def test_earlier_turns_that_two_columns_hold_are_in_the_prompt_once(convert_file):
+    turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello "}]
+    for more in ({"history": [["hi", "hello"]]}, {"prompt": [*WITH_ANSWER[:2], user("P1")]}):
+        assert only(convert_file([pair() | more | {"conversations": turns}]))[0] == EARLIER
+
+
+@pytest.mark.parametrize("nothing", ["none", " ", "N/A", None, [], "null"])
+def test_a_history_of_a_word_for_nothing_is_none(convert_file, nothing):
+    assert only(convert_file([pair(system="S", history=nothing)]))[0][1:] == [("user", "P1")]
+
+
+OTHER = [{"input": "P1", "output": "C0"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ([pair(1, conversation="conv-77"), pair(2, conversation=None)], "a.jsonl"),
+        ([pair(1, conversation=OTHER), pair(2, conversation=[])], "a.jsonl"),
+        ("prompt,chosen,rejected,conversation\nP1,C1,R1,[{x\nP2,C2,R2,\n", "a.csv"),
+        ('prompt,chosen,rejected,Conversation\nP1,C1,R1,"[{""a"": 1}]"\nP2,C2,R2,\n', "a.csv"),
+    ],
+)
+def test_a_conversation_that_is_no_turns_is_unread(convert_file, content, name):
+    done = convert_file(content, name=name)
+    assert sides(done) == [(f"P{n}", f"C{n}", f"R{n}") for n in (1, 2)]
+    columns = done.report["columns"]
+    assert columns["read"] == ["chosen", "prompt", "rejected"]
+    assert [*map(str.lower, columns["unread"])] == ["conversation"]
+    assert [*columns["unread"].values()] == [1]
+
+
+def test_a_conversation_of_turns_is_read(convert_file):
+    done = convert_file([pair(conversation=[["hi", "hello"]]), pair(2, conversation="id")])
+    assert [m["content"] for m in done.rows[0]["prompt"]] == ["hi", "hello", "P1"]
+    assert "conversation" in done.report["columns"]["read"]
+    assert done.report["columns"]["unread"] == {"conversation": 1}
+
+
 def test_earlier_turns_in_the_cells_of_a_table_are_part_of_the_prompt(convert_file):
     text = 'prompt,chosen,rejected,history\nP1,C1,R1,"[[""hi"", ""hello""]]"\nP2,C2,R2,\n'
     done = convert_file(text, name="a.csv")
@@ -148,6 +236,64 @@ def test_context_that_is_not_read_is_a_warning_whose_advice_works(convert_file, 
     followed = convert_file(records, "--map", f"prompt={{{column}}}\\n\\n{{prompt}}")
     assert followed.rows[1]["prompt"] == "Facts 1\n\nP1"
     assert followed.report["warnings"] == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [["Passage one", "two"], [{"title": "T", "text": "Facts"}], {"text": "Facts"}, [user("hi")]],
+)
+@pytest.mark.parametrize("name", ["context", "documents", "evidence", "knowledge", "reference"])
+@pytest.mark.parametrize("write", [list, as_parquet])
+def test_context_that_is_no_text_is_named_without_a_map(convert_file, value, name, write):
+    done = convert_file(
+        write([pair(n, **{name: value}) for n in range(3)]),
+        name="a.jsonl" if write is list else "a.parquet",
+    )
+    assert done.report["warnings"] == {"unread_context": 3}
+    assert done.report["warning_examples"]["unread_context"] == f"{name}: {BY_HAND}"
+
+
+@pytest.mark.parametrize("value", [[], [""], {"text": None}, "None", 5, True])
+def test_a_column_of_context_that_holds_nothing_is_no_warning(convert_file, value):
+    assert convert_file([pair(n, context=value) for n in range(3)]).report["warnings"] == {}
+
+
+def test_context_and_media_as_unsound_json_hold_something(convert_file):
+    text = r'{"a": "\u0000"}'
+    assert convert_file([pair(1, context=text)]).report["warnings"] == {"unread_context": 1}
+    assert convert_file([pair(1, image=text)]).rejects[0]["reason"] == "wrong_type"
+
+
+def test_lists_of_texts_that_are_nowhere_in_the_pair_are_named(convert_file):
+    facts = "The sky over the harbour was grey, and {} boats were out at sea that day."
+    records = [pair(n, story=[facts.format(n), "b"], all=[f"C{n}", facts]) for n in range(5)]
+    found = convert_file(records).report["warning_examples"]["unread_context"]
+    assert found == f"story: {BY_HAND}"
+
+
+TURNS = [user("q1"), assistant("a1"), user("q2")]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pair(prompt=TURNS, chosen="aa", rejected="bb"),
+        pair(prompt=json.dumps(TURNS), chosen="aa", rejected="bb"),
+        {"instruction": "Sum up", "input": "Text", "chosen": "aa", "rejected": "bb"},
+        pair(chosen="\n\nHuman: P1\n\nAssistant: C", rejected="\n\nHuman: P1\n\nAssistant: R"),
+    ],
+)
+def test_no_map_is_advised_that_would_lose_or_garble_a_part_of_the_prompt(convert_file, record):
+    done = convert_file([record | {"context": "Facts"}])
+    assert done.report["warning_examples"]["unread_context"] == f"context: {BY_HAND}"
+
+
+def test_no_map_is_advised_where_answers_begin_with_their_prompt_or_some_lack_context(convert_file):
+    whole = [pair(n, chosen=f"P{n} yes", rejected=f"P{n} no", context="Facts") for n in range(3)]
+    some = [pair(1, context="Facts"), pair(2)]
+    for records in (whole, some):
+        found = convert_file(records).report["warning_examples"]["unread_context"]
+        assert found == f"context: {BY_HAND}"
 
 
 def test_texts_under_any_name_that_are_nowhere_in_the_pair_are_named(convert_file):
@@ -219,6 +365,58 @@ def test_bytes_of_an_image_in_parquet_are_media(convert_file, tmp_path):
     done = convert_file((tmp_path / "a.parquet").read_bytes(), name="a.parquet")
     assert [(r["record"], r["reason"]) for r in done.rejects] == [(1, "wrong_type")]
     assert "image" in done.rejects[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "video_urls",
+        "audio_paths",
+        "image_file",
+        "image1",
+        "image_2",
+        "image_bytes",
+        "image_base64",
+        "photo",
+        "photos",
+        "media",
+        "frames",
+        "imageUrl",
+    ],
+)
+def test_media_under_plural_and_numbered_names_are_rejected(convert_file, name):
+    done = convert_file([pair(1, **{name: ["a.png"]}), pair(2, **{name: ""})])
+    assert [(r["line"], r["reason"]) for r in done.rejects] == [(1, "wrong_type")]
+
+
+@pytest.mark.parametrize("value", [[None], [""], {"bytes": None, "path": None}, "None", "nan"])
+def test_media_columns_that_hold_nothing_reject_no_record(convert_file, value):
+    assert convert_file([pair(1, images=value)]).rejects == []
+    text = f'prompt,chosen,rejected,images\nP,C,R,"{value}"\n'
+    assert convert_file(text, name="a.csv").rejects == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        user("what?", images=["a.png"]),
+        user("what?", audio={"id": "x"}),
+        user("what?", attachments=[{"url": "a.pdf"}]),
+        user([{"type": "text", "text": "q", "image": "x"}]),
+    ],
+)
+def test_media_under_a_key_of_a_message_or_block_are_rejected(convert_file, message):
+    answers = {"chosen": [assistant("C")], "rejected": [assistant("R")]}
+    records = [{"prompt": [message]} | answers, {"prompt": [user("q", images=[])]} | answers]
+    done = convert_file(records)
+    assert [(r["line"], r["reason"]) for r in done.rejects] == [(1, "wrong_type")]
+    assert "prompt[]" in done.rejects[0]["detail"]
+
+
+@pytest.mark.parametrize("line", ["<image><image>", "<IMAGE>", "<image> <Video>"])
+def test_a_line_of_several_placeholders_or_capitals_stands_for_media(convert_file, line):
+    done = convert_file([pair(1, prompt=f"{line}\nWhat?"), pair(2, prompt=f"{line} is a tag")])
+    assert [(r["line"], r["reason"]) for r in done.rejects] == [(1, "wrong_type")]
 
 
 # Other keys of messages.

@@ -118,11 +118,10 @@ def test_a_contradictory_group_is_rejected_as_a_whole(convert_file):
     sides = [("a", "b"), ("a", "c"), ("b", "a"), ("a", "b ")]
     done = convert_file([pair(1, chosen=c, rejected=r) for c, r in sides])
     assert reasons(done) == [(line, "contradictory") for line in (1, 3, 4)]
-    assert [reject["detail"] for reject in done.rejects] == [
-        "the same two answers to this prompt are also judged the other way, "
-        f"{where}; decide which is right and remove the other"
-        for where in ("further on", *["at raw.jsonl:1 or next to it"] * 2)
-    ]
+    assert {reject["detail"] for reject in done.rejects} == {
+        "the same two answers to this prompt are also judged the other way; the first of these "
+        "pairs is at raw.jsonl:1; decide which is right and remove the others"
+    }
     assert [row["source"] for row in done.rows] == ["raw.jsonl:2"]
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from converting import pair, write_lines
-from reading_formats import CONVERTED, EXAMPLES
+from reading_formats import EXAMPLES
 
 from data_tools.convert import convert
 from data_tools.formats import FORMATS
@@ -32,7 +32,7 @@ def refusal(*files, **options):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_detected_in_the_cells_of_a_table(name):
     record = EXAMPLES[name]
     with open("raw.csv", "w", newline="", encoding="utf-8") as file:
@@ -122,8 +122,9 @@ def test_records_without_fields_are_refused_with_the_first_trouble():
 
 
 def test_a_second_field_that_may_be_the_prompt_is_named():
-    found = checked([pair(question="Q", input="I")])
-    assert found["evidence"].endswith("; not read, though it may be a prompt: input, question")
+    found = checked([pair(question="Q?", input="I")])
+    shown = found["warning_examples"]["unread_context"]
+    assert "question: add it with" in shown and "input: add it with" in shown
     message = refusal([{"instruction": "I", "question": "Q", "chosen": "C", "rejected": "R"}])
     assert "name the prompt's column with --map prompt=" in message
 

@@ -59,6 +59,18 @@ def test_text_blocks_of_a_message_are_joined():
     assert pairs("preference", record)[0][1] == [assistant("one two")]
 
 
+def test_texts_in_the_content_of_a_message_are_text_blocks():
+    record = {"prompt": [user(["one ", {"type": "text", "text": "two"}])]}
+    assert pairs("preference", record | {"chosen": "C", "rejected": "R"})[0][0] == [user("one two")]
+
+
+def test_a_call_is_known_by_its_role_in_any_capitals():
+    call = {"from": "Function_Call", "value": '{"name": "f", "arguments": {}}'}
+    calls = [{"type": "function", "function": {"name": "f", "arguments": {}}}]
+    record = {"conversations": [{"from": "human", "value": "q"}], "chosen": call, "rejected": "bad"}
+    assert pairs("sharegpt", record) == [([user("q")], [assistant(None, tool_calls=calls)], BAD)]
+
+
 def test_whole_dialogues_next_to_a_text_prompt_are_split_at_the_turn_with_that_text():
     record = whole(history=[user("P")])
     for prompt in ("P", " P\n"):

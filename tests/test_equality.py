@@ -49,6 +49,42 @@ def test_histories_that_differ_in_white_space_alone_are_equal(convert_file, othe
     assert (done.status, [m["content"] for m in done.rows[0]["prompt"]]) == (0, ["P"])
 
 
+FORMS = [("x y", " x  y\n"), ("caf\u00e9", "cafe\u0301")]
+
+
+@pytest.mark.parametrize("key", ["name", "reasoning_content"])
+@pytest.mark.parametrize(("text", "other"), FORMS)
+def test_all_parts_of_a_message_are_equal_but_for_white_space_and_form(
+    convert_file, key, text, other
+):
+    one, two = {key: text}, {key: other}
+    alike = record(1) | {"chosen": [assistant("A", **one)], "rejected": [assistant("A", **two)]}
+    history = [user("P"), assistant("m", **one), user("Q")]
+    again = [user("P"), assistant("m", **two), user("Q")]
+    whole = {"prompt": "Q", "chosen": [*history, assistant("C")]}
+    whole["rejected"] = [*again, assistant("R")]
+    done = convert_file([alike, record(2, **one), record(2, **two), whole])
+    assert reasons(done) == [(1, "identical_pair"), (3, "duplicate")]
+    assert done.rows[0]["prompt"][0][key] == text
+
+
+@pytest.mark.parametrize(("text", "other"), FORMS)
+def test_a_prompt_and_a_system_text_are_equal_but_for_white_space_and_form(
+    convert_file, text, other
+):
+    system = {"role": "system", "content": text}
+    records = [
+        {"prompt": text, "chosen": [user(other), assistant("C")], "system": text},
+        {"prompt": [system, user("P")], "chosen": [assistant("C")], "system": other},
+        {"prompt": "Q", "chosen": "C", "system": text, "system_prompt": other},
+    ]
+    for one in records:
+        one["rejected"] = "R" if one["chosen"] == "C" else [*one["chosen"][:-1], assistant("R")]
+    done = convert_file(records)
+    assert done.rejects == []
+    assert [[m["role"] for m in row["prompt"]] for row in done.rows] == [["system", "user"]] * 3
+
+
 def test_prompts_that_differ_in_metadata_alone_are_in_one_split(convert_file):
     records = [record(n % 40, f"C{n}", f"R{n}", time=n) for n in range(80)]
     done = convert_file(records, "--test-size", "0.5")

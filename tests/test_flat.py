@@ -57,7 +57,7 @@ def test_text_is_taken_as_it_is():
 
 def test_a_system_column_becomes_the_first_message():
     record = {"prompt": "P", "chosen": "A", "rejected": "B"}
-    headed = [([system("S"), user("P")], [assistant("A")], [assistant("B")])]
+    headed = [([system("S"), user("P")], "A", "B")]
     assert pairs("preference", record | {"system": "S"}) == headed
     assert pairs("preference", record | {"system": ""}) == A_WON
     assert pairs("preference", record | {"system": None}) == A_WON
@@ -178,7 +178,7 @@ def test_an_empty_third_answer_does_not_give_its_letter_to_the_fourth():
     assert pairs("labelled-pairs", record) == [("P", "D", "A"), ("P", "D", "B")]
     assert pairs("labelled-pairs", ab("a", response_c=None, response_d="")) == A_WON
     null = ab("c", response_c=None, response_d="D")
-    check_fault("labelled-pairs", null, "missing_field: response_c missing or null")
+    check_fault("labelled-pairs", null, "empty_response: label names answer 3 missing")
 
 
 def test_numbered_fields_are_named_by_a_word_with_their_number():
@@ -371,7 +371,7 @@ def test_columns_that_differ_only_in_case_are_named_by_no_word(convert_file):
         ("answer=x", "unknown field 'answer'; known are prompt, system, history, tools"),
         ("annotator=who", "also map a and b and label or responses and label"),
         ("a=x b=x label=y", "the column x cannot be two fields at once"),
-        ("prompt=chosen", "the column chosen cannot be two fields at once"),
+        ("prompt=chosen", "--map prompt=chosen: no such column"),
         ("chosen=x a=y", "name the answers in one way: chosen and rejected; a and b with"),
     ],
 )

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading_formats import (
-    CONVERTED,
     EXAMPLES,
     FORMATS,
     assistant,
@@ -30,11 +29,10 @@ PARTS = (Pair, LabeledComparison, ScoredAnswer, TreeMessage)
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_example_of_a_format_fits_no_other_format(convert_file, name):
     done = convert_file([EXAMPLES[name]], "--check", "--json")
-    found = json.loads(done.out)["format"] if name in CONVERTED else done.err
-    assert found.startswith(name if name in CONVERTED else "convert: raw.jsonl: these records are")
+    assert json.loads(done.out)["format"] == name
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", FORMATS)
 def test_the_example_of_a_format_is_converted(name):
     for part in results(name, EXAMPLES[name]):
         assert isinstance(part, PARTS)
@@ -43,7 +41,7 @@ def test_the_example_of_a_format_is_converted(name):
             assert "shrub" in text(part.chosen) or "Hello" in text(part.chosen)
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_row_of_a_table_is_read_as_the_same_record(name):
     record = EXAMPLES[name]
     cells = {key: v if isinstance(v, str) else json.dumps(v) for key, v in record.items()}
@@ -70,7 +68,7 @@ OWN_PLACE = {
 WITHOUT_SYSTEM = {"summarize-from-feedback", "oasst-tree", "oasst-flat"} | OWN_PLACE
 
 
-@pytest.mark.parametrize("name", [name for name in CONVERTED if name not in WITHOUT_SYSTEM])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in WITHOUT_SYSTEM])
 def test_a_system_text_heads_the_prompt_and_tools_belong_to_the_pair(name):
     record = {key: v for key, v in EXAMPLES[name].items() if not key.startswith("system")}
     for part in results(name, record | MORE):
@@ -102,7 +100,7 @@ OTHERWISE = ["type", "value", "replies", "id", "rank", "was_cancelled", "better.
 OTHERWISE += ["preferenceLabel"]
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_value_that_is_null_or_of_the_wrong_type_is_named_wherever_it_is(name):
     for path, old in fields(EXAMPLES[name]):
         if path[-1] in OTHERWISE:  # where null or true have a meaning of their own
@@ -121,7 +119,7 @@ def test_a_value_that_is_null_or_of_the_wrong_type_is_named_wherever_it_is(name)
 
 
 @settings(max_examples=60, deadline=None)
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", FORMATS)
 @given(data=st.data())
 def test_whatever_a_record_holds_it_comes_to_parts_or_to_faults(name, data):
     record = spoiled(EXAMPLES[name], data.draw)

@@ -86,7 +86,7 @@ def test_a_string_of_an_arrow_file_that_is_no_text_rejects_its_own_row():
 def test_a_saved_dataset_is_read_shard_by_shard_as_its_state_lists_them():
     saved("d", {"a": [1, 2]}, {"a": [3]}, order=["z.arrow", "b.arrow"])
     arrow("d/cache-0123.arrow", {"a": [9]})  # as `map` leaves next to them
-    assert readers.find_inputs(("d",)) == ["d/z.arrow", "d/b.arrow"]
+    assert [*readers.find_inputs(("d",))] == ["d/z.arrow", "d/b.arrow"]
     assert [item.value["a"] for path in readers.find_inputs(("d/",)) for item in items(path)] == [
         *(1, 2, 3)
     ]
@@ -232,7 +232,7 @@ def test_an_archive_without_known_members_is_refused_and_in_a_directory_ignored(
         "d/images.zip: holds no preference files; known endings are .csv"
     )
     Path("d/a.jsonl").write_text(lines(1))
-    assert readers.find_inputs(("d",), ".") == ["d/a.jsonl"]
+    assert [*readers.find_inputs(("d",), ".")] == ["d/a.jsonl"]
 
 
 def test_an_archive_under_another_ending_is_named():

@@ -123,3 +123,23 @@ def test_an_order_that_is_neither_true_nor_false_is_rejected(convert_file):
     for record, value in zip(given, ("true", "perhaps", "0"), strict=True):
         record["swapped"] = value
     assert won(convert_file(given, "--map", "swapped=swapped")) == ["b", "unknown_label", "b"]
+
+
+def test_a_column_of_orders_is_asked_about_where_several_annotators_have_columns(convert_file):
+    given = [
+        {"prompt": f"P{n}", "x": f"a{n}", "y": f"b{n}", "ann": "A", "bob": "A", "flipped": n % 2}
+        for n in range(4)
+    ]
+    mapped = ("--map", "prompt=prompt", "a=x", "b=y", "label=ann,bob")
+    assert "--map swapped=flipped" in convert_file(given, *mapped).err
+    assert won(convert_file(given, *mapped, "swapped=flipped")) == ["a", "b", "a", "b"]
+
+
+def test_a_column_of_orders_turns_the_answers_of_an_export(convert_file):
+    given = [
+        {"prompt": f"P{n}", "response_a": f"a{n}", "response_b": f"b{n}", "swapped": bool(n % 2)}
+        | {"better.responses": ["response_a"], "better.responses.status": ["submitted"]}
+        for n in range(4)
+    ]
+    assert "--map swapped=swapped" in convert_file(given).err
+    assert won(convert_file(given, "--map", "swapped=swapped")) == ["a", "b", "a", "b"]

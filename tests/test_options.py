@@ -6,16 +6,13 @@ from data_tools.options import options_of, parse
 from data_tools.record import ConvertError
 
 
-def refusal(capsys, *argv):
+def refusal(*argv):
     """The message about an option that cannot be used; the exit status is 2."""
     try:
         parse(argv)
     except ConvertError as error:
         assert error.status == 2
         return str(error)
-    except SystemExit as stop:
-        assert stop.code == 2
-        return capsys.readouterr().err.splitlines()[-1].split(": error: ")[1]
     raise AssertionError(f"{argv} was accepted")
 
 
@@ -80,20 +77,36 @@ SHARE = "is not a share; give 0 or more and less than 1"
             "a.csv --workers 2 --scheduler tcp://h:1",
             "--workers and --scheduler: a scheduler has its own workers; remove --workers",
         ),
-        ("a.csv --test-size 1", f"argument --test-size: 1 {SHARE}"),
-        ("a.csv --test-size nan", f"argument --test-size: nan {SHARE}"),
-        ("a.csv --test-size -0.1", f"argument --test-size: -0.1 {SHARE}"),
-        ("a.csv --test-size some", "argument --test-size: invalid share value: 'some'"),
-        ("a.csv --min-margin inf", "argument --min-margin: inf is not a margin; give 0 or more"),
-        ("a.csv --max-chars 0", "argument --max-chars: 0 is too small; give 1 or more"),
-        ("a.csv --max-chars few", "argument --max-chars: invalid count value: 'few'"),
-        ("a.csv --workers 0", "argument --workers: 0 is too small; give 1 or more"),
+        ("a.csv --test-size 1", f"--test-size: 1.0 {SHARE}"),
+        ("a.csv --test-size nan", f"--test-size: nan {SHARE}"),
+        ("a.csv --test-size -0.1", f"--test-size: -0.1 {SHARE}"),
+        ("a.csv --test-size some", "argument --test-size: invalid float value: 'some'"),
+        ("a.csv --min-margin inf", "--min-margin: inf is not a margin; give 0 or more"),
+        ("a.csv --max-chars 0", "--max-chars: 0 is too small; give 1 or more"),
+        ("a.csv --max-chars few", "argument --max-chars: invalid int value: 'few'"),
+        ("a.csv --workers 0", "--workers: 0 is too small; give 1 or more"),
         ("a.csv --to csv", "argument --to: invalid choice: 'csv' (choose from"),
         ("a.csv --nonsense", "unrecognized arguments: --nonsense"),
     ],
 )
-def test_an_option_that_cannot_be_used_is_refused(capsys, argv, message):
-    assert refusal(capsys, *argv.split()).startswith(message)
+def test_an_option_that_cannot_be_used_is_refused(argv, message):
+    assert refusal(*argv.split()).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "option", [{"test_size": 2}, {"to": "csv"}, {"max_chars": 0}, {"annotators": "some"}]
+)
+def test_from_python_too(option):
+    with pytest.raises(ConvertError, match=f"--{[*option][0].replace('_', '-')}: "):
+        options_of(["raw.csv"], **option)
+
+
+def test_every_input_and_value_from_python_is_taken_as_it_is():
+    inputs, values = ("-", "--odd.csv", "b c.csv"), {"seed": -3, "test_size": 0.0, "check": True}
+    found = options_of(inputs, "out", keep=["a=b"], map={"prompt": "q=1", "a": "{x} y"}, **values)
+    assert (found.inputs, found.keep) == (inputs, ("a=b",))
+    assert found.map == {"prompt": "q=1", "a": "{x} y"}
+    assert {name: getattr(found, name) for name in values} == values
 
 
 def test_help_names_every_option_and_the_exit_statuses(capsys):
@@ -101,6 +114,6 @@ def test_help_names_every_option_and_the_exit_statuses(capsys):
         parse(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in vars(options_of(())).keys() - {"inputs"}:
+    for name in vars(options_of(["raw.csv"])).keys() - {"inputs"}:
         assert f"--{name.replace('_', '-')}" in text
     assert "exit status: 0 at least one pair was kept; 1 none was" in text

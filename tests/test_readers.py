@@ -1,9 +1,9 @@
 """Input files: which are found, how their bytes become text, and what their readers note."""
 
 import gzip
+import io
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -97,19 +97,21 @@ def test_a_named_pipe_is_refused_without_waiting_for_it():
     assert refusal("a.jsonl") == "a.jsonl: is no regular file; pipe its content in and name it -"
 
 
-def read_standard_input(content):
-    with tempfile.TemporaryFile() as copy:
-        copy.write(content)
-        copy.flush()
-        return read("-", stdin=copy) + read("-", stdin=copy)
+@pytest.fixture
+def read_standard_input(monkeypatch):
+    def read_twice(content):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        ((path, place),) = readers.find_inputs(("-",), ".").items()
+        return read(path, place=place) + read(path, place=place)
+
+    return read_twice
 
 
-def test_standard_input_is_json_lines_and_can_be_read_twice():
-    assert readers.find_inputs(("-",)) == ["-"]
+def test_standard_input_is_json_lines_and_can_be_read_twice(read_standard_input):
     assert read_standard_input(LINES) == [(1, {"a": 1}), (2, {"a": 2})] * 2
 
 
-def test_standard_input_of_another_kind_is_refused():
+def test_standard_input_of_another_kind_is_refused(read_standard_input):
     for content, message in (
         (gzip.compress(LINES), "that of a .gz file; standard input is JSON Lines, so name .*"),
         (b"[\n1]", "a JSON array; save it as a .json file"),
@@ -205,21 +207,21 @@ def test_a_directory_gives_the_known_files_in_it_sorted():
     touch("z.csv", "d/b.csv", "d/a.jsonl.gz", "d/sub/c.json", "d/sub/d.parquet.zst")
     touch("d/notes.txt", "d/.hidden.csv", "d/.git/x.json", "d/sub/.a/b/y.csv", "d/.csv")
     found = readers.find_inputs(("z.csv", "d"))
-    assert found == ["z.csv", "d/a.jsonl.gz", "d/b.csv", "d/sub/c.json"]
-    assert readers.find_inputs(("d/.git",)) == ["d/.git/x.json"]  # hidden, but named itself
+    assert [*found] == ["z.csv", "d/a.jsonl.gz", "d/b.csv", "d/sub/c.json"]
+    assert [*readers.find_inputs(("d/.git",))] == ["d/.git/x.json"]  # hidden, but named itself
 
 
 def test_what_this_command_wrote_into_a_directory_is_not_read_as_its_input():
     touch("d/raw.csv", "d/out.rejects.jsonl", "d/out/report.json", "d/out/rejects.jsonl")
     touch("d/out/train.jsonl", "d/out/train/0.parquet")
-    assert readers.find_inputs(("d",)) == ["d/raw.csv"]
+    assert [*readers.find_inputs(("d",))] == ["d/raw.csv"]
 
 
 def test_a_file_named_twice_is_read_once_in_its_first_spelling():
     touch("d/a.csv", "d/b.csv")
     Path("link.csv").symlink_to("d/a.csv")
-    given = ("d/b.csv", "./d/b.csv", "d", "link.csv", "d/", "-", "-")
-    assert readers.find_inputs(given) == ["d/b.csv", "d/a.csv", "-"]
+    given = ("d/b.csv", "./d/b.csv", "d", "link.csv", "d/")
+    assert [*readers.find_inputs(given)] == ["d/b.csv", "d/a.csv"]
 
 
 def test_the_stem_is_the_name_without_its_known_endings():

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from reading_formats import CONVERTED, kept
+from reading_formats import FORMATS, kept
 from shapes_flat import as_cells, as_table
 
 WRITERS = {
@@ -39,7 +39,7 @@ SYNTAXES = {
 
 
 def test_every_format_that_converts_has_a_writer():
-    assert set(WRITERS) == set(CONVERTED)
+    assert set(WRITERS) == set(FORMATS)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)

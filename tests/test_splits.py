@@ -38,7 +38,7 @@ def test_files_and_folders_decide(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw/validation").mkdir(parents=True)
     write_lines("raw/train-00000.jsonl", [pair(1)])
-    write_lines("raw/test.jsonl", [pair(2)])
+    write_lines("raw/pairs.test.jsonl", [pair(2)])
     write_lines("raw/validation/a.jsonl", [pair(3)])
     assert main(["raw", "-o", "out", "--keep-splits"]) == 0
     assert splits_of() == {"train": ["P1"], "test": ["P2", "P3"]}

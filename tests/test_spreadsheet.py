@@ -96,13 +96,11 @@ def test_a_duplicate_column_is_refused_with_the_row_of_the_header():
     assert refusal(NAME) == f"a.xlsx: row 2: the column 'a' appears 2 times; {fix}"
 
 
-def test_columns_without_a_name_are_read_unless_several_have_data():
+def test_one_column_may_have_no_name():
     assert read([None, "a"], [0, "x"]) == [{"": "0", "a": "x"}]  # as pandas writes its index
-    assert read(["a", None, None, "b"], ["x", None, " ", "y"]) == [{"a": "x", "b": "y"}]
-    rows = ["a", None, None, "b"], ["x"], ["x", None, 3, "y"]
-    assert read(*rows) == [{"a": "x", "b": ""}, "ragged_row"]
-    fix = "name that column in the header, or empty its cells"
-    assert rejects(NAME)[0][2] == f"row 3 has a cell under no name; {fix}"
+    write(["a", None, None, "b"], ["x", None, " ", "y"])
+    fix = "columns without a name appear 2 times; rename them so that each is clear"
+    assert refusal(NAME) == f"a.xlsx: row 1: {fix}"
 
 
 def test_a_header_row_that_is_repeated_is_rejected():

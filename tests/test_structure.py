@@ -25,7 +25,7 @@ LAYERS = (
     {"convert"},
 )
 OUTSIDE = {
-    "numpy": "annotators arrays keys dedupe block_files figures grouping shards pipeline",
+    "numpy": "arrays keys dedupe block_files figures grouping shards pipeline",
     "pyarrow": "arrays readers schema block_files figures dataset grouping shards",
     "jiter": "readers",
     "openpyxl": "readers",

@@ -84,7 +84,7 @@ CASES = {
     "calls with ids": (
         dialogue(*WITH_IDS),
         "openai ms-swift nemo-rl",
-        "tool_call_id in a message|tool_calls in a message",
+        "tool calls other than|tool_calls in a message",
     ),
     "a call with an id": (
         dialogue(user("A"), chosen=[assistant("", tool_calls=[call({}, id="c1")])]),
@@ -109,7 +109,7 @@ CASES = {
     "several messages": (
         dialogue(user("A"), chosen=[*CALLED, assistant("C")]),
         "ms-swift",
-        "an answer of several messages|tool_calls in a message",
+        "an answer of several messages|tool calls other than|tool_calls in a message",
     ),
     "the same first turn": (
         dialogue(
@@ -118,7 +118,8 @@ CASES = {
             rejected=[*CALLED, assistant("R")],
         ),
         "",
-        "answers that begin with the same turn|an answer of several messages|tool_calls in a",
+        "answers that begin with the same turn|an answer of several messages|tool_calls in a|"
+        "tool calls other than",
     ),
     "user turns in an answer": (
         dialogue(user("A"), chosen=[assistant("C"), user("D"), assistant("E")]),

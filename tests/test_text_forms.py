@@ -1,5 +1,7 @@
 """Structure that a file stores as text: messages, transcripts, repeated prompts, pointers."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -23,19 +25,12 @@ WHOLE = [
 @pytest.mark.parametrize("write", [json.dumps, repr, lambda turns: repr(turns).replace("\n", " ")])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
 def test_messages_stored_as_text_are_messages_in_every_syntax(convert_file, tmp_path, write, name):
-    import csv
-    import io
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     records = [{"chosen": write(won), "rejected": write(lost)} for won, lost in WHOLE]
     if name == "a.csv":
-        file = io.StringIO()
-        table = csv.DictWriter(file, ["chosen", "rejected"])
-        table.writeheader()
-        table.writerows(records)
-        content = file.getvalue()
+        content = in_table(records)
     elif name == "a.parquet":
         pq.write_table(pa.Table.from_pylist(records), tmp_path / "b.parquet")
         content = (tmp_path / "b.parquet").read_bytes()
@@ -73,6 +68,99 @@ def test_the_text_form_of_numpy_is_refused_by_name(convert_file, between):
     assert "numpy" in done.err
 
 
+def in_table(records):
+    file = io.StringIO()
+    table = csv.DictWriter(file, [*records[0]])
+    table.writeheader()
+    table.writerows(records)
+    return file.getvalue()
+
+
+def reasons(done):
+    return [reject["reason"] for reject in done.rejects]
+
+
+SPOILED = {  # a list of messages in which something is not sound, and the reason
+    r'[{"role": "user", "content": "a\u0000b"}]': "nul_byte",
+    r'[{"role": "user", "content": "a\ud800b"}]': "bad_encoding",
+    r'[{"role": "user", "content": "a", "name": "\u0000"}]': "nul_byte",
+    r'[{"role": "user", "content": "a", "tool_calls": [{"b": "\udc00"}]}]': "bad_encoding",
+    r"[{'role': 'user', 'content': 'a\x00b'}]": "nul_byte",
+    r"[{'role': 'user', 'content': 'a\ud800b'}]": "bad_encoding",
+    "[{'role': 'user', 'content': 'q', 'tool_calls': [{'a': {1, 2}}]}]": "bad_json",
+    "[{'role': 'user', 'content': 'q', 'name': b'x'}]": "bad_json",
+    "[{'role': 'user', 'content': ...}]": "bad_json",
+    "[{'role': 'user', 'content': 'q', 'tool_calls': [1e999]}]": "bad_json",
+    '[{"role": "user", "content": "Say yes", "content": "Say no"}]': "bad_json",
+    '[{"role": "user", "content": "q", "tool_calls": [{"a": 1e999}]}]': "bad_json",
+}
+BROKEN = (
+    "[{'role': 'user', 'content': 'breaks o",
+    "[{'role': 'user', 'content': 'P'} {'role': 'assistant', 'content': 'C'}]",
+)
+
+
+@pytest.mark.parametrize("text", [*SPOILED, *BROKEN])
+@pytest.mark.parametrize("others", [0, 150])
+@pytest.mark.parametrize("write", [list, in_table])
+def test_unsound_messages_in_a_text_are_rejected_with_the_reason(convert_file, text, others, write):
+    records = [pair(n, prompt=repr([user(f"P{n}")])) for n in range(others)]
+    name = "a.csv" if write is in_table else "a.jsonl"
+    done = convert_file(write([*records, pair(999, prompt=text)]), name=name)
+    if others == 0 and text in BROKEN:  # of the whole column: numpy's form, or some other text
+        assert (done.status, "numpy" in done.err) == ((2, True) if "} {" in text else (0, False))
+        return
+    assert reasons(done) == [SPOILED.get(text, "bad_json")]
+    assert "prompt" in done.rejects[0]["detail"]
+    assert len(done.rows) == others
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        "[{'content': 'Hi', 'role': 'user'}\n {'content': 'Yes', 'role': 'assistant'}]",
+        "[{'from': 'human', 'value': 'Hi'} {'from': 'gpt', 'value': 'Yes'}]",
+        "array([{'content': 'Hi', 'role': 'user'}], dtype=object)",
+    ],
+)
+def test_the_text_form_of_numpy_is_refused_next_to_single_messages(convert_file, several):
+    records = [pair(n, prompt="[{'content': 'Hi', 'role': 'user'}]") for n in range(9)]
+    done = convert_file(in_table([*records, pair(9, prompt=several)]), name="a.csv")
+    assert done.status == 2
+    assert "the column prompt" in done.err.replace("'", "")
+    assert "numpy" in done.err
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr])
+def test_plain_text_in_a_column_of_messages_stays_text_of_one_answer(convert_file, write):
+    records = [
+        pair(n, chosen=write([assistant(f"C{n}")]), rejected=write([assistant(f"R{n}")]))
+        for n in range(20)
+    ]
+    records.append(pair(20, chosen="[sic] plain"))
+    done = convert_file(records)
+    assert contents(done.rows[0]["chosen"]) == ["C0"]
+    assert contents(done.rows[20]["chosen"]) == ["[sic] plain"]
+
+
+@pytest.mark.parametrize("word", ["nan", "None"])
+def test_a_null_in_a_column_of_messages_rejects_its_record_alone(convert_file, word):
+    records = [{"chosen": repr(won), "rejected": repr(lost)} for won, lost in WHOLE]
+    records.append({"chosen": word, "rejected": repr(WHOLE[0][1])})
+    done = convert_file(in_table(records), name="a.csv")
+    assert len(done.rows) == 3
+    assert [(r["record"], "chosen" in r["detail"]) for r in done.rejects] == [(4, True)]
+    assert reasons(done) == ["missing_field"]
+
+
+def test_tools_as_python_writes_them_are_stored_as_json_and_json_is_unaltered(convert_file):
+    tools = [{"type": "function", "function": {"name": "f", "strict": True}}]
+    compact = json.dumps(tools, separators=(",", ":"))
+    done = convert_file(in_table([pair(1, tools=repr(tools)), pair(2, tools="")]), name="a.csv")
+    assert [row["tools"] for row in done.rows] == [json.dumps(tools), None]
+    assert convert_file([pair(1, tools=compact)]).rows[0]["tools"] == compact
+
+
 # Transcripts next to a bare prompt.
 
 TRANSCRIPTS = {
@@ -92,6 +180,41 @@ def test_transcripts_are_split_by_their_markers_with_and_without_a_prompt(conver
         [more | {"chosen": form.format("P1", "C1"), "rejected": form.format("P1", "R1")}]
     )
     assert sides(done) == [([user("P1")], [assistant("C1")], [assistant("R1")])]
+
+
+ASKED = {"prompt": "\n\nHuman: P1\n\nAssistant:"}
+SYSTEM = {"role": "system", "content": "S"}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"system": "S"}, [SYSTEM, user("P1")]),
+        ({"history": [["x", "y"]]}, [user("x"), assistant("y"), user("P1")]),
+        (ASKED, [user("P1")]),
+        (ASKED | {"system": "S"}, [SYSTEM, user("P1")]),
+    ],
+)
+def test_transcripts_are_split_whatever_is_next_to_them(convert_file, more, expected):
+    form = TRANSCRIPTS["hh"].format
+    done = convert_file(
+        [pair() | {"chosen": form("P1", "C1"), "rejected": form("P1", "R1")} | more]
+    )
+    assert sides(done) == [(expected, [assistant("C1")], [assistant("R1")])]
+
+
+def test_a_transcript_next_to_a_plain_answer_is_split_where_it_holds_the_prompt(convert_file):
+    form = TRANSCRIPTS["hh"].format
+    done = convert_file(
+        [
+            pair(1, chosen=form("P1", "C1"), rejected=form("P1", "R1")),
+            pair(2, chosen=form("P2", "C2")),
+            pair(3, rejected=form("P3", "R3"), system="S"),
+            pair(4, chosen=form("a play", "C4")),
+        ]
+    )
+    answers = [contents(row["chosen"]) + contents(row["rejected"]) for row in done.rows]
+    assert answers == [*([f"C{n}", f"R{n}"] for n in (1, 2, 3)), [form("a play", "C4"), "R4"]]
 
 
 def test_the_system_text_of_a_llama_2_transcript_is_a_turn(convert_file):

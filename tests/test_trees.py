@@ -138,7 +138,12 @@ def test_a_message_of_a_table_has_empty_cells(convert_file):
 GROUPS = [  # the parent of two answers, the rank of the second, and the one reject
     ("q", None, [2, 3, 1], "null_label: 1 of 2 replies to one message have no rank"),
     ("q", 0, [2, 3, 1], "tie: 2 replies to one message are ranked equally, so none is better"),
-    ("gone", 1, [2, 3], "missing_field: the parent_id of this message is that of no record"),
+    (
+        "gone",
+        1,
+        [2, 3],
+        "missing_field: the parent_id of the message at raw.jsonl:2 is that of no record",
+    ),
 ]
 
 
@@ -161,18 +166,16 @@ def test_a_tie_next_to_a_pair_is_a_reject_of_its_own(convert_file):
 
 
 def test_a_message_below_a_missing_one_names_where_the_chain_breaks(convert_file):
-    done = convert_file([message("a", "gone", 0), message("q", "a")])
-    assert rejected(done) == [(1, "missing_field"), (2, "missing_field")]
-    assert (
-        "the parent_id of the message at raw.jsonl:1, above this one,"
-        in (done.rejects[1]["detail"])
-    )
+    records = [message("a", "gone", 0), message("q", "a")]
+    done = convert_file([*records, message("x", "q", 0), message("y", "q", 1)])
+    assert rejected(done) == [([3, 4, 1, 2], "missing_field")]
+    assert "the parent_id of the message at raw.jsonl:1 is" in done.rejects[0]["detail"]
 
 
 def test_a_circle_of_messages_is_no_tree(convert_file):
     records = [message("q", "a"), message("a", "q", 0), message("b", "q", 1), message("x", "q")]
     done = convert_file([*records, message("self", "self", 0)])
-    expected = [([2, 3, 1], "wrong_type"), (4, "wrong_type"), (5, "wrong_type")]
+    expected = [([2, 3, 1], "wrong_type"), (4, "unpaired"), (5, "unpaired")]
     assert rejected(done) == expected
     assert "form a circle without a first one; fix their parent_id" in done.rejects[0]["detail"]
 

@@ -1,6 +1,7 @@
 """Several processes give what one gives, and a process that is lost is one line."""
 
 import csv
+import gc
 import gzip
 import json
 import multiprocessing
@@ -19,7 +20,8 @@ import pytest
 from converting import as_lines, contents, pair, use_small_blocks, write_lines
 
 from data_tools.convert import convert, main
-from data_tools.workers import available
+from data_tools.record import BadRecord
+from data_tools.workers import Processes, available
 
 ROOT = Path(__file__).parents[1]
 
@@ -140,6 +142,21 @@ def test_a_small_input_starts_no_process(monkeypatch):
     monkeypatch.setattr(multiprocessing, "get_context", None)
     raw = write_lines("raw.jsonl", [pair()])
     assert convert((raw,), "out", workers=4).status == 0
+
+
+def leave_cycle():
+    """Keep an exception in a frame that it passed: the frame holds it, and it the frame."""
+    try:
+        raise BadRecord("tie", "")
+    except BadRecord as fault:
+        kept = fault
+    return kept.reason
+
+
+def test_what_a_task_leaves_in_circles_is_freed_before_the_next():
+    with Processes(1) as crew:
+        assert crew.result(crew.submit(leave_cycle)) == "tie"
+        assert crew.result(crew.submit(gc.collect)) == 0
 
 
 def test_the_default_is_every_core_that_the_process_may_use():

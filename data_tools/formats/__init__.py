@@ -1,7 +1,7 @@
 """Every known format, by name."""
 
 from data_tools.formats import label_studio, plans, questions, special, table
-from data_tools.formats.format import Format, descriptions
+from data_tools.formats.format import Format, entries
 
 _FORMATS = {
     format.name: format
@@ -13,5 +13,5 @@ _FORMATS = {
     )
 }
 
-# In the order of the descriptions, in which --list-formats and the documents show them.
-FORMATS: dict[str, Format] = {name: _FORMATS[name] for name in descriptions() if name in _FORMATS}
+# In the order of formats.json, in which --list-formats and the documents show them.
+FORMATS: dict[str, Format] = {name: _FORMATS[name] for name in entries() if name in _FORMATS}

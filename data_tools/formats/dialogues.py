@@ -5,10 +5,10 @@ its turns as Anthropic's HH transcripts and ChatML do.
 """
 
 import re
-import unicodedata
 from contextlib import suppress
 
 from data_tools.formats.paths import JsonCell, check, parse_json
+from data_tools.keys import shown
 from data_tools.record import BadRecord, Message, Side, as_messages, clip
 
 PROMPTS = ("prompt", "question", "instruction", "query", "input")
@@ -76,21 +76,19 @@ def check_dialogue(value: object, where: str, wanted: str = "a list of messages"
 def _message(message: dict, where: str) -> Message:
     """The message as role and content, with the text blocks of its content joined."""
     # Without `from`, `value` is something else.
-    given = [k for k in _KINDS if message.get(k[0]) is not None and message.get(k[1]) is not None]
-    texts = [message[text] for _, text in given]
-    if any(text != texts[0] for text in texts):
+    given = [kind for kind in _KINDS if None not in map(message.get, kind)]
+    if any(message[text] != message[given[0][1]] for _, text in given):
         both = " and ".join(dict.fromkeys(text for _, text in given))
         raise BadRecord("wrong_type", f"{where} has both {both}, which differ; keep the right one")
-    for part in (slice(0, 2), slice(1, 2), slice(0, 1)):  # what is null, or misses its other half
-        given = given or [names for names in _KINDS if {*names[part]} <= message.keys()]
-    names = given[0] if given else _KINDS[0]
+    # What is null is named where nothing else is there, and before what misses its other half.
+    names = max(_KINDS, key=lambda kind: (kind in given, kind[1] in message, kind[0] in message))
     role, content = message.get(names[0]), message.get(names[1])
     check(role, str, f"the {names[0]} of {where}")
     if isinstance(content, list):
         content = "".join(_block_text(block, where) for block in content)
     elif content is not None or not message.get("tool_calls"):
         check(content, str, f"the {names[1]} of {where}")
-    if role in _CALLS:
+    if role.strip().casefold() in _CALLS:
         content, more = None, {"tool_calls": _calls(content, where)}
     else:
         more = {key: message[key] for key in MESSAGE_KEYS if message.get(key) is not None}
@@ -123,7 +121,9 @@ def metadata(value: object) -> set[str]:
 
 
 def _block_text(block: object, where: str) -> str:
-    """The text of a block, which names its type or is an object with nothing but text."""
+    """The text of a block: a text, or an object that names its type or has nothing but text."""
+    if isinstance(block, str):
+        return block
     kind = block
     if isinstance(block, dict):
         others = [key for key in block if key not in _TEXT_BLOCKS and block[key] is not None]
@@ -146,8 +146,16 @@ def is_dialogue(value: object) -> bool:
     )
 
 
-def marked_turns(text: str) -> tuple[str, list[Message]]:
+def is_earlier(value: object) -> bool:
+    """Whether a value is messages or a list of [question, answer]. Raises BadRecord."""
+    value = parse_json(value, "the history")
+    return is_dialogue(value) or isinstance(value, list) and list in map(type, value)
+
+
+def marked_turns(text: Side) -> tuple[str, list[Message]]:
     """The kind of markers that a text begins with, and its turns; `text` and none without any."""
+    if not isinstance(text, str):
+        return "messages", []
     for kind, marker in _MARKERS.items():
         if marker.match(text):
             marks = [*marker.finditer(text)]
@@ -164,7 +172,7 @@ def marked_turns(text: str) -> tuple[str, list[Message]]:
     return "text", []
 
 
-def transcript(text: str) -> list[Message]:
+def transcript(text: Side) -> list[Message]:
     """The turns of a text that is a whole dialogue by its markers; none for any other."""
     turns = marked_turns(text)[1]
     return turns if [turn["role"] for turn in turns[-2:]] == ["user", "assistant"] else []
@@ -173,10 +181,11 @@ def transcript(text: str) -> list[Message]:
 def transcript_prompt(value: object, where: str) -> Side:
     """A side; a marked transcript loses the last marker, which only asks for the answer."""
     prompt = check_side(value, where)
-    turns = marked_turns(prompt)[1] if isinstance(prompt, str) else []
+    *before, last = as_messages(prompt, "user") or [{"content": ""}]
+    turns = marked_turns(last["content"] or "")[1]
     if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
         turns.pop()
-    return turns or prompt
+    return [*before, *turns] if turns else prompt
 
 
 def kinds(record: dict) -> set[str]:
@@ -250,7 +259,9 @@ def _after_last_user(side: list[Message]) -> int:
 
 def _shared_turns(first: list, second: list) -> int:
     two = enumerate(zip(first, second, strict=False))
-    different = (at for at, (a, b) in two if a != b and _shown(a) != _shown(b))
+    different = (
+        at for at, (a, b) in two if a != b and (a["role"] != b["role"] or shown(a) != shown(b))
+    )
     return next(different, min(len(first), len(second)))
 
 
@@ -259,10 +270,17 @@ def same_turns(first: list[Message], second: list[Message]) -> bool:
     return len(first) == len(second) == _shared_turns(first, second)
 
 
-def _shown(message: Message) -> Message:
-    """The message with its content as `keys` compares it."""
-    content = unicodedata.normalize("NFC", message["content"] or "")
-    return message | {"content": " ".join(content.split())}
+def has_turns(side: list[Message], turns: list[Message]) -> bool:
+    """Whether the turns are somewhere in a dialogue."""
+    starts = range(len(side) - len(turns) + 1)
+    return any(same_turns(side[at : at + len(turns)], turns) for at in starts)
+
+
+def last_answer(side: Side) -> tuple[list[Message], bool]:
+    """The answer that a side is or ends with, and whether the side is a whole dialogue."""
+    turns = transcript(side) or as_messages(side, "assistant")
+    is_whole = bool(turns) and turns[0]["role"] != "assistant"
+    return turns[_after_last_user(turns) if is_whole else 0 :], is_whole
 
 
 def first_turns(side: Side, count: int) -> Side:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.resources import files
 
+from data_tools.formats.paths import Column
 from data_tools.record import Result, tidy_name
 
 
@@ -18,8 +19,10 @@ class ReadOptions:
     answers_repeat_prompt: bool = False
     pairs: str = "best-worst"
     min_margin: float = 0.0
-    swapped: str = ""
+    swapped: Column = ""
     """The field that is true where the answers were shown the other way round, by --map."""
+    steady: Mapping[str, str] = field(default_factory=dict)
+    """Unread columns that may say that answers were swapped, with the value they all have."""
     answers_are_transcripts: bool = False
     parsed: frozenset[str] = frozenset()
     """Fields whose texts are all messages, as JSON or as Python writes them."""
@@ -48,8 +51,8 @@ class Format:
     of its values. `label` are the fields of a label that --label may define, None where there is
     no such label; `questions` gives the questions of a record that name an answer. `traits`:
     `general` (gives way to a format that fits more closely), `any_case` (capitals in field names
-    make no difference), `ranked` (--pairs applies), `rated` (--min-margin applies) and `refused`
-    (cannot be converted). `made` are fields that are made of others, see `mapping.value_at`.
+    make no difference), `ranked` (--pairs applies) and `rated` (--min-margin applies). `made` are
+    fields that are made of others, see `paths.value_at`.
     """
 
     name: str
@@ -58,7 +61,7 @@ class Format:
     label: tuple[str, ...] | None = None
     questions: Callable[[dict, ReadOptions], list[str]] | None = None
     traits: tuple[str, ...] = ()
-    made: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def about(self) -> dict:
@@ -67,13 +70,13 @@ class Format:
         The polarity says which value of the label, or which rank or score, means that an answer
         won. Of the two examples, the first makes a pair and the second is rejected.
         """
-        return descriptions()[self.name]
+        return entries()[self.name]
 
 
 @cache
-def descriptions() -> dict[str, dict]:
-    """`Format.about` of every format, by name."""
-    text = files(__package__).joinpath("descriptions.json").read_text(encoding="utf-8")
+def entries() -> dict[str, dict]:
+    """What formats.json says of every format, by name; for `row` see `table`."""
+    text = files(__package__).joinpath("formats.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import permutations
 
 from data_tools.record import BadRecord, ConvertError, clip
 
 FIRST, SECOND, TIE = 0, 1, None  # outcomes; a third or fourth answer is 2 or 3
 
-_TIES = frozenset(
-    {"tie", "tied", "draw", "equal", "same", "about_the_same", "both", "neither", "no_preference"}
-    | {"bothbad", "both_bad", "both_good", "tie_bothbad", "tie_(bothbad)"}
+_TIES = (
+    *("tie", "tied", "draw", "equal", "same", "about_the_same", "both", "neither", "no_preference"),
+    *("bothbad", "both_bad", "both_good", "tie_bothbad", "tie_(bothbad)", "[[c]]"),
 )
 _NULLS = frozenset({"", "none", "null", "nan", "na", "n/a", "skip", "skipped"})
 _ORDINALS = (("first", "left"), ("second", "right"), ("third",), ("fourth",))
@@ -22,7 +22,15 @@ _BETTER = re.compile(  # "response_a_is_slightly_better_than_b", of words that n
 )
 _COMPARED = re.compile(r"(?P<one>\w+?)_?(?P<sign>>{1,3}|<{1,3}|={1,2})_?(?P<other>\w+)")
 _EQUAL = re.compile(r"(?:\w+_and_\w+_are_)?equally_(?:good|bad)|\w+_and_\w+_are_(?:equal|the_same)")
-_GOOD = {"true": 1.0, "preferred": 1.0, "false": 0.0, "non_preferred": 0.0}
+_FLAGS = {"true": True, "false": False}
+_GOOD = _FLAGS | {"preferred": True, "non_preferred": False}
+_SHOWN = {
+    True: "true 1 yes y t ba b_a b,a b_first swapped flipped reversed",
+    False: "false 0 no n f ab a_b a,b a_first original normal none null",
+}
+_SWAPPED = {"": False} | {
+    word: turned for turned, words in _SHOWN.items() for word in words.split()
+}
 _UNKNOWN = object()
 NO_JUDGEMENT = "there is no judgement; label the record or remove it"
 
@@ -66,21 +74,27 @@ def parse_label(text: str) -> dict[str, int | None]:
             "and Z are values of the label column, several as 1|2|3, or a range of numbers as 1..3"
         )
     values = [value for given in parts.values() for value in given]
-    spans = [_span(value) for value in values]
-    if any(span is None and ".." in value for value, span in zip(values, spans, strict=True)):
+    if any(".." in value and not _means(value, _lowest(value)) for value in values):
         raise ConvertError(f"--label {text}: write a range as its lowest and highest number, 1..3")
-    overlap = any(one[1] >= other[0] for one, other in pairwise(sorted(filter(None, spans))))
-    if overlap or len({_key(value) for value in values}) < len(values):
+    if any(_means(one, _lowest(other)) for one, other in permutations(values, 2)):
         raise ConvertError(f"--label {text}: one value cannot mean two outcomes")
     outcomes = {"first": FIRST, "second": SECOND, "tie": TIE}
     return {value: won for name, won in outcomes.items() for value in parts.get(name, ())}
 
 
-def _span(text: str) -> tuple[float, float] | None:
-    """The lowest and highest number that a value of --label stands for; None for a word."""
-    low, dots, high = text.partition("..")
+def _means(given: str, value: object) -> bool:
+    """Whether a value of --label is this value of the label, as number or text, or its range."""
+    number = as_number(value)
+    if number is None:
+        return given.casefold() == str(value).strip().casefold()
+    low, dots, high = given.partition("..")
     ends = as_number(low), as_number(high if dots else low)
-    return None if None in ends or ends[0] > ends[1] else ends
+    return None not in ends and ends[0] <= number <= ends[1]
+
+
+def _lowest(given: str) -> str:
+    """The first number of a range of --label; another value as it is."""
+    return given.partition("..")[0]
 
 
 def as_number(value: object) -> float | None:
@@ -137,7 +151,7 @@ def outcome(
     """
     number, word = as_number(value), _word(value)
     if label is not None:
-        found = _defined(value, label)
+        found = next((won for given, won in label.items() if _means(given, value)), _UNKNOWN)
         known = ", ".join(label)
     elif numbers is not None and number is not None:
         found, known = numbers(number), "those of the format (see --list-formats)"
@@ -156,39 +170,39 @@ def outcome(
     return found
 
 
-def _defined(value: object, label: Mapping[str, int | None]) -> object:
-    """The outcome that --label gives a value."""
-    number = as_number(value)
-    for name, won in label.items():
-        span = _span(name)
-        if _key(name) == _key(value) or (
-            span and number is not None and span[0] <= number <= span[1]
-        ):
-            return won
-    return _UNKNOWN
-
-
-def _named(word: str, words: Mapping[str, int]) -> object:
+def _named(word: str, words: Mapping[str, int | None]) -> object:
     """The outcome of a word, perhaps in brackets or in a phrase such as `A is better`."""
-    inside = word.strip(".[]()").strip("_")
-    if {word, inside} & _TIES or _EQUAL.fullmatch(inside) or (word == "[[c]]" and "c" not in words):
+    inside = _inside(word)
+    for form in (word, inside):
+        if form in words:
+            return words[form]
+    if _EQUAL.fullmatch(inside):
         return TIE
-    if inside in words:
-        return words[inside]
-    if found := _BETTER.fullmatch(inside):
-        won, lost = words.get(found["won"], _UNKNOWN), words.get(found["lost"], _UNKNOWN)
-        return _UNKNOWN if won == lost or (found["lost"] and lost is _UNKNOWN) else won
-    found = _COMPARED.fullmatch(inside)
-    one, other = (words.get(found[side], _UNKNOWN) if found else None for side in ("one", "other"))
-    if one == other or _UNKNOWN in (one, other):
+    won, lost, are_equal = _compared(inside)
+    won = words.get(won, _UNKNOWN)
+    if lost and words.get(lost, _UNKNOWN) in (won, _UNKNOWN):
         return _UNKNOWN
-    return {">": one, "<": other, "=": TIE}[found["sign"][0]]
+    return TIE if are_equal and won is not _UNKNOWN else won
 
 
-def _key(value: object) -> float | str:
-    """What a label is compared by: `1.0` and `1` are the same number."""
-    number = as_number(value)
-    return str(value).strip().casefold() if number is None else number
+def _compared(phrase: str) -> tuple[str | None, str | None, bool]:
+    """The words for the better and the other answer in a phrase, and whether they are equal."""
+    if found := _BETTER.fullmatch(phrase):
+        return found["won"], found["lost"], False
+    if not (found := _COMPARED.fullmatch(phrase)):
+        return None, None, False
+    sides = found["one"], found["other"]
+    won, lost = sides[::-1] if found["sign"][0] == "<" else sides
+    return won, lost, found["sign"][0] == "="
+
+
+def loser(value: object, names: tuple[str, ...]) -> int | None:
+    """The position of the answer that a label such as `A>B` names as the worse one, if any."""
+    return _words(names).get(_compared(_inside(_word(value)))[1])
+
+
+def _inside(word: str) -> str:
+    return word.strip(".[]()").strip("_")
 
 
 def tied(value: object) -> BadRecord:
@@ -198,12 +212,9 @@ def tied(value: object) -> BadRecord:
 
 def score(value: object, where: str) -> float:
     """A rating as a number, the higher the better. Raises BadRecord."""
-    number = as_number(value)
-    if number is not None:
-        return number
-    if is_null(value):
-        raise BadRecord("null_label", f"{where} is missing or null; give it a number")
-    raise BadRecord("unknown_label", f"{where} is {clip(value)}; it must be a number")
+    if (number := as_number(value)) is None:
+        raise _unusable(value, where, "a number")
+    return number
 
 
 def rank(value: object, where: str) -> float:
@@ -211,76 +222,78 @@ def rank(value: object, where: str) -> float:
     return -score(value, where)
 
 
-def order(value: object, answers: Mapping[int, object]) -> list[float]:
+def good_or_bad(value: object, where: str) -> float:
+    """The score 1 of a good answer (true, preferred), 0 of a bad one. Raises BadRecord."""
+    if (word := _word(value)) not in _GOOD:
+        raise _unusable(value, where, "true (a good answer) or false (a bad one)")
+    return float(_GOOD[word])
+
+
+def swapped(value: object, where: str) -> bool:
+    """Whether a column says that the answers were shown the other way round. Raises BadRecord."""
+    number = as_number(value)
+    if (word := _word(value if number is None else f"{number:g}")) not in _SWAPPED:
+        raise _unusable(value, where, "true (the answers were shown the other way round) or false")
+    return _SWAPPED[word]
+
+
+def _unusable(value: object, where: str, wanted: str) -> BadRecord:
+    if is_null(value):
+        return BadRecord("null_label", f"{where} is missing or null; it must be {wanted}")
+    return BadRecord("unknown_label", f"{where} is {clip(value)}; it must be {wanted}")
+
+
+def order(value: object, answers: Mapping[int, object], names: tuple[str, ...]) -> list[float]:
     """A score of each answer from an order, the best first.
 
-    An order is `B>A=C`, or a list of positions or texts. Positions count from 1, or from 0 where
-    there is a 0. Raises BadRecord.
+    An order is `B>A=C`, of words for the `names` of the answers' fields, or a list of such words,
+    of texts or of positions. These count from 1, or from 0 where there is a 0. Raises BadRecord.
     """
     if is_null(value) or value == []:
         raise BadRecord("null_label", NO_JUDGEMENT)
-    places = value if isinstance(value, list) else re.split("[>,]", str(value))
-    tied = [[place] if isinstance(value, list) else place.split("=") for place in places]
-    letters = dict(zip("abcd", answers, strict=False))
+    if isinstance(value, list):
+        places = [[item] for item in value]
+    else:
+        places = [place.split("=") for place in re.split("[>,]", str(value))]
     texts = {answer: at for at, answer in answers.items() if isinstance(answer, str)}
-    words = letters | texts if isinstance(value, list) else texts | letters
-    base = 0 if any(as_number(item) == 0 for items in tied for item in items) else 1
-    scores: list[tuple[object, float]] = []
-    for place, items in enumerate(tied):
+    words, base = _words(names), 1
+    if any(as_number(item) == 0 for items in places for item in items):
+        base = 0
+    scores: dict[object, int] = {}
+    for place, items in enumerate(places):
         for item in items:
             number = as_number(item)
-            at = words.get(str(item), letters.get(_word(item).removeprefix("response_")))
-            scores.append((at if number is None else number - base, -place))
-    if sorted(at for at, _ in scores if at is not None) != [*answers] or len(scores) > len(answers):
-        detail = (
-            f"the ranking is {clip(value)}; it must name each of the {len(answers)} answers once"
-        )
-        raise BadRecord("unknown_label", detail)
-    return [score for _, score in sorted(scores)]
+            at = words.get(_word(item)) if number is None else number - base
+            scores[texts.get(str(item), at)] = -place
+    if scores.keys() != answers.keys() or sum(map(len, places)) > len(answers):
+        detail = f"it must name each of the {len(answers)} answers once"
+        raise BadRecord("unknown_label", f"the ranking is {clip(value)}; {detail}")
+    return [scores[at] for at in answers]
 
 
-_FLAGS = {"true": True, "1": True, "yes": True, "ba": True, "b_a": True}
-_FLAGS |= {"false": False, "0": False, "no": False, "ab": False, "a_b": False}
+def _words(names: tuple[str, ...]) -> dict[str, int | None]:
+    """Every word for a tie, and every one that names an answer: its field, letter, ordinal or side.
 
-
-def swapped(value: object) -> bool:
-    """Whether a column says that the answers were shown the other way round. Raises BadRecord."""
-    number = as_number(value)
-    if (found := _FLAGS.get(_word(value if number is None else f"{number:g}"))) is None:
-        detail = f"the order of the answers is {clip(value)}; it must be true or false"
-        raise BadRecord("unknown_label", detail)
-    return found
-
-
-def good_or_bad(value: object, where: str) -> float:
-    """The score 1 of a good answer (true, preferred), 0 of a bad one. Raises BadRecord."""
-    word = _word(value)
-    if word in _GOOD:
-        return _GOOD[word]
-    if word in _NULLS:
-        raise BadRecord("null_label", f"{where} is missing or null; label the record or remove it")
-    detail = f"{where} is {clip(value)}; it must be true (a good answer) or false (a bad one)"
-    raise BadRecord("unknown_label", detail)
-
-
-def _words(names: tuple[str, ...]) -> dict[str, int]:
-    """Every word that names an answer: its field, letter, ordinal or side.
-
-    Where fields are mapped in another order than their own names suggest, only these names are
-    words; where two field names read the same, there are none, since a word could mean either.
+    Where the ends of the names suggest another order, as in `out_b` before `out_a`, only these
+    names are words; where two names read the same, there are none, since a word could mean either.
+    Numbers are words where the names do not count from 0.
     """
+    ties = dict.fromkeys(_TIES, TIE)
     own = {_word(name): position for position, name in enumerate(names)}
     if len(own) < len(names):
-        return {}
-    words = {}
-    for position, name in enumerate(names):
+        return ties
+    words, from_zero = {}, any(re.search(r"(?<!\d)0$", word) for word in own)
+    for position, name in enumerate(own):
         letter, number = "abcd"[position], str(position + 1)
-        words |= {word: position for word in (letter, *_ORDINALS[position])}
-        ends = (letter, number) if name[-1:].isdigit() else (letter,)
+        words |= {word: position for word in (letter, f"[[{letter}]]", *_ORDINALS[position])}
+        end = re.search(r"(?:(?:^|_)[abcd]|\d+|)$", name)[0].strip("_")
+        if end not in ("", letter, str(position) if from_zero else number):
+            return ties | own
+        ends = (letter, number) if end == number and not from_zero else (letter,)
         words |= {f"{noun}_{end}": position for noun in _NOUNS for end in ends}
     if any(words.get(word, position) != position for word, position in own.items()):
-        return own
-    return words | own
+        return ties | own
+    return ties | words | own
 
 
 def _word(value: object) -> str:

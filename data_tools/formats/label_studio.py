@@ -4,33 +4,21 @@ A pairwise result selects the left or the right answer, and the left one is the 
 the items of a task in order, the best first.
 """
 
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from data_tools.formats import label, paths, questions, rows
-from data_tools.formats.format import Format, ReadOptions, tidy_names
+from data_tools.formats import label, paths, questions, rows, sides
+from data_tools.formats.format import Format, ReadOptions
 from data_tools.formats.questions import Export
 from data_tools.record import BadRecord, clip
 
+_TASK = ("data", "annotations")
 _ROW = {"annotator", "annotation_id", "lead_time"}  # what only a row of an export has together
-_UNREAD = {"id", "annotation_id", "lead_time", "created_at", "updated_at", "agreement"}
-_UNREAD |= {"history", "ground_truth"}
-_NO_QUESTIONS = {*_UNREAD, "annotator", "was_cancelled", *questions.FIELDS}
+_READ_OF_ROW = {"annotator", "was_cancelled", *questions.FIELDS}
+_NO_QUESTIONS = {"id", "created_at", "updated_at", "agreement", "history", "ground_truth"}
+_NO_QUESTIONS |= _ROW | _READ_OF_ROW
 _ITEMS = replace(questions.ROW, answers="items[].body")
-
-
-def _task(record: dict) -> dict:
-    """The task's fields under their tidy names in small letters. Raises BadRecord."""
-    data = paths.check(record.get("data"), dict, "data", "the task, an object with fields")
-    names = tidy_names(tuple(data), small=True)
-    return {name: data[own] for name, own in names.items()}
-
-
-def _is_task(record: dict, row: rows.Row = questions.ROW) -> bool:
-    """Whether the record is a task with the fields of the row."""
-    with suppress(BadRecord):
-        return "annotations" in record and rows.resolve(row, tuple(_task(record))).is_complete
-    return False
 
 
 def _results(record: dict, kind: str) -> tuple[dict[str, list[tuple[str, dict]]], bool]:
@@ -69,16 +57,18 @@ def _read_task(record: dict, options: ReadOptions) -> Export:
 
     Where the question is known, it may be either.
     """
-    data = _task(record)
+    data = questions.nested(record, "data")
     names, winner_of = questions.resolve(data).answers, questions.winner(data, options)
-
-    def decode(result: dict, question: str) -> int | None:
-        return winner_of(_selected(result, names))
-
     given, cancelled = _results(record, "pairwise")
     if options.question is not None or not given:
         given = _results(record, "choices")[0] | given
-    return Export(data, given, decode, cancelled)
+    return _export(data, given, lambda result: winner_of(_selected(result, names)), cancelled)
+
+
+def _export(data: dict, given: dict, decode: Callable, cancelled: bool) -> Export:
+    """The export of a task, of its results by their control; `decode` takes a result."""
+    votes = {name: sides.cast(results, decode) for name, results in given.items()}
+    return Export(data, votes, cancelled)
 
 
 def _selected(result: dict, names: tuple[str, ...]) -> object:
@@ -104,66 +94,62 @@ def _word(value: object) -> object:
 def _read_row(record: dict, options: ReadOptions) -> Export:
     """Every column that may be the judgement, since it has the name of its control."""
     who, winner_of = label.annotator(record.get("annotator")), questions.winner(record, options)
-
-    def decode(value: object, question: str) -> int | None:
-        return winner_of(_word(paths.parse_json(value, question)))
-
     cancelled = _is_true(record.get("was_cancelled"))
-    names = [] if cancelled else [name for name in record if name not in _NO_QUESTIONS]
-    given = {name: [(who, record[name])] for name in names}
-    return Export(record, given, decode, cancelled, across_records=True)
+    cells = [] if cancelled else [cell for cell in record.items() if cell[0] not in _NO_QUESTIONS]
+
+    def decode(cell: tuple[str, object]) -> int | None:
+        name, value = cell
+        return winner_of(_word(paths.parse_json(value, name)))
+
+    votes = {cell[0]: sides.cast([(who, cell)], decode) for cell in cells}
+    return Export(record, votes, cancelled, across_records=True)
 
 
 def _read_ranking(record: dict, options: ReadOptions) -> Export:
-    data = _task(record)
+    data = questions.nested(record, "data")
     keys = paths.find_all(data, "items[].id")
     ids = [str(paths.check(key, str | int | float, where, "an id")) for key, where in keys]
     if len({*ids}) < len(ids):
         detail = f"two items have the same id ({clip(ids)}); give each item an id of its own"
         raise BadRecord("wrong_type", detail)
-
-    def decode(result: dict, question: str) -> tuple[int, ...]:
-        return _scores(_value(result).get("ranker"), ids)
-
     given, cancelled = _results(record, "ranker")
-    return Export(data, given, decode, cancelled)
+    return _export(data, given, lambda result: _ranking(result, ids), cancelled)
 
 
-def _scores(order: object, ids: list[str]) -> tuple[int, ...]:
-    """A score for every item from a list of ids, the best first, perhaps under one name.
-
-    Raises BadRecord.
-    """
-    if not order:
-        raise BadRecord("null_label", label.NO_JUDGEMENT)
+def _ranking(result: dict, ids: list[str]) -> tuple[float, ...]:
+    """A score for every item from a list of ids, the best first, perhaps under one name."""
+    order = _value(result).get("ranker")
     if isinstance(order, dict) and len(order) == 1:
         (order,) = order.values()
-    order = paths.check(order, list, "the ranker", "a list of ids, and no buckets")
-    places = {str(value): place for place, value in enumerate(order)}
-    if len(order) != len(ids) or places.keys() != {*ids}:
-        detail = f"the ranking is {clip(order)}; it must name each of {clip(ids)} once"
-        raise BadRecord("unknown_label", detail)
-    return tuple(-places[key] for key in ids)
+    if order:
+        order = paths.check(order, list, "the ranker", "a list of ids, and no buckets")
+        order = [str(key) for key in order]
+    return tuple(label.order(order or None, dict(enumerate(ids)), ()))
 
 
-_READS = ("data", "annotations")
+def _is_task(record: dict, row: rows.Row) -> bool:
+    return "annotations" in record and questions.is_nested(record, "data", row)
+
 
 FORMATS: tuple[Format, ...] = (
     questions.export_format(
-        "label-studio", _read_task, matches=_is_task, reads=_READS.__contains__
+        "label-studio",
+        _read_task,
+        matches=partial(_is_task, row=questions.ROW),
+        reads=lambda name, question: name in _TASK,
     ),
     questions.export_format(
         "label-studio-rows",
         _read_row,
         matches=lambda record: record.keys() >= _ROW and questions.resolve(record).is_complete,
-        reads=lambda name: name not in _UNREAD,
+        reads=lambda name, question: name in _READ_OF_ROW or name == question,
         traits=("any_case",),
     ),
     questions.export_format(
         "label-studio-ranker",
         _read_ranking,
-        matches=lambda record: _is_task(record, _ITEMS) and not _is_task(record),
-        reads=_READS.__contains__,
+        matches=lambda record: _is_task(record, _ITEMS) and not _is_task(record, questions.ROW),
+        reads=lambda name, question: name in _TASK,
         row=_ITEMS,
         label=None,
         traits=("ranked",),

@@ -1,70 +1,106 @@
 """--map: what the user says of the columns, as a row and as fields that are made of columns."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+import shlex
+from collections.abc import Container, Mapping, Sequence
 
-from data_tools.formats import label
-from data_tools.formats.format import Format
-from data_tools.formats.paths import JsonCell, parse_literal
+from data_tools.column_kinds import kind_of
+from data_tools.formats import label, paths, table
+from data_tools.formats.format import Format, tidy_names
+from data_tools.formats.paths import Column
 from data_tools.formats.plans import as_format
-from data_tools.formats.rows import Row
-from data_tools.record import ConvertError, as_json, tidy_name
+from data_tools.formats.rows import Row, resolve
+from data_tools.record import ConvertError, tidy_name
 
-_RATED, _RANKED = ("ranked", "rated"), ("ranked",)
-_LAYOUTS = (  # the answers, what says who won, how that is decoded, and the traits of the format
-    (("chosen", "rejected"), (), None, ()),
-    (("a", "b"), ("label",), None, ()),
-    (("a", "b"), ("score_a", "score_b"), None, _RATED),
-    (("a", "b"), ("rank_a", "rank_b"), label.rank, _RANKED),
-    (("a", "b"), ("ranking",), label.order, _RANKED),
-    (("responses",), ("label",), None, ()),
-    (("responses",), ("scores",), None, _RATED),
-    (("responses",), ("ranks",), label.rank, _RANKED),
-    (("responses",), ("ranking",), label.order, _RANKED),
-    (("response",), ("score",), None, _RATED),
-)
+_ANSWERS = ("chosen", "rejected", "a", "b", "c", "d", "responses", "response")
+_AB, _RATED, _RANKED = "a b c? d? ", ("ranked", "rated"), ("ranked",)
+_LAYOUTS = {  # fields, some optional, to how the scores are decoded, and the traits of the format
+    "chosen rejected": (None, ()),
+    _AB + "label annotator?": (None, ()),
+    _AB + "score_a score_b score_c? score_d?": (None, _RATED),
+    _AB + "rank_a rank_b rank_c? rank_d?": (label.rank, _RANKED),
+    _AB + "ranking": (label.order, _RANKED),
+    "responses label annotator?": (None, ()),
+    "responses scores": (None, _RATED),
+    "responses ranks": (label.rank, _RANKED),
+    "responses ranking": (label.order, _RANKED),
+    "response score": (None, _RATED),
+}
 _AROUND = ("prompt", "system", "history", "tools")
-_ANY = [name for answers, how, _, _ in _LAYOUTS for name in (*answers, *how)]
-_ANY += ["annotator", *(stem + letter for stem in ("", "score_", "rank_") for letter in "cd")]
-FIELDS = tuple(dict.fromkeys((*_AROUND, *_ANY)))
+_JUDGED = " ".join(_LAYOUTS).replace("?", "").split()
+FIELDS = (*dict.fromkeys((*_AROUND, *_JUDGED)), "swapped")
 """The fields that --map may name the columns of."""
 
-_TEMPLATE = re.compile(r"\{([^{}]*)\}")
-_STEP = re.compile(r"[^.\[\]]+|\[\d*\]")
+
+def columns(given: Mapping[str, str], known: Container[str]) -> dict[str, Column]:
+    """What --map gives, FIELD to COLUMN, with a tuple for the tidy names of `known` columns.
+
+    Raises ConvertError (status 2) for what is neither known nor a path or template.
+    """
+    found: dict[str, Column] = {}
+    for name, text in given.items():
+        if name not in FIELDS:
+            raise ConvertError(
+                f"--map {name}={text}: unknown field {name!r}; known are {', '.join(FIELDS)}"
+            )
+        names = (tidy_name(text),)
+        if name == "label" and names[0] not in known:
+            names = tuple(map(tidy_name, text.split(",")))
+        is_path = not all(part in known for part in names)
+        found[name] = text if is_path else names
+        if not text and name in ("prompt", "swapped"):  # neither is read
+            found[name] = ""
+        elif not text or (is_path and not paths.is_valid(text)):
+            detail = "there is no such column, and it is no path or template"
+            raise ConvertError(f"--map {name}={text}: {detail}")
+    return found
 
 
-def mapped(columns: Mapping[str, str]) -> Format:
+def mapped(columns: Mapping[str, Column]) -> Format:
     """The format that --map describes, FIELD to COLUMN. Raises ConvertError (status 2).
 
     A column is a field of the row under its own name. What is made of columns, and what is read
-    under one name only, is a field with the name that --map has for it.
+    under one name only, is a field that no column is named like, or that hides such a column.
     """
-    if unknown := [name for name in columns if name not in FIELDS]:
-        raise ConvertError(
-            f"--map {unknown[0]}={columns[unknown[0]]}: unknown field {unknown[0]!r}; "
-            f"known are {', '.join(FIELDS)}, swapped"
-        )
-    answers, how, decode, traits = _layout([name for name in columns if name in _ANY])
-    columns = {name: name for name in ("prompt", *answers)} | dict(columns)
-    if twice := [column for column in columns.values() if [*columns.values()].count(column) > 1]:
-        raise ConvertError(f"--map: the column {twice[0]} cannot be two fields at once")
+    layout = _layout([name for name in columns if name in _JUDGED])
+    decode, traits = _LAYOUTS[layout]
+    own = ("prompt", "chosen", "rejected") if "chosen" in layout else ("prompt",)
+    columns = {name: (name,) for name in own} | dict(columns)
+    judges = columns.get("label", "")
+    needs = {"history": "prompt"} | {f"{kind}_{x}": x for kind in ("score", "rank") for x in "cd"}
+    for given, wanted in needs.items():
+        if columns.get(given) and not columns.get(wanted):
+            raise ConvertError(f"--map {given}: also map {wanted}")
+    if isinstance(judges, tuple) and judges[1:] and "annotator" in columns:
+        raise ConvertError("--map: several label columns are annotators; do not map annotator")
+    given = [*filter(None, columns.values())]
+    if twice := [column for column in given if given.count(column) > 1]:
+        raise ConvertError(f"--map: the column {''.join(twice[0])} cannot be two fields at once")
+    names = [name for name in layout.replace("?", "").split() if name in columns]
+    answers = [name for name in names if name in _ANSWERS]
+    words = _telling({name: columns[name] for name in answers})
     fields, made = {}, {}
     for name, column in columns.items():
-        fields[name] = tidy_name(column)
-        if name in ("system", "history", "tools") or re.search(r"[.,|{}\[\]]", column):
+        is_plain = isinstance(column, tuple) and not re.search(r"[.,|{}\[\]]| or ", column[0])
+        is_plain = is_plain and kind_of(column[0]) not in ("system", "turns")
+        fields[name] = "".join(column[:1])
+        if name in _AROUND[1:]:
             fields[name], made[name] = name, column
-    judges = [tidy_name(name) for name in columns.get("label", "").split(",")]
-    if len(judges) > 1:
-        del made["label"]
+        elif column and not is_plain:
+            fields[name] = f"--map {words.get(name, name)}"
+            made[fields[name]] = column
+    used = {name for column in given for name in paths.columns_of(column)}
+    made |= {name: ("",) for name in used - made.keys() if kind_of(name) in ("system", "turns")}
+    if isinstance(judges, tuple) and judges[1:]:
+        made.pop("--map label", None)
         fields["label"] = re.compile("|".join(map(re.escape, judges)))
-    in_list = "[]" if "responses" in columns else ""
-    scores = "" if "label" in columns else _joined(how, fields)
+    scores = [name for name in names if name.startswith(("score", "rank"))]
+    in_list = "[]" if "responses" in names else ""
     row = Row(
         fields["prompt"],
-        _joined(answers, fields) + in_list,
+        ", ".join(fields[name] + in_list for name in answers),
         label=fields.get("label", ""),
-        scores=scores and scores + ("" if "ranking" in columns else in_list),
+        scores=", ".join(fields[name] + in_list * (name != "ranking") for name in scores),
         decode=decode,
         annotator=fields.get("annotator", ""),
         system=fields.get("system", ""),
@@ -73,64 +109,56 @@ def mapped(columns: Mapping[str, str]) -> Format:
     return as_format("mapped", row, made)
 
 
-def _layout(given: Sequence[str]) -> tuple:
+def _telling(answers: Mapping[str, Column]) -> dict[str, str]:
+    """The one part of each answer's path that tells it apart, by which labels name the answer."""
+    parts = [[*paths.steps(c)] if isinstance(c, str) else [c[0]] for c in answers.values()]
+    while all(part[1:] for part in parts) and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    words = [part[0] for part in parts]
+    is_clear = len({*words}) == len(words)
+    named = zip(answers, words, strict=True)
+    return {name: word for name, word in named if is_clear and re.fullmatch(r"\w+", word)}
+
+
+def as_option(columns: Mapping[str, str]) -> str:
+    """The option --map, FIELD to COLUMN, for a shell."""
+    return f"--map {shlex.join(f'{name}={column}' for name, column in columns.items())}"
+
+
+def columns_read(name: str, own: Sequence[str]) -> dict[str, str] | None:
+    """What --map would say to read a record as a format does, by its `name` and `own` columns.
+
+    None where the format reads more than columns.
+    """
+    row = table.ROWS.get(name)
+    if row is None or not row.prompt or row.decode or row.scores:
+        return None
+    if re.search(r"[.\[]", row.prompt + row.answers):
+        return None
+    names = tidy_names(tuple(own), small="any_case" in row.traits)
+    found = resolve(row, tuple(names))
+    fields = {"prompt": found.prompt}
+    if found.labels:
+        fields |= dict(zip("abcd", found.answers, strict=False))
+        fields |= {"label": found.labels[0], "annotator": found.annotator}
+    else:
+        fields |= dict(zip(("chosen", "rejected"), found.answers, strict=True))
+    return {name: names[column] for name, column in fields.items() if column in names}
+
+
+def _layout(given: Sequence[str]) -> str:
     """The layout that has all of these fields. Raises ConvertError."""
-    fitting = [layout for layout in _LAYOUTS if {*given} <= {*_all(layout[0] + layout[1])}]
-    for layout in fitting:
-        answers, how = layout[:2]
-        if not how or {*answers, *how} <= {*given}:
-            return layout
+    fitting = [text for text in _LAYOUTS if {*given} <= {*text.replace("?", "").split()}]
+    missing = []
+    for text in fitting:
+        needed = [name for name in text.split() if not name.endswith("?") and name not in given]
+        if not needed or text == "chosen rejected":
+            return text
+        missing.append(" and ".join(needed))
     if not fitting:
         raise ConvertError(
             f"--map {' '.join(given)}: name the answers in one way: chosen and rejected; a and b "
             "with label, ranking, scores or ranks; responses with one of these; or response with "
             "score"
         )
-    needed = [[name for name in layout[0] + layout[1] if name not in given] for layout in fitting]
-    missing = " or ".join(" and ".join(names) for names in needed)
-    raise ConvertError(f"--map {' '.join(given)}: also map {missing}")
-
-
-def _all(names: Sequence[str]) -> list[str]:
-    """The fields of a layout with those that it may have."""
-    more = [name[:-1] + letter for name in names if name[-2:] in ("b", "_b") for letter in "cd"]
-    return [*names, *more, *(["annotator"] if "label" in names else [])]
-
-
-def _joined(names: Sequence[str], fields: Mapping[str, str]) -> str:
-    return ", ".join(fields[name] for name in _all(names) if name in fields)
-
-
-def columns_of(column: str) -> list[str]:
-    """The columns that a COLUMN of --map is made of."""
-    parts = _TEMPLATE.findall(column) if "{" in column else [column]
-    return [tidy_name(_STEP.findall(part)[0]) for part in parts if part.strip()]
-
-
-def value_at(record: dict, column: str) -> Any:
-    """The value at a path, or the text that a template makes of columns; None where one is missing.
-
-    `[]` gives the list of what every entry has there.
-    """
-    if "{" not in column:
-        return record[column] if column in record else _follow(record, _STEP.findall(column))
-    values = {name: value_at(record, name) for name in _TEMPLATE.findall(column) if name.strip()}
-    if None in values.values():
-        return None
-    text = column.replace("\\n", "\n")
-    texts = {name: v if isinstance(v, str) else as_json(v) for name, v in values.items()}
-    return _TEMPLATE.sub(lambda found: texts.get(found[1], ""), text)
-
-
-def _follow(value: Any, steps: list[str]) -> Any:
-    for at, step in enumerate(steps):
-        value = parse_literal(value) if isinstance(value, JsonCell) else value
-        if step == "[]" and isinstance(value, list):
-            return [_follow(entry, steps[at + 1 :]) for entry in value]
-        if step[0] == "[":
-            number = int(step[1:-1] or -1)
-            value = value[number] if isinstance(value, list) and 0 <= number < len(value) else None
-        else:
-            name = step if at else tidy_name(step)
-            value = value.get(name) if isinstance(value, dict) else None
-    return value
+    raise ConvertError(f"--map {' '.join(given)}: also map {' or '.join(missing)}")

@@ -1,9 +1,9 @@
 """Values in records by their paths, checks of what is found there, and JSON in texts.
 
 A path is a field (`prompt`), a field of an object (`input.messages`), a field of every object in a
-list (`answers[].text`), or a part of a list: its last entry (`messages[-1]`, which is in a list if
-the path ends there) or all entries before the last (`messages[:-1]`). `instruction or messages` is
-whichever of the two is not null.
+list (`answers[].text`), an entry of a list (`turns[0].text`), or a part of a list: its last entry
+(`messages[-1]`, which is in a list if the path ends there) or all entries before the last
+(`messages[:-1]`). `instruction or messages` is whichever of the two is not null.
 """
 
 import json
@@ -16,10 +16,20 @@ from typing import Any
 
 from data_tools.formats.label import is_null
 from data_tools.readers.json_records import loads
-from data_tools.record import BadRecord, clip
+from data_tools.record import BadRecord, as_json, clip, tidy_name
 
 JSON_STARTS = "[{ \t\r\n"
 """What a list or an object in JSON may begin with, perhaps after white space."""
+Column = str | tuple[str, ...]
+"""A COLUMN of --map: a path, or a template, or a tuple of the tidy names of columns."""
+_PATH = r"[^.,|{}\[\]]+(?:\.[^.,|{}\[\]]+|\[-?\d*\]|\[:-1\])*"
+_COLUMN = re.compile(rf"{_PATH}|(?=.*\{{)(?:[^{{}}]|\{{(?:{_PATH})?\}})*", re.DOTALL)
+_TEMPLATE = re.compile(r"\{([^{}]*)\}")
+MESSAGES = re.compile(
+    r"\s*(?:array\()?[\[\s]*\{.*?['\"](?:role|from|content|value|parts)['\"]\s*:", re.DOTALL
+)
+"""How a text begins that holds messages as JSON, Python or numpy write them."""
+_UNREADABLE = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 _WANTED = {str: "text", list: "a list", dict: "an object"}
 
 
@@ -28,14 +38,30 @@ class JsonCell(str):
 
     @cached_property  # answers and their scores may be in one cell
     def parsed(self) -> object:
-        """The list or object that the cell holds. Raises BadRecord."""
-        return loads(self.encode("utf-8", "surrogatepass"))
+        """The list or object that the cell holds, as JSON or as Python writes it; else the cell.
+
+        Raises BadRecord where it is not sound, or is none that JSON can hold.
+        """
+        try:
+            return loads(self.encode("utf-8", "surrogatepass"))
+        except BadRecord:
+            with suppress(ValueError, RecursionError):  # of json.loads, which is lenient
+                json.loads(self)
+                raise
+        with suppress(*_UNREADABLE):
+            value = literal_eval(self)
+            try:
+                return loads(json.dumps(value).encode())
+            except TypeError as error:
+                detail = f"this holds what JSON cannot hold ({error}); fix the record"
+                raise BadRecord("bad_json", detail) from None
+        return self
 
 
 @lru_cache
 def steps(path: str) -> tuple[str, ...]:
-    """The parts of a path, of which the first is the field of a record: `answers`, `[]`, `text`."""
-    return tuple(re.findall(r"\[[^]]*\]|[^.\[]+", path))
+    """The parts of a path, of which the first is the field of a record: `out`, `[0]`, `text`."""
+    return tuple(re.findall(r"\[-?\d+\]|\[:-1\]|[^.\[\]]+", path))
 
 
 def is_in(path: str, names: Container[str]) -> bool:
@@ -64,15 +90,15 @@ def find(record: dict, path: str) -> tuple[Any, str]:
     for step in steps(path):
         if step == "[:-1]":
             return check(value, list, where, "a list of messages")[:-1], where
-        if step == "[-1]":
-            last = check(value, list, where, "a list of messages")[-1:]
-            where = f"the last of {where}"
-            if path.endswith(step):
-                return last, where
-            value = last[0] if last else None
-            continue
-        value = check(value, dict, where or "the record").get(step)
-        where = f"{where}.{step}" if where else step
+        if step == "[-1]" and path.endswith(step):
+            return check(value, list, where, "a list of messages")[-1:], f"the last of {where}"
+        if step[0] == "[":
+            number = int(step[1:-1])
+            value = next(iter(check(value, list, where)[number:][:1]), None)
+            where = f"the last of {where}" if number == -1 else f"{where}{step}"
+        else:
+            value = check(value, dict, where or "the record").get(step)
+            where = f"{where}.{step}" if where else step
     return value, where
 
 
@@ -89,7 +115,7 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
         raise BadRecord(if_null, f"{path} is missing or null; it must be a list")
     for number, entry in enumerate(check(entries, list, path)):
         where = f"{path}[{number}]"
-        value = check(entry, dict, where).get(field[1:]) if field else entry
+        value = find(check(entry, dict, where), field[1:])[0] if field else entry
         found.append((value, where + field))
     return found
 
@@ -101,6 +127,43 @@ def holds(value: object, field: str) -> bool:
             value = parse_json(value, field)
     entries = value if isinstance(value, list) else [value]
     return any(isinstance(entry, dict) and field in entry for entry in entries)
+
+
+def is_valid(column: str) -> bool:
+    """Whether a COLUMN of --map is a path or a template."""
+    return bool(_COLUMN.fullmatch(column))
+
+
+def columns_of(column: Column) -> list[str]:
+    """The columns that a COLUMN of --map is made of."""
+    if not isinstance(column, str):
+        return [*column]
+    parts = _TEMPLATE.findall(column) if "{" in column else [column]
+    return [tidy_name(root(part)) for part in parts if part.strip()]
+
+
+def value_at(record: dict, column: Column) -> Any:
+    """The value at a path, or the text that a template makes of columns; None where one is missing.
+
+    `[]` gives the list of what every entry has there. Raises BadRecord where a template has a list
+    or an object.
+    """
+    if not isinstance(column, str):
+        return record.get(column[0])
+    if "{" not in column:
+        with suppress(BadRecord):
+            own = root(column)
+            found = find_all(record, tidy_name(own) + column[len(own) :])
+            return [value for value, _ in found] if "[]" in column else found[0][0]
+        return None
+    values = {name: value_at(record, name) for name in _TEMPLATE.findall(column) if name.strip()}
+    if None in values.values():
+        return None
+    if any(isinstance(value, list | dict) for value in values.values()):
+        detail = f"{column} has a list or an object where it must have text"
+        raise BadRecord("wrong_type", f"{detail}; use a path to a text in it")
+    texts = {name: v if isinstance(v, str) else as_json(v) for name, v in values.items()}
+    return _TEMPLATE.sub(lambda found: texts.get(found[1], ""), column.replace("\\n", "\n"))
 
 
 def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
@@ -130,26 +193,29 @@ def may_be_json(value: object) -> bool:
 def parse_json(
     value: object, where: str, is_wanted: Callable[[object], bool] = lambda parsed: True
 ) -> object:
-    """The list or object that a text holds as JSON, if it `is_wanted`; any other value as it is.
+    """The list or object that a text holds, if it `is_wanted`; any other value as it is.
 
-    Raises BadRecord where such JSON is unsound.
+    It may be JSON or as Python writes it. Raises BadRecord where it is not sound.
     """
     if not may_be_json(value):
         return value
+    cell = value if isinstance(value, JsonCell) else JsonCell(value)
     try:
-        parsed = (value if isinstance(value, JsonCell) else JsonCell(value)).parsed
+        parsed = cell.parsed
     except BadRecord as fault:
-        with suppress(ValueError, RecursionError):  # of json.loads, which is lenient
-            if is_wanted(json.loads(value)):
-                raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
+        for read in (json.loads, literal_eval):
+            with suppress(*_UNREADABLE):
+                if is_wanted(read(value)):
+                    raise BadRecord(fault.reason, f"{where}: {fault.detail}") from None
         return value
-    return parsed if is_wanted(parsed) else value
+    return parsed if parsed is not cell and is_wanted(parsed) else value
 
 
-def parse_literal(text: str) -> object:
-    """The value that a text holds as JSON or as Python writes it; the text where it holds none."""
-    with suppress(BadRecord):
-        return loads(text.encode("utf-8", "surrogatepass"))
-    with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-        return literal_eval(text)
-    return text
+def is_blank(value: object) -> bool:
+    """Whether a value, also one stored as text, holds nothing but nulls, empty texts and false."""
+    if isinstance(value, str):
+        with suppress(BadRecord):
+            value = parse_json(value, "")
+    if isinstance(value, list | dict):
+        return all(map(is_blank, value.values() if isinstance(value, dict) else value))
+    return is_null(value) if isinstance(value, str) else not value

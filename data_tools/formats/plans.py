@@ -4,7 +4,7 @@ What depends on the field names of its records is worked out once.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import product
@@ -13,16 +13,19 @@ from types import MappingProxyType
 from data_tools.column_kinds import NAMES
 from data_tools.formats import label, paths, sides
 from data_tools.formats.dialogues import check_side, first_turns
-from data_tools.formats.format import Format, Plan, ReadOptions, descriptions
+from data_tools.formats.format import Format, Plan, ReadOptions
 from data_tools.formats.rows import Found, Row, every, resolve
-from data_tools.record import BadRecord, ConvertError, Result, ScoredAnswer, Side, clip
+from data_tools.record import BadRecord, Result, ScoredAnswer, Side, clip
 
-Outcomes = Callable[[object], int | None]
-Sides = tuple[Side | None, dict[int, Side], sides.Extras]
-Reader = Callable[..., Sides]
+Outcomes = Callable[[object, dict], int | None]
+"""What gives the position of the winner by a label and its record, None for a tie."""
+Reader = Callable[[dict], tuple[Side | None, dict[int, Side], sides.Extras]]
+"""What gives the prompt, the answers by position, and the `extras` of `make_pair`."""
 
 
-def as_format(name: str, row: Row, made: Mapping[str, str] = MappingProxyType({})) -> Format:
+def as_format(
+    name: str, row: Row, made: Mapping[str, paths.Column] = MappingProxyType({})
+) -> Format:
     """The row as a format of this name; for `made` see `Format`."""
     answers, scores = every(row.answers), every(row.scores)
     nested = [path.split("[].") for path in (*answers, *scores) if "[]." in path]
@@ -35,14 +38,8 @@ def as_format(name: str, row: Row, made: Mapping[str, str] = MappingProxyType({}
         )
 
     labels = tuple(every(row.label)) if isinstance(row.label, str) else ()
-    return Format(
-        name=name,
-        matches=matches,
-        plan=partial(plan, name, row),
-        label=labels if row.label else None,
-        traits=row.traits,
-        made=made,
-    )
+    has_label = labels if row.label else None
+    return Format(name, matches, partial(plan, row), has_label, traits=row.traits, made=made)
 
 
 def _holds(record: dict, path: str, field: str) -> bool:
@@ -52,15 +49,13 @@ def _holds(record: dict, path: str, field: str) -> bool:
     return False
 
 
-def plan(name: str, row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
+def plan(row: Row, names: tuple[str, ...], options: ReadOptions) -> Plan:
     """How records with these field names are read by the row."""
-    if "refused" in row.traits:
-        raise ConvertError(f"these records are {name}: {descriptions()[name]['refusal']}")
     found, sides_of = resolve(row, names), reader(row, names)
     if "turn" in {*row.traits} & {*names}:
-        sides_of = partial(_judged_turn, sides_of)
+        sides_of = partial(_adjusted, sides_of, _judged_turn)
     if options.swapped and row.label:
-        sides_of = partial(_as_shown, sides_of, options.swapped)
+        sides_of = partial(_adjusted, sides_of, partial(as_shown, options.swapped))
     if "," not in row.answers and "[]" not in row.answers:
         results = partial(_single, row, found, sides_of)
     elif row.scores:
@@ -69,9 +64,10 @@ def plan(name: str, row: Row, names: tuple[str, ...], options: ReadOptions) -> P
         results = partial(_first_better, found, sides_of)
     else:
         read = _voted if isinstance(row.label, re.Pattern) else _labelled
-        results = partial(read, found, sides_of, _outcomes(row, found, options))
+        results = partial(read, row, found, sides_of, _outcomes(row, found, sides_of, options))
     used = (*every(row.prompt), *every(row.answers), *found.labels, *found.scores)
-    used += (*every(row.annotator), row.system, *sides.EXTRAS, options.swapped)
+    used += (*every(row.annotator), *_systems(row), *sides.EXTRAS[len(sides.SYSTEMS) :])
+    used += (*paths.columns_of(options.swapped),)
     used += (*_earlier(row, found, names), *({"input", "turn"} & {*row.traits}))
     return Plan(results, frozenset({*used, *map(paths.root, used)} & {*names}))
 
@@ -82,99 +78,131 @@ def _earlier(row: Row, found: Found, names: tuple[str, ...]) -> list[str]:
     return [name for name in NAMES["turns"] if name in names and name not in used and found.prompt]
 
 
-def _as_shown(
-    sides_of: Reader, column: str, record: dict, winners: Sequence[int | None] = ()
-) -> Sides:
-    """The two answers in the order in which they were shown, which the label refers to."""
-    prompt, answers, extras = sides_of(record, winners)
-    if not label.swapped(record.get(column)):
-        return prompt, answers, extras
-    if len(answers) != 2:
-        detail = f"{column} says that two answers were swapped, but there are {len(answers)}"
-        raise BadRecord("wrong_type", f"{detail}; fix or remove the record")
-    return prompt, {0: answers[1], 1: answers[0]}, extras
+def _systems(row: Row) -> list[str]:
+    """The fields of the system text."""
+    return [row.system] if row.system else [*sides.SYSTEMS]
 
 
-def _judged_turn(sides_of: Reader, record: dict, winners: Sequence[int | None] = ()) -> Sides:
+def _adjusted(sides_of: Reader, change: Callable[[dict, dict], dict], record: dict) -> tuple:
+    prompt, answers, extras = sides_of(record)
+    return prompt, change(record, answers), extras
+
+
+def _judged_turn(record: dict, answers: dict[int, Side]) -> dict[int, Side]:
     """The dialogues up to the answer of the turn that was judged."""
-    prompt, answers, extras = sides_of(record, winners)
-    if (turn := label.as_number(record["turn"]) or 0) >= 1:
-        answers = {at: first_turns(side, int(turn)) for at, side in answers.items()}
-    return prompt, answers, extras
+    turn = label.as_number(record["turn"]) or 0
+    if turn < 1:
+        return answers
+    return {at: first_turns(side, int(turn)) for at, side in answers.items()}
+
+
+def as_shown(column: paths.Column, record: dict, answers: dict[int, Side]) -> dict[int, Side]:
+    """The two answers in the order in which they were shown, which the label refers to."""
+    if not label.swapped(paths.value_at(record, column), "".join(column)):
+        return answers
+    if len(answers) != 2:
+        detail = f"says that two answers were swapped, but there are {len(answers)}"
+        raise BadRecord("wrong_type", f"{''.join(column)} {detail}; fix or remove the record")
+    return {0: answers[1], 1: answers[0]}
 
 
 def _first_better(found: Found, sides_of: Reader, record: dict) -> list[Result]:
     """The first answer won, or each text of a list of answers over each of the other list."""
-    won, lost = record.get(found.answers[0]), record.get(found.answers[1])
-    if not won or not lost or not (_has_texts(won) or _has_texts(lost)):
-        prompt, answers, extras = sides_of(record)
-        return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
-    won, lost = (texts if isinstance(texts, list) else [texts] for texts in (won, lost))
-    two = [dict(zip(found.answers, texts, strict=True)) for texts in product(won, lost)]
-    return [result for texts in two for result in _first_better(found, sides_of, record | texts)]
+    two = won, lost = record.get(found.answers[0]), record.get(found.answers[1])
+    if list in (type(won), type(lost)) and (_is_texts(won) or _is_texts(lost)):
+        lists = [side if _is_texts(side) else [side] for side in two]
+        records = [record | dict(zip(found.answers, pair, strict=True)) for pair in product(*lists)]
+        return [result for one in records for result in _first_better(found, sides_of, one)]
+    prompt, answers, extras = sides_of(record)
+    return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
 
 
-def _has_texts(side: object) -> bool:
-    return type(side) is list and type(side[0]) is str
+def _is_texts(side: object) -> bool:
+    return type(side) is list and bool(side) and type(side[0]) is str
 
 
-def _labelled(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict) -> list[Result]:
+def _labelled(
+    row: Row, found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict
+) -> list[Result]:
     """The label names the winner; it is a vote where the record names its annotator."""
     value = record[found.labels[0]] if found.labels else None
-    try:
-        winner = outcome_of(value)
-    except BadRecord as fault:
-        winner = _named(value, record, found, sides_of) if fault.reason == "unknown_label" else None
-        if winner is None:
-            raise
-    prompt, answers, extras = sides_of(record, (winner,))
-    if winner is not None and winner not in answers:
-        detail = f"the label {clip(value)} names none of the {len(answers)} answers; fix it"
-        raise BadRecord("unknown_label", detail)
+    winner = outcome_of(value, record)
+    prompt, answers, extras = sides_of(record)
     if found.annotator:
         votes = ((label.annotator(record[found.annotator]), winner),)
-        return sides.compare(prompt, answers, votes, extras, across_records=True)
+        return sides.compare(prompt, answers, extras, votes, across_records=True)
     if winner is None:
         raise label.tied(value)
+    sides.check_named(winner, answers)
     chosen = answers.pop(winner)
+    if len(answers) > 1 and (loser := label.loser(value, _answer_names(row, found))) in answers:
+        answers = {loser: answers[loser]}
     return [
         sides.attempt(sides.make_pair, prompt, chosen, rejected, winner < other, extras)
         for other, rejected in answers.items()
     ]
 
 
-def _named(value: object, record: dict, found: Found, sides_of: Reader) -> int | None:
-    """The position of the one answer whose text, or whose model's name, a label is."""
-    if not isinstance(value, str) or label.as_number(value) is not None:
-        return None
-    answers = sides_of(record)[1]
-    named = {at for at, answer in answers.items() if answer == value}
-    for at, path in enumerate(found.answers):
-        end = path.rpartition("_")[2][-1:]
-        models = (f"model_{end}", f"{path}_model", f"model_{path}", f"generator_{end}")
-        if value in [record[name] for name in models if name in record]:
-            named.add(at)
-    return named.pop() if len(named) == 1 else None
-
-
-def _voted(found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict) -> list[Result]:
+def _voted(
+    row: Row, found: Found, sides_of: Reader, outcome_of: Outcomes, record: dict
+) -> list[Result]:
     """Every label is the vote of an annotator, which counts even where an answer is unusable."""
-    votes = sides.cast([(name, record[name]) for name in found.labels], outcome_of)
+    given = [(name, record[name]) for name in found.labels]
+    votes = sides.cast(given, partial(outcome_of, record=record))
     try:
-        prompt, answers, extras = sides_of(record)
-        return sides.compare(prompt, answers, sides.sound(votes), extras)
+        return sides.compare(*sides_of(record), sides.sound(votes))
     except BadRecord as fault:
         fault.votes = tuple(vote for vote in votes if not isinstance(vote[1], BadRecord))
         raise
 
 
-def _outcomes(row: Row, found: Found, options: ReadOptions) -> Outcomes:
-    """`label.outcome` that remembers what the values of the label came to."""
-    is_list = "[]" in found.answers[0]
-    names = tuple(f"answer_{n}" for n in (1, 2, 3, 4)) if is_list else found.answers
+def _answer_names(row: Row, found: Found) -> tuple[str, ...]:
+    """The names that labels know the answers by: their fields, or numbers in a list of answers."""
+    if "[]" in found.answers[0]:
+        return tuple(f"answer_{number}" for number in (1, 2, 3, 4))
+    return tuple(name.removeprefix("--map ") for name in found.answers)
+
+
+def _outcomes(row: Row, found: Found, sides_of: Reader, options: ReadOptions) -> Outcomes:
+    """By `label.outcome`, or else the one answer whose text, or whose model's name, a label is."""
+    names = _answer_names(row, found)
     outcome = partial(label.outcome, names=names, label=options.label, numbers=row.decode)
     remembered = lru_cache(10_000, typed=True)(outcome)
-    return lambda value: (outcome if type(value) in (list, dict) else remembered)(value)
+    ends = [re.search(r"(?:^|_)[a-z]$|\d*$", name.casefold())[0].strip("_") for name in names]
+    models = [
+        (*((f"model_{end}", f"generator_{end}") if end else ()), f"{name}_model", f"model_{name}")
+        for name, end in zip(names, ends, strict=True)
+    ]
+
+    def named(value: str, record: dict) -> set[int]:
+        answers = sides_of(record)[1]
+        found = {at for at, answer in answers.items() if answer == value}
+        owners = {at for at, m in enumerate(models) for name in m if record.get(name) == value}
+        if owners and options.swapped:  # models belong to columns, whatever the order shown
+            own = as_shown(options.swapped, record, dict(enumerate(range(len(answers)))))
+            owners = {at for at, column in own.items() if column in owners}
+        return found | owners
+
+    owned = {*names, *found.answers}.union(*models)
+
+    def winner(value: object, record: dict) -> int | None:
+        is_text = isinstance(value, str) and label.as_number(value) is None
+        try:
+            won = (outcome if type(value) in (list, dict) else remembered)(value)
+        except BadRecord as fault:
+            others = named(value, record) if is_text and fault.reason == "unknown_label" else ()
+            if len(others) != 1:
+                raise
+            return others.pop()
+        given = [record[name] for name in owned & record.keys()] if is_text else ()
+        if options.label is None and value in given:
+            others = named(value, record)
+            if others and won not in others:
+                detail = f"the label {clip(value)} is also the text or the model of another answer"
+                raise BadRecord("unknown_label", f"{detail}; fix the record")
+        return won
+
+    return winner
 
 
 def _single(row: Row, found: Found, sides_of: Reader, record: dict) -> list[Result]:
@@ -194,48 +222,45 @@ def _single(row: Row, found: Found, sides_of: Reader, record: dict) -> list[Resu
 def _scored(
     row: Row, found: Found, sides_of: Reader, options: ReadOptions, record: dict
 ) -> list[Result]:
-    """Several answers with a rank or rating each."""
+    """Several answers with a rank or rating each, or with one order of all."""
     prompt, answers, extras = sides_of(record)
-    if row.decode is label.order:
-        scores = label.order(record.get(found.scores[0]), answers)
-        return sides.ranked_pairs(prompt, [*answers.values()], scores, options, False, extras)
-    each = len(found.scores) > 1  # a field for the score of each answer
-    values = [
-        value
-        for at, path in enumerate(found.scores)
-        if not each or at in answers
-        for value in paths.find_all(record, path, "null_label")
-    ]
-    if "rated" in row.traits and not each and len(answers) == len(values):
-        rated = [at for at, (value, _) in enumerate(values) if value not in (None, "")]
-        if len(rated) >= 2:
-            answers, values = {at: answers[at] for at in rated}, [values[at] for at in rated]
-    scores = [(row.decode or label.score)(*value) for value in values]
+    rated, decode = "rated" in row.traits, row.decode or label.score
+    if decode is label.order:
+        order = paths.parse_json(record.get(found.scores[0]), found.scores[0])
+        scores = label.order(order, answers, _answer_names(row, found))
+    elif len(found.scores) > 1:  # a field for the score of each answer
+        given = [paths.find(record, found.scores[at]) for at in answers if at < len(found.scores)]
+        scores = [decode(*value) for value in given]
+    else:
+        given = paths.find_all(record, found.scores[0], "null_label")
+        known = [at for at, (value, _) in enumerate(given) if value not in (None, "")]
+        if rated and len(known) >= 2 and len(answers) == len(given):
+            answers, given = {at: answers[at] for at in known}, [given[at] for at in known]
+        scores = [decode(*value) for value in given]
     if len(answers) != len(scores):
         raise BadRecord(
             "wrong_type",
             f"there are {len(answers)} answers and {len(scores)} scores, so it is not known "
             "which belong together; give each answer its score",
         )
-    shown = [*answers.values()]
-    return sides.ranked_pairs(prompt, shown, scores, options, "rated" in row.traits, extras)
+    return sides.ranked_pairs(prompt, [*answers.values()], extras, scores, options, rated)
 
 
 @lru_cache(1000)
 def reader(row: Row, names: tuple[str, ...]) -> Reader:
-    """What reads the prompt, the answers by position, and the `extras` of `make_pair`.
+    """The reader of records with these field names. It raises BadRecord.
 
-    Of a list of answers, all are read; of several fields, the first two, those at the positions of
-    the second argument, and any other that has a text. Raises BadRecord.
+    Of a list of answers, all are read; of several fields, the first two, and any other that has a
+    value.
     """
     found = resolve(row, names)
     if found.ambiguity:
         return partial(_refuse, found.ambiguity)
-    prompt, listed, fields = found.prompt, "[]" in found.answers[0], [*enumerate(found.answers)]
+    prompt, fields = found.prompt, [*enumerate(found.answers)]
     has_input = prompt == "instruction" and "input" in {*row.traits} & {*names}
     earlier = _earlier(row, found, names)
     container = paths.root(prompt) if "." in prompt and prompt not in names else ""
-    systems = (row.system,) if row.system else sides.SYSTEMS
+    systems = _systems(row)
     has_extras = container or {*systems, *sides.EXTRAS} & {*names}
     extras_of = partial(sides.check_extras, systems=systems, container=container)
 
@@ -247,32 +272,37 @@ def reader(row: Row, names: tuple[str, ...]) -> Reader:
             value = row.read(*paths.find(record, prompt))
         if has_input:
             value = sides.with_input(value, record["input"])
-        for name in earlier:
-            value = sides.with_earlier(value, record[name], name)
         return value
 
-    def sides_of(record: dict, winners: Sequence[int | None] = ()) -> Sides:
-        side, answers = prompt_of(record), {}
+    def fields_of(record: dict) -> dict[int, Side]:
+        answers = {}
         for at, path in fields:
             value, where = record.get(path), path
             if value is None:  # missing, or a path into the record
                 value, where = paths.find(record, path)
-            if at < 2 or at in winners or value not in (None, ""):
+            if at < 2 or value not in (None, ""):
                 answers[at] = value if type(value) is str else check_side(value, where)
+        return answers
+
+    def list_of(record: dict) -> dict[int, Side]:
+        values = paths.find_all(record, found.answers[0])
+        if len(values) < 2:
+            raise BadRecord("unpaired", f"{len(values)} answer to this prompt; a pair needs two")
+        if len(values) > 2 and row.label and row.decode:
+            detail = f"there are {len(values)} answers, of which the label compares two"
+            raise BadRecord("wrong_type", f"{detail}; remove the others")
+        return {at: check_side(*value) for at, value in enumerate(values)}
+
+    answers_of = list_of if "[]" in found.answers[0] else fields_of
+
+    def sides_of(record: dict) -> tuple:
+        side, answers = prompt_of(record), answers_of(record)
+        for name in earlier:
+            side = sides.with_earlier(side, record[name], name, answers.values())
         return side, answers, extras_of(record) if has_extras else sides.NO_EXTRAS
 
-    def list_of(record: dict, winners: Sequence[int | None] = ()) -> Sides:
-        values = paths.find_all(record, found.answers[0])
-        answers = {at: check_side(*value) for at, value in enumerate(values)}
-        if len(answers) < 2:
-            raise BadRecord("unpaired", f"{len(answers)} answer to this prompt; a pair needs two")
-        if len(answers) > 2 and row.label and row.decode:
-            detail = f"there are {len(answers)} answers, of which the label compares two"
-            raise BadRecord("wrong_type", f"{detail}; remove the others")
-        return prompt_of(record), answers, extras_of(record) if has_extras else sides.NO_EXTRAS
-
-    return list_of if listed else sides_of
+    return sides_of
 
 
-def _refuse(ambiguity: str, record: dict, winners: Sequence[int | None] = ()) -> Sides:
+def _refuse(ambiguity: str, record: dict) -> tuple:
     raise BadRecord("wrong_type", ambiguity)

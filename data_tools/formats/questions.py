@@ -23,61 +23,57 @@ FIELDS = frozenset((*rows.every(ROW.prompt), *rows.every(ROW.answers), *sides.EX
 class Export:
     """The fields of a record, and what its annotators answered to each question.
 
-    `given` has (annotator, value) by question, or the BadRecord that spoils a question; `decode`
-    takes a value and its question. `cancelled` is true where an annotator withdrew an answer,
-    `across_records` where other records may hold answers on the same fields.
+    `votes` are by question; a fault that spoils a question is its only vote. `cancelled` is true
+    where an annotator withdrew an answer, `across_records` where other records may hold answers on
+    the same fields.
     """
 
     data: dict
-    given: dict[str, list[tuple[str, object]] | BadRecord]
-    decode: Callable[[object, str], object]
+    votes: dict[str, sides.Votes]
     cancelled: bool = False
     across_records: bool = False
-
-    def votes(self) -> dict[str, sides.Votes]:
-        """What the answers mean, for each question that has any."""
-        found = {}
-        for question, given in self.given.items():
-            if isinstance(given, BadRecord):
-                found[question] = [("", given)]
-            elif votes := sides.cast(given, partial(self.decode, question=question)):
-                found[question] = votes
-        return found
 
 
 def export_format(
     name: str,
     read: Callable[[dict, ReadOptions], Export],
-    reads: Callable[[str], bool],
+    reads: Callable[[str, str | None], bool],
     row: rows.Row = ROW,
     **more: object,
 ) -> Format:
-    """The format of an export that `read` returns; `reads` accepts the fields that it looks at.
+    """The format of an export that `read` returns.
 
+    `reads` accepts the fields that it looks at, where it is known which question names the winner.
     `row` describes the prompt and the answers, `more` are other fields of `Format`.
     """
 
     def results(record: dict, options: ReadOptions) -> list[Result]:
         export = read(record, options)
         votes = _judgements(export, options)
-        sides_of = plans.reader(row, tuple(export.data))
-        prompt, answers, extras = sides_of(export.data, [won for _, won in votes])
-        if all(isinstance(meaning, tuple) for _, meaning in votes):
-            return _compare_rankings(prompt, answers, votes, extras, options)
-        return sides.compare(prompt, answers, votes, extras, export.across_records)
+        prompt, answers, extras = plans.reader(row, tuple(export.data))(export.data)
+        if options.swapped:
+            answers = plans.as_shown(options.swapped, record, answers)
+        are_rankings = {isinstance(meaning, tuple) for _, meaning in votes}
+        if len(are_rankings) > 1:
+            detail = "some annotators ranked the answers, others named one; fix the annotations"
+            raise BadRecord("unknown_label", detail)
+        if True in are_rankings:
+            return _compare_rankings(prompt, answers, extras, votes, options)
+        return sides.compare(prompt, answers, extras, votes, export.across_records)
 
     def plan(names: tuple[str, ...], options: ReadOptions) -> Plan:
-        return Plan(partial(results, options=options), frozenset(filter(reads, names)))
+        more = paths.columns_of(options.swapped)
+        used = [name for name in names if reads(name, options.question) or name in more]
+        return Plan(partial(results, options=options), frozenset(used))
 
     def questions(record: dict, options: ReadOptions) -> list[str]:
-        votes = {}
         with suppress(BadRecord):
-            votes = read(record, options).votes()
-        return [
-            question
-            for question, given in votes.items()
-            if any(not isinstance(meaning, BadRecord) for _, meaning in given)
-        ]
+            return [
+                question
+                for question, votes in read(record, options).votes.items()
+                if any(not isinstance(meaning, BadRecord) for _, meaning in votes)
+            ]
+        return []
 
     return Format(name, plan=plan, questions=questions, **{"label": ()} | more)
 
@@ -87,6 +83,19 @@ def resolve(data: dict) -> rows.Found:
     return rows.resolve(ROW, tuple(data))
 
 
+def nested(record: dict, name: str) -> dict:
+    """The fields of an object in the record by their tidy names. Raises BadRecord."""
+    fields = paths.check(record.get(name), dict, name, "an object with fields")
+    return {tidy: fields[own] for tidy, own in tidy_names(tuple(fields), small=True).items()}
+
+
+def is_nested(record: dict, name: str, row: rows.Row = ROW) -> bool:
+    """Whether an object in the record has a prompt and the answers of the row."""
+    with suppress(BadRecord):
+        return rows.resolve(row, tuple(nested(record, name))).is_complete
+    return False
+
+
 def winner(data: dict, options: ReadOptions) -> Callable[[object], int | None]:
     """What gives the position of the answer that a value names. Raises BadRecord."""
     return partial(label.outcome, names=resolve(data).answers, label=options.label)
@@ -94,7 +103,7 @@ def winner(data: dict, options: ReadOptions) -> Callable[[object], int | None]:
 
 def _judgements(export: Export, options: ReadOptions) -> sides.Votes:
     """The votes on the question that names the winner, or on the only one. Raises BadRecord."""
-    given = export.votes()
+    given = {name: votes for name, votes in export.votes.items() if votes}
     if options.question is not None:
         given = {name: votes for name, votes in given.items() if name == options.question}
     if not given and export.cancelled:
@@ -109,21 +118,19 @@ def _judgements(export: Export, options: ReadOptions) -> sides.Votes:
 def _compare_rankings(
     prompt: Side,
     answers: dict[int, Side],
-    rankings: sides.Votes,
     extras: sides.Extras,
+    rankings: sides.Votes,
     options: ReadOptions,
 ) -> list[Result]:
     """Each two answers that --pairs picks from anyone's ranking, with everyone's vote on them."""
-    picked = dict.fromkeys(  # in order, each two once
-        tuple(sorted(pair))
-        for _, scores in rankings
-        for pair in ranking.pick(scores, options.pairs)[0]
-    )
+    picked = [two for _, scores in rankings for two in ranking.pick(scores, options.pairs)[0]]
     found = []
-    for first, second in picked:
-        votes = [(who, int(scores[first] < scores[second])) for who, scores in rankings]
-        two = {0: answers[first], 1: answers[second]}
-        found += sides.compare(prompt, two, votes, extras)
+    for first, second in dict.fromkeys(tuple(sorted(two)) for two in picked):
+        votes = [
+            (who, second if scores[first] < scores[second] else first) for who, scores in rankings
+        ]
+        two = {at: answers[at] for at in (first, second) if at in answers}
+        found += sides.compare(prompt, two, extras, votes)
     return found
 
 
@@ -132,12 +139,12 @@ _RESPONSES = ".responses"
 
 def _read_argilla(record: dict, options: ReadOptions) -> Export:
     """The submitted responses; a draft is no judgement, and a suggestion is a model's."""
-    given, cancelled, winner_of = {}, False, winner(record, options)
-    shown = dict(enumerate(resolve(record).answers))
+    votes, cancelled, winner_of = {}, False, winner(record, options)
+    names = resolve(record).answers
 
-    def decode(value: object, question: str) -> object:
+    def decode(value: object) -> int | tuple | None:
         if isinstance(value, list) and all(label.as_number(item) is None for item in value):
-            return tuple(label.order(value, shown))  # a ranking, the best first
+            return tuple(label.order(value, dict(enumerate(names)), names))
         return winner_of(value)
 
     for name in record:
@@ -149,31 +156,23 @@ def _read_argilla(record: dict, options: ReadOptions) -> Export:
             users = _entries(record, f"{name}.users", values)
             statuses = _entries(record, f"{name}.status", values)
         except BadRecord as fault:
-            given[question] = fault
+            votes[question] = [("", fault)]
             continue
         cancelled = cancelled or "discarded" in statuses
-        given[question] = [
+        given = [
             (label.annotator(users[at] if users else None, f"response {at + 1}"), value)
             for at, value in enumerate(values)
             if not statuses or statuses[at] == "submitted"
         ]
-    if not given:
+        votes[question] = sides.cast(given, decode)
+    if not votes:
         raise BadRecord("missing_field", f"no field holds a question's answers (NAME{_RESPONSES})")
-    return Export(record, given, decode, cancelled)
-
-
-def _is_nested(record: dict) -> bool:
-    fields = record.get("fields") if "responses" in record else None
-    with suppress(BadRecord):
-        fields = paths.check(fields, dict, "fields")
-        return resolve(tidy_names(tuple(fields), small=True)).is_complete
-    return False
+    return Export(record, votes, cancelled)
 
 
 def _read_nested(record: dict, options: ReadOptions) -> Export:
     """The record as the flat export writes it."""
-    fields = paths.check(record.get("fields"), dict, "fields")
-    flat = {name: fields[own] for name, own in tidy_names(tuple(fields), small=True).items()}
+    flat = nested(record, "fields")
     given = paths.check(record.get("responses"), dict, "responses")
     for question in given:
         for end, key in (("", "value"), (".users", "user_id")):
@@ -201,14 +200,14 @@ FORMATS: tuple[Format, ...] = (
         matches=lambda record: (
             any(name.endswith(_RESPONSES) for name in record) and resolve(record).is_complete
         ),
-        reads=lambda name: _RESPONSES in name or name in FIELDS,
+        reads=lambda name, question: _RESPONSES in name or name in FIELDS,
         traits=("any_case", "ranked"),
     ),
     export_format(
         "argilla-nested",
         _read_nested,
-        matches=_is_nested,
-        reads=lambda name: name in ("fields", "responses"),
+        matches=lambda record: "responses" in record and is_nested(record, "fields"),
+        reads=lambda name, question: name in ("fields", "responses"),
         traits=("ranked",),
     ),
 )

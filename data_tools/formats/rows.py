@@ -11,9 +11,7 @@ from functools import lru_cache
 
 from data_tools.formats import paths
 from data_tools.formats.dialogues import check_side
-from data_tools.record import (
-    Side,
-)
+from data_tools.record import Side
 
 
 @dataclass(frozen=True, eq=False)

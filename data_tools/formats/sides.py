@@ -9,13 +9,18 @@ from data_tools.column_kinds import NAMES
 from data_tools.formats import label
 from data_tools.formats.dialogues import (
     check_dialogue,
+    has_turns,
     interleave,
+    is_earlier,
+    last_answer,
     same_turns,
     split_dialogues,
     transcript,
+    transcript_prompt,
 )
 from data_tools.formats.format import ReadOptions
-from data_tools.formats.paths import check, holds
+from data_tools.formats.paths import JsonCell, check, holds
+from data_tools.keys import folded
 from data_tools.record import (
     BadRecord,
     LabeledComparison,
@@ -32,6 +37,9 @@ from data_tools.record import (
 SYSTEMS = NAMES["system"]
 EXTRAS = (*SYSTEMS, "tools", "chat_template_kwargs")
 """The fields that are read next to the sides, those of the system text first."""
+
+UNSURE = "conversation"
+"""A field of earlier turns, or of an id or other things, which are left unread."""
 
 Extras = tuple[str | None, str | None, dict | None]
 NO_EXTRAS: Extras = (None, None, None)
@@ -52,11 +60,10 @@ def make_pair(
     prompt (None), they must be. `extras` is what `check_extras` returns. Raises BadRecord.
     """
     system, tools, kwargs = extras
-    if not (isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str)):
+    if prompt is None or not (isinstance(chosen, str) and isinstance(rejected, str)):
         prompt, chosen, rejected = _as_messages(prompt, chosen, rejected)
     if system is not None:
         prompt = with_system(prompt, system)
-        chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
     return Pair(prompt, chosen, rejected, first_won, tools, kwargs)
 
 
@@ -74,29 +81,33 @@ def _as_messages(prompt: Side | None, chosen: Side, rejected: Side) -> tuple[lis
             "one answer is a whole dialogue and the other is not; give both or neither the history",
         )
     history, *answers = split_dialogues(chosen, rejected)
-    if isinstance(prompt, str):
-        users = [message["content"] or "" for message in history if message["role"] == "user"]
-        has_prompt = prompt.strip() in [user.strip() for user in users]
-    else:
-        shared = chosen[: len(prompt)], rejected[: len(prompt)]
-        has_prompt = all(same_turns(prompt, turns) for turns in shared)
-    if not has_prompt:
+    own = as_messages(prompt, "user")
+    head = own[:1] if own and own[0]["role"] == "system" else []
+    if has_turns(history, own[len(head) :]):
+        return with_system(history, head[0]["content"]) if head else history, *answers
+    if not same_turns(own[-len(history) :], history):
         detail = "the turns of the two dialogues do not hold the prompt; fix the record"
         raise BadRecord("history_mismatch", detail)
-    return history, *answers
+    return own, *answers
 
 
 def split_transcripts(result: Result) -> Result:
-    """The result with answers that are whole marked transcripts as messages. Raises BadRecord."""
+    """The result with answers that are whole marked transcripts as messages, or its fault.
+
+    Where one answer is plain, the other is a transcript if its turns hold the prompt.
+    """
     names = ("chosen", "rejected") if isinstance(result, Pair) else ("first", "second")
-    answers = [getattr(result, name, None) for name in names]
-    if not all(isinstance(answer, str) for answer in answers):
+    answers = [getattr(result, name, []) for name in names]
+    turns = [*map(transcript, answers)]
+    if not any(turns):
         return result
-    turns = [transcript(answer) for answer in answers]
-    if not all(turns):
-        return result
-    prompt, *answers = _as_messages(result.prompt, *turns)
-    return replace(result, prompt=prompt, **dict(zip(names, answers, strict=True)))
+    history = max(turns, key=len)[:-1]
+    pairs = zip(turns, answers, strict=True)
+    whole = [own or [*history, *as_messages(answer, "assistant")] for own, answer in pairs]
+    split = attempt(_as_messages, transcript_prompt(result.prompt, "prompt"), *whole)
+    if isinstance(split, BadRecord):
+        return split if all(turns) else result
+    return replace(result, **dict(zip(("prompt", *names), split, strict=True)))
 
 
 def check_extras(record: dict, systems: Sequence[str] = SYSTEMS, container: str = "") -> Extras:
@@ -110,7 +121,7 @@ def check_extras(record: dict, systems: Sequence[str] = SYSTEMS, container: str 
         record = record | check(record.get(container), dict, container)
     given = ((name, _system(record[name], name)) for name in systems if record.get(name))
     texts = {name: text for name, text in given if text}
-    if len({*texts.values()}) > 1:
+    if len(texts) > 1 and len({*map(folded, texts.values())}) > 1:
         detail = f"{' and '.join(texts)} differ; keep the one that is the system text"
         raise BadRecord("wrong_type", detail)
     tools, kwargs = record.get("tools"), record.get("chat_template_kwargs")
@@ -141,36 +152,52 @@ def with_input(prompt: Side, more: object) -> Side:
     return f"{prompt}\n{more}" if prompt else more
 
 
-def with_earlier(prompt: Side, earlier: object, field: str) -> Side:
-    """The prompt after earlier turns: [question, answer] each, or messages, which may hold it."""
-    if earlier in (None, "", []):
+def with_earlier(prompt: Side, earlier: object, field: str, answers: Iterable[Side]) -> Side:
+    """The prompt after the turns of a field, which may be those before it, or the whole dialogue
+    up to the prompt or one of its answers. Raises BadRecord.
+    """
+    turns, own = _earlier_turns(earlier, field), as_messages(prompt, "user")
+    if not turns:
         return prompt
-    earlier = check(earlier, list, field, "a list of [question, answer], or messages")
-    if not earlier:  # an empty list in a cell
-        return prompt
-    if not any(isinstance(part, list) for part in earlier):
-        turns = check_dialogue(earlier, field, "a list of [question, answer], or messages")
-    else:
-        turns = []
-        for part in earlier:
-            if not isinstance(part, list) or [type(text) for text in part] != [str, str]:
-                detail = f"{field} is {clip(earlier)}; it must be a list of [question, answer]"
-                raise BadRecord("wrong_type", detail)
-            turns += interleave(part[:1], part[1:])
-    own = as_messages(prompt, "user")
-    for whole in (turns, turns[:-1]):  # the last turn may be an answer
-        if same_turns(whole[-len(own) :], own):
-            return whole
+    if same_turns(turns[-len(own) :], own):
+        return turns
     if turns[-1]["role"] == "user":
         detail = f"{field} ends with another question than the prompt; fix the record"
         raise BadRecord("history_mismatch", detail)
-    return turns + own
+    for answer, is_whole in map(last_answer, answers):
+        before, last = turns[: -len(answer)], turns[-len(answer) :]
+        is_answer, is_history = same_turns(last, answer), "history" in field
+        asked = before[-len(own) :] if is_history else before
+        if (is_answer or is_whole) and has_turns(asked, own):
+            return before
+        if is_answer and not is_history:
+            detail = f"{field} ends with an answer, and its turns before do not hold the prompt"
+            raise BadRecord("history_mismatch", f"{detail}; fix the record")
+    return prompt if has_turns(own, turns) else turns + own
+
+
+def _earlier_turns(earlier: object, field: str) -> list[Message]:
+    """The turns of a field of [question, answer] each, or of messages. Raises BadRecord."""
+    wanted = "a list of [question, answer], or messages"
+    is_other = field == UNSURE and not is_earlier(earlier)
+    if is_other or not isinstance(earlier, list | JsonCell) and label.is_null(earlier):
+        return []
+    earlier = check(earlier, list, field, wanted)
+    if not any(isinstance(part, list) for part in earlier):
+        return check_dialogue(earlier, field, wanted)
+    turns = []
+    for part in earlier:
+        if not isinstance(part, list) or [type(text) for text in part] != [str, str]:
+            detail = f"{field} is {clip(earlier)}; it must be a list of [question, answer]"
+            raise BadRecord("wrong_type", detail)
+        turns += interleave(part[:1], part[1:])
+    return turns
 
 
 def with_system(prompt: Side, system: str) -> list[Message]:
     """The prompt with the system text as its first turn, unless it is there already."""
     head, prompt = {"role": "system", "content": system}, as_messages(prompt, "user")
-    return prompt if prompt[:1] == [head] else [head, *prompt]
+    return prompt if same_turns(prompt[:1], [head]) else [head, *prompt]
 
 
 def attempt(make: Callable[..., Result], *arguments: object) -> Result:
@@ -206,17 +233,27 @@ def sound(votes: Votes) -> list[Vote]:
     return votes
 
 
+def check_named(winner: int | None, answers: Mapping[int, Side]) -> None:
+    """Raise BadRecord where the winner is none of the answers that the record has."""
+    if winner is not label.TIE and winner not in answers:
+        detail = f"the label names answer {winner + 1}, which is missing or empty; fix the record"
+        raise BadRecord("empty_response", detail)
+
+
 def compare(
     prompt: Side | None,
     answers: Mapping[int, Side],
-    votes: Sequence[Vote],
     extras: Extras,
+    votes: Sequence[Vote],
     across_records: bool = False,
 ) -> list[Result]:
     """Every two answers of which one won by some vote, with the votes on these two.
 
     `answers` are by position; where all votes are ties, the first is compared with the others.
+    Raises BadRecord where a vote is for an answer that is missing.
     """
+    for _, won in votes:
+        check_named(won, answers)
     winners = {won for _, won in votes} - {label.TIE} or {label.FIRST}
 
     def compared(first: int, second: int) -> LabeledComparison:
@@ -235,10 +272,10 @@ def compare(
 def ranked_pairs(
     prompt: Side,
     answers: Sequence[Side],
+    extras: Extras,
     scores: Sequence[float],
     options: ReadOptions,
     rated: bool = False,
-    extras: Extras = NO_EXTRAS,
 ) -> list[Result]:
     """The pairs that --pairs picks; the higher score won. Raises BadRecord.
 

@@ -5,7 +5,14 @@ from itertools import combinations
 from data_tools.formats import label, paths
 from data_tools.formats.dialogues import check_dialogue, check_side, interleave, is_dialogue
 from data_tools.formats.format import Format, ReadOptions, reading
-from data_tools.formats.sides import EXTRAS, attempt, check_extras, make_pair, ranked_pairs
+from data_tools.formats.sides import (
+    EXTRAS,
+    NO_EXTRAS,
+    attempt,
+    check_extras,
+    make_pair,
+    ranked_pairs,
+)
 from data_tools.record import BadRecord, Message, Result, TreeMessage, as_messages, clip
 
 _REJECTED = ("rejected_response", "rejected_messages")
@@ -21,37 +28,37 @@ def _ms_swift(record: dict, options: ReadOptions) -> list[Result]:
     """A pair of the answer that ends `messages` with each rejected one."""
     messages = check_dialogue(record.get("messages"), "messages")
     extras = check_extras(record)
-    texts, rejected = (record.get(name) for name in _REJECTED)
-    if rejected not in (None, "") and texts in (None, ""):
-        rejected = check_dialogue(rejected, "rejected_messages")
-        return [make_pair(None, messages, rejected, None, extras)]
-    if rejected not in (None, ""):
-        detail = "rejected_response and rejected_messages could both be meant; keep the right one"
+    given = [name for name in _REJECTED if record.get(name) not in (None, "")]
+    if len(given) > 1:
+        detail = f"{' and '.join(given)} could both be meant; keep the right one"
         raise BadRecord("wrong_type", detail)
-    if texts == []:
-        detail = "rejected_response is an empty list; a pair needs a rejected answer"
-        raise BadRecord("unpaired", detail)
+    (name,) = given or _REJECTED[:1]
+    rejected = record.get(name)
+    if name == "rejected_messages":
+        return [make_pair(None, messages, check_dialogue(rejected, name), None, extras)]
+    if is_dialogue(rejected):  # they replace all turns after the last one of the user
+        answer = as_messages(check_side(rejected, name), "assistant")
+        users = [at for at, turn in enumerate(messages, start=1) if turn["role"] == "user"]
+        dialogue = [*messages[: max(users, default=0)], *answer]
+        return [make_pair(None, messages, dialogue, None, extras)]
 
     def pair(text: object, where: str) -> Result:
         text = paths.check(text, str, where, "text, messages or a list of texts")
         answer = as_messages(text, "assistant")
         return make_pair(messages[:-1], messages[-1:], answer, None, extras)
 
-    if is_dialogue(texts):  # they replace all turns after the last one of the user
-        answer = as_messages(check_side(texts, "rejected_response"), "assistant")
-        users = [at for at, turn in enumerate(messages, start=1) if turn["role"] == "user"]
-        dialogue = [*messages[: max(users, default=0)], *answer]
-        return [make_pair(None, messages, dialogue, None, extras)]
-    if not isinstance(texts, list):
-        return [pair(texts, "rejected_response")]
-    return [attempt(pair, text, f"rejected_response[{at}]") for at, text in enumerate(texts)]
+    if not isinstance(rejected, list):
+        return [pair(rejected, name)]
+    if not rejected:
+        raise BadRecord("unpaired", f"{name} is an empty list; a pair needs a rejected answer")
+    return [attempt(pair, text, f"{name}[{at}]") for at, text in enumerate(rejected)]
 
 
 def _open_webui(record: dict, options: ReadOptions) -> list[Result]:
     """The rated answer over each other one to the same message, or below each of them."""
+    chat, _ = paths.find(record, "snapshot.chat.chat")
     messages, where = paths.find(record, "snapshot.chat.chat.history.messages")
     paths.check(messages, dict, where)
-    params = paths.find(record, "snapshot.chat.chat")[0].get("params") or {}
 
     def message(key: object, where: str) -> dict:
         key = paths.check(key, str, where, "the id of a message")
@@ -66,15 +73,17 @@ def _open_webui(record: dict, options: ReadOptions) -> list[Result]:
         turns.insert(0, message(key, "parentId"))
     if key is not None or any(turn.get("files") for turn in turns):
         raise BadRecord("wrong_type", "its messages have files or go in a circle; remove it")
-    parent = message(messages[own].get("parentId"), "parentId")
+    parent = message(turns[-1].get("parentId"), "parentId")
+    siblings = paths.check(parent.get("childrenIds"), list, "childrenIds")
     *turns, rated = check_dialogue(turns, where)
-    extras = check_extras({"system": paths.check(params, dict, "params").get("system")} | record)
+    params = paths.check(chat.get("params") or {}, dict, "params")
+    extras = check_extras({"system": params.get("system")} | record)
 
     def pair(other: object) -> Result:
-        two = [[rated], check_dialogue([message(other, "childrenIds")], "the other answer")]
+        two = [[rated], check_side(message(other, "childrenIds"), "the other answer")]
         return make_pair(turns, *two[:: int(rating)], None, extras)
 
-    others = [k for k in paths.check(parent.get("childrenIds"), list, "childrenIds") if k != own]
+    others = [key for key in siblings if key != own]
     if not others:
         raise BadRecord("unpaired", "there is no other answer to the message; a pair needs two")
     return [attempt(pair, key) for key in others]
@@ -200,11 +209,9 @@ def _compared(dialogue: list[object], replies: list[object], options: ReadOption
         return []
     prompt = [_tree_message(message) for message in dialogue]
     messages = [[_tree_message(answer)] for answer in answers]
-    ranks = [
-        label.rank(answer.get("rank"), f"the rank of reply {number}")
-        for number, answer in enumerate(answers, start=1)
-    ]
-    return ranked_pairs(prompt, messages, ranks, options)
+    given = enumerate(answers, start=1)
+    ranks = [label.rank(answer.get("rank"), f"the rank of reply {at}") for at, answer in given]
+    return ranked_pairs(prompt, messages, NO_EXTRAS, ranks, options)
 
 
 def _flat(record: dict, options: ReadOptions) -> list[Result]:
@@ -221,36 +228,32 @@ def _flat(record: dict, options: ReadOptions) -> list[Result]:
 
 
 FORMATS: tuple[Format, ...] = (
+    Format("ms-swift", _is_ms_swift, plan=reading(_ms_swift, "messages", *_REJECTED, *EXTRAS)),
     Format(
-        name="ms-swift",
-        matches=_is_ms_swift,
-        plan=reading(_ms_swift, "messages", *_REJECTED, *EXTRAS),
-    ),
-    Format(
-        name="open-webui",
+        "open-webui",
         matches=lambda record: {"data", "meta", "snapshot"} <= record.keys(),
         plan=reading(_open_webui, "data", "meta", "snapshot", *EXTRAS),
     ),
     Format(
-        name="arena-55k",
+        "arena-55k",
         matches=lambda record: {*_CELLS, *_ONE_HOT} <= record.keys(),
         plan=reading(_arena_55k, *_CELLS, *_ONE_HOT, *EXTRAS),
     ),
     Format(
-        name="fine-grained-rlhf",
+        "fine-grained-rlhf",
         matches=lambda record: (
             {*_FOUR, "preference"} <= record.keys() and any(name in record for name in _PROMPTS)
         ),
         plan=reading(_fine_grained, *_PROMPTS, *_FOUR, "preference", *EXTRAS),
     ),
     Format(
-        name="oasst-tree",
+        "oasst-tree",
         matches=lambda record: "prompt" in record and paths.holds(record["prompt"], "replies"),
         plan=reading(_tree, "prompt"),
         traits=("ranked",),
     ),
     Format(
-        name="oasst-flat",
+        "oasst-flat",
         matches=lambda record: (
             {"message_id", "text", "role"} <= record.keys()
             and ("parent_id" in record or "message_tree_id" in record)

@@ -1,24 +1,14 @@
 """Makes pairs of rows that several records share: what a worker runs between the two passes."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from uuid import uuid4
 
 from data_tools import annotators, block_files
-from data_tools.block import BlockResult, Task
+from data_tools.block import BlockResult, Task, write
 from data_tools.block_files import BlockFiles
 from data_tools.grouping.groups import Groups
 from data_tools.grouping.outcomes import RULES, Outcome
-from data_tools.record import (
-    BadRecord,
-    LabeledComparison,
-    Pair,
-    Reject,
-    Result,
-    ScoredAnswer,
-    as_json,
-)
+from data_tools.record import BadRecord, LabeledComparison, Pair, Result, ScoredAnswer
 
 Assembly = tuple[BlockResult, list[Outcome]]
 
@@ -34,8 +24,8 @@ def assemblies(groups: Groups, task: Task) -> Iterator[Assembly]:
         # Every outcome of a later group is reported further on.
         found, waiting[number] = sorted(waiting[number], key=lambda each: each.rows[0]), []
         for outcome in found:
-            is_home_enough = kind is LabeledComparison or outcome.fault
-            loaded = outcome.rows[:1] if is_home_enough else outcome.rows
+            is_same = kind is LabeledComparison and not task.split.is_own
+            loaded = outcome.rows[:1] if is_same or outcome.fault else outcome.rows
             outcome.places = [groups.place(row) for row in loaded]
             outcome.members, outcome.shared = groups.records(outcome.rows)
             if outcome.other is not None:
@@ -44,37 +34,30 @@ def assemblies(groups: Groups, task: Task) -> Iterator[Assembly]:
         yield block, found
 
 
-def run(assembly: Assembly, task: Task, folder: str) -> tuple[BlockFiles, int]:
-    """Write the files of a block again, with pairs and rejects in place of its pending rows.
-
-    Also returns how many pairs these made.
-    """
+def run(assembly: Assembly, task: Task, folder: str) -> BlockFiles:
+    """Write the files of a block again, with pairs and rejects in place of its pending rows."""
     (block, found), rows = assembly, []
     stored = block_files.load_pending({place for outcome in found for place in outcome.places})
-    rejects = block_files.read_rejects(block.files.path, block.block.file)
     for outcome in found:
         home, *others = [stored[place] for place in outcome.places]
-        if fault := outcome.fault:
-            reject = (home.location, fault.reason, fault.detail, as_json(home.raw))
-            rejects.append(Reject(*reject, outcome.made > 0, outcome.shared))
-        else:
-            pair = _pair(home.result, [row.result for row in others], outcome.won)
-            row = replace(home, result=pair, members=outcome.members, shared=outcome.shared)
-            rows.append(row)
-    path, with_raw = os.path.join(folder, uuid4().hex), block.block.span is None
-    files, failed = block_files.write_pairs(
-        path, rows, task.limits, task.split, task.keep, with_raw
-    )
-    files.size += block_files.write_rejects(path, rejects + failed)
-    return files, sum(outcome.made for outcome in found)
+        in_test = task.split.is_own and any(
+            task.split.in_test(b"", row.location.file, row.kept) for row in others
+        )
+        others = [row.result for row in others]
+        result = outcome.fault or _pair(home.result, others, outcome.won, task.annotators)
+        row = replace(home, result=result, members=outcome.members, shared=outcome.shared)
+        row.in_test, row.made = in_test, outcome.made or not outcome.fault
+        rows.append(row)
+    rejects = block_files.read_rejects(block.files.path)
+    return write(rows, rejects, task, folder, with_raw=block.block.span is None)
 
 
-def _pair(home: Result, others: Sequence[Result], won: int) -> Pair:
+def _pair(home: Result, others: Sequence[Result], won: int, mode: str) -> Pair:
     """The pair that the results of an outcome's rows make."""
     if isinstance(home, Pair):
         return home
     if isinstance(home, LabeledComparison):
-        return annotators.pair_of(home, won)
+        return annotators.pair_of(home, won, home.votes, mode)
     if isinstance(home, ScoredAnswer):
         answers = home.answer, others[0].answer
         extras = won == 0, home.tools, home.chat_template_kwargs

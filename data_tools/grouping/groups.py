@@ -6,12 +6,12 @@ Rows are numbered over all blocks. Some bytes of each are held, no texts.
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 
+from data_tools.annotators import Agreement
 from data_tools.block import BlockResult
-from data_tools.block_files import ENTRY
 from data_tools.record import Location, TreeMessage, as_json
 
 NONE = -1  # in place of a row
@@ -22,39 +22,46 @@ class Links:
     """The links of each message of a tree, as numbers of rows.
 
     `first` is the first row with the row's id, which alone counts, `up` that of the message before
-    it, `end` the last one going up, or one of a circle. `is_above` tells whether answers that are
-    compared are below the row.
+    it. `is_above` tells whether answers that are compared are below the row.
     """
 
     first: np.ndarray
     up: np.ndarray
-    end: np.ndarray
     is_above: np.ndarray
 
 
 class Groups:
-    """The pending rows of some blocks; those with one `leader`, its first row, are a group."""
+    """The pending rows of some blocks; those with one key are a group, of which the first leads.
 
-    def __init__(self, blocks: Sequence[BlockResult]):
-        entries = [np.memmap(f"{block.files.path}.entries", ENTRY, "r") for block in blocks]
-        self.blocks, self.starts = blocks, [0, *accumulate(map(len, entries))]
-        self._entries = np.asarray(np.concatenate(entries))
-        del entries  # which are mapped into memory
+    `annotators` are the names of those who judged, by their digests; `agreement` is theirs.
+    """
+
+    def __init__(self, blocks: Sequence[BlockResult], agreement: Agreement):
+        self.blocks, self.agreement, self.links = blocks, agreement, None
+        self.annotators: dict[int, str] = {}
+        self.starts = [0, *accumulate(len(block.files.entries) for block in blocks)]
+        self._entries = np.concatenate([block.files.entries for block in blocks])
         self._paths = [block.files.path for block in blocks]  # the driver gives blocks new files
-        self.links = None
+        for block in blocks:
+            self.annotators |= block.files.annotators
+            block.files.entries = None  # which are here
         key = self._entries["key"]
         if blocks[0].files.pending is TreeMessage:
-            leader, self.links = _tree(key, self._entries["other"], self._entries["flag"])
-        else:
-            leader = np.where(key == b"", np.arange(len(key)), _leader(key))
-        self._order = np.argsort(leader, kind="stable")
-        self._bounds = np.flatnonzero(np.diff(leader[self._order], prepend=-1, append=-1))
-        self._leaders = self._order[self._bounds[:-1]]
+            key, self.links = _tree(self._entries)
+        self._order = np.argsort(key, kind="stable")
+        key = key[self._order]
+        starts = np.flatnonzero(np.append(True, key[1:] != key[:-1]) | (key == 0))
+        stops = np.append(starts[1:], len(key))
+        leaders = self._order[starts]
+        by_leader = np.argsort(leaders)
+        self._leaders = leaders[by_leader]
+        self._starts, self._stops = starts[by_leader], stops[by_leader]
 
     def led_in(self, number: int) -> Iterator[list[int]]:
         """The groups whose first row is in a block, each with its rows in order."""
         low, high = np.searchsorted(self._leaders, self.starts[number : number + 2])
-        for start, stop in pairwise(self._bounds[low : high + 1].tolist()):
+        bounds = self._starts[low:high].tolist(), self._stops[low:high].tolist()
+        for start, stop in zip(*bounds, strict=True):
             yield self._order[start:stop].tolist()
 
     def of(self, name: str, rows: Sequence[int]) -> list:
@@ -94,30 +101,25 @@ class Groups:
         return tuple(found), shared
 
 
-def _leader(values: np.ndarray) -> np.ndarray:
-    """Of each row the first row that has the same value."""
-    _, first, numbers = np.unique(values, return_index=True, return_inverse=True)
-    return first[numbers]
+def _tree(entries: np.ndarray) -> tuple[np.ndarray, Links]:
+    """The key of the group of each message, and its links; a group are the replies to one message.
 
+    A message that is no assistant's reply, or has the id of an earlier one, is in no group.
+    """
+    parent, size = entries["other"], len(entries)
+    ids, first_of = np.unique(entries["key"], return_index=True)
 
-def _tree(
-    key: np.ndarray, parent_key: np.ndarray, is_answer: np.ndarray
-) -> tuple[np.ndarray, Links]:
-    """The leader of each message and its links; a group are the replies to one message."""
-    rows = np.arange(len(key))
-    ids, numbers = np.unique(np.concatenate((key, parent_key)), return_inverse=True)
-    own, parent = numbers[: len(key)], numbers[len(key) :]
-    first_of = np.full(len(ids), NONE)
-    first_of[own[::-1]] = rows[::-1]  # the first row is written last
-    has_parent = parent_key != b""
-    up = np.where(has_parent, first_of[parent], NONE)
-    is_reply = is_answer & has_parent & (first_of[own] == rows)
-    leader = _leader(np.where(is_reply, parent, len(ids) + rows))
-    is_compared = np.bincount(leader)[leader] > 1
-    is_above = np.zeros(len(key), bool)
-    is_above[up[is_compared & (up != NONE)]] = True
-    end = np.where(up == NONE, rows, up)
-    for _ in range(len(key).bit_length()):  # each time, `end` is twice as far up
-        is_above[end[is_above]] = True
-        end = end[end]
-    return leader, Links(first_of[own], up, end, is_above)
+    def first_with(wanted: np.ndarray) -> np.ndarray:
+        at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        return np.where(ids[at] == wanted, first_of[at], NONE)
+
+    first, up = first_with(entries["key"]), first_with(parent)
+    is_reply = entries["flag"] & (parent != 0) & (first == np.arange(size))
+    asked, replies = np.unique(parent[is_reply], return_counts=True)
+    is_above, above = np.zeros(size, bool), first_with(asked[replies > 1])
+    while len(above):
+        above = above[above != NONE]
+        above = above[~is_above[above]]
+        is_above[above] = True
+        above = np.unique(up[above])
+    return np.where(is_reply, parent, 0), Links(first, up, is_above)

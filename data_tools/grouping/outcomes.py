@@ -28,15 +28,15 @@ class Outcome:
     """What some rows come to: a fault, or a pair, which `assemble` makes of their results.
 
     `rows` are those that take part; the outcome is reported at the record of the first. `made` is
-    how many pairs this makes, kept or not. `won` is the position of the answer that won, among
+    true where a fault is that of a pair. `won` is the position of the answer that won, among
     those of a comparison or else the first two rows. `other` is the row whose place belongs in the
     fault, which many share. `assemble` adds what is known of the rows: the `places` of those to
     load, and the records of all, as `members` and `shared` of a block_files.Row.
     """
 
     rows: Sequence[int]
-    made: int
     fault: BadRecord | None = None
+    made: bool = False
     won: int = 0
     other: int | None = None
     places: Sequence[tuple[str, int]] = ()
@@ -45,15 +45,19 @@ class Outcome:
 
 
 def _judgements(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Outcome]:
-    """Judgements of one comparison, brought to one verdict; an annotator's first one counts."""
-    if groups.of("key", group[:1]) == [b""]:  # a pair of its own, which was counted as made before
-        yield Outcome(group, 0)
+    """Judgements of one comparison, brought to one verdict unless each makes a pair.
+
+    Of an annotator's equal ones the first counts, and none where they differ; as pairs of their
+    own they are left to `dedupe`.
+    """
+    if groups.of("key", group[:1]) == [0]:  # a pair of its own
+        yield Outcome(group)
         return
     voters, given, forward = (groups.of(name, group) for name in ("other", "value", "flag"))
-    judged: dict[bytes, list[int]] = {}  # positions in the group, by voter
+    judged: dict[int, list[int]] = {}  # positions in the group, by voter
     for at, voter in enumerate(voters):
         judged.setdefault(voter, []).append(at)
-    counted = []
+    counted, faults = [], []
     for first, *others in judged.values():
         different = [at for at in others if given[at] != given[first]]
         if not different:
@@ -61,15 +65,21 @@ def _judgements(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Ou
         for at in (first, *others) if different else others:
             other = different[0] if different and given[at] == given[first] else first
             fault = _BOTH_WAYS if different else _AGAIN
-            yield Outcome([group[at]], 1, fault, other=group[other])
-    if not counted:
-        return
-    rows = [group[at] for at in counted]
-    votes = [(voters[at], _shown(given[at], forward[counted[0]])) for at in counted]
-    try:
-        yield Outcome(rows, 1, None, verdict(votes, task.annotators))
-    except BadRecord as fault:
-        yield Outcome(rows, 0, fault)
+            faults.append(Outcome([group[at]], fault, made=True, other=group[other]))
+    names = [groups.annotators[voter] for voter in voters]
+    cast = [(names[at], _shown(given[at], forward[at])) for at in counted]
+    groups.agreement.add(cast, [forward[at] != forward[counted[0]] for at in counted])
+    ballots = [counted] if counted else []
+    if task.annotators == "each":
+        faults, ballots = [], [[at] for at in range(len(group))]
+    yield from faults
+    for ballot in ballots:
+        rows, way = [group[at] for at in ballot], forward[ballot[0]]
+        try:
+            votes = [(names[at], _shown(given[at], way)) for at in ballot]
+            yield Outcome(rows, won=verdict(votes, task.annotators))
+        except BadRecord as fault:
+            yield Outcome(rows, fault.copy())
 
 
 def _shown(outcome: float, forward: bool) -> int | None:
@@ -86,7 +96,7 @@ def _ratings(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Outco
         yield from _matched(group, scores)
     elif len(group) == 1:
         detail = "no other record rates an answer to this prompt; add one or remove this one"
-        yield Outcome(group, 0, BadRecord("unpaired", detail))
+        yield Outcome(group, BadRecord("unpaired", detail))
     else:
         margin = task.options.min_margin
         what = "answers to this prompt are rated"
@@ -106,12 +116,12 @@ def _matched(group: Sequence[int], scores: Sequence[float]) -> Iterator[Outcome]
     missing = "false" if good else "true"
     detail = f"no record judges another answer to this prompt {missing}, so there is nothing to "
     fault = BadRecord("unpaired", f"{detail}compare this one with; add one or remove this one")
-    yield from (Outcome([row], 0, fault) for row in group if not pairs)
+    yield from (Outcome([row], fault) for row in group if not pairs)
 
 
 def _compared(won: int, lost: int, *above: int) -> Outcome:
     """The pair of two answers, below some messages."""
-    return Outcome([*sorted((won, lost)), *above], 1, None, int(won > lost))
+    return Outcome([*sorted((won, lost)), *above], won=int(won > lost))
 
 
 def _picked(
@@ -134,9 +144,9 @@ def _picked(
         if len({scores[at] for at in tie}) > 1:
             how = f"closer than --min-margin {margin:g}; lower it or remove them"
         fault = BadRecord("tie", f"{len(tie)} {what} {how}")
-        yield Outcome([*(group[at] for at in tie), *above], int(bool(pairs)), fault)
+        yield Outcome([*(group[at] for at in tie), *above], fault, made=bool(pairs))
     used = {at for places in (*pairs, *ties) for at in places}
-    yield from (Outcome([r], 0, _not_picked(mode)) for at, r in enumerate(group) if at not in used)
+    yield from (Outcome([r], _not_picked(mode)) for at, r in enumerate(group) if at not in used)
 
 
 @cache
@@ -150,24 +160,27 @@ def _not_picked(mode: str) -> BadRecord:
 
 def _siblings(groups: Groups, group: Sequence[int], task: Task) -> Iterator[Outcome]:
     """The assistant's replies to one message, or a message that is no such reply."""
-    row, mode, links = group[0], task.options.pairs, groups.links
+    row, links = group[0], groups.links
     if links.first[row] != row:
         where = groups.locate(links.first[row])
         fault = BadRecord("duplicate", f"a message with the same id is at {where}; it is kept")
-        yield Outcome(group, 0, fault)
-        return
-    fault = _broken(groups, row)
-    if len(group) == 1:
-        if not links.is_above[row]:
-            detail = "this message has no second answer next to it and leads to none; add one or "
-            yield Outcome(group, 0, fault or BadRecord("unpaired", f"{detail}remove it"))
-        return
-    ranks, chain = groups.of("value", group), _chain(links, row)
+        yield Outcome(group, fault)
+    elif len(group) > 1:
+        yield from _replies(groups, group, task.options.pairs)
+    elif not links.is_above[row]:
+        detail = "this message has no second answer next to it and leads to none; add one or "
+        yield Outcome(group, BadRecord("unpaired", f"{detail}remove it"))
+
+
+def _replies(groups: Groups, group: Sequence[int], mode: str) -> Iterator[Outcome]:
+    """The pairs of ranked replies to one message."""
+    links, ranks, chain = groups.links, groups.of("value", group), _chain(groups.links, group[0])
+    fault = _broken(groups, (*chain, group[0])[0])
     if not fault and (missing := sum(rank != rank for rank in ranks)):
         detail = f"{missing} of {len(ranks)} replies to one message have no rank, so their order is"
         fault = BadRecord("null_label", f"{detail} incomplete; rank them all or remove them")
     if fault:
-        yield Outcome([*dict.fromkeys((*group, *chain))], 0, fault)
+        yield Outcome([*dict.fromkeys((*group, *chain))], fault)
         return
     what = "replies to one message are ranked"
     for outcome in _picked(group, [-rank for rank in ranks], what, mode, above=chain):
@@ -185,22 +198,17 @@ def _chain(links: Links, row: int) -> list[int]:
     return [*reversed(chain)]
 
 
-def _broken(groups: Groups, row: int) -> BadRecord | None:
-    """Why there is no dialogue from a root to this message."""
-    links = groups.links
-    end = int(links.end[row])
-    if links.up[end] != NONE:
+def _broken(groups: Groups, top: int) -> BadRecord | None:
+    """Why the dialogue that this message begins has no beginning."""
+    if groups.links.up[top] != NONE:
         detail = "the messages above this one form a circle without a first one"
         return BadRecord("wrong_type", f"{detail}; fix their parent_id")
-    if groups.of("other", [end]) == [b""]:
+    if groups.of("other", [top]) == [0]:
         return None
-    which = (
-        "this message" if end == row else f"the message at {groups.locate(end)}, above this one,"
-    )
     return BadRecord(
         "missing_field",
-        f"the parent_id of {which} is that of no record; add the message or remove what "
-        "replies to it",
+        f"the parent_id of the message at {groups.locate(top)} is that of no record; add the "
+        "message or remove what replies to it",
     )
 
 

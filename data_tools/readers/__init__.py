@@ -6,11 +6,14 @@
 
 import json
 import os
+import shutil
+import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from lzma import LZMAError
-from typing import BinaryIO
 
 from data_tools.readers import delimited, hub, json_records, opening, parquet, spreadsheet
 from data_tools.readers.opening import COMPRESSIONS, STDIN, Items, printable
@@ -23,7 +26,7 @@ _TEXTS = {
     ".jsonl": json_records.read_json_lines,
     ".ndjson": json_records.read_json_lines,
 }
-_TABLES = {".parquet": parquet.read, ".arrow": parquet.read_arrow, ".xlsx": spreadsheet.read}
+_TABLES = {".parquet": parquet.read, ".arrow": parquet.read, ".xlsx": spreadsheet.read}
 SYNTAXES = (*_TEXTS, *_TABLES)
 ENDINGS = (*SYNTAXES, *(s + c for s in _TEXTS for c in COMPRESSIONS))
 KNOWN = f"{' '.join(SYNTAXES)}, the text ones also with {' '.join(COMPRESSIONS)}, or .zip of these"
@@ -52,111 +55,124 @@ def _ending(name: str) -> str:
     return next((e for e in known if name.lower().endswith(e) and len(name) > len(e)), "")
 
 
-def find_inputs(paths: tuple[str, ...], folder: str | None = None) -> list[str]:
-    """Every file to read, once: the known files in directories, archives and data sets of the Hub.
+def find_inputs(paths: tuple[str, ...], folder: str | None = None) -> dict[str, str]:
+    """Where every file to read is on disk, by its name, once.
 
-    They are sorted by name; archives are unpacked in `folder`. Raises ConvertError (status 2) for a
-    path that does not exist or holds nothing readable.
+    The names are the paths as given, and below directories, archives and data sets of the Hub those
+    of the known files, sorted. `folder` takes what is unpacked, and a copy of standard input.
+    Raises ConvertError (status 2) for a path that does not exist or holds nothing readable.
     """
-    files: dict[str, str] = {}  # by real path, in the spelling that came first
+    files: dict[str, tuple[str, str]] = {}  # by real path, in the spelling that came first
     for path in paths:
-        is_wanted = hub.fetch(path, ENDINGS) if path.startswith(hub.SCHEME) else None
-        found = [*filter(is_wanted, _files(path, folder))]
+        if path.startswith(hub.SCHEME):
+            place, is_wanted = hub.fetch(path, ENDINGS)
+            found = [file for file in _files(path, place, folder) if is_wanted(file[0])]
+        else:
+            place = _copy_of_stdin(folder) if path == STDIN else path
+            found = [*_files(path, place, folder)]
         if not found:
             raise ConvertError(f"{path}: holds no preference files; known endings are {KNOWN}")
         for file in found:
-            if file != STDIN:
-                _refuse_unknown(file)
-            files.setdefault(os.path.realpath(file), file)
-    return list(files.values())
+            if path != STDIN:
+                _refuse_unknown(*file)
+            files.setdefault(os.path.realpath(file[0]), file)
+    return dict(files.values())
 
 
-def _files(path: str, unpacked: str | None) -> list[str]:
-    """The files that a path stands for: itself, or those in a directory or archive and below.
+def _copy_of_stdin(folder: str | None) -> str:
+    """A file with its content, which is read twice: for detection, then for conversion."""
+    if sys.stdin is None:
+        raise ConvertError("-: standard input is closed; pipe the records in or name a file")
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy, 1 << 20)
+    return copy.name
 
-    Hidden ones and what this command wrote into a directory are left out.
+
+def _files(
+    path: str, place: str, folder: str | None, is_named: bool = True
+) -> Iterator[tuple[str, str]]:
+    """Name and place of a file, or of the known ones in a directory or archive and below.
+
+    Hidden ones are left out, and what this command wrote unless its directory `is_named` itself.
     """
-    if path.lower().endswith(opening.ARCHIVE) and os.path.isfile(opening.on_disk(path)):
-        opening.unpack(path, unpacked)
-    root, found = opening.on_disk(os.path.join(path, "")), []
-    if not os.path.isdir(root):
-        return [path]
-    for place, folders, names in os.walk(root, onerror=_refuse):
-        inside = os.path.join(path, place[len(root) :])
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        if {*names} >= _OWN:
-            if place != root:
-                folders.clear()
-                continue
-            names = [name for name in names if name not in _OWN]
-        if {*names} >= _SAVED:
-            found += [(inside, *shard) for shard in enumerate(_shards(inside))]
-            continue
-        for name in names:
-            skipped = name[0] == "." or name.endswith(".rejects.jsonl") or name in _METADATA
-            if _ending(name) and not skipped:
-                file = os.path.join(inside, name)
-                found += [(file, *known) for known in enumerate(_files(file, unpacked))]
-    return [file for *_, file in sorted(found)]
-
-
-def _shards(folder: str) -> list[str]:
-    """The files of a dataset that `save_to_disk` wrote, in their order. Raises ConvertError."""
-    path = os.path.join(folder, "state.json")
+    if path.lower().endswith(opening.ARCHIVE) and os.path.isfile(place):
+        place = opening.unpack(path, place, folder)
+    if not os.path.isdir(place):
+        yield path, place
+        return
     try:
-        with opening.open_input(path) as file:
-            shards = json.load(file)["_data_files"]
-        return [os.path.join(folder, shard["filename"]) for shard in shards]
+        entries = sorted(os.scandir(place), key=lambda entry: entry.name + "/" * entry.is_dir())
+    except OSError as error:
+        raise ConvertError(f"{path}: cannot be read ({error.strerror})") from None
+    names = {entry.name for entry in entries}
+    is_own = names >= _OWN
+    if is_own and not is_named:
+        return
+    if names >= _SAVED:
+        for name in _shards(path, place):
+            yield os.path.join(path, name), os.path.join(place, name)
+        return
+    left_out = _METADATA | _OWN if is_own else _METADATA
+    for entry in entries:
+        hidden = entry.name.startswith((".", "__MACOSX")) or entry.name.endswith(".rejects.jsonl")
+        is_known = entry.is_dir(follow_symlinks=False) or _ending(entry.name)
+        if is_known and not hidden and entry.name not in left_out:
+            yield from _files(os.path.join(path, entry.name), entry.path, folder, is_named=False)
+
+
+def _shards(path: str, place: str) -> list[str]:
+    """The names of the files of a dataset that `save_to_disk` wrote. Raises ConvertError."""
+    try:
+        with open(os.path.join(place, "state.json"), "rb") as file:
+            return [shard["filename"] for shard in json.load(file)["_data_files"]]
     except (ValueError, KeyError, TypeError):
-        raise ConvertError(f"{path}: lists no files; save the dataset again") from None
+        fix = "lists no files; save the dataset again"
+        raise ConvertError(f"{os.path.join(path, 'state.json')}: {fix}") from None
 
 
-def _refuse(error: OSError) -> None:
-    raise ConvertError(f"{error.filename}: cannot be read ({error.strerror})")
-
-
-def _refuse_unknown(path: str) -> None:
+def _refuse_unknown(path: str, place: str) -> None:
+    """Raise ConvertError for a file that no reader can read."""
     if path != printable(path):
         raise ConvertError(
             f"{printable(path)}: the name is not UTF-8, so it could not be stored with its "
             "records; rename it"
         )
-    if not os.path.exists(opening.on_disk(path)):
+    if not os.path.exists(place):
         raise ConvertError(f"{path}: no such file; check the path (it is taken as given)")
     if not syntax_of(path):
         fix = f"rename, decompress or export it to one of {KNOWN}"
         raise ConvertError(f"{path}: unknown ending; {fix}")
+    if not os.path.isfile(place):
+        raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
 
 
 @dataclass
 class FileReader:
     """The records of one file, from its start.
 
-    `stdin` is a seekable copy of standard input for the path `-`; `sheet` is the sheet of a
-    spreadsheet to read, `header_row` where the header of a table is. `notes` explain what the
-    reader found out, such as a delimiter; `position` is how many bytes of the file were read.
+    `place` is where it is on disk, if not at its path; `sheet` is the sheet of a spreadsheet to
+    read, `header_row` where the header of a table is. `notes` explain what the reader found out,
+    such as a delimiter; `position` is how many bytes of the file were read.
     """
 
     path: str
     encoding: str | None = None
     sheet: str | None = None
     header_row: int | None = None
-    stdin: BinaryIO | None = None
+    place: str | None = None
     notes: list[str] = field(default_factory=list)
     position: int = 0
 
     def __iter__(self) -> Items:
         path, seen = self.path, 0
-        syntax = ".jsonl" if path == STDIN else syntax_of(path)
+        syntax = syntax_of(path) or ".jsonl"  # of standard input
         try:
-            with opening.open_input(path, self.stdin) as file:
+            with open(self.place or path, "rb") as file:
                 content = opening.decompressed(file, path)
-                if syntax in _TABLES:
-                    items = _TABLES[syntax](content, path, self.notes, self.sheet, self.header_row)
-                else:
+                if syntax in _TEXTS:
                     content = opening.open_text(content, self.encoding)
-                    items = _TEXTS[syntax](content, path, self.notes, self.header_row)
-                for item in items:
+                read = (_TEXTS | _TABLES)[syntax]
+                for item in read(content, path, self.notes, self.header_row, self.sheet):
                     seen, self.position = item.location.record, file.tell()
                     yield item
             if not seen:

@@ -36,10 +36,10 @@ class Span:
     head: delimited.Head | None = None
 
 
-def file_state(path: str) -> tuple[int, int]:
+def file_state(path: str, place: str | None = None) -> tuple[int, int]:
     """The size of a file and the time of its last change (ns). Raises ConvertError (status 1)."""
     try:
-        found = os.stat(opening.on_disk(path))
+        found = os.stat(place or path)
     except OSError:
         raise changed(path) from None
     return found.st_size, found.st_mtime_ns
@@ -49,11 +49,10 @@ def first_span(path: str, encoding: str | None, header_row: int | None = None) -
     """The empty span before the first record; None for a file that only reads from its start."""
     ending = os.path.splitext(path)[1].lower()
     delimiters = delimited.DELIMITERS.get(ending)
-    # Other processes do not know where archives are unpacked.
-    if opening.on_disk(path) != path or not (delimiters or ending in (".jsonl", ".ndjson")):
+    if not delimiters and ending not in (".jsonl", ".ndjson"):
         return None
     state = file_state(path)
-    with opening.open_input(path) as file:
+    with open(path, "rb") as file:
         text = opening.open_text(file, encoding)
         if text.encoding not in ("utf-8", opening.UTF8_BOM):
             return None
@@ -96,25 +95,27 @@ def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) ->
 
 def read_span(span: Span) -> tuple[list[Record | Reject], int]:
     """The records of a span, and the offset at which the last one ended."""
-    data = _read(span)
-    lines = _lines(data)
+    lines = _lines(span)
     if span.head is None:
         return [*json_records.read_lines(lines, span.file, span.first_line)], span.stop
-    try:
-        own, sound = [line.decode() for line in lines], 0 if b"\0" in data else len(lines)
-    except UnicodeDecodeError:
-        own, sound = [line.decode("utf-8", MARK) for line in lines], 0
+    own = [line.decode("utf-8", MARK) for line in lines]
     with open(span.file, encoding="utf-8", errors=MARK, newline="") as text:
         text.buffer.seek(span.stop)
         after, again = tee(text)
-        where = span.first_line, len(own), sound
-        rows = delimited.Rows(span.head, span.file, chain(own, after), *where)
+        rows = delimited.Rows(span.head, span.file, chain(own, after), span.first_line, len(own))
         records = list(rows)
         return records, span.stop + _size(islice(again, max(0, rows.number - len(own))))
 
 
-def _lines(data: bytes) -> list[bytes]:
-    """The lines of a text with their ends, each CR, LF or both."""
+def _lines(span: Span) -> list[bytes]:
+    """The lines of a span with their ends, each CR, LF or both. Raises ConvertError (status 1)."""
+    # Another machine may know the time of the last change to the second only.
+    (size, time), (size_before, time_before) = file_state(span.file), span.state
+    if (size, time // 10**9) != (size_before, time_before // 10**9):
+        raise changed(span.file)
+    with open(span.file, "rb") as file:
+        file.seek(span.start)
+        data = file.read(span.stop - span.start)
     # Much faster than `splitlines`, but it only knows LF.
     return data.splitlines(keepends=True) if b"\r" in data else io.BytesIO(data).readlines()
 
@@ -129,9 +130,9 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
 
     Raises ConvertError (status 1) where one is not there any more.
     """
-    texts, found = _lines(_read(span)), {}
+    own, found = _lines(span), {}
     for line in lines:
-        rest = texts[line - span.first_line :]
+        rest = own[line - span.first_line :]
         if span.head is None:
             records = json_records.read_lines(rest, span.file)
         else:
@@ -142,16 +143,6 @@ def read_again(span: Span, lines: Sequence[int]) -> dict[int, Any]:
             raise changed(span.file)
         found[line] = record.value
     return found
-
-
-def _read(span: Span) -> bytes:
-    # Another machine may know the time of the last change to the second only.
-    (size, time), (size_before, time_before) = file_state(span.file), span.state
-    if (size, time // 10**9) != (size_before, time_before // 10**9):
-        raise changed(span.file)
-    with open(span.file, "rb") as file:
-        file.seek(span.start)
-        return file.read(span.stop - span.start)
 
 
 def changed(path: str) -> ConvertError:

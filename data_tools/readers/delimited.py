@@ -37,7 +37,12 @@ class Head:
 
 
 def read(
-    text: Iterator[str], path: str, notes: list[str], row: int | None, delimiters: tuple[str, ...]
+    text: Iterator[str],
+    path: str,
+    notes: list[str],
+    row: int | None,
+    *_: object,
+    delimiters: tuple[str, ...],
 ) -> "Rows":
     """The rows of a file, whose header shows which of the delimiters it has."""
     ahead: list[str] = []
@@ -46,9 +51,6 @@ def read(
     except Exception as error:  # of a compressed file that breaks off, raised after its last line
         text = _failing(error)
     head = read_head(ahead, path, delimiters, row, notes)
-    if head.delimiter != delimiters[0]:
-        name = _NAMES.get(head.delimiter, repr(head.delimiter))
-        notes.append(f"{path}: cells are separated by {name}")
     return Rows(head, path, chain(ahead[head.lines :], text), head.lines + 1)
 
 
@@ -71,9 +73,13 @@ def read_head(
     else:
         shown = next((line for line in lines[above:] if any(map(line.count, delimiters))), "")
         delimiter = delimiters[0] if delimiters[0] in shown else max(delimiters, key=shown.count)
+    if delimiter != delimiters[0]:
+        name = _NAMES.get(delimiter, repr(delimiter))
+        notes.append(f"{path}: cells are separated by {name}")
     rows = [*islice(_rows(iter(lines[above:]), delimiter), HEAD)]
     if not rows:
         return Head((), delimiter, above)
+    # A row that cannot be read is no title.
     cells = [["?"] * 99 if isinstance(found, csv.Error) else found for found, _ in rows]
     at = 0 if row else header_at(cells, path, notes, most=1)
     above += sum(len(lines) for _, lines in rows[:at])
@@ -82,11 +88,8 @@ def read_head(
         raise ConvertError(f"{path}:{above + 1}: {why}")
     names = tuple(cell.strip() for cell in cells[at])
     check_names(names, f"{path}:{above + 1}")
-    widths = [len(found) for found in cells[at + 1 :] if found]
-    missing = len(names) - widths[0] if widths[1:] and {*widths} == {*widths[:1]} - {1} else 0
-    if missing > 0:
-        notes.append(f"{path}: {', '.join(names[-missing:])} are empty: no row has these cells")
-    return Head(names, delimiter, above + len(rows[at][1]), max(0, missing))
+    missing = missing_cells(names, [*filter(None, cells[at + 1 :])], path, notes)
+    return Head(names, delimiter, above + len(rows[at][1]), missing)
 
 
 def header_at(rows: Sequence[list[str]], path: str, notes: list[str], most: int = HEAD) -> int:
@@ -102,6 +105,17 @@ def header_at(rows: Sequence[list[str]], path: str, notes: list[str], most: int 
         found = clip(", ".join(rows[at]))
         notes.append(f"{path}: {found} is read as the header; --header-row names another row")
     return at
+
+
+def missing_cells(
+    names: Sequence[str], rows: Sequence[list[str]], path: str, notes: list[str]
+) -> int:
+    """How many cells at the end of the header no row has: at least two rows show that."""
+    width = max(map(len, rows), default=0)
+    if len(rows) < 2 or not 1 < width < len(names):
+        return 0
+    notes.append(f"{path}: {', '.join(names[width:])} are empty: no row has these cells")
+    return len(names) - width
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -120,8 +134,8 @@ def check_names(names: Sequence[str], where: str) -> None:
 class Rows:
     """The rows below a header: those that begin in the first `until` of the lines.
 
-    The first line is number `first_line` of the file; the first `sound` lines are known to hold
-    nothing but text. `number` counts the lines of the rows that were read.
+    The first line is number `first_line` of the file. `number` counts the lines of the rows that
+    were read.
     """
 
     head: Head
@@ -129,7 +143,6 @@ class Rows:
     lines: Iterable[str]
     first_line: int
     until: int = sys.maxsize
-    sound: int = 0
     number: int = 0
 
     def __iter__(self) -> Items:
@@ -139,11 +152,10 @@ class Rows:
             self.number += len(lines)
             if not lines[0].isspace():  # as a row of several lines never is
                 record += 1
-                location, row = Location(self.path, line, record), (cells, names)
-                check = self.number > self.sound
+                location = Location(self.path, line, record)
                 if missing and isinstance(cells, list) and len(cells) == len(names) - missing:
                     cells += [""] * missing
-                yield read_or_reject(location, _values, _raw, lines, *row, check, is_text=True)
+                yield read_or_reject(location, _values, _raw, lines, cells, names, is_text=True)
             if self.number >= self.until:
                 return
 
@@ -178,11 +190,10 @@ def _rows(
 
 
 def _values(
-    lines: list[str], cells: list[str] | csv.Error, names: tuple[str, ...], check: bool
+    lines: list[str], cells: list[str] | csv.Error, names: tuple[str, ...]
 ) -> dict[str, str]:
     """The row as a record. Raises BadRecord."""
-    if check:
-        check_text("".join(lines), "the row")
+    check_text("".join(lines), "the row")
     if isinstance(cells, csv.Error):
         raise BadRecord(
             "ragged_row",

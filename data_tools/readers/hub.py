@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from textwrap import shorten
 
-from data_tools.readers.opening import FOLDERS
 from data_tools.record import ConvertError
 
 SCHEME = "hf://"
@@ -18,11 +17,11 @@ _PATH = re.compile(
 )
 
 
-def fetch(path: str, endings: Sequence[str]) -> Callable[[str], bool]:
+def fetch(path: str, endings: Sequence[str]) -> tuple[str, Callable[[str], bool]]:
     """Fetch the files that a path names, or the data files of the default config.
 
-    Returns whether a file of the snapshot is one of them; those of earlier calls are there too.
-    Raises ConvertError.
+    Returns where the path is on disk, and whether a file there is one of them, by its name: those
+    of earlier calls are there too. Raises ConvertError.
     """
     from huggingface_hub import DatasetCard, snapshot_download
     from huggingface_hub.utils import filter_repo_objects
@@ -32,20 +31,22 @@ def fetch(path: str, endings: Sequence[str]) -> Callable[[str], bool]:
         raise ConvertError(f"{path}: write it as hf://datasets/OWNER/NAME[@REVISION][/PATH]")
     root, name, revision, inside = found.groups()
     get = partial(snapshot_download, name, repo_type="dataset", revision=revision)
-    wanted = [inside, os.path.join(inside, "*")] if inside else []
+    wanted = [inside] if inside else []
     try:
         if not inside:
             card = os.path.join(get(allow_patterns=["README.md"]), "README.md")
             configs = DatasetCard.load(card).data.get("configs") if os.path.exists(card) else None
             wanted = _data_files(root, configs or []) or [f"*{ending}" for ending in endings]
-        FOLDERS[f"{root}/"] = get(allow_patterns=wanted)
+        wanted += [os.path.join(pattern, "*") for pattern in wanted]  # in folders and archives
+        place = os.path.join(get(allow_patterns=wanted), inside or "")
     except ConvertError:
         raise
     except Exception as error:  # of the network, the server and the card, of many kinds
         why = shorten(str(error), 300) or type(error).__name__
         fix = "check the name, the network and your access token"
         raise ConvertError(f"{path}: cannot be fetched from the Hub ({why}); {fix}") from None
-    return lambda file: any(filter_repo_objects([file[len(root) + 1 :]], allow_patterns=wanted))
+    is_wanted = partial(filter_repo_objects, allow_patterns=wanted)
+    return place, lambda file: any(is_wanted([file[len(root) + 1 :]]))
 
 
 def _data_files(root: str, configs: list[dict]) -> list[str]:

@@ -8,7 +8,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Any
 
@@ -25,9 +25,7 @@ _BETWEEN = re.compile(r"[ \t\r\n:,]*")  # one key or value of an object and the 
 _MARK = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 _DECODER = json.JSONDecoder()
 _INFINITE = (float("inf"), float("-inf"))
-_HUB_ROWS = re.compile(r'\[\s*\{\s*"row_idx"')
 _NAN = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")|NaN', re.DOTALL)
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def read_json_lines(text: Iterable[str], path: str, *_: object) -> Items:
@@ -47,22 +45,31 @@ def read_lines(lines: Iterable[str | bytes], path: str, first_line: int = 1) -> 
     """Yield the record of each line that is not blank; bytes are UTF-8."""
     record = 0
     for number, line in enumerate(lines, start=first_line):
-        if line.startswith(b"{" if isinstance(line, bytes) else "{") or _text(line).strip():
+        if line[:1] in (b"{", "{") or not _text(line).isspace():
             record += 1
             yield read_or_reject(Location(path, number, record), _parse, _raw, line)
+
+
+def _text(source: str | bytes) -> str:
+    return source if isinstance(source, str) else source.decode("utf-8", MARK)
+
+
+def _raw(source: str | bytes) -> str:
+    return printable(_text(source).rstrip("\r\n"))
 
 
 def _parse(source: str | bytes) -> object:
     """The value of a JSON text; NaN, a missing number of pandas, is null. Raises BadRecord."""
     data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
+    data = data.rstrip(b"\r\n")
     try:
-        return loads(data.rstrip(b"\r\n"))
+        return loads(data)
     except BadRecord:
         check_text(_text(source), "the record")
         nulls = _NAN.sub(lambda found: found[1] or b"null", data)
         if nulls == data:
             raise
-        return loads(nulls.rstrip(b"\r\n"))
+        return loads(nulls)
 
 
 def loads(source: bytes) -> Any:
@@ -75,10 +82,19 @@ def loads(source: bytes) -> Any:
         value = jiter.from_json(source, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
         raise _fault(str(error)) from None
-    if _is_infinite(value):
-        raise BadRecord("bad_json", "a number is too large; fix the record or remove it")
-    if b"\\u0000" in source and _NUL.search(source):
-        raise BadRecord("nul_byte", "a string holds a NUL character (\\u0000); remove it")
+    found = [value]  # and what is in it, where JSON can write what no dataset can hold
+    for item in found:
+        kind = type(item)
+        if kind is str:
+            if "\0" in item:
+                raise BadRecord("nul_byte", "a string holds a NUL character (\\u0000); remove it")
+        elif kind is list:
+            found += item
+        elif kind is dict:
+            found += item
+            found += item.values()
+        elif kind is float and item in _INFINITE:
+            raise BadRecord("bad_json", "a number is too large; fix the record or remove it")
     return value
 
 
@@ -95,28 +111,6 @@ def _fault(message: str) -> BadRecord:
     return BadRecord("bad_json", f"this is not valid JSON: {message}; fix the record or remove it")
 
 
-def _is_infinite(value: Any) -> bool:
-    found = [value]
-    for item in found:
-        kind = type(item)
-        if kind is dict:
-            found += item.values()
-        elif kind is list:
-            found += item
-        elif kind is float and item in _INFINITE:
-            return True
-    return False
-
-
-def _raw(source: str | bytes) -> str:
-    return printable(_text(source))
-
-
-def _text(source: str | bytes) -> str:
-    text = source if isinstance(source, str) else source.decode("utf-8", MARK)
-    return text.rstrip("\r\n")
-
-
 def read_json(text: io.TextIOBase, path: str, notes: list[str], *_: object) -> Items:
     """Yield the records of a .json file. Raises ConvertError where it is no JSON or breaks off."""
     blank = ""
@@ -130,32 +124,31 @@ def read_json(text: io.TextIOBase, path: str, notes: list[str], *_: object) -> I
         head.append(line)
         if not line.isspace():
             break
-    if _is_json_lines([line for line in head if not line.isspace()]):
+    filled = [line.rstrip() for line in head if not line.isspace()]
+    # One of two lines may be damaged; an object over several lines opens something in its first.
+    if len(filled) > 1 and filled[0][-1] not in "{[:" and any(map(_is_object, filled)):
         notes.append(f"{path}: read as JSON Lines, by its content")
         yield from read_json_lines(chain(head, text), path)
     elif first:
         yield from _unwrapped("".join(head) + text.read(), path, notes)
 
 
-def _is_json_lines(lines: list[str]) -> bool:
-    """Whether one of the first two lines is an object of its own and not the whole file."""
-    if len(lines) < 2 or lines[0].rstrip().endswith(("{", "[", ":")):  # around the second line
-        return False
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            if isinstance(json.loads(line), dict):
-                return True
+def _is_object(line: str) -> bool:
+    with contextlib.suppress(ValueError, RecursionError):
+        return isinstance(json.loads(line), dict)
     return False
 
 
 def _unwrapped(source: str, path: str, notes: list[str]) -> Items:
     """The records of one object: the list that is exactly one of its values, or itself."""
     lists = _lists_of_objects(source)
-    if len(lists) == 1 and not _HUB_ROWS.match(source, lists[0][1]):
+    if [key for key, *_ in lists] == ["features", "rows"]:  # as the server of the Hub answers
+        lists = lists[1:]
+    if len(lists) == 1:
         key, start, stop = lists[0]
         notes.append(f"{path}: the records are the list under {key!r}")
         inside = io.StringIO(source[start + 1 : stop], newline="")
-        yield from _elements(inside, path, 1 + line_ends(source[:start]))
+        yield from _elements(inside, path, 1 + line_ends(source[:start]), _parse_row)
         return
     record = source.strip(_BLANK)
     line = 1 + line_ends(source[: source.index(record)])
@@ -170,18 +163,14 @@ def _unwrapped(source: str, path: str, notes: list[str]) -> Items:
     if rows:
         notes.append(f"{path}: its object is read as a table of {len(rows):,} records")
         for number, row in enumerate(rows, start=1):
-            yield read_or_reject(Location(path, None, number), _whole, dict, row)
+            yield Record(Location(path, None, number), row)
     else:
         yield item
 
 
 def _rows(value: Any) -> list[dict] | None:
-    """The records of an object that is a table: lists by column, a form of pandas, or rows as the
-    server of the Hub gives them; else None.
-    """
+    """The records of an object that is a table: lists by column, or a form of pandas; else None."""
     match value:
-        case {"rows": [{"row_idx": _, "row": _}, *_] as rows}:
-            return rows
         case {"columns": [*names], "data": [*rows]}:
             names = dict.fromkeys(map(str, names))
             is_table = all(isinstance(row, list) and len(row) == len(names) for row in rows)
@@ -200,12 +189,16 @@ def _rows(value: Any) -> list[dict] | None:
     return None
 
 
-def _whole(row: dict) -> dict:
-    """The record of a row as the Hub's server gives it, any other itself. Raises BadRecord."""
-    if cut := row.get("truncated_cells"):
-        fix = "fetch the files themselves, with hf://datasets/OWNER/NAME"
-        raise BadRecord("wrong_type", f"the server cut {', '.join(cut)} short; {fix}")
-    return row["row"] if row.keys() >= {"row_idx", "row"} else row
+def _parse_row(source: str) -> object:
+    """The record in a row as the Hub's server gives it; any other value. Raises BadRecord."""
+    match _parse(source):
+        case {"row_idx": _, "row": _, "truncated_cells": [*cut]} if cut:
+            fix = "fetch the files themselves, with hf://datasets/OWNER/NAME"
+            raise BadRecord("wrong_type", f"the server cut {', '.join(cut)} short; {fix}")
+        case {"row_idx": _, "row": row}:
+            return row
+        case value:
+            return value
 
 
 def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
@@ -226,7 +219,9 @@ def _lists_of_objects(source: str) -> list[tuple[str, int, int]]:
     return [] if source[start + 1 :].strip() else found
 
 
-def _elements(text: io.TextIOBase, path: str, line: int) -> Items:
+def _elements(
+    text: io.TextIOBase, path: str, line: int, parse: Callable[[str], object] = _parse
+) -> Items:
     """The records of an array, each held until it is known whether another shares its line.
 
     `text` is what follows the opening bracket of the array, which is on `line`.
@@ -236,7 +231,7 @@ def _elements(text: io.TextIOBase, path: str, line: int) -> Items:
     for record, ((source, line), (_, following)) in enumerate(pairwise(found), start=1):
         shared_before, shared = shared, line == following
         location = Location(path, line, record, shared_before or shared)
-        yield read_or_reject(location, _parse, _raw, source)
+        yield read_or_reject(location, parse, _raw, source)
 
 
 def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, int]]:

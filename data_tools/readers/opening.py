@@ -10,9 +10,7 @@ import codecs
 import gzip
 import io
 import lzma
-import os
 import re
-import stat
 import tempfile
 import zipfile
 import zlib
@@ -54,8 +52,6 @@ _KINDS = {
 }
 ARCHIVE = ".zip"
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError)
-FOLDERS: dict[str, str] = {}
-"""Where the files are whose paths begin with `a.zip/` or with the name of a data set of the Hub."""
 UTF8_BOM = "utf-8-sig"
 _BOMS = (
     (codecs.BOM_UTF8, UTF8_BOM),
@@ -78,52 +74,28 @@ def _mark(error: UnicodeDecodeError) -> tuple[str, int]:
 codecs.register_error(MARK, _mark)
 
 
-def on_disk(path: str) -> str:
-    """Where the file or folder of a path is."""
-    root = next((root for root in reversed(FOLDERS) if path.startswith(root)), "")
-    return os.path.join(FOLDERS[root], path[len(root) :]) if root else path
-
-
-def unpack(path: str, folder: str | None) -> None:
+def unpack(path: str, place: str, folder: str | None) -> str:
     """Unpack an archive to a new folder in `folder`, by default TMPDIR. Raises ConvertError."""
-    place = tempfile.mkdtemp(dir=folder)
+    unpacked = tempfile.mkdtemp(dir=folder)
     try:
-        with zipfile.ZipFile(on_disk(path)) as archive:
+        with zipfile.ZipFile(place) as archive:
             if len({*archive.namelist()}) < len(archive.namelist()):
                 raise ValueError("two members have one name")
-            archive.extractall(place)
+            archive.extractall(unpacked)
     except _ZIP_ERRORS as error:
         why = " ".join(str(error).split())
         fix = "fetch it again, or unpack it and convert its files"
         raise ConvertError(f"{path}: the archive cannot be unpacked ({why}); {fix}") from None
-    FOLDERS[os.path.join(path, "")] = place
-
-
-def open_input(path: str, stdin: BinaryIO | None = None) -> BinaryIO:
-    """An input as it is on disk; `stdin` is a copy of standard input.
-
-    Raises ConvertError (status 2) for what is no file.
-    """
-    if path == STDIN:
-        stdin.seek(0)  # it is read twice: for detection, then for conversion
-        return open(os.dup(stdin.fileno()), "rb")
-    if not stat.S_ISREG(os.stat(on_disk(path)).st_mode):
-        raise ConvertError(f"{path}: is no regular file; pipe its content in and name it -")
-    return open(on_disk(path), "rb")
+    return unpacked
 
 
 def decompressed(file: BinaryIO, path: str) -> BinaryIO:
     """The content of an input. Raises ConvertError (status 2) where its ending says otherwise."""
-    _refuse_other_kinds(path, file.peek(64))
-    decompress, _ = COMPRESSIONS.get(os.path.splitext(path)[1].lower(), (None, ()))
-    return decompress(file) if decompress else file
-
-
-def _refuse_other_kinds(path: str, head: bytes) -> None:
+    head = file.peek(64)
     expected = next((ending for ending in _KINDS if path.lower().endswith(ending)), None)
     found = next((ending for ending, (marks, _) in _KINDS.items() if head.startswith(marks)), None)
     if expected == found:
-        return
+        return COMPRESSIONS[found][0](file) if found in COMPRESSIONS else file
     if expected and not head:
         raise ConvertError(f"{path}: is empty, though its ending says {expected}; fetch it again")
     if not found:

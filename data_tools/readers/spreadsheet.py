@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import BinaryIO
 
-from data_tools.readers.delimited import HEAD, check_names, header_at, row_record
+from data_tools.readers.delimited import HEAD, check_names, header_at, missing_cells, row_record
 from data_tools.readers.opening import Items, check_text, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, clip
 
@@ -22,7 +22,7 @@ _ESCAPE = re.compile("_x00([01][0-9A-Fa-f])_")
 
 
 def read(
-    binary: BinaryIO, path: str, notes: list[str], sheet: str | None, header_row: int | None
+    binary: BinaryIO, path: str, notes: list[str], header_row: int | None, sheet: str | None
 ) -> Items:
     """Yield the rows below the header. Raises ConvertError for damage or an unknown sheet."""
     import openpyxl
@@ -109,9 +109,8 @@ def _records(
     at, names = head[above] if head else (0, [])
     head = head[above + 1 :]
     names = [name.strip() for name in names]
-    check_names([name for name in names if name], f"{path}: row {at}")
-    if head and (width := max(len(cells) for _, cells in head)) < len(names):
-        notes.append(f"{path}: {', '.join(names[width:])} are empty: no row has these cells")
+    check_names(names, f"{path}: row {at}")
+    missing_cells(names, [cells for _, cells in head], path, notes)
     for record, (number, cells) in enumerate(chain(head, rows), start=1):
         location = Location(path, None, record)
         yield read_or_reject(location, _values, list, cells, names, number, is_text=True)
@@ -125,9 +124,4 @@ def _values(cells: list[str], names: list[str], number: int) -> dict[str, str]:
         raise BadRecord("wrong_type", f"row {number} holds the formula {clip(formula)}; {fix}")
     fix = "name that column in the header, or empty its cells"
     padded = cells + [""] * (len(names) - len(cells))
-    value = row_record(names, padded, f"row {number}", fix)
-    if names.count("") > 1:  # one column may have no name, as pandas writes its index
-        del value[""]
-        if any(cell.strip() for name, cell in zip(names, padded, strict=True) if not name):
-            raise BadRecord("ragged_row", f"row {number} has a cell under no name; {fix}")
-    return value
+    return row_record(names, padded, f"row {number}", fix)
