@@ -12,7 +12,7 @@ _NAMES = {
 }
 NAMES = {kind: tuple(names.split()) for kind, names in _NAMES.items()}
 """Names of columns by what they hold."""
-_KINDS = {name.casefold(): kind for kind, names in NAMES.items() for name in names}
+_KINDS = {name.casefold().replace("_", ""): kind for kind, names in NAMES.items() for name in names}
 _CONTEXT = re.compile(
     "(?:.*_)?(?:context|passage|document|article|evidence|knowledge|reason_steps)s?|"
     "input|references?|background|source_text"
@@ -29,4 +29,4 @@ def kind_of(column: str) -> str | None:
     name = column.strip().casefold().replace(" ", "_").replace("-", "_")
     if _MEDIA.fullmatch(name):
         return "media"
-    return _KINDS.get(name, "context" if _CONTEXT.fullmatch(name) else None)
+    return _KINDS.get(name.replace("_", ""), "context" if _CONTEXT.fullmatch(name) else None)

@@ -17,6 +17,7 @@ from data_tools.sample import STRAY, Detection, counted, look, stored_as_text
 
 HEAD = 1000  # records of every file that are looked at
 _HELD = 20_000  # records of all files that are held for a closer look
+_DIALOGUES = ("implicit-messages", "hh")
 _NO_LINES = (
     "not a record: rename a file that holds one array to .json, and write one record a line in "
     "JSON Lines"
@@ -80,9 +81,12 @@ def detect(
 
 
 def _other(seen: Survey, options: ReadOptions, swapped: str | None) -> Detection | None:
-    """A format that reads some of the records, where the one that fits more closely reads none."""
+    """A format that reads some of the records, where the one that fits more closely reads none.
+
+    Whole dialogues are read whatever stray column is next to them.
+    """
     for format in FORMATS.values():
-        if _fits(format, seen):
+        if _fits(format, seen) or format.name in _DIALOGUES:
             with suppress(ConvertError):
                 found = look(format, seen.held, options, swapped)
                 if found.is_read:

@@ -24,6 +24,7 @@ from data_tools.formats.reader import (
     seen_by,
     without_prompt,
 )
+from data_tools.formats.sides import split_transcripts
 from data_tools.record import (
     BadRecord,
     ConvertError,
@@ -51,6 +52,9 @@ _WORDS = 8  # of a text that may be context
 _POINTERS = re.compile(
     "(?:(?:response|answer|output|model|option|assistant|completion)_)?"
     "(?:[abcd0-4]|first|second|third|fourth|left|right)"
+)
+_LISTS = re.compile(
+    "(?:.*_)?(?:responses|answers|completions|outputs|candidates|generations|options|choices)"
 )
 _TWINS = (("a", "b"), ("A", "B"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"))
 _NUMPY = re.compile(r"(?=.*['\"](?:role|from)['\"]).*(?:\}\s+\{|\barray\(\[)", re.DOTALL)
@@ -138,7 +142,11 @@ def look(
         options = replace(options, steady=_steady(held, unread))
     context = [name for name in unread if _is_context(name, read, options)]
     fixes = {name: _fix(format, read, name, options) for name in context}
-    return Detection(format, options, bool(read), fixes)
+    results = [result for _, results in read for result in results]
+    if options.answers_are_transcripts:
+        results = map(split_transcripts, results)
+    is_read = any(not isinstance(result, BadRecord) for result in results)
+    return Detection(format, options, is_read, fixes)
 
 
 def _question(format: Format, held: Sequence[Record], options: ReadOptions) -> str | None:
@@ -237,10 +245,9 @@ def _words_of(name: str) -> str:
 
 def _refuse_pointers(format: Format, read: Read, unread: list[str]) -> None:
     """Raise ConvertError where the answers only name columns, positions or models."""
-    texts, lists = (
-        [name for name in unread if any(isinstance(r.get(name), kind) for r, _ in read)]
-        for kind in (str, list)
-    )
+    texts = [name for name in unread if any(isinstance(r.get(name), str) for r, _ in read)]
+    lists = [name for name in unread if any(isinstance(r.get(name), list) for r, _ in read)]
+    lists = [name for name in lists if _LISTS.fullmatch(_words_of(name))]
     columns = columns_read(format.name, [*read[0][0]]) if len(texts) > 1 or lists else None
     if columns is None or "chosen" not in columns:
         return
@@ -267,7 +274,8 @@ def _refuse_pointers(format: Format, read: Read, unread: list[str]) -> None:
         given |= dict(zip("ab", twins or ("COLUMN", "COLUMN"), strict=True))
     raise ConvertError(
         f"{columns['chosen']} and {columns['rejected']} only point at answers in other columns; "
-        f"resolve them with {as_option(given | {'label': columns['chosen']})}"
+        f"resolve them with {as_option(given | {'label': columns['chosen']})}, or keep them with "
+        f"{as_option(columns)}"
     )
 
 
@@ -287,9 +295,10 @@ def _twins(names: list[str]) -> tuple[str, str] | None:
 
 def _is_context(name: str, read: Read, options: ReadOptions) -> bool:
     """Whether a column may be a part of the prompt: by its name, or by texts found nowhere else."""
-    if kind_of(name) == "context":
+    held = {"context": (str, list, dict), "system": (str, list, dict), "turns": (list, dict)}
+    if kinds := held.get(kind_of(name)):
         values = [r.get(name) for r, _ in read]
-        return any(isinstance(v, str | list | dict) and not is_blank(v) for v in values)
+        return any(isinstance(v, kinds) and not is_blank(v) for v in values)
     field_name = tidy_name(name).casefold()
     if _NO_CONTEXT.fullmatch(field_name) or tidy_name(name) in options.parsed:
         return False

@@ -121,7 +121,10 @@ def _table(batch: pa.RecordBatch, rows: np.ndarray, before: Schema, schema: Sche
         stored = f"keep {name}" if name in schema.keep else name
         is_there = stored in batch.schema.names
         columns.append(batch.column(stored) if is_there else arrays.strings([None] * len(batch)))
-    typed = [column.cast(kind) for column, kind in zip(columns, types.types, strict=True)]
+    typed = [
+        column if column.type == kind else column.cast(kind)  # casting is slow to import
+        for column, kind in zip(columns, types.types, strict=True)
+    ]
     return pa.Table.from_arrays(typed, schema=types)
 
 

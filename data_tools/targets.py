@@ -69,7 +69,7 @@ def _ms_swift(row: dict) -> dict:
     prompt, chosen, rejected = (row[name] for name, _ in _SIDES)
     if any(message["role"] == "user" for message in (*chosen, *rejected)):
         raise Refused("user turns in an answer")
-    more = {name: row[name] for name in ("tools", "chat_template_kwargs") if row.get(name)}
+    more = {name: row[name] for name in _EXTRAS if row.get(name)}
     line = {"messages": prompt + chosen} | more
     if not row["has_calls"]:
         return line | {"rejected_response": rejected[0]["content"]}
@@ -109,6 +109,7 @@ class Target:
 
 
 _CALLS = ("tool_calls", "tool_call_id")
+_EXTRAS = ("tools", "chat_template_kwargs")
 TARGETS = {
     "openai": Target(
         _openai,
@@ -128,7 +129,7 @@ TARGETS = {
         _ms_swift,
         "--dataset {}/train.jsonl",
         keys=_CALLS,
-        columns=("tools", "chat_template_kwargs"),
+        columns=_EXTRAS,
         one_message=False,
     ),
     "axolotl": Target(
@@ -161,8 +162,8 @@ def _checked(row: dict, target: Target) -> dict:
     """
     sides: dict[str, Any] = {name: as_messages(row[name], role) for name, role in _SIDES}
     for name in sorted(row.keys() - sides.keys() - {"source", *target.columns}):
-        if row[name]:
-            raise Refused(f"the column {name}")
+        if row[name] and row[name] != "[]":  # no tools
+            raise Refused(f"the column {name}" + " of --keep" * (name not in _EXTRAS))
     if row.get("tools") and not _is_json_list(row["tools"]):
         raise Refused("tools that are not a JSON list")
     has_calls = "tool_calls" in sides["prompt"][0]

@@ -340,3 +340,33 @@ def test_a_column_named_split_counts_before_a_subset(convert_file):
         for n in range(3)
     ]
     assert convert_file(records, "--keep-splits").report["splits"] == {"train": 1, "test": 2}
+
+
+# Columns next to whole dialogues, and under other spellings.
+
+WHOLE = {side: [user("q"), assistant(side)] for side in ("chosen", "rejected")}
+
+
+@pytest.mark.parametrize("stray", [{"input": "stray-7"}, {"prompt": None}, {"question": "id7"}])
+def test_a_stray_column_next_to_whole_dialogues_does_not_decide(convert_file, stray):
+    assert kept(convert_file([WHOLE | stray])) == [("q", "chosen", "rejected")]
+    texts = {side: f"\n\nHuman: q\n\nAssistant: {side}" for side in WHOLE}
+    assert kept(convert_file([texts | stray])) == [("q", "chosen", "rejected")]
+
+
+@pytest.mark.parametrize("columns", [{"systemPrompt": "S"}, {"chat-history": [["x", "y"]]}])
+def test_a_system_text_or_history_that_is_not_read_is_a_warning(convert_file, columns):
+    done = convert_file([pair(1, **columns)])
+    assert done.report["warnings"] == {"unread_context": 1}
+
+
+def test_a_history_next_to_transcripts_is_a_warning(convert_file):
+    texts = {side: f"\n\nHuman: q\n\nAssistant: {side}" for side in WHOLE}
+    done = convert_file([texts | {"history": [["x", "y"]]}])
+    assert done.report["warnings"] == {"unread_context": 1}
+
+
+@pytest.mark.parametrize("columns", [{"tags": ["x", "y"]}, {"category": "math", "id": "q"}])
+def test_letters_are_answers_where_no_column_holds_others(convert_file, columns):
+    records = [pair(n, chosen="A", rejected="B") | columns for n in range(3)]
+    assert len(kept(convert_file(records))) == 3

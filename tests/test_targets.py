@@ -298,10 +298,13 @@ def test_the_report_and_the_card_say_how_the_trainer_is_given_the_files(to, conv
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_kept_column_is_refused_and_the_message_can_be_followed(to, convert_file):
-    records = [pair(1, id=""), pair(2, id="x", tools=None)]
+    records = [pair(1, id=""), pair(2, id="x", tools=[])]
     done = convert_file(records, "--to", to, "--keep", "id")
     assert done.status == 2 and not done.directory.exists()
-    assert f"raw.jsonl:2: the format of --to {to} has no place for the column id;" in done.err
+    assert (
+        f"raw.jsonl:2: the format of --to {to} has no place for the column id of --keep;"
+        in done.err
+    )
     assert convert_file(records, "--to", to).status == 0
     assert convert_file(records, "--to", "parquet", "--keep", "id").status == 0
 

@@ -18,7 +18,8 @@ PATIENCE = 3.0
 """Seconds after which the Hub counts as unreachable."""
 # What ends like a file and does not exist is a mistyped path, not the name of something on the Hub.
 FILE_ENDINGS = (
-    *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".gz", ".zst", ".arrow"),
+    *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".arrow"),
+    *(".gz", ".zst", ".bz2", ".xz", ".zip"),
     *(".txt", ".yaml", ".yml", ".bin", ".pt", ".gguf", ".safetensors"),
 )
 
