@@ -174,28 +174,28 @@ def _outcomes(row: Row, found: Found, sides_of: Reader, options: ReadOptions) ->
         for name, end in zip(names, ends, strict=True)
     ]
 
-    def named(value: str, record: dict) -> set[int]:
+    owned = {*found.answers}.union(*models)
+
+    def named(value: object, record: dict) -> set[int]:
+        if not isinstance(value, str) or label.as_number(value) is not None:
+            return set()
         answers = sides_of(record)[1]
-        found = {at for at, answer in answers.items() if answer == value}
+        texts = {at for at, answer in answers.items() if answer == value}
         owners = {at for at, m in enumerate(models) for name in m if record.get(name) == value}
         if owners and options.swapped:  # models belong to columns, whatever the order shown
             own = as_shown(options.swapped, record, dict(enumerate(range(len(answers)))))
             owners = {at for at, column in own.items() if column in owners}
-        return found | owners
-
-    owned = {*names, *found.answers}.union(*models)
+        return texts | owners
 
     def winner(value: object, record: dict) -> int | None:
-        is_text = isinstance(value, str) and label.as_number(value) is None
         try:
             won = (outcome if type(value) in (list, dict) else remembered)(value)
         except BadRecord as fault:
-            others = named(value, record) if is_text and fault.reason == "unknown_label" else ()
+            others = named(value, record) if fault.reason == "unknown_label" else ()
             if len(others) != 1:
                 raise
             return others.pop()
-        given = [record[name] for name in owned & record.keys()] if is_text else ()
-        if options.label is None and value in given:
+        if options.label is None and value in [record[name] for name in owned & record.keys()]:
             others = named(value, record)
             if others and won not in others:
                 detail = f"the label {clip(value)} is also the text or the model of another answer"
