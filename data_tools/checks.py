@@ -103,7 +103,9 @@ def wrong_type(pairs: PairColumns, limits: Limits) -> Failures:
     """A line with nothing but a placeholder such as <image> stands for what no pair can hold."""
     for column in (pairs.prompt, pairs.chosen, pairs.rejected):
         for at, text in enumerate(column.texts) if b"<" in column.data else ():
-            if any(hint in text for hint in _MEDIA) and (found := _PLACEHOLDER.search(text)):
+            if "<" not in text or not any(hint in text for hint in _MEDIA):
+                continue
+            if found := _PLACEHOLDER.search(text):
                 detail = f"{found[1]} on a line of its own stands for media, which cannot be"
                 yield column.owner(at), f"{detail} trained on here; remove the record"
 

@@ -149,13 +149,17 @@ def _refuse_media(value: object, where: str) -> None:
         raise BadRecord("wrong_type", detail)
 
 
+def _is_media(name: str) -> bool:
+    return kind_of(name) == "media"
+
+
 def _refuse_media_in(value: object, where: str) -> None:
     """Raise BadRecord for media under a key of a message, or of a block of its content."""
     for part in value if type(value) is list else (value,):
         if type(part) is not dict:
             continue
-        for key in part if len(part) > 2 else ():
-            if kind_of(key) == "media":
+        if len(part) > 2:
+            for key in filter(_is_media, part):
                 _refuse_media(part[key], f"{where}[].{key}")
         if type(part.get("content")) is list:
             _refuse_media_in(part["content"], f"{where}[].content")
