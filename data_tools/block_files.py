@@ -1,12 +1,12 @@
 """What became of a block of records, in files between the passes.
 
 `PATH.pairs` holds the pairs that passed every check, `PATH.pending` what only makes pairs together
-with other records, `PATH.rejects` what was rejected, the last two pickled; all are in the order of
+with other records, `PATH.rejects` what was rejected, the last two as JSON; all are in the order of
 the records.
 """
 
+import json
 import math
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -36,6 +36,8 @@ from data_tools.schema import EXTRAS, SIDES, Schema, dump
 from data_tools.splits import Split
 
 _COMPARED = (LabeledComparison, ScoredAnswer)
+_KINDS = {kind.__name__: kind for kind in (Pair, TreeMessage, *_COMPARED)}
+_REJECT = ("reason", "detail", "raw", "made", "shared")
 
 ENTRY = np.dtype(
     [
@@ -198,7 +200,10 @@ def write_pending(path: str, rows: Sequence[Row]) -> BlockFiles:
         for row, entry in zip(rows, _entries(results), strict=True):
             at = row.location
             entries.append((*entry, at.line or 0, at.record, at.shares_line, file.tell()))
-            pickle.dump(row, file, protocol=5)
+            result = [getattr(row.result, name) for name in row.result.__slots__]
+            where = [at.file, at.line, at.record, at.shares_line]
+            known = [type(row.result).__name__, where, result, row.kept, row.raw]
+            file.write(f"{as_json(known)}\n".encode())
         files = BlockFiles(path, size=file.tell(), entries=np.array(entries, ENTRY))
     (files.pending,) = {*map(type, results)} - {Pair}
     if files.pending is LabeledComparison:
@@ -244,7 +249,8 @@ def load_pending(places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Row
         with open(f"{path}.pending", "rb") as file:
             for place in some:
                 file.seek(place[1])
-                rows[place] = pickle.load(file)
+                kind, where, result, kept, raw = json.loads(file.readline())
+                rows[place] = Row(Location(*where), _KINDS[kind](*result), tuple(kept), raw)
     return rows
 
 
@@ -255,14 +261,16 @@ def keys_of(batch: pa.RecordBatch) -> np.ndarray:
 
 def write_rejects(path: str, rejects: Iterable[Reject]) -> int:
     """Write PATH.rejects; returns its bytes."""
-    with open(f"{path}.rejects", "wb") as file:
-        pickle.dump(sorted(rejects, key=lambda reject: reject.location.record), file, protocol=5)
+    with open(f"{path}.rejects", "w", encoding="utf-8") as file:
+        for reject in sorted(rejects, key=lambda reject: reject.location.record):
+            at, known = reject.location, [getattr(reject, name) for name in _REJECT]
+            file.write(f"{as_json([[at.file, at.line, at.record, at.shares_line], *known])}\n")
         return file.tell()
 
 
 def read_rejects(path: str) -> list[Reject]:
-    with open(f"{path}.rejects", "rb") as file:
-        return pickle.load(file)
+    with open(f"{path}.rejects", encoding="utf-8") as lines:
+        return [Reject(Location(*where), *known) for where, *known in map(json.loads, lines)]
 
 
 def read(path: str) -> pa.RecordBatch:
