@@ -158,7 +158,8 @@ def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(
     # One of the two is asked to stop; both do, after the same step.
     process = launch(two)
     first = read_until(process, "step 7/12")
-    assert f"going on from {folder / 'two/checkpoint-3'}" in first
+    # On a busy machine it is killed some steps later.
+    assert re.search(f"going on from {re.escape(str(folder))}/two/checkpoint-[36]\n", first)
     os.kill(last_worker(process), signal.SIGTERM)
     status, said = ended(process)
     assert status == 1
