@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from data_tools import splits
 from data_tools.formats import FORMATS, rows, table
 from data_tools.formats.format import Format, ReadOptions, tidy_names
-from data_tools.formats.mapping import columns as mapped_columns
-from data_tools.formats.mapping import mapped
+from data_tools.formats.mapping import mapped, mapped_columns
 from data_tools.formats.paths import Column, columns_of
 from data_tools.formats.reader import fitting, seen_by
 from data_tools.record import BadRecord, ConvertError, Record, Reject, clip

@@ -39,10 +39,10 @@ from data_tools.record import (
 from data_tools.splits import OwnSplits
 
 STRAY = 0.01  # what fewer of the records have is a stray, what more of them have a question
-_SHOWN = "(?:answers?|responses?|completions?|positions?|order|presentation|shown|display)"
+_PLACE = "(?:answers?|responses?|completions?|positions?|order|presentation|shown|display)"
 _ORDERS = re.compile(
-    rf"(?:(?:is|was|are|were)_)?(?:{_SHOWN}_)*"
-    rf"(?:swap|swapped|flip|flipped|shuffled?|reversed|inverted|order)(?:_{_SHOWN})?"
+    rf"(?:(?:is|was|are|were)_)?(?:{_PLACE}_)*"
+    rf"(?:swap|swapped|flip|flipped|shuffled?|reversed|inverted|order)(?:_{_PLACE})?"
 )
 _NO_CONTEXT = re.compile(  # what is about the record or the judgement
     ".*(?:rationale|reason|expla|comment|feedback|critique|justif|statement|review|note|judg|model|"

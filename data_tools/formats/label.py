@@ -24,12 +24,12 @@ _COMPARED = re.compile(r"(?P<one>\w+?)_?(?P<sign>>{1,3}|<{1,3}|={1,2})_?(?P<othe
 _EQUAL = re.compile(r"(?:\w+_and_\w+_are_)?equally_(?:good|bad)|\w+_and_\w+_are_(?:equal|the_same)")
 _FLAGS = {"true": True, "false": False}
 _GOOD = _FLAGS | {"preferred": True, "non_preferred": False}
-_SHOWN = {
+_ORDER_WORDS = {  # whether the answers were shown the other way round
     True: "true 1 yes y t ba b_a b,a b_first swapped flipped reversed",
     False: "false 0 no n f ab a_b a,b a_first original normal none null",
 }
 _SWAPPED = {"": False} | {
-    word: turned for turned, words in _SHOWN.items() for word in words.split()
+    word: turned for turned, words in _ORDER_WORDS.items() for word in words.split()
 }
 _UNKNOWN = object()
 NO_JUDGEMENT = "there is no judgement; label the record or remove it"

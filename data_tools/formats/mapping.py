@@ -32,7 +32,7 @@ FIELDS = (*dict.fromkeys((*_AROUND, *_JUDGED)), "swapped")
 """The fields that --map may name the columns of."""
 
 
-def columns(given: Mapping[str, str], known: Container[str]) -> dict[str, Column]:
+def mapped_columns(given: Mapping[str, str], known: Container[str]) -> dict[str, Column]:
     """What --map gives, FIELD to COLUMN, with a tuple for the tidy names of `known` columns.
 
     Raises ConvertError (status 2) for what is neither known nor a path or template.
