@@ -167,6 +167,7 @@ def with_earlier(prompt: Side, earlier: object, field: str, answers: Iterable[Si
     for answer, is_whole in map(last_answer, answers):
         before, last = turns[: -len(answer)], turns[-len(answer) :]
         is_answer, is_history = same_turns(last, answer), "history" in field
+        # An earlier answer in a history may be the same by chance, unless the prompt is before it.
         asked = before[-len(own) :] if is_history else before
         if (is_answer or is_whole) and has_turns(asked, own):
             return before
