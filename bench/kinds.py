@@ -104,8 +104,8 @@ def wrapped(epochs: int = 1, by_length: bool = False, **keys: Any) -> Callable[[
     def run(task: Task) -> Measured:
         import yaml
 
-        from dpo_wrap.running import session
         from dpo_wrap.train import main
+        from dpo_wrap.training import session
 
         config = task.options() | keys | {"num_train_epochs": epochs}
         data = task.by_length if by_length else task.data

@@ -15,7 +15,7 @@ class Meter:
     def __init__(self):
         import torch
 
-        from dpo_wrap.health.memory import resident
+        from dpo_wrap.diagnostics.memory import resident
 
         gc.collect()
         if gpu():
@@ -32,7 +32,7 @@ class Meter:
     def read(self) -> tuple[float, int]:
         import torch
 
-        from dpo_wrap.health.memory import resident
+        from dpo_wrap.diagnostics.memory import resident
 
         if gpu():
             torch.cuda.synchronize()

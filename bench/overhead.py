@@ -111,8 +111,8 @@ def wrapped(model: Path, data: Path, out: Path, steps: int) -> Measured:
     """The same by this project's command."""
     import yaml
 
-    from dpo_wrap.running import session
     from dpo_wrap.train import main
+    from dpo_wrap.training import session
 
     config = {
         "model_path": str(model),

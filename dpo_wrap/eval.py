@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
-from dpo_wrap.judging.trained import RUN, other_settings, trained_settings
-from dpo_wrap.loading.hub import check_paths, settle_environment
-from dpo_wrap.settings.config import Settings, load_settings
-from dpo_wrap.signals import Stop, leave
+from dpo_wrap.evaluation.run_settings import RUN, other_settings, trained_settings
+from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.signals import Stop, exit_with
 from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
-    from dpo_wrap.judging.evaluation import Evaluation
+    from dpo_wrap.evaluation.evaluate import Evaluation
 
 EXAMPLES = """examples:
   python -m dpo_wrap.eval configs/dpo_config.yaml
@@ -104,10 +104,10 @@ def write(done: "Evaluation", run: Path) -> None:
     """The figures, samples, examples, questions to judges and the page. Raises OSError."""
     import io
 
-    from dpo_wrap.atomic import write_atomically
-    from dpo_wrap.page.pieces import read_object
-    from dpo_wrap.page.report import write_page
-    from dpo_wrap.win_rate.verdicts import to_judge
+    from dpo_wrap.evaluation.win_rate import to_judge
+    from dpo_wrap.files import write_atomically
+    from dpo_wrap.report.page import write_page
+    from dpo_wrap.report.run_files import read_object
 
     table = io.BytesIO()
     done.examples.to_parquet(table, index=False)
@@ -123,10 +123,10 @@ def write(done: "Evaluation", run: Path) -> None:
 
 def add_verdicts(settings: Settings, verdicts: str) -> dict[str, Any]:
     """The win rate that the verdicts make of the run's samples, added to eval.json and the page."""
-    from dpo_wrap.judging.findings import findings
-    from dpo_wrap.page.pieces import read_lines, read_object
-    from dpo_wrap.page.report import write_page
-    from dpo_wrap.win_rate.verdicts import read_verdicts, win_rate
+    from dpo_wrap.evaluation.findings import findings
+    from dpo_wrap.evaluation.win_rate import read_verdicts, win_rate
+    from dpo_wrap.report.page import write_page
+    from dpo_wrap.report.run_files import read_lines, read_object
 
     run = Path(settings.output_dir)
     figures, samples = read_object(run / EVAL), read_lines(run / SAMPLES)
@@ -157,7 +157,7 @@ def _as_asked(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_figures(figures: dict[str, Any], run: Path) -> None:
-    from dpo_wrap.atomic import write_atomically
+    from dpo_wrap.files import write_atomically
 
     try:
         text = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False)
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _judged(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     """Take the verdicts in; nothing is loaded for it. Raises ConfigError for what it cannot do."""
-    from dpo_wrap.judging import summary
+    from dpo_wrap.evaluation import summary
 
     plain = parser().parse_args([settings.source])
     unread = [n for n in SCORING if getattr(arguments, n) != getattr(plain, n)]
@@ -212,14 +212,14 @@ def _scored(settings: Settings, arguments: argparse.Namespace) -> list[str]:
             check_paths(given)
     settle_environment(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
-    from dpo_wrap.faults import faults_named
-    from dpo_wrap.judging import summary
-    from dpo_wrap.judging.against import paired
-    from dpo_wrap.judging.evaluation import Request, evaluate_run
+    from dpo_wrap.evaluation import summary
+    from dpo_wrap.evaluation.evaluate import Request, evaluate_run
+    from dpo_wrap.evaluation.paired import paired
+    from dpo_wrap.system_errors import system_errors_reported
 
     request = Request(arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed)
     run = Path(settings.output_dir)
-    with faults_named(run, AGAIN, LESS):
+    with system_errors_reported(run, AGAIN, LESS):
         done = evaluate_run(settings, request)
         if other is not None:
             differences = paired(done, evaluate_run(other, request))
@@ -234,4 +234,4 @@ def _scored(settings: Settings, arguments: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_with(main())

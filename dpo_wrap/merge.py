@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
-from dpo_wrap.loading.hub import check_paths, settle_environment
-from dpo_wrap.running import checkpoints
-from dpo_wrap.settings.config import Settings, load_settings
-from dpo_wrap.signals import Stop, leave
+from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.signals import Stop, exit_with
+from dpo_wrap.training import checkpoints
 
 AGAIN, LESS = "run the same command again", "a machine with more memory"
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any folder with a LoRA
@@ -91,7 +91,7 @@ def merge_settings(run_dir: str, out_dir: str) -> Settings:
         metrics=(),
         adapter_path=str(run),
         output_dir=str(out),
-        places={**settings.places, "adapter_path": "RUN_DIR", "output_dir": "OUT_DIR"},
+        locations={**settings.locations, "adapter_path": "RUN_DIR", "output_dir": "OUT_DIR"},
         trl={**settings.trl, "push_to_hub": False},
     )
     check_paths(settings)
@@ -126,7 +126,7 @@ def _of_adapter(run: Path) -> Settings:
         raise ModelError(f"{run / ADAPTER} is damaged; fetch the adapter again") from None
     if not base or not isinstance(base, str):
         raise ModelError(f"{place} is not set; put the base model's path there")
-    return Settings(base, (), "", places={"model_path": place}, source=str(run / ADAPTER))
+    return Settings(base, (), "", locations={"model_path": place}, source=str(run / ADAPTER))
 
 
 def _check_out(out: Path, settings: Settings) -> None:
@@ -173,10 +173,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "that stands there is merged"
                 )
             # Imports torch and trl, which takes seconds: not before the paths are right.
-            from dpo_wrap.faults import faults_named
-            from dpo_wrap.merging import merge_adapter
+            from dpo_wrap.merge_adapter import merge_adapter
+            from dpo_wrap.system_errors import system_errors_reported
 
-            with faults_named(Path(settings.output_dir), AGAIN, LESS):
+            with system_errors_reported(Path(settings.output_dir), AGAIN, LESS):
                 merged = merge_adapter(settings, arguments.dtype, arguments.tolerance, _say)
     except DpoWrapError as error:
         print(error, file=sys.stderr)
@@ -194,4 +194,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_with(main())

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dpo_wrap.loading.model import context_length
+from dpo_wrap.model.load import context_length
 
 # The largest difference of any log-probability, in nats, that rounding to a dtype may make.
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}

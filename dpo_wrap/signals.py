@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def leave(status: int) -> NoReturn:
+def exit_with(status: int) -> NoReturn:
     """End the process with this status, whatever was caught on the way.
 
     CPython ends with 130 where a KeyboardInterrupt has passed through exec, as dataclasses use it
@@ -22,7 +22,7 @@ def leave(status: int) -> NoReturn:
 
 
 class Stop:
-    """While entered, turns a signal into KeyboardInterrupt, or once `waits` is set into a note.
+    """While entered, turns a signal into KeyboardInterrupt, or once `defer` is set into a note.
 
     A second signal is left to what handled it before, so that nobody has to wait for a step. Below
     a launcher it is ignored: there Ctrl-C comes from the terminal and once more from the launcher,
@@ -30,7 +30,7 @@ class Stop:
     """
 
     def __init__(self):
-        self.waits = False
+        self.defer = False
         self.caught: signal.Signals | None = None
         self.agreed: signal.Signals | None = None
         """What all processes of the run stop for, after the same step."""
@@ -52,7 +52,7 @@ class Stop:
         self.caught = signal.Signals(number)
         if "LOCAL_RANK" not in os.environ:
             self._restore()
-        if not self.waits:
+        if not self.defer:
             raise KeyboardInterrupt
 
     def _restore(self) -> None:

@@ -9,10 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from dpo_wrap.config import documented_keys, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError
-from dpo_wrap.loading.hub import check_paths, check_push, settle_environment
-from dpo_wrap.settings.config import documented_keys, load_settings
-from dpo_wrap.signals import Stop, leave
+from dpo_wrap.hub import check_paths, check_push, settle_environment
+from dpo_wrap.signals import Stop, exit_with
 
 EXAMPLES = """examples:
   python -m dpo_wrap.train configs/dpo_config.yaml
@@ -87,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             settle_environment(settings)
             check_push(settings)
             # Imports torch and trl, which takes seconds: not before the config is right.
-            from dpo_wrap.running.rehearsal import dry_run
-            from dpo_wrap.running.session import train
+            from dpo_wrap.training.dry_run import dry_run
+            from dpo_wrap.training.session import train
 
             if arguments.dry_run:
                 return dry_run(settings, arguments.resume)
@@ -119,4 +119,4 @@ def _keys_help() -> str:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_with(main())

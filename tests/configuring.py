@@ -2,8 +2,8 @@
 
 import pytest
 
+from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.settings.config import load_settings
 
 NEEDED = "model_path: base\ndataset_path: pairs.csv\noutput_dir: out\n"
 

@@ -65,8 +65,8 @@ def test_only_another_finished_run_can_be_held_against(trained, against, said, c
 
 
 def test_a_difference_of_wins_stays_within_what_shares_can_be(trained):
-    from dpo_wrap.judging.against import paired
-    from dpo_wrap.judging.evaluation import Evaluation
+    from dpo_wrap.evaluation.evaluate import Evaluation
+    from dpo_wrap.evaluation.paired import paired
 
     def of(win):
         table = pandas.DataFrame({"row": range(6), "prompt_id": range(6), "win": win})

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset
 
-from dpo_wrap.health.alike import SAMPLE, answer_tokens, similarity, survey
+from dpo_wrap.diagnostics.answer_similarity import SAMPLE, answer_tokens, similarity, survey
 
 
 def by_table(one, other):

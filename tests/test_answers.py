@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from dpo_wrap.judging.answers import answer_figures, answer_rows, distinct, ratio_of_sums
-from dpo_wrap.judging.sampling import Sampled
+from dpo_wrap.evaluation.answer_stats import answer_figures, answer_rows, distinct, ratio_of_sums
+from dpo_wrap.evaluation.sampling import Sampled
 
 SAMPLED = [
     Sampled(0, [1], policy_ids=[5, 6, 0], reference_ids=[5, 0], policy_log_ratio=1.5),

@@ -5,9 +5,9 @@ import yaml
 from configuring import loader
 from transformers import GPT2Config, LlamaConfig
 
+from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.loading.arguments import build_arguments, refusal
-from dpo_wrap.running import run_dir
+from dpo_wrap.training import run_dir
 
 GPT2 = GPT2Config(n_positions=128, vocab_size=257)
 UNTIED = LlamaConfig(vocab_size=257, max_position_embeddings=128, tie_word_embeddings=False)
@@ -90,7 +90,7 @@ def test_what_the_libraries_object_to_is_one_line_that_names_the_place(build, te
 def test_an_objection_is_laid_at_the_key_that_it_speaks_of(tmp_path, text, said, place):
     settings = loader(tmp_path)(text)
     line = str(refusal("DPOConfig", ValueError(said), settings))
-    where = settings.place(place) if place else settings.source
+    where = settings.where(place) if place else settings.source
     assert line == f"{where}: DPOConfig refuses it: {said}"
 
 

@@ -13,7 +13,7 @@ import threading
 import pytest
 from test_report_page import FOUND, LINES, RUN, SUSPECT
 
-from dpo_wrap.page.report import write_page
+from dpo_wrap.report.page import write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dpo_wrap.running.callbacks import MetricsLog, Progress
+from dpo_wrap.training.callbacks import MetricsLog, Progress
 
 LOGS = {"loss": 0.5, "rewards/accuracies": 0.75, "rewards/margins": 0.25, "grad_norm": 1.0}
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dpo_wrap.health.alike import Survey
-from dpo_wrap.health.causes import Measured, likely
+from dpo_wrap.diagnostics.answer_similarity import Survey
+from dpo_wrap.diagnostics.causes import Measured, likely
 
 FINE = Measured(
     step=200,

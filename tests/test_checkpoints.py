@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from training import adapter_weights, metrics, runner, same
 
-from dpo_wrap.running import checkpoints, session, trainer
+from dpo_wrap.training import checkpoints, session, trainer
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from configuring import loader, refuser
 
-from dpo_wrap.settings.config import documented_keys, key_table, load_settings, own_fields
-from dpo_wrap.settings.readers import readers
-from dpo_wrap.settings.schema import UNKNOWN_DEFAULT, lora_fields, trl_fields
+from dpo_wrap.config import documented_keys, key_table, load_settings, own_fields
+from dpo_wrap.config_readers import readers
+from dpo_wrap.library_fields import UNKNOWN_DEFAULT, lora_fields, trl_fields
 
 ROOT = Path(__file__).parent.parent
 
@@ -178,4 +178,4 @@ def test_every_own_key_is_documented_with_its_meaning():
 @pytest.mark.parametrize("text", ["hub_token=hf_secret", "model_init_kwargs={token: hf_secret}"])
 def test_a_token_on_the_command_line_is_in_no_place(load, text):
     settings = load("", text)
-    assert "hf_secret" not in str(dict(settings.places))
+    assert "hf_secret" not in str(dict(settings.locations))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from configuring import loader, refuser
 
+from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.settings.config import load_settings
 
 ROOT = Path(__file__).parent.parent
 BOMB = ("a", *(f"k{n}" for n in range(8)))

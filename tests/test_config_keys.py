@@ -3,8 +3,8 @@
 import inspect
 import re
 
-from dpo_wrap.settings.config import own_fields
-from dpo_wrap.settings.keys import (
+from dpo_wrap.config import own_fields
+from dpo_wrap.config_keys import (
     CHECKPOINT_NAMES,
     ELSEWHERE,
     FILES,
@@ -14,7 +14,7 @@ from dpo_wrap.settings.keys import (
     SHORT_NAMES,
     WORDS,
 )
-from dpo_wrap.settings.schema import lora_fields, trl_fields
+from dpo_wrap.library_fields import lora_fields, trl_fields
 
 
 def test_no_removed_key_is_a_field_now_and_every_mend_names_one():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dpo_wrap.conversions import agreement, ordered, reports
+from dpo_wrap.data.conversion_reports import agreement, ordered, reports
 
 
 def test_reports_stand_beside_a_converted_directory_or_in_the_run(tmp_path):

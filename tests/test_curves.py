@@ -3,7 +3,7 @@
 import math
 import re
 
-from dpo_wrap.page.curves import Curve, chart
+from dpo_wrap.report.curves import Curve, chart
 
 
 def drawn(markup, style):

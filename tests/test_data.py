@@ -10,9 +10,9 @@ from datasets import Dataset, DatasetDict, Image, load_from_disk
 
 from data_tools.convert import convert
 from data_tools.convert import main as convert_main
+from dpo_wrap.config import load_settings
+from dpo_wrap.data.splits import adopt, load_splits
 from dpo_wrap.errors import DataError
-from dpo_wrap.loading.data import adopt, load_splits
-from dpo_wrap.settings.config import load_settings
 
 ROWS = [{"prompt": f"Q{i}", "chosen": f" yes {i}", "rejected": f" no {i}"} for i in range(40)]
 

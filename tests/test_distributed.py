@@ -17,8 +17,8 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from training import ROWS, adapter_weights, metrics, without_times
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.loading import prepare
 from dpo_wrap.train import main
+from dpo_wrap.training import prepare
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs/accelerate"

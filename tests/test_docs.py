@@ -16,7 +16,7 @@ from data_tools.formats import FORMATS
 from data_tools.record import REASONS
 from dpo_wrap import eval as eval_command
 from dpo_wrap import judge, merge, suspects, train
-from dpo_wrap.settings.config import key_table, load_settings
+from dpo_wrap.config import key_table, load_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from dpo_wrap.health.drift import ANSWERS, measure_drift
+from dpo_wrap.diagnostics.kl import ANSWERS, measure_drift
 
 ROWS = Dataset.from_list(
     [

@@ -13,8 +13,8 @@ from evaluating import evaluated, figures_of, run_of, write_config, write_pairs
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap import train
-from dpo_wrap.judging.trained import trained_settings
-from dpo_wrap.settings.config import load_settings
+from dpo_wrap.config import load_settings
+from dpo_wrap.evaluation.run_settings import trained_settings
 
 PREFERENCE = (
     *("reward_accuracy", "reward_accuracy_interval", "ties"),
@@ -270,7 +270,7 @@ def test_samples_are_of_the_whole_distribution_whatever_the_model_is_configured_
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    from dpo_wrap.judging.sampling import draw_answers
+    from dpo_wrap.evaluation.sampling import draw_answers
 
     model = AutoModelForCausalLM.from_pretrained(
         yaml.safe_load(trained.read_text(encoding="utf-8"))["model_path"]
@@ -356,7 +356,7 @@ def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkey
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from dpo_wrap.judging import sampling
+    from dpo_wrap.evaluation import sampling
 
     whole, drawn = sampling.sample_answers, []
 

@@ -122,7 +122,7 @@ def test_a_run_json_that_is_not_whole_is_no_finished_run(trained, tmp_path, text
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_eval_with_a_line_and_status_1(trained, number, monkeypatch, capsys):
-    from dpo_wrap.judging import evaluation
+    from dpo_wrap.evaluation import evaluate as evaluation
 
     run = run_of(trained)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}

@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from dpo_wrap.judging.examples import kept_columns, said, table, with_answers, with_kept
-from dpo_wrap.judging.scoring import Scores
+from dpo_wrap.evaluation.examples import kept_columns, said, table, with_answers, with_kept
+from dpo_wrap.evaluation.scoring import Scores
 
 TOKENS = {
     "row": [0, 2, 3],

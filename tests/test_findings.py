@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpo_wrap.judging.findings import findings
+from dpo_wrap.evaluation.findings import findings
 
 
 def figures(**changes):

@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset
 from transformers import AutoTokenizer
 
-from dpo_wrap.loading.fit import SHARES, Marks, fitted, kept_ids, spoken, table
-from dpo_wrap.loading.tokenizer import end_of_turn
-from dpo_wrap.loading.tokens import moved_boundaries
+from dpo_wrap.data.length_stats import SHARES, SpecialTokens, fitted, kept_ids, spoken, table
+from dpo_wrap.data.tokenize import moved_boundaries
+from dpo_wrap.model.tokenizer import end_of_turn
 
 ENDS, STARTS = "<|endoftext|>", "<|start|>"
 
@@ -47,7 +47,7 @@ def rows(tokenizer, *triples):
 
 def fit_of(tokenizer, *triples, limit=None, mode="keep_start"):
     made = rows(tokenizer, *triples)
-    return fitted(made, Marks.of(tokenizer), (0, ""), limit, mode, "truncate")[1]
+    return fitted(made, SpecialTokens.of(tokenizer), (0, ""), limit, mode, "truncate")[1]
 
 
 def test_an_answer_must_end_in_a_token_that_generation_stops_at(tokenizer):

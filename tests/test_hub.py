@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
+from dpo_wrap import hub
+from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.loading import hub
-from dpo_wrap.settings.config import load_settings
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from dpo_wrap.judging.intervals import mean, mean_interval, share_interval
+from dpo_wrap.evaluation.intervals import mean, mean_interval, share_interval
 
 
 def test_the_share_interval_is_wilsons():

@@ -15,8 +15,8 @@ import pytest
 from test_structure import loaded_by
 
 from dpo_wrap import judge
-from dpo_wrap.win_rate.asking import CONFLICT, CUT, EMPTY, UNCLEAR, read_reply
-from dpo_wrap.win_rate.verdicts import read_verdicts, to_judge, win_rate
+from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
+from dpo_wrap.judge.endpoint import CONFLICT, CUT, EMPTY, UNCLEAR, read_reply
 
 pytest.importorskip("openai", reason="requirements-judge.txt is not installed")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dpo_wrap import judge
-from dpo_wrap.win_rate.asking import CUT, EMPTY, UNCLEAR
-from dpo_wrap.win_rate.verdicts import read_verdicts, to_judge, win_rate
+from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
+from dpo_wrap.judge.endpoint import CUT, EMPTY, UNCLEAR
 
 for needed in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(needed, reason="the server's or the judge's packages are not installed")

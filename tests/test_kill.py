@@ -31,7 +31,7 @@ def attempt(config, log):
 def process(tmp_path, tiny_model_dir):
     """A function that starts a run in a process forked from one that has imported TRL."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dpo_wrap.running.session"])
+    context.set_forkserver_preload(["dpo_wrap.training.session"])
     (tmp_path / "pairs.json").write_text(json.dumps(ROWS))
 
     def start(out, **more):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import use_adapter
 
 from dpo_wrap import merge
-from dpo_wrap.running import session
+from dpo_wrap.training import session
 from tests.training import adapter_weights, runner
 
 AT_THE_REFERENCE = {

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpo_wrap.config_readers import divergence_losses, readers
+from dpo_wrap.library_fields import trl_fields
 from dpo_wrap.loss import (
     DIVERGENCES,
     LOSSES,
@@ -19,8 +21,6 @@ from dpo_wrap.loss import (
     sigmoid_loss_gradient,
     token_logps,
 )
-from dpo_wrap.settings.readers import divergence_losses, readers
-from dpo_wrap.settings.schema import trl_fields
 
 LN2 = math.log(2)
 LN3 = math.log(3)

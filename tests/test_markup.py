@@ -1,6 +1,6 @@
 """Markup: what is not markup already is escaped, once."""
 
-from dpo_wrap.page.markup import Markup, joined, tag
+from dpo_wrap.report.markup import Markup, joined, tag
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not():

@@ -8,10 +8,10 @@ import torch
 from training import ROWS, runner
 from trl import DPOTrainer
 
+from dpo_wrap.diagnostics import memory
+from dpo_wrap.diagnostics.memory import explained, is_out_of_memory, readable, resident
 from dpo_wrap.errors import RunError
-from dpo_wrap.health import memory
-from dpo_wrap.health.memory import explained, is_out_of_memory, readable, resident
-from dpo_wrap.running import session
+from dpo_wrap.training import session
 
 ON_CPU = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
 

@@ -14,8 +14,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dpo_wrap import merge, merging, probes
-from dpo_wrap.atomic import make_own
+from dpo_wrap import merge, probes
+from dpo_wrap import merge_adapter as merging
+from dpo_wrap.files import make_own
 from tests.training import TALK, runner
 
 QUESTION = [{"role": "user", "content": "Day 3: it was"}]

@@ -11,18 +11,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from dpo_wrap.arguments import build_arguments, refusal
+from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError, ModelError
-from dpo_wrap.loading import model
-from dpo_wrap.loading.arguments import build_arguments, refusal
-from dpo_wrap.loading.model import (
+from dpo_wrap.model import load as model
+from dpo_wrap.model.load import (
     context_length,
     load_adapter_config,
     load_base,
     load_config,
     load_policy,
 )
-from dpo_wrap.loading.tokenizer import check_data_fit, load_tokenizer, stop_ids
-from dpo_wrap.settings.config import load_settings
+from dpo_wrap.model.tokenizer import check_data_fit, load_tokenizer, stop_ids
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 

@@ -10,7 +10,7 @@ from training import ROWS, runner
 from transformers import Trainer
 from trl import DPOTrainer
 
-from dpo_wrap.running import session
+from dpo_wrap.training import session
 
 ODD = "Z"  # stands in no row of training.py
 

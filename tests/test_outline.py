@@ -4,10 +4,10 @@ import pytest
 import yaml
 from transformers import AutoConfig
 
+from dpo_wrap.arguments import build_arguments
+from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.loading.arguments import build_arguments
-from dpo_wrap.loading.outline import check_targets
-from dpo_wrap.settings.config import load_settings
+from dpo_wrap.model.lora_targets import check_targets
 from dpo_wrap.train import main
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_target_is_refused_before_weights_are_read(
     def read(*arguments, **keywords):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("dpo_wrap.loading.model.create_model_from_path", read)
+    monkeypatch.setattr("dpo_wrap.model.load.create_model_from_path", read)
     keys = {
         "model_path": str(tiny_model_dir),
         "dataset_path": str(tmp_path / "pairs.jsonl"),
@@ -84,5 +84,5 @@ def test_a_model_that_needs_its_weights_to_be_built_is_a_note(outlined, monkeypa
     def broken(settings, config):
         raise RuntimeError("reads a file")
 
-    monkeypatch.setattr("dpo_wrap.loading.outline._empty", broken)
+    monkeypatch.setattr("dpo_wrap.model.lora_targets._empty", broken)
     assert "no outline without its weights (reads a file)" in outlined()[0]

@@ -2,7 +2,7 @@
 
 from datasets import Dataset
 
-from dpo_wrap.loading.overlap import told_apart
+from dpo_wrap.data.overlap import drop_train_test_overlap
 
 
 def prompt_key(prompt):
@@ -26,7 +26,7 @@ def told(*parts):
     notes = []
     paths = [f"d{n}" for n in range(len(parts))]
     made = [{split: rows(*words) for split, words in part.items()} for part in parts]
-    return told_apart(made, paths, prompt_key, pair_key, notes), notes
+    return drop_train_test_overlap(made, paths, prompt_key, pair_key, notes), notes
 
 
 def words(part):

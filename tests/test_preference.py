@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpo_wrap.judging.intervals import share_interval
+from dpo_wrap.evaluation.intervals import share_interval
 from dpo_wrap.metrics.preference import (
     calibration,
     length_matched,

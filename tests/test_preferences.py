@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dpo_wrap.judging.preferences import caution, groups, histogram, pair_figures, worst
+from dpo_wrap.evaluation.pair_stats import caution, groups, histogram, pair_figures, worst
 
 
 def examples(margins, **columns):

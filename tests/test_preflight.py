@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from dpo_wrap.running import preflight
-from dpo_wrap.running.preflight import Familiarity, LongestBatch, spoken
+from dpo_wrap.training import preflight
+from dpo_wrap.training.preflight import Familiarity, LongestBatch, spoken
 from tests.training import ROWS, TALK, runner
 
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_tools import convert
 from dpo_wrap import eval as eval_command
-from dpo_wrap.settings.config import load_settings
+from dpo_wrap.config import load_settings
 from dpo_wrap.train import main
 from tests.training import ROWS, adapter_weights, metrics, same
 
@@ -371,7 +371,7 @@ def test_the_best_checkpoint_is_kept_and_training_stops_where_nothing_improves(f
 
 def test_early_stopping_counts_on_where_a_checkpoint_stood(follow, tmp_path, monkeypatch):
     """Stopped by a signal after its second step, it takes as many steps as if it had not been."""
-    from dpo_wrap.running import session
+    from dpo_wrap.training import session
 
     names = {"eval_steps": 1, "save_steps": 1, "learning_rate": 1e-2}
     whole = follow("early-stopping.yaml", "whole", **names)

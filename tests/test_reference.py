@@ -8,8 +8,8 @@ import pytest
 import yaml
 from training import adapter_weights, held_out, metrics, runner, same
 
-from dpo_wrap.running import session
-from dpo_wrap.running.trainer import PreparedTrainer
+from dpo_wrap.training import session
+from dpo_wrap.training.trainer import PreparedTrainer
 
 CONFIG = "config.resolved.yaml"
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 3}

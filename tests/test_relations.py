@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dpo_wrap.settings.config import own_fields
-from dpo_wrap.settings.contradictions import refused
-from dpo_wrap.settings.readers import divergence_losses, readers, schedule_arguments
-from dpo_wrap.settings.relations import (
+from dpo_wrap.config import own_fields
+from dpo_wrap.config_contradictions import refused
+from dpo_wrap.config_readers import divergence_losses, readers, schedule_arguments
+from dpo_wrap.config_relations import (
     MORE_IS_BETTER,
     NEEDS,
     READ_WITH,
@@ -17,8 +17,8 @@ from dpo_wrap.settings.relations import (
     SAME,
     WITHOUT_EFFECT,
 )
-from dpo_wrap.settings.schema import logged_figures, lora_fields, trl_fields
-from dpo_wrap.settings.values import Reads, matches
+from dpo_wrap.config_values import Reads, matches
+from dpo_wrap.library_fields import logged_figures, lora_fields, trl_fields
 
 LORA = {f"lora.{name}": field for name, field in lora_fields().items()}
 FIELDS = {**trl_fields(), **LORA, **own_fields()[0]}

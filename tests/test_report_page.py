@@ -9,8 +9,8 @@ import pytest
 from training import metrics, runner
 
 from dpo_wrap import eval as eval_command
-from dpo_wrap.page.pieces import read_pieces
-from dpo_wrap.page.report import page, write_page
+from dpo_wrap.report.page import page, write_page
+from dpo_wrap.report.run_files import read_pieces
 
 EVIL = "<script>alert(1)</script>"
 FETCHING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster", "background")

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from dpo_wrap.health.rows import Row, listed, rows_in
+from dpo_wrap.diagnostics.batch_rows import Row, listed, rows_in
 
 
 def row(number, **more):

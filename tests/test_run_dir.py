@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from training import ROWS, TALK, adapter_weights, metrics, runner, same
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.running import run_dir, session
+from dpo_wrap.training import run_dir, session
 
 ROOT = Path(__file__).parent.parent
 

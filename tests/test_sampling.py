@@ -1,6 +1,6 @@
 """Prompts that both models answer: distinct, within the room, by the seed alone."""
 
-from dpo_wrap.judging.sampling import choose_prompts
+from dpo_wrap.evaluation.sampling import choose_prompts
 
 
 def test_prompts_are_distinct_fit_the_room_and_hang_on_the_seed_alone():

@@ -8,7 +8,7 @@ import torch
 from training import ROWS, adapter_weights, held_out, metrics, runner, same, without_times
 from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
 
-from dpo_wrap.running import session
+from dpo_wrap.training import session
 
 CONFIG = "config.resolved.yaml"
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 3}
@@ -129,8 +129,8 @@ def test_on_is_refused_where_a_model_cannot_before_its_weights_are_read(
     status, out = run(model_path=bloom, prefix_sharing="on")
     assert status == 2
     said = capsys.readouterr().err
-    assert "config.yaml:8: prefix_sharing: on cannot be had here: BloomForCausalLM has" in said
-    assert said.rstrip().endswith("auto would go on without")
+    assert "config.yaml:8: prefix_sharing: on is not possible here: BloomForCausalLM has" in said
+    assert said.rstrip().endswith("auto trains without it")
     assert not trainers and not out.exists()
 
 
@@ -149,7 +149,7 @@ def test_on_is_refused_where_a_model_cannot_before_its_weights_are_read(
 def test_on_is_refused_beside_options_that_forbid_it(run, capsys, keys, why):
     status, _ = run(prefix_sharing="on", **keys)
     assert status == 2
-    assert f"prefix_sharing: on cannot be had here: {why}" in capsys.readouterr().err
+    assert f"prefix_sharing: on is not possible here: {why}" in capsys.readouterr().err
 
 
 def broken(monkeypatch):
@@ -176,7 +176,7 @@ def test_a_model_that_comes_out_otherwise_is_found_on_a_batch(run, monkeypatch, 
     assert same(adapter_weights(out), adapter_weights(plain))
     status, _ = run(prefix_sharing="on", output_dir=str(tmp_path / "refused"))
     assert status == 2
-    assert "prefix_sharing: on cannot be had here: its log-prob" in capsys.readouterr().err
+    assert "prefix_sharing: on is not possible here: its log-prob" in capsys.readouterr().err
 
 
 def test_a_window_shorter_than_the_data_is_kept(run, tiny_model_dir, tmp_path):

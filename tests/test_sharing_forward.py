@@ -1,4 +1,4 @@
-"""dpo_wrap.sharing: a fused forward that shares prompts says what TRL's own says, to rounding."""
+"""prefix_sharing.forward: figures of the shared forward pass equal those of TRL, to rounding."""
 
 import copy
 
@@ -8,9 +8,9 @@ from peft import LoraConfig, get_peft_model
 from sharing_models import SHAPES, asked, assert_same_step, padded, pairs, step, tiny
 from trl.trainer import utils as trl_utils
 
-from dpo_wrap.sharing import attention, forward
-from dpo_wrap.sharing.attention import CannotShareError, registered
-from dpo_wrap.sharing.forward import Layouts, share
+from dpo_wrap.prefix_sharing import attention, forward
+from dpo_wrap.prefix_sharing.attention import UnsupportedModelError, registered
+from dpo_wrap.prefix_sharing.forward import Layouts, share
 
 
 @pytest.fixture(params=["by_side", "by_row"])
@@ -218,5 +218,5 @@ def test_a_failure_in_the_middle_leaves_nothing_behind():
 def test_a_model_shares_once():
     model = tiny("gpt2")
     share(model)
-    with pytest.raises(CannotShareError, match="it shares prompts already"):
+    with pytest.raises(UnsupportedModelError, match="it shares prompts already"):
         share(model)

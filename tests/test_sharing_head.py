@@ -1,4 +1,4 @@
-"""dpo_wrap.sharing.head: on a CPU the head equals TRL's, which defines it."""
+"""dpo_wrap.prefix_sharing.head: on a CPU the head equals TRL's, which defines it."""
 
 import inspect
 
@@ -9,8 +9,8 @@ from torch.nn.functional import linear
 from trl.trainer import utils as trl_utils
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE, _ChunkedLogProbFunction
 
-from dpo_wrap.sharing import head
-from dpo_wrap.sharing.head import FUNCTION, AnswerHead, answer_head
+from dpo_wrap.prefix_sharing import head
+from dpo_wrap.prefix_sharing.head import FUNCTION, AnswerHead, answer_head
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 GIVEN = (1.0, _CHUNKED_LOGPROB_CHUNK_SIZE, None, 1.0, OUTPUTS)

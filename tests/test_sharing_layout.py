@@ -1,10 +1,10 @@
-"""dpo_wrap.sharing.layout: where every token of a padded batch stands in a row of distinct ones."""
+"""prefix_sharing.layout: a padded batch as a row of distinct tokens."""
 
 import pytest
 import torch
 from sharing_models import EOS, asked, padded, pairs
 
-from dpo_wrap.sharing.layout import IGNORED, Span, layout_of
+from dpo_wrap.prefix_sharing.layout import IGNORED, Span, layout_of
 
 NAMES = ("input_ids", "attention_mask", "labels")
 

@@ -1,4 +1,4 @@
-"""dpo_wrap.sharing.obstacles, agreement: what cannot share is told beforehand, or by trying."""
+"""prefix_sharing.support and proof: what cannot share prompts is found by rules, or by trying."""
 
 import math
 from types import SimpleNamespace
@@ -10,13 +10,14 @@ from sharing_models import SHAPES, SMALL, WINDOW, WORDS, asked, padded, pairs, t
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from trl.trainer.utils import add_fused_lm_head
 
-from dpo_wrap.sharing import agreement, attention
-from dpo_wrap.sharing.agreement import EXACT, share_if_proven
-from dpo_wrap.sharing.forward import Layouts
-from dpo_wrap.sharing.obstacles import (
-    obstacles_of_attention,
-    obstacles_of_class,
-    obstacles_of_run,
+from dpo_wrap.prefix_sharing import attention
+from dpo_wrap.prefix_sharing import proof as agreement
+from dpo_wrap.prefix_sharing.forward import Layouts
+from dpo_wrap.prefix_sharing.proof import EXACT, share_if_proven
+from dpo_wrap.prefix_sharing.support import (
+    attention_unsupported_reasons,
+    class_unsupported_reasons,
+    run_unsupported_reasons,
 )
 
 RUN = {
@@ -67,7 +68,7 @@ def made(name, keys):
 
 def obstacles(config, kind, adapter=None, **run):
     dpo = SimpleNamespace(**RUN | run)
-    return [*obstacles_of_run(dpo, config, adapter), *obstacles_of_class(kind)]
+    return [*run_unsupported_reasons(dpo, config, adapter), *class_unsupported_reasons(kind)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -138,12 +139,15 @@ def test_positions_that_hang_on_padding_are_told_where_there_is_more_of_it():
 
 def test_attention_that_takes_no_mask_is_told():
     config = made(*SHAPES["gpt2"])[0]
-    assert not [*obstacles_of_attention("sdpa", config), *obstacles_of_attention("eager", config)]
-    (found,) = obstacles_of_attention("flash_attention_2", config)
+    assert not [
+        *attention_unsupported_reasons("sdpa", config),
+        *attention_unsupported_reasons("eager", config),
+    ]
+    (found,) = attention_unsupported_reasons("flash_attention_2", config)
     assert found == "attn_implementation flash_attention_2 takes no mask; sdpa and eager do"
     config.reorder_and_upcast_attn = True
-    assert not [*obstacles_of_attention("sdpa", config)]
-    (found,) = obstacles_of_attention("eager", config)
+    assert not [*attention_unsupported_reasons("sdpa", config)]
+    (found,) = attention_unsupported_reasons("eager", config)
     assert found == "reorder_and_upcast_attn is done by eager attention alone"
 
 

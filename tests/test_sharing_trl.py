@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from dpo_wrap.loss import LOSSES, READS_LABEL_SMOOTHING
-from dpo_wrap.sharing.forward import PER_TOKEN, READ, share
+from dpo_wrap.prefix_sharing.forward import PER_TOKEN, READ, share
 
 BATCH = padded(pairs(1, count=4))
 TOLERANCE = 1e-5

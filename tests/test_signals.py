@@ -10,8 +10,8 @@ import pytest
 from training import adapter_weights, metrics, runner, same, without_times
 from trl import DPOTrainer
 
-from dpo_wrap.running import session
 from dpo_wrap.signals import Stop
+from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,7 +103,7 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
     before = signal.signal(signal.SIGTERM, lambda *signal: seen.append(signal))
     try:
         with Stop() as stop:
-            stop.waits = True
+            stop.defer = True
             signal.raise_signal(signal.SIGTERM)
             assert stop.caught == signal.SIGTERM and not seen
             signal.raise_signal(signal.SIGTERM)
@@ -111,7 +111,7 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
         # A launcher passes on what the terminal has sent already, and waits by itself.
         monkeypatch.setenv("LOCAL_RANK", "0")
         with Stop() as stop:
-            stop.waits = True
+            stop.defer = True
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
             assert len(seen) == 1
@@ -124,10 +124,10 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
 def test_a_stop_that_passes_through_exec_still_ends_with_the_status_promised(tmp_path):
     """As a signal does that comes while modules are imported; CPython would end with 130."""
     (tmp_path / "stopped.py").write_text(
-        "from dpo_wrap.signals import leave\n"
+        "from dpo_wrap.signals import exit_with\n"
         "try:\n    exec('raise KeyboardInterrupt')\n"
         "except KeyboardInterrupt:\n    print('stopped')\n"
-        "leave(1)\n"
+        "exit_with(1)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "stopped"],

@@ -37,28 +37,51 @@ OUTSIDE = {
 }
 
 
-# The rooms of dpo_wrap; its commands may import all of it, and eval and merge train's options.
+# The modules and packages of dpo_wrap; its commands may import all of it, and each other's options.
 WRAPPER_MAY_KNOW = {
     "errors": set(),
-    "atomic": {"errors"},
     "signals": set(),
     "loss": set(),
-    "conversions": set(),
     "metrics": set(),
-    "sharing": {"errors"},
-    "settings": {"errors"},
-    "loading": {"errors", "atomic", "settings", "sharing"},
-    "judging": {"errors", "atomic", "settings", "loading", "loss", "conversions", "metrics"},
-    "win_rate": {"errors", "atomic", "judging"},
-    "health": {"errors", "loading", "judging"},
-    "faults": {"errors", "health"},
-    "page": {"atomic", "conversions"},
-    "running": {
-        *("errors", "atomic", "signals", "faults", "loss", "sharing"),
-        *("settings", "loading", "judging", "health", "page"),
+    "files": {"errors"},
+    "library_fields": {"errors"},
+    "yaml_lines": {"errors"},
+    "config_values": {"library_fields"},
+    "config_keys": {"config_values"},
+    "config_relations": {"config_values"},
+    "config_readers": {"library_fields"},
+    "config_contradictions": {
+        *("config_readers", "config_relations", "config_values"),
+        "yaml_lines",
+    }
+    | {"library_fields"},
+    "config": {*("errors", "library_fields", "yaml_lines", "config_values", "config_keys")}
+    | {"config_relations", "config_contradictions"},
+    "hub": {"errors", "config"},
+    "arguments": {"errors", "config", "model"},
+    "data": {"errors", "files", "config", "hub", "model"},
+    "model": {"errors", "config", "hub", "arguments", "data"},
+    "prefix_sharing": {"errors", "config", "arguments", "model", "data"},
+    "evaluation": {
+        "errors",
+        "files",
+        "config",
+        "hub",
+        "arguments",
+        "model",
+        "data",
+        "loss",
+        "metrics",
     },
-    "probes": {"loading"},
-    "merging": {"errors", "atomic", "settings", "loading", "probes"},
+    "diagnostics": {"errors", "data", "model", "evaluation", "training"},
+    "system_errors": {"errors", "diagnostics"},
+    "report": {"files", "data"},
+    "training": {
+        *("errors", "files", "signals", "system_errors", "loss", "prefix_sharing", "hub", "report"),
+        *("config", "library_fields", "arguments", "model", "data", "evaluation", "diagnostics"),
+    },
+    "probes": {"model"},
+    "merge_adapter": {"errors", "files", "config", "model", "probes"},
 }
 COMMANDS = {"train", "eval", "merge", "judge", "suspects"}
 
@@ -181,4 +204,4 @@ def test_one_file_of_dpo_wrap_is_the_bridge_to_data_tools():
         for path in sorted(ROOT.glob("dpo_wrap/**/*.py"))
         if any(name.split(".")[0] == "data_tools" for name in imported(path))
     ]
-    assert bridges == ["dpo_wrap/loading/data.py"]
+    assert bridges == ["dpo_wrap/data/splits.py"]

@@ -13,9 +13,9 @@ from datasets import Dataset
 from training import runner
 
 from dpo_wrap import suspects as command
-from dpo_wrap.judging.suspects import concentrated, suspects, threshold
-from dpo_wrap.running import halves
-from dpo_wrap.running.halves import fold_of
+from dpo_wrap.suspects import cross_fit as halves
+from dpo_wrap.suspects.cross_fit import fold_of
+from dpo_wrap.suspects.selection import concentrated, suspects, threshold
 
 
 def table(margins):
@@ -178,7 +178,7 @@ def test_a_kept_column_is_in_the_list_and_says_where_suspects_crowd(config, tmp_
 
 
 def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, capsys):
-    from dpo_wrap.running import session
+    from dpo_wrap.training import session
 
     whole, count = session.train, []
 
@@ -250,7 +250,7 @@ def test_a_half_that_was_cut_short_is_stored_anew(config, tmp_path, monkeypatch)
 
 
 def test_a_half_run_that_cannot_be_gone_on_with_starts_anew(config, tmp_path, monkeypatch):
-    from dpo_wrap.running import closing
+    from dpo_wrap.training import finish as closing
 
     def killed(*_):
         raise KeyboardInterrupt

@@ -7,12 +7,12 @@ import pytest
 from datasets import Dataset
 from transformers import AutoConfig
 
+from dpo_wrap.arguments import build_arguments
+from dpo_wrap.config import load_settings
+from dpo_wrap.data.length_stats import kept_ids, lengths_line, spoken
+from dpo_wrap.data.tokenize import tokenize
 from dpo_wrap.errors import DataError
-from dpo_wrap.loading.arguments import build_arguments
-from dpo_wrap.loading.fit import kept_ids, lengths_line, spoken
-from dpo_wrap.loading.tokenizer import load_tokenizer
-from dpo_wrap.loading.tokens import tokenize
-from dpo_wrap.settings.config import load_settings
+from dpo_wrap.model.tokenizer import load_tokenizer
 
 # The tiny model's tokens are bytes, so lengths can be read off; an answer gains its end of text.
 ROWS = [

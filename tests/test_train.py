@@ -22,9 +22,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from dpo_wrap.running import session
-from dpo_wrap.settings.config import documented_keys
+from dpo_wrap.config import documented_keys
 from dpo_wrap.train import main
+from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dpo_wrap.health.drift import Drift
-from dpo_wrap.health.verdict import figures, verdict
+from dpo_wrap.diagnostics.kl import Drift
+from dpo_wrap.diagnostics.verdict import figures, verdict
 
 
 def log(step, margin, accuracy=1.0, chosen=1.0, rejected=-1.0):

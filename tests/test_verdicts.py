@@ -7,8 +7,8 @@ import pytest
 from test_structure import loaded_by
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.judging.intervals import share_interval
-from dpo_wrap.win_rate.verdicts import read_verdicts, to_judge, win_rate
+from dpo_wrap.evaluation.intervals import share_interval
+from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
 
 RECORD = {"instruction": "P", "output_1": "A", "output_2": "B", "preference": 1}
 
@@ -258,7 +258,7 @@ def test_filled_records_are_read_back_and_converted_as_alpaca_eval(convert_file)
 
 def test_verdicts_are_read_without_any_library():
     heavy = {"torch", "transformers", "trl", "datasets", "numpy", "openai", "tqdm", "data_tools"}
-    assert not heavy & loaded_by("import dpo_wrap.win_rate.verdicts")
+    assert not heavy & loaded_by("import dpo_wrap.evaluation.win_rate")
 
 
 def test_a_better_result_has_no_lower_bounds_and_the_truth_is_covered():

@@ -8,8 +8,8 @@ from datasets import Dataset
 from training import runner
 from transformers import TrainerState
 
-from dpo_wrap.health.verdict import FALLEN
-from dpo_wrap.health.watch import HealthWatch, warnings_of
+from dpo_wrap.diagnostics.verdict import FALLEN
+from dpo_wrap.diagnostics.watch import HealthWatch, warnings_of
 
 
 @pytest.fixture

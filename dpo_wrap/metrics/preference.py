@@ -20,7 +20,7 @@ Z = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
 RATIOS = (1.1, 1.25, 1.5, 2.0, math.inf)
 """Upper edges of the bins in which pairs are of like difference in length: longer over shorter."""
-SURENESS = (0.6, 0.7, 0.8, 0.9, 1.0)
+CONFIDENCE_EDGES = (0.6, 0.7, 0.8, 0.9, 1.0)
 """Upper edges of the bins of confidence, which begins at 0.5."""
 
 Bounds = tuple[float, float]
@@ -99,8 +99,8 @@ def calibration(margins: Sequence[float]) -> dict[str, Any]:
     confidence = _sigmoid(np.abs(m))
     right = np.where(m == 0, 0.5, m > 0)
     bins, distance, low = [], 0.0, 0.5
-    for high in SURENESS:
-        inside = (confidence >= low) & ((confidence < high) | (high == SURENESS[-1]))
+    for high in CONFIDENCE_EDGES:
+        inside = (confidence >= low) & ((confidence < high) | (high == CONFIDENCE_EDGES[-1]))
         if count := int(inside.sum()):
             sure, hit = float(confidence[inside].mean()), float(right[inside].mean())
             bins.append(

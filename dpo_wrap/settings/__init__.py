@@ -1,1 +1,0 @@
-"""YAML to Settings: keys, ranges, relations, and what the installed sources say of them."""

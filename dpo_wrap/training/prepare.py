@@ -1,0 +1,138 @@
+"""Everything that can be refused before a weight is read: model files, options, data, lengths.
+
+prepared = prepare(load_settings("configs/dpo_config.yaml"), run_directory, spare_directory)
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from trl import DPOConfig
+
+from dpo_wrap.arguments import Arguments, build_arguments
+from dpo_wrap.config import Settings
+from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, spoken
+from dpo_wrap.data.splits import Splits, load_splits
+from dpo_wrap.data.tokenize import tokenize
+from dpo_wrap.errors import ConfigError
+from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config
+from dpo_wrap.model.lora_targets import check_targets
+from dpo_wrap.model.tokenizer import check_data_fit, load_tokenizer
+from dpo_wrap.prefix_sharing.choice import choose_precomputed, sharing_obstacle
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been accepted, short of its weights."""
+
+    settings: Settings
+    config: PretrainedConfig
+    adapter: LoraConfig | None
+    """The config of the adapter to go on from."""
+    tokenizer: PreTrainedTokenizerBase
+    arguments: Arguments
+    splits: Splits
+    train: Dataset
+    """With prompt_ids, chosen_ids and rejected_ids, as every split that follows."""
+    test: Dataset | None
+    fits: dict[str, LengthStats]
+    unsupported_reason: str | None
+    """Why prompts cannot be shared, as far as it is known without the weights."""
+    notes: list[str]
+
+
+def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
+    """Load and check all but the weights. Raises ConfigError, ModelError, DataError.
+
+    `standing` is the run directory, `aside` where a raw file's conversion waits to enter it.
+    """
+    config = load_config(settings)
+    adapter = load_adapter_config(settings)
+    replaced: list[str] = []
+    tokenizer = load_tokenizer(settings, replaced)
+    _check_devices(settings)
+    arguments = build_arguments(settings, config, adapter)
+    _check_connected(arguments.dpo)
+    check_targets(settings, config, arguments.lora or adapter, arguments.notes)
+    with PartialState().main_process_first():
+        splits = load_splits(settings, standing, aside)
+    check_data_fit(settings, tokenizer, splits)
+    tokens, fits = {}, {}
+    for name, rows in (("train", splits.train), ("test", splits.test)):
+        if rows is not None:
+            needed = name == "train" or arguments.dpo.eval_strategy != "no"
+            tokens[name], fits[name] = tokenize(
+                settings, rows, name, tokenizer, arguments.dpo, config, needed
+            )
+    _check_batch(settings, arguments.dpo, len(tokens["train"]))
+    limit = arguments.dpo.max_length
+    if arguments.dpo.train_sampling_strategy == "group_by_length":
+        column = arguments.dpo.length_column_name
+        for name, rows in tokens.items():
+            tokens[name] = rows.add_column(column, pair_lengths(rows, limit))
+    unsupported_reason = sharing_obstacle(settings, arguments.dpo, config)
+    if settings.prefix_sharing != "off" and unsupported_reason is None:
+        choose_precomputed(settings, arguments, len(tokens["train"]))
+    said = []
+    for name, fit in fits.items():
+        said += [lengths_line(name, fit), *spoken(name, fit, limit, settings.overlength)]
+    return Prepared(
+        settings=settings,
+        config=config,
+        adapter=adapter,
+        tokenizer=tokenizer,
+        arguments=arguments,
+        splits=splits,
+        train=tokens["train"],
+        test=tokens.get("test") or None,
+        fits=fits,
+        unsupported_reason=unsupported_reason,
+        notes=[*replaced, *arguments.notes, *splits.notes, *said],
+    )
+
+
+def _check_batch(settings: Settings, dpo: DPOConfig, pairs: int) -> None:
+    """With dataloader_drop_last a batch that cannot be filled would be a run of no steps."""
+    size = dpo.train_batch_size * dpo.world_size
+    if dpo.dataloader_drop_last and pairs < size:
+        raise ConfigError(
+            f"{settings.where('dataloader_drop_last')}: {pairs} pairs fill no batch of {size}, so "
+            "no step would be taken; lower batch_size, or remove it"
+        )
+
+
+def distributed() -> bool:
+    """Whether a launcher (accelerate launch, torchrun) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _check_devices(settings: Settings) -> None:
+    """TRL has no nn.DataParallel, which is what one process and several GPUs would mean."""
+    if distributed() and not torch.accelerator.is_available():
+        # Else accelerate connects no processes, and each would train by itself in one directory.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    if settings.option("use_cpu") or "LOCAL_RANK" in os.environ:
+        return
+    devices = torch.cuda.device_count()
+    if devices > 1 and "device_map" not in init_kwargs(settings):
+        raise ConfigError(
+            f"{devices} GPUs are visible and this is one process; start one for each: accelerate "
+            f"launch --config_file configs/accelerate/ddp.yaml --num_processes {devices} "
+            f"-m dpo_wrap.train {settings.source}, or "
+            "show it a single GPU: CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+def _check_connected(dpo: DPOConfig) -> None:
+    """Processes that do not know of each other would all write one run."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if dpo.world_size != launched:
+        raise ConfigError(
+            f"{launched} processes were launched and accelerate connects {dpo.world_size}; launch "
+            "with one of configs/accelerate, and use_cpu: true in the config to train on CPUs"
+        )

@@ -1,1 +1,0 @@
-"""Which answers do judges take? Questions in both orders, replies read, the win rate."""
