@@ -21,6 +21,7 @@ from dpo_wrap.config import key_table, load_settings
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONVERT = (ROOT / "docs/convert.md").read_text(encoding="utf-8")
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
 PARSERS = {
     "data_tools.convert": options.parser,
     "dpo_wrap.train": train.parser,
@@ -39,7 +40,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted(
     (ROOT / "configs/recipes").rglob("*.yaml")
 )
 SHOWING = [
-    *(README, CONVERT, options.EXAMPLES, train.EXAMPLES, eval_command.EXAMPLES, merge.EXAMPLES),
+    *(README, *DOCS, options.EXAMPLES, train.EXAMPLES, eval_command.EXAMPLES, merge.EXAMPLES),
     *(judge.EXAMPLES, suspects.EXAMPLES),
     *(path.read_text(encoding="utf-8") for path in CONFIGS),
 ]
@@ -65,12 +66,12 @@ def test_every_option_that_the_readme_and_docs_name_is_one():
         for action in parser()._actions
         for option in action.option_strings
     }
-    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README + CONVERT))
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", "\n".join([README, *DOCS])))
     assert named - known == set()
 
 
 def test_the_key_table_is_the_one_that_the_code_makes():
-    assert key_table() in README
+    assert key_table() in (ROOT / "docs/config.md").read_text(encoding="utf-8")
 
 
 def test_every_format_has_its_row_in_the_docs():
@@ -94,10 +95,10 @@ def test_every_make_target_that_is_named_exists():
         assert set(re.findall(r"(?:^|`|    )make ([a-z-]+)", text, re.MULTILINE)) <= targets
 
 
-def test_every_folder_and_file_of_the_file_list_exists():
-    section = README.split("| in this repository | what |")[1].split("\n## ")[0]
-    for name in re.findall(r"^\| `([^`]+)`", section, re.MULTILINE):
-        assert (ROOT / name).exists(), name
+def test_every_link_to_a_file_leads_to_one():
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

@@ -48,8 +48,8 @@ def run(command: str, extra: list[str]) -> int:
 @pytest.mark.slow
 def test_own_data_in_five_lines(small, tmp_path, capsys):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## Your own data in five lines")[1].split("\n## ")[0]
-    commands = re.findall(r"^    python -m ([^\n#]+)", section, re.MULTILINE)
+    section = readme.split("## Your own data")[1].split("\n## ")[0]
+    commands = re.findall(r"^python -m ([^\n#]+)", section, re.MULTILINE)
     assert [command.split()[0] for command in commands] == [
         "data_tools.convert",
         "dpo_wrap.train",
