@@ -2,10 +2,10 @@
 
 Policies are trained on the quickstart's reviews over losses, betas and seeds, and SFT on the chosen
 answers as the baseline that knows no rejected ones. Each answers prompts that no run was trained
-on, and its true reward (quickstart.grammar) stands against the KL from the reference. Beside them
-stands the best that any policy could do, pi_ref exp(r / beta) / Z (equation 4 of the paper), by
-reweighting answers of the reference. Written are a table, its data as CSV and a plot. A run that is
-already there is not run again.
+on, and its true reward (quickstart.grammar) is plotted against the KL from the reference, next to
+the best that any policy could do, pi_ref exp(r / beta) / Z (equation 4 of the paper), estimated by
+reweighting answers of the reference. The output is a table, its data as CSV and a plot. A run that
+is already there is not run again.
 """
 
 import argparse
@@ -36,12 +36,12 @@ BETAS = {
 STEPS = (195, 585)
 """One epoch and three, of every loss and beta."""
 SFT, LENGTHS = "sft", (65, 195, 585, 1755)
-"""SFT has no beta: how far it goes hangs on how many steps it takes."""
+"""SFT has no beta: how far it moves depends on the number of steps."""
 BEST, DRAWS = "best possible", 64
-"""Answers of the reference to each prompt, from which the optimum is reckoned."""
+"""Answers of the reference to each prompt, from which the optimum is estimated."""
 OPTIMA = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)
 TOKENS, FAR = 48, 20.0
-"""Tokens at which an answer is cut off; nats beyond which policies stand in the table alone."""
+"""Tokens at which an answer is cut off; nats beyond which policies are in the table only."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Point:
 
 
 def prepare(work: Path) -> None:
-    """The base model, the pairs to train on, and pairs of prompts to be asked."""
+    """The base model, the pairs to train on, and pairs whose prompts the policies answer."""
     from data_tools.convert import main as convert
     from quickstart.build_model import main as build
     from quickstart.make_data import main as make
@@ -103,10 +103,10 @@ def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: in
     keys |= {} if loss == SFT else {"beta": beta}
     words = [word for name, value in keys.items() for word in ("--set", f"{name}={value}")]
     answered = ["--samples", str(samples), "--max-new-tokens", str(TOKENS)]
-    asked = ["--dataset", str(work / "held-out"), "--split", "train", *answered]
+    options = ["--dataset", str(work / "held-out"), "--split", "train", *answered]
     if _figures(run).get("samples") != samples:
         must(train, [CONFIG, *words])
-        must(evaluate, [str(run / "config.resolved.yaml"), *asked])
+        must(evaluate, [str(run / "config.resolved.yaml"), *options])
     found, answers = _figures(run), pandas.read_parquet(run / "examples.parquet")
     formed = answers[answers["well_formed_policy"] == 1]
     return Point(
@@ -226,8 +226,8 @@ def table(rows: Sequence[dict]) -> list[str]:
             if row["loss"] == SFT and (at := reward_at(frontier, row["kl"])) is not None
         ]
         if name != SFT and above:
-            said = ", ".join(f"{gain:+.2f} at {row['kl']:.2f} nats" for row, gain in above)
-            lines.append(f"{name} over {SFT} at equal KL: {said}")
+            text = ", ".join(f"{gain:+.2f} at {row['kl']:.2f} nats" for row, gain in above)
+            lines.append(f"{name} over {SFT} at equal KL: {text}")
     return lines
 
 
@@ -295,7 +295,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("docs"), metavar="DIR", help="default: docs")
     add("--work", type=Path, default=Path("checkpoints/frontier"), metavar="DIR", help="runs")
     add("--seeds", type=int, default=3, metavar="N", help="of each setting (default 3)")
-    add("--samples", type=int, default=1000, metavar="N", help="prompts asked (default 1000)")
+    add("--samples", type=int, default=1000, metavar="N", help="prompts to answer (default 1000)")
     add("--losses", nargs="+", choices=(*BETAS, SFT), default=[*BETAS, SFT], help="default: all")
     add("--betas", nargs="+", type=float, metavar="B", help="in place of each loss's own")
     add("--steps", type=int, nargs="+", default=STEPS, metavar="N", help="default: 195 585")
@@ -313,8 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for steps, beta, seed in product(lengths, betas, range(1, options.seeds + 1)):
             one = point(options.work, loss, beta, steps, seed, options.samples)
             points.append(one)
-            said = f"{loss} beta {beta:g} {steps} steps seed {seed}"
-            print(f"{said}: KL {one.kl:.2f}, reward {one.reward:+.3f}", flush=True)
+            name = f"{loss} beta {beta:g} {steps} steps seed {seed}"
+            print(f"{name}: KL {one.kl:.2f}, reward {one.reward:+.3f}", flush=True)
     write(points, options.out)
     print("", *table(means(points)), f"written: {options.out}/frontier.csv, .png", sep="\n")
     return 0

@@ -140,7 +140,7 @@ def wrapped(epochs: int = 1, by_length: bool = False, **keys: Any) -> Callable[[
         ((seconds, memory, tokens),) = read
         lines = (task.out / "metrics.jsonl").read_text("utf-8").splitlines()
         losses = [json.loads(line)["loss"] for line in lines]
-        # Of the reference's pass beforehand each epoch bears its share.
+        # Each epoch carries its share of the pass that precomputes the reference.
         seconds = (seconds + sum(ahead)) / epochs
         return Measured(seconds, memory, losses[: len(losses) // epochs], tokens)
 

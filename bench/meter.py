@@ -43,19 +43,19 @@ class Meter:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """What both kinds of run print is not what is measured."""
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+    """Discard what both kinds of run print."""
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(output):
         yield
 
 
 def must(main: Callable[[list[str]], int], words: list[str]) -> None:
-    """Run a command in this process, unheard. Ends the program with what it said if it fails."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    """Run a command in this process, silently. Ends the program with its output if it fails."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         status = main(words)
     if status:
         what = f"{main.__module__} {' '.join(words)}"
-        raise SystemExit(f"{what} ended with {status}:\n{said.getvalue()}")
+        raise SystemExit(f"{what} ended with {status}:\n{output.getvalue()}")
 
 
 def gpu() -> bool:

@@ -33,7 +33,7 @@ def labelled(texts: Sequence[str], records: int) -> Iterator[list[str]]:
 
 
 def annotated(texts: Sequence[str], records: int) -> Iterator[list[str]]:
-    """The same with a column that names who judged.
+    """The same with a column that names the annotator.
 
     Three annotators judge each comparison, one after the other, so that the three rows of a
     comparison are a third of the file apart.

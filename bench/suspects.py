@@ -42,7 +42,7 @@ class Found:
 
 
 def measure(work: Path, share: float, seed: int, samples: int, words: Sequence[str]) -> Found:
-    """Flip, train, look for the flipped ones, mend and train again."""
+    """Flip, train, find the flipped labels, remove them and train again."""
     import pandas
 
     from data_tools.convert import main as convert
@@ -64,10 +64,10 @@ def measure(work: Path, share: float, seed: int, samples: int, words: Sequence[s
     file = folder / "run/suspects.jsonl"
     listed = {json.loads(line)["source"] for line in file.read_text("utf-8").splitlines()}
     in_train = listed & set(apart["source"])
-    mended = folder / "mended"
-    must(convert, [raw, "-o", str(mended), "--test-size", "0.1", "--exclude-rows", str(file)])
+    cleaned = folder / "cleaned"
+    must(convert, [raw, "-o", str(cleaned), "--test-size", "0.1", "--exclude-rows", str(file)])
     after = _reward(
-        [*_keys(work, mended, folder / "after", seed), *words], folder / "after", samples
+        [*_keys(work, cleaned, folder / "after", seed), *words], folder / "after", samples
     )
     clean = folder / "clean.csv"
     must(make, ["--seed", str(seed), "--out", str(clean)])
@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     add("--work", type=Path, default=Path("checkpoints/suspects"), metavar="DIR", help="runs")
     add("--shares", type=float, nargs="+", default=[0.05, 0.2], metavar="F", help="flipped")
     add("--seeds", type=int, default=3, metavar="N", help="default 3")
-    add("--samples", type=int, default=250, metavar="N", help="prompts asked (default 250)")
+    add("--samples", type=int, default=250, metavar="N", help="prompts to answer (default 250)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="over the config")
     return parser
 
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for text in options.set for word in ("--set", text)]
     must(build, [str(options.work / "model")])
     print("                          precision              suspects   true reward, trained on")
-    print("flipped   pairs   out of fold   in sample         (right)   flipped  mended  unflipped")
+    print("flipped   pairs   out of fold   in sample         (right)   flipped  cleaned  unflipped")
     for share in options.shares:
         found = [
             measure(options.work, share, seed, options.samples, words)

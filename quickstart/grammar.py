@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-# Valence of every word that judges, in [-1, 1]; no word stands under two valences.
+# Valence of every judging word, in [-1, 1]; no word has two valences.
 GENERAL = {
     1.0: ("wonderful", "superb", "excellent", "perfect"),
     0.5: ("pleasant", "good", "charming"),
@@ -182,7 +182,7 @@ LEADS = {
 }
 
 # How often a judgement praises (1), is neutral (0) or blames (-1). Praise and blame are equally
-# likely, so the mean reward of sampled texts is about nought.
+# likely, so the mean reward of sampled texts is about zero.
 SIGNS = {1: 2, 0: 1, -1: 2}
 
 VALENCE = {
@@ -201,7 +201,7 @@ class Choice:
     weights: tuple[int, ...]
 
 
-# A string stands for itself, a tuple for its parts one after the other.
+# A string is itself, a tuple is its parts in order.
 Node = str | tuple["Node", ...] | Choice
 
 

@@ -4,9 +4,9 @@
     python -m quickstart.make_data --flip 0.2 --out flipped.csv   # every fifth label is wrong
 
 The good records compare two sampled answers to one prompt; the better one has the clearly greater
-true reward (quickstart.grammar) and stands first or second by the toss of a coin. Among them stand
-as many faulty records of each kind as `PLANTED` says, under the reason that the converter must
-give. Good pairs never repeat by accident, so the counts are exact.
+true reward (quickstart.grammar) and comes first or second at random. Mixed in are as many faulty
+records of each kind as `PLANTED` says, under the reason that the converter must give. Good pairs
+never repeat by accident, so the counts are exact.
 """
 
 import argparse
@@ -22,7 +22,7 @@ HEADER = ["prompt", "response_a", "response_b", "preference"]
 FIRST, SECOND, TIE = "response_a", "response_b", "tie"
 
 GOOD = 3200  # pairs, of which those that take part in a contradiction are lost
-CLEAR = 1.0  # the least difference in true reward that is judged; of the rest nobody was sure
+CLEAR = 1.0  # the least difference in true reward of a pair; smaller ones are not labelled
 MULTI_LINE = 16  # good records with a line break inside a quoted cell, which is legal
 BLANK_LINES = 6  # no records at all
 
@@ -35,7 +35,7 @@ PLANTED = {
     "empty_prompt": 12,
     "empty_response": 30,
     "identical_pair": 20,
-    "contradictory": 40,  # 20 pairs, each judged both ways: neither judgement can be trusted
+    "contradictory": 40,  # 20 pairs, each labelled both ways: neither label can be trusted
     "duplicate": 50,
 }
 
@@ -139,9 +139,9 @@ def break_a_line(row: Row) -> Row:
 
 
 def records(seed: int = 0, flip: float = 0.0) -> list[Row]:
-    """All records in the order of the file; an empty row stands for a blank line.
+    """All records in the order of the file; an empty row is a blank line.
 
-    `flip` is the share of the good judgements that are turned round, each against the true reward.
+    `flip` is the share of the good judgements that are inverted, each against the true reward.
     """
     rng = Random(seed)
     pairs = Pairs(rng)
@@ -177,7 +177,7 @@ def expected() -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the file and say what stands in it; exit status 0, or 1 when it cannot be written."""
+    """Write the file and print what it contains; exit status 0, or 1 when it cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m quickstart.make_data",
         description="Write the quickstart's raw preference records, faulty ones among them.",
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="turn this share of the good judgements round, from 0 to 1 (default: %(default)s)",
+        help="invert this share of the good judgements, from 0 to 1 (default: %(default)s)",
     )
     options = parser.parse_args(argv)
     if not 0 <= options.flip <= 1:
@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
     for reason, count in PLANTED.items():
         print(f"  {reason:15} {count:4}")
     if options.flip:
-        print(f"  of the good pairs {round(options.flip * GOOD)} are judged the wrong way round")
+        print(f"  of the good pairs {round(options.flip * GOOD)} are labelled the wrong way round")
     print(f"  also {MULTI_LINE} good records over several lines, {BLANK_LINES} blank lines")
     return 0
 
