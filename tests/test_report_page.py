@@ -296,7 +296,7 @@ def test_figures_of_the_training_split_are_not_called_held_out(shown):
 
 def test_an_evaluation_of_older_weights_is_not_shown(shown):
     found = shown(run__json=RUN | {"steps": 9}, eval__json=FOUND, samples__jsonl=[SAMPLE])
-    assert "eval.json is of the weights after step 3" in found.text
+    assert "eval.json was computed at step 3" in found.text
     assert "Q: why?" not in found.text and "0.950" not in found.text
 
 

@@ -34,8 +34,10 @@ CONVERSION = (
     *("chosen_longer", "chosen_shorter", "first_answer_wins", "ties", "notes"),
 )
 """The keys of a conversion's report.json that the page shows."""
-IN_SECTIONS = ("against", "against_label", "findings", "groups", "likelihood_margins")
-IN_SECTIONS += ("metrics", "slices", "win_rate")
+IN_SECTIONS = (
+    *("against", "against_label", "findings", "groups", "likelihood_margins", "metrics", "slices"),
+    "win_rate",
+)
 """The keys of eval.json that are shown in sections, not in the table of all figures."""
 SUSPECT_KEYS = ("source", "reward_margin", "probability", "split", "prompt", "chosen", "rejected")
 """The keys of a suspect that are no columns of the dataset."""
@@ -57,18 +59,8 @@ def page(directory: Path, run: dict[str, Any] | None = None) -> str:
         trim_blocks=True,
         undefined=ChainableUndefined,
     )
-    environment.filters |= {
-        "objects": objects,
-        "items": as_list,
-        "fields": fields,
-        "rows": rows,
-        "text": text,
-        "excerpt": excerpt,
-        "number": number_text,
-        "estimate": estimate,
-        "percents": percents,
-        "is_below_chance": is_below_chance,
-    }
+    filters = (objects, as_list, fields, rows, text, excerpt, number, estimate, percents)
+    environment.filters |= {one.__name__: one for one in (*filters, is_below_chance)}
     html = environment.get_template("report.html.jinja").render(page_values(directory, run))
     return UNPRINTABLE.sub("\ufffd", html.lstrip())
 
@@ -80,8 +72,8 @@ def page_values(directory: Path, run: dict[str, Any] | None = None) -> dict[str,
     warnings = _warnings(run)
     if found.get("steps") not in (None, run.get("steps")):
         warnings.append(
-            f"eval.json is of the weights after step {text(found['steps'])}, which were trained "
-            "further since; run dpo_wrap.eval again to see its figures here"
+            f"eval.json was computed at step {text(found['steps'])}, and the run was trained "
+            "further since; to update it, run python -m dpo_wrap.eval CONFIG"
         )
         found = {}
     paths = as_object(run, "config").get("dataset_path")
@@ -123,10 +115,10 @@ def _is_unchanged(sample: dict[str, Any]) -> bool:
 
 
 def _margins_chart(margins: dict[str, Any]) -> dict[str, Any] | None:
-    edges = [number(edge) for edge in as_list(margins.get("edges"))]
+    edges = [as_float(edge) for edge in as_list(margins.get("edges"))]
 
     def curve(label: str, style: str, model: str) -> Curve:
-        counts = [number(count) for count in as_list(margins.get(model))]
+        counts = [as_float(count) for count in as_list(margins.get(model))]
         return Curve(label, style, outline(edges, counts))
 
     curves = [curve("before training", "two", "reference"), curve("after", "one", "policy")]
@@ -137,7 +129,7 @@ def _margins_chart(margins: dict[str, Any]) -> dict[str, Any] | None:
 def _training_charts(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def curve(label: str, style: str, name: str) -> Curve:
         lines = [line for line in metrics if name in line]
-        points = [(number(line.get("step")), number(line[name])) for line in lines]
+        points = [(as_float(line.get("step")), as_float(line[name])) for line in lines]
         return Curve(label, style, points, dots=name.startswith("eval_"))
 
     def both(name: str) -> list[Curve]:
@@ -196,34 +188,34 @@ def excerpt(value: Any) -> str:
     return f"{whole[:EXCERPT]} … ({len(whole):,} characters)"
 
 
-def number(value: Any) -> float:
+def as_float(value: Any) -> float:
     """Return the value as a float, NaN where it is not a number."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and abs(value) <= LARGEST else math.nan
 
 
-def number_text(value: Any, form: str) -> str:
+def number(value: Any, form: str) -> str:
     """Return the number in a format, "" where the value is not a number."""
-    return "" if math.isnan(number(value)) else f"{number(value):{form}}"
+    return "" if math.isnan(as_float(value)) else f"{as_float(value):{form}}"
 
 
 def estimate(figures: Any, name: str, form: str) -> str:
     """Return a figure with its 95 % interval, if it has one: "0.95 [0.90, 0.98]"."""
     figures = as_object(figures)
-    value = number_text(figures.get(name), form)
-    bounds = [number_text(bound, form) for bound in as_list(figures.get(f"{name}_interval"))]
+    value = number(figures.get(name), form)
+    bounds = [number(bound, form) for bound in as_list(figures.get(f"{name}_interval"))]
     return f"{value} [{', '.join(bounds)}]" if value and len(bounds) == 2 else value
 
 
 def percents(shares: Any) -> list[str]:
     """Return shares in [0, 1] as lengths in SVG."""
-    return [f"{100 * min(1.0, max(0.0, number(share))):.1f}%" for share in as_list(shares)]
+    return [f"{100 * min(1.0, max(0.0, as_float(share))):.1f}%" for share in as_list(shares)]
 
 
 def is_below_chance(figures: Any) -> bool:
     """Whether a group's labels are contradicted significantly more often than confirmed."""
     figures = as_object(figures)
-    upper = [number(bound) for bound in as_list(figures.get("reward_accuracy_interval"))][1:]
+    upper = [as_float(bound) for bound in as_list(figures.get("reward_accuracy_interval"))][1:]
     # A tie is no win, but does not contradict its label.
-    ties = number(figures.get("ties")) / (number(figures.get("examples")) or math.nan)
-    return bool(upper) and upper[0] < 0.5 and number(figures.get("reward_accuracy")) + ties < 0.5
+    ties = as_float(figures.get("ties")) / (as_float(figures.get("examples")) or math.nan)
+    return bool(upper) and upper[0] < 0.5 and as_float(figures.get("reward_accuracy")) + ties < 0.5
