@@ -204,6 +204,8 @@ def test_the_curves_have_a_point_for_each_logged_line_and_evaluations_a_dot(show
     # Loss, accuracy and margin of training, chosen and rejected rewards.
     assert [len(line.split()) for line in lines] == [3] * 5
     assert found.source.count("<circle") == 2
+    # A line of one point would be invisible.
+    assert shown(run__json=RUN, metrics__jsonl=LINES[:1]).source.count("<circle") == 5
 
 
 def test_suspects_out_of_fold_replace_those_of_the_evaluation(shown):
