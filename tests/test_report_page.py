@@ -245,13 +245,10 @@ def test_values_of_another_type_are_shown_as_text_or_left_out(shown, value):
     deep = {name: {"accuracy": value, "bins": [value, {"from": value}]} for name in FOUND}
     shown(run__json=RUN, eval__json=deep | {"groups": {"file": {"a": {"reward_accuracy": value}}}})
     shown(run__json=RUN, eval__json={"likelihood_margins": {"edges": [value] * 3, "policy": value}})
+    line = dict.fromkeys(LINES[0], value) | {"step": 1}
     found = shown(
         run__json=RUN | {"figures": dict.fromkeys(RUN["figures"], value), "seconds": value},
-        metrics__jsonl=[
-            dict.fromkeys(LINES[0], value) | {"step": 1},
-            *LINES,
-            {"step": value, "loss": value},
-        ],
+        metrics__jsonl=[line, *LINES, {"step": value, "loss": value}],
         eval__json=FOUND | dict.fromkeys(set(FOUND) - {"split", "steps"}, value),
         samples__jsonl=[{"prompt": value}],
         suspects__jsonl=[{"source": value, "prompt": value}],
