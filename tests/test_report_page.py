@@ -1,4 +1,4 @@
-"""report.html: complete, by itself, and safe whatever the data, the model and the config say."""
+"""report.html: complete, self-contained, and safe for any content of data, model and config."""
 
 import json
 import math
@@ -10,26 +10,39 @@ from training import metrics, runner
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap.report.page import page, write_page
-from dpo_wrap.report.run_files import read_pieces
+from dpo_wrap.report.run_files import annotator_agreement, conversion_reports, first_shown_wins
 
-EVIL = "<script>alert(1)</script>"
-FETCHING = ("src", "href", "xlink:href", "srcset", "action", "data", "poster", "background")
+EVIL = "<script>document.title = 0</script><img src='//evil.example' onerror=alert(1)>"
+LOADING = {"src", "href", "xlink:href", "srcset", "action", "data", "poster", "background"}
 
 
 class Parsed(HTMLParser):
-    """The elements of a page, the text by the element that it stands in, and what is left open."""
+    """The elements of a page with their attributes, and its texts with the element around each.
 
-    VOID = {"meta"}
+    A page that is not well-formed, loads something or runs a script fails an assertion.
+    """
 
-    def __init__(self, text):
+    def __init__(self, source):
         super().__init__()
         self.elements, self.texts, self.open = [], [], []
-        self.feed(text)
+        self.feed(source)
         self.close()
+        self.source = source
+        self.text = "\n".join(data for tag, data in self.texts if tag != "style")
+        self.headings = [data for tag, data in self.texts if tag == "h2"]
+        assert self.open == []
+        tags = {tag for tag, _ in self.elements}
+        assert not tags & {"script", "link", "iframe", "img", "object", "embed", "base", "a"}
+        for _, attributes in self.elements:
+            assert not attributes.keys() & LOADING
+            assert not any(name.startswith("on") for name in attributes)
+        assert not re.search(r"url\(|@import|https?:|//\w", source.replace("//evil.example", ""))
+        policy = next(a["content"] for _, a in self.elements if "http-equiv" in a)
+        assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
+        if tag != "meta":
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -38,42 +51,24 @@ class Parsed(HTMLParser):
     def handle_data(self, data):
         self.texts.append((self.open[-1] if self.open else "", data))
 
-    def said(self):
-        return "\n".join(data for place, data in self.texts if place != "style")
-
-    def names(self):
-        return {tag for tag, _ in self.elements}
-
-
-def checked(text):
-    """The parsed page, which is well-formed and fetches nothing."""
-    found = Parsed(text)
-    assert found.open == []
-    assert not found.names() & {"script", "link", "iframe", "img", "object", "embed", "base", "a"}
-    for _, attributes in found.elements:
-        assert not attributes.keys() & set(FETCHING)
-        assert not any(name.startswith("on") for name in attributes)
-    assert not re.search(r"url\(|@import|https?:|//\w", text)
-    policy = next(a["content"] for _, a in found.elements if "http-equiv" in a)
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
-    return found
-
 
 @pytest.fixture
-def filled(tmp_path):
-    """A function that makes a run directory of these files: text, or values to be JSON."""
+def shown(tmp_path):
+    """A function that writes files of a run directory, as JSON unless they are text, and its page.
 
-    def fill(**files):
+    `eval__json={...}` is the file eval.json; a list becomes JSON Lines.
+    """
+
+    def show(**files):
         for name, content in files.items():
-            path = tmp_path / name.replace("__", ".")
             if isinstance(content, list):
                 content = "".join(json.dumps(line) + "\n" for line in content)
             elif not isinstance(content, str):
                 content = json.dumps(content)
-            path.write_text(content, "utf-8")
-        return checked(page(read_pieces(tmp_path)))
+            (tmp_path / name.replace("__", ".")).write_text(content, "utf-8")
+        return Parsed(page(tmp_path))
 
-    return fill
+    return show
 
 
 RUN = {
@@ -100,10 +95,17 @@ FOUND = {
         "data/one": {"examples": 30, "reward_accuracy": 0.9},
         "data/two": {"examples": 10, "reward_accuracy": 1.0},
     },
-    "groups": {"annotator": {"ann": {"reward_accuracy": 0.25, "examples": 8}}},
+    "groups": {
+        "annotator": {
+            "ann": {"reward_accuracy": 0.25, "examples": 8, "ties": 0}
+            | {"reward_accuracy_interval": [0.1, 0.45]},
+            "bob": {"reward_accuracy": 0.25, "examples": 8, "ties": 5}
+            | {"reward_accuracy_interval": [0.1, 0.45]},
+        }
+    },
     "findings": [
         {"tone": "good", "text": "it prefers the chosen answer in 95.0%"},
-        {"tone": "warning", "text": "annotator ann: they look turned round"},
+        {"tone": "warning", "text": "annotator ann: chosen and rejected look swapped"},
     ],
     "baselines": {"longer": {"accuracy": 0.61, "accuracy_interval": [0.5, 0.7]}},
     "length_matched": {
@@ -125,225 +127,223 @@ FOUND = {
         "differences": {"reward_accuracy": {"here": 0.95, "there": 0.9, "difference": 0.05}},
     },
 }
-SEARCH = {"pairs": 3180, "crowds": ["team b: 9 of its 20 pairs are suspect"]}
+SAMPLE = {"prompt": "Q: why?", "reference": "no idea", "policy": "because"}
 SUSPECT = {"source": "raw.csv:99", "reward_margin": -3.5, "prompt": "S?"}
 
 
-def test_the_page_holds_every_part_of_a_run(filled):
-    found = filled(
+def run_with(text):
+    """The files of a run with this text wherever data, a model or a config may put it."""
+    found = {
+        "findings": [{"tone": text, "text": text}] * 2,
+        "slices": {text: {"reward_accuracy": 1}},
+        "groups": {text: {text: {"reward_accuracy": 0.5, "examples": 10}}},
+        "metrics": {text: {"reference": 1, "policy": 1}},
+        "against": FOUND["against"] | {"run": text},
+        "reward_margin": 1e12,
+    }
+    run = {"verdict": text, "warnings": [{"lines": [text]}], "notes": [text]}
+    return {
+        "run__json": RUN | run | {"step_0": {"fault": text}, "versions": {text: text}},
+        "eval__json": FOUND | found,
+        "samples__jsonl": [dict.fromkeys(SAMPLE, text)],
+        "suspects__json": {"crowds": [text]},
+        "suspects__jsonl": [dict.fromkeys([*SUSPECT, "chosen", "rejected", text], text)],
+    }
+
+
+def test_the_page_holds_every_part_of_a_run_and_the_verdict_comes_first(shown):
+    found = shown(
         run__json=RUN,
         metrics__jsonl=LINES,
         eval__json=FOUND,
-        samples__jsonl=[{"prompt": "Q: why?", "reference": "no idea", "policy": "because"}],
+        samples__jsonl=[SAMPLE],
         config__resolved__yaml="beta: 0.1\n",
     )
-    said = found.said()
     for text in (
-        *(
-            "learned: the margin rose to 1.75",
-            "0.6931 → 0.3000",
-            "0.950",
-            "[0.900, 0.980]",
-            "1,200",
-        ),
-        *("Q: why?", "no idea", "because", "beta: 0.1", "1.16.0", "data/one", "data/two"),
-        *("5, 6, 7, 9", "rewards", "reward margin", "held-out accuracy"),
-        *("It prefers the chosen answer in 95.0%", "Annotator ann: they look turned round"),
-        *("always longer", "61.0%", "at like lengths", "72.0%", "1–1.1 x longer (33)", "81.0%"),
-        *("74% sure (12)", "66.0%", "25.0%", "98.5%", "+0.400"),
-        *("raw.csv:17, margin -2.25", "called better", "0.625", "checkpoints/other", "+0.050"),
+        *("from 0.6931", "0.3000", "0.950", "[0.900, 0.980]", "1,200", "held-out accuracy"),
+        *("no idea", "because", "beta: 0.1", "1.16.0", "5, 6, 7, 9", "rewards", "reward margin"),
+        *("data/one (30)", "data/two (10)", "ann (8)", "25.0%", "98.5%", "+0.400", "+0.050"),
+        *("always the longer answer", "this policy, length-matched", "72.0%", "1–1.1 times longer"),
+        *("81.0%", "74% (12)", "66.0%", "raw.csv:17, margin -2.25", "called better", "0.625"),
     ):
-        assert text in said
-    titles = [data for place, data in found.texts if place == "h2"]
-    assert titles == [
-        *("Does it prefer as people did?", "Labels to look at", "How far did it move?"),
-        *("Judged by others", "Samples", "Training", "Data", "More"),
+        assert text in found.text
+    assert found.headings == [
+        *("Does it prefer the chosen answers?", "Labels to look at"),
+        *("How far is it from the reference?", "Win rate by judges", "Against checkpoints/other"),
+        *("Samples", "Training", "Data", "More"),
     ]
-    # What matters most comes first: the verdict, what the figures mean, then the figures.
-    order = ("It prefers the chosen", "Training learned: the margin", "they look turned round")
+    order = ("it prefers the chosen", "Training: learned: the margin", "look swapped")
     order += ("held-out accuracy", "61.0%", "Q: why?")
-    places = [said.index(text) for text in order]
+    places = [found.text.index(text) for text in order]
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize(("tone", "style"), [("good", "good"), ("warning", "bad"), ("odd", "")])
-def test_the_headline_has_the_colour_of_what_it_says(filled, tmp_path, tone, style):
-    filled(run__json=RUN, eval__json=FOUND | {"findings": [{"tone": tone, "text": "so"}]})
-    assert f'class="{f"verdict {style}".strip()}"' in page(read_pieces(tmp_path))
+@pytest.mark.parametrize(
+    ("tone", "style"),
+    [("good", "good"), ("warning", "warning"), ("odd", "neutral"), ([], "neutral")],
+)
+def test_the_headline_has_the_style_of_its_tone(shown, tone, style):
+    found = shown(run__json=RUN, eval__json=FOUND | {"findings": [{"tone": tone, "text": "so"}]})
+    assert ("p", {"class": f"verdict {style}", "dir": "auto"}) in found.elements
 
 
-def test_distributions_count_as_they_are_drawn(filled, tmp_path):
-    filled(run__json=RUN, eval__json=FOUND)
-    text = page(read_pieces(tmp_path))
-    drawn = re.search(r'aria-label="how much likelier chosen.*?</svg>', text, re.DOTALL)[0]
-    before, after = (
-        [float(point.split(",")[1]) for point in points.split()]
-        for points in re.findall(r'<polyline points="([^"]*)"', drawn)
-    )
-    floor, top = before[0], min(after)
-    assert after == [
-        floor,
-        *[pytest.approx(floor - (floor - top) / 7, abs=0.1)] * 2,
-        top,
-        top,
-        floor,
-    ]
-    assert len(set(before[1:-1])) == 1
+def test_bars_are_as_long_as_their_shares_and_a_group_surely_below_chance_is_marked(shown):
+    found = shown(run__json=RUN, eval__json=FOUND)
+    bars = [(a["width"], a["class"]) for tag, a in found.elements if tag == "rect"]
+    assert bars[:3] == [("95.0%", "policy"), ("72.0%", "policy"), ("61.0%", "baseline")]
+    # Five of bob's eight pairs are ties, which contradict no label.
+    assert bars[3:5] == [("25.0%", "below"), ("25.0%", "policy")]
+    intervals = [a for tag, a in found.elements if a.get("class") == "interval"]
+    assert (intervals[0]["x1"], intervals[0]["x2"]) == ("90.0%", "98.0%")
 
 
-def test_suspects_out_of_fold_take_the_place_of_those_of_the_evaluation(filled):
-    many = [SUSPECT | {"prompt": f"S{number}?"} for number in range(50)]
-    said = filled(
-        run__json=RUN, eval__json=FOUND, suspects__jsonl=many, suspects__json=SEARCH
-    ).said()
-    assert "raw.csv:99, margin -3.50" in said and "raw.csv:17" not in said
-    assert (
-        "50 of 3,180 pairs where a policy that was not trained" in said and "team b: 9 of" in said
-    )
-    assert "S29?" in said and "S30?" not in said and "20 more in suspects.jsonl" in said
-
-
-def test_the_curves_have_a_point_for_each_logged_line(filled, tmp_path):
+def test_the_curves_have_a_point_for_each_logged_line_and_evaluations_a_dot(shown):
     held_out = [{"step": 2, "eval_loss": 0.5, "eval_rewards/accuracies": 1.0}]
-    filled(run__json=RUN, metrics__jsonl=LINES + held_out)
-    text = page(read_pieces(tmp_path))
-    lines = re.findall(r'<polyline points="([^"]*)" class="(?:one|two)"', text)
+    found = shown(run__json=RUN, metrics__jsonl=LINES + held_out)
+    lines = [a["points"] for tag, a in found.elements if tag == "polyline"]
     # Loss, accuracy and margin of training, chosen and rejected rewards.
     assert [len(line.split()) for line in lines] == [3] * 5
-    assert text.count("<circle") == 2
+    assert found.source.count("<circle") == 2
+    # A line of one point would be invisible.
+    assert shown(run__json=RUN, metrics__jsonl=LINES[:1]).source.count("<circle") == 5
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        *("verdict", "config", "prompt", "policy", "path", "metric", "note", "group", "suspect"),
-        *("finding", "source", "run"),
-    ],
-)
-def test_markup_from_data_model_or_config_stays_text(filled, tmp_path, where):
-    given = {name: EVIL if name == where else "plain" for name in ("prompt", "policy")}
-    found = filled(
-        run__json=RUN
-        | ({"verdict": EVIL} if where == "verdict" else {})
-        | ({"notes": [EVIL], "warnings": [{"lines": [EVIL]}]} if where == "note" else {}),
-        eval__json=FOUND
-        | ({"slices": {EVIL: {"reward_accuracy": 1}}} if where == "path" else {})
-        | ({"groups": {"file": {EVIL: {"reward_accuracy": 1}}}} if where == "group" else {})
-        | ({"metrics": {EVIL: {"reference": 1, "policy": 1}}} if where == "metric" else {})
-        | ({"findings": [{"tone": EVIL, "text": EVIL}]} if where == "finding" else {})
-        | ({"against": FOUND["against"] | {"run": EVIL}} if where == "run" else {})
-        | ({"against_label": [{"chosen": EVIL}]} if where == "suspect" else {}),
-        suspects__jsonl=[SUSPECT | {"source": EVIL}] if where == "source" else "",
-        samples__jsonl=[given | {"reference": "plain"}],
-        config__resolved__yaml=EVIL if where == "config" else "beta: 0.1",
-    )
-    assert EVIL in found.said()
-    assert EVIL not in page(read_pieces(tmp_path))
+def test_suspects_out_of_fold_replace_those_of_the_evaluation(shown):
+    search = {"pairs": 3180, "crowds": ["team b: 9 of its 20 pairs are suspect"]}
+    many = [SUSPECT | {"prompt": f"S{number}?", "team": "b"} for number in range(50)]
+    text = shown(run__json=RUN, eval__json=FOUND, suspects__jsonl=many, suspects__json=search).text
+    assert "raw.csv:99, margin -3.50, team b" in text and "raw.csv:17" not in text
+    assert "50 of 3,180 pairs for which a policy that was not trained" in text
+    assert "team b: 9 of" in text
+    assert "S29?" in text and "S30?" not in text and "20 more in suspects.jsonl" in text
 
 
-def test_text_that_no_page_can_hold_does_not_stop_it(filled, tmp_path):
-    sample = {"prompt": "\x00\ud800\u202eabc", "policy": "\u2028"}
-    filled(run__json=RUN, eval__json=FOUND, samples__jsonl=[sample])
+def test_samples_that_training_changed_come_first(shown):
+    samples = [{"prompt": f"Q{n}?", "reference": "x", "policy": "x" * n} for n in range(1, 70)]
+    text = shown(run__json=RUN, eval__json=FOUND, samples__jsonl=samples).text
+    assert text.index("Q2?") < text.index("Q64?") and "Q66?" not in text and "Q1?" not in text
+    assert "1 of 69 answers are identical" in text and "5 more in samples.jsonl" in text
+
+
+def test_markup_from_data_model_or_config_stays_text(shown):
+    found = shown(**run_with(EVIL), config__resolved__yaml=EVIL)
+    assert found.text.count(EVIL) == 24 and EVIL not in found.source
+
+
+def test_control_characters_and_lone_surrogates_are_replaced(shown, tmp_path):
+    sample = {"prompt": "\x00\ud800\u202e\x1babc\n\t", "policy": "\u2028"}
+    shown(run__json=RUN, eval__json=FOUND, samples__jsonl=[sample])
     write_page(tmp_path)
-    assert "\ufffd\ufffd\u202eabc" in (tmp_path / "report.html").read_text("utf-8")
+    assert "\ufffd\ufffd\u202e\ufffdabc\n\t" in (tmp_path / "report.html").read_text("utf-8")
     assert [path.name for path in tmp_path.glob("report*")] == ["report.html"]
 
 
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, None, "text", True, [1], {}, 10**400, -1e308, -3, [[[1]]]]
 )
-def test_figures_that_are_no_numbers_are_shown_as_such_or_left_out(filled, value):
-    names = ("loss", "first_loss", "reward_margin", "reward_accuracy", "chosen_log_ratio")
+def test_values_of_another_type_are_shown_as_text_or_left_out(shown, value):
     deep = {name: {"accuracy": value, "bins": [value, {"from": value}]} for name in FOUND}
-    filled(run__json=RUN, eval__json=deep | {"groups": {"file": {"a": {"reward_accuracy": value}}}})
-    filled(
-        run__json=RUN, eval__json={"likelihood_margins": {"edges": [value] * 3, "policy": value}}
-    )
-    run = RUN | {"figures": dict.fromkeys(names, value), "seconds": value, "steps": 3}
-    lines = [dict.fromkeys(LINES[0], value) | {"step": 1}, *LINES, {"step": value, "loss": value}]
-    figures = set(FOUND) - {"split", "steps"}
-    found = filled(
-        run__json=run,
-        metrics__jsonl=lines,
-        eval__json=FOUND | dict.fromkeys(figures, value),
+    shown(run__json=RUN, eval__json=deep | {"groups": {"file": {"a": {"reward_accuracy": value}}}})
+    shown(run__json=RUN, eval__json={"likelihood_margins": {"edges": [value] * 3, "policy": value}})
+    line = dict.fromkeys(LINES[0], value) | {"step": 1}
+    found = shown(
+        run__json=RUN | {"figures": dict.fromkeys(RUN["figures"], value), "seconds": value},
+        metrics__jsonl=[line, *LINES, {"step": value, "loss": value}],
+        eval__json=FOUND | dict.fromkeys(set(FOUND) - {"split", "steps"}, value),
         samples__jsonl=[{"prompt": value}],
+        suspects__jsonl=[{"source": value, "prompt": value}],
     )
-    assert "learned: the margin rose to 1.75" in found.said()
+    assert "learned: the margin rose to 1.75" in found.text
+    assert "nan" not in "".join(a.get("points", "") for _, a in found.elements)
+    shown(run__json=dict.fromkeys(RUN, value))
 
 
-def test_one_logged_line_is_a_dot_in_every_chart(filled, tmp_path):
-    found = filled(run__json=RUN, metrics__jsonl=LINES[:1])
-    assert sum(tag == "svg" for tag, _ in found.elements) == 4
-    assert page(read_pieces(tmp_path)).count("<circle") == 5
-
-
-def test_what_is_missing_or_broken_is_left_out(filled):
-    assert "no finished run stands here" in filled().said()
-    found = filled(
+def test_missing_and_broken_files_leave_their_sections_out(shown):
+    empty = shown()
+    assert "no finished run in this directory" in empty.text and empty.headings == []
+    found = shown(
         run__json="{",
         eval__json="[1]",
         metrics__jsonl='{"step": 1, "loss": 0.6}\n{"ste',
         samples__jsonl="\n7\n",
+        suspects__json="[" * 100_000,
     )
-    titles = [data for place, data in found.texts if place == "h2"]
-    assert titles == ["Training", "More"]
+    assert found.headings == ["Training", "More"]
 
 
-def test_warnings_of_the_run_stand_above_the_curves(filled):
+def test_paths_and_texts_of_any_length_fit_on_the_page(shown):
+    deep = json.loads("[" * 500 + "]" * 500)
+    run = RUN | {"config": {"dataset_path": ["d" * 5000]}, "versions": {"a": deep}}
+    sample = SAMPLE | {"prompt": "p" * 100_000}
+    found = shown(run__json=run, eval__json=FOUND | {"odd": deep}, samples__jsonl=[sample])
+    assert "(100,000 characters)" in found.text and len(found.text) < 50_000
+
+
+def test_warnings_of_the_run_are_above_the_curves(shown):
     flat = {"step": 20, "what": "flat", "lines": ["the margin is flat", "raise learning_rate"]}
     run = RUN | {"warnings": [flat], "step_0": {"fault": "step 0 has a margin of 0.2"}}
-    said = filled(run__json=run, metrics__jsonl=LINES).said()
-    assert said.index("step 0 has a margin of 0.2") < said.index("the margin is flat\nraise")
-    assert said.index("the margin is flat") < said.index("Training")
+    text = shown(run__json=run, metrics__jsonl=LINES).text
+    order = ["step 0 has a margin of 0.2", "the margin is flat\nraise", "reward margin"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
 
 
-def test_figures_of_trained_rows_are_not_called_held_out(filled):
-    said = filled(run__json=RUN, eval__json=FOUND | {"split": "train"}).said()
-    assert "held-out" not in said and "eval accuracy" in said
+def test_figures_of_the_training_split_are_not_called_held_out(shown):
+    text = shown(run__json=RUN, eval__json=FOUND | {"split": "train"}).text
+    assert "held-out" not in text and "eval accuracy" in text
 
 
-def test_figures_of_weights_that_were_trained_further_are_not_shown(filled):
-    sample = {"prompt": "Q: why?", "reference": "no idea", "policy": "because"}
-    found = filled(run__json=RUN | {"steps": 9}, eval__json=FOUND, samples__jsonl=[sample])
-    assert "eval.json is of these weights after step 3; evaluate again" in found.said()
-    assert "Q: why?" not in found.said() and "0.950" not in found.said()
+def test_an_evaluation_of_older_weights_is_not_shown(shown):
+    found = shown(run__json=RUN | {"steps": 9}, eval__json=FOUND, samples__jsonl=[SAMPLE])
+    assert "eval.json was computed at step 3" in found.text
+    assert "Q: why?" not in found.text and "0.950" not in found.text
 
 
-def test_the_conversion_is_shown_of_a_converted_directory_and_of_a_raw_file(filled, tmp_path):
-    report = {"format": "preference", "pairs": {"made": 9, "kept": 7}, "reasons": {"tie": 2}}
+def test_the_conversions_of_a_directory_and_of_a_raw_file_are_shown(shown, tmp_path):
+    report = {"format": "preference", "records": {"read": 9}, "pairs": {"made": 9, "kept": 7}}
     for name in ("made", "dataset-2"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "report.json").write_text(json.dumps(report | {"evidence": name}))
+        content = json.dumps(report | {"reasons": {"tie": 2}, "evidence": name})
+        (tmp_path / name / "report.json").write_text(content)
     paths = [str(tmp_path / "made"), "raw.csv", "someone/hub"]
-    said = filled(run__json=RUN | {"config": {"dataset_path": paths}}).said()
-    assert f"converted: {paths[0]}" in said and "converted: raw.csv" in said
-    assert "someone/hub" not in said
-    assert said.count("reasons tie") == 2 and "dataset-2" in said
+    text = shown(run__json=RUN | {"config": {"dataset_path": paths}}).text
+    assert f"conversion of {paths[0]}" in text and "dataset-2" in text
+    assert "raw.csv: 9 records read, 7 pairs kept; rejected: tie 2" in text
+    assert "someone/hub" not in text
+    (tmp_path / "made/report.json").write_text("{broken")
+    assert conversion_reports(tmp_path, paths[:1]) == {}
+
+
+def test_presentation_order_and_agreement_are_summed_over_the_reports():
+    one = {"order_by_split": {"test": {"pairs": 10, "first_wins": 6}}, "agreement": None}
+    other = {"order_by_split": {"test": {"pairs": 5, "first_wins": 1}, "train": {"pairs": 9}}}
+    assert first_shown_wins([one, other, {"format": "an older report"}], "test") == (15, 7)
+    assert first_shown_wins([], "train") == (0, 0)
+
+    def report(*rows):
+        per_annotator = [{"compared": compared, "differs": differs} for compared, differs in rows]
+        return {"agreement": {"alpha": 0.4, "per_annotator": per_annotator}}
+
+    found = annotator_agreement([report((30, 0.1), (10, 0.5), (0, None))])
+    assert found == {"share": pytest.approx((27 + 5) / 40), "judgements": 40, "alpha": 0.4}
+    assert annotator_agreement([report((10, 0.0)), report((10, 1.0))])["share"] == 0.5
+    assert annotator_agreement([one, {}]) is None
 
 
 def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
     status, out = runner(tiny_model_dir, tmp_path)()
     assert status == 0
-    before = checked((out / "report.html").read_text("utf-8"))
-    said = before.said()
+    before = Parsed((out / "report.html").read_text("utf-8"))
     first, _, rest = json.loads((out / "run.json").read_text())["verdict"].partition(". ")
-    assert first in said and rest in said
-    assert "learning_rate: 0.01" in said and "24 of 24 pairs kept" in said
-    assert not [data for place, data in before.texts if data == "Samples"]
-    loss = re.search(r'<polyline points="([^"]*)" class="one"', (out / "report.html").read_text())
-    assert len(loss[1].split()) == len(metrics(out)) == 3
+    assert first in before.text and rest in before.text
+    assert "learning_rate: 0.01" in before.text and "pairs kept" in before.text
+    assert "Samples" not in before.headings
+    loss = next(a["points"] for tag, a in before.elements if tag == "polyline")
+    assert len(loss.split()) == len(metrics(out)) == 3
     config = str(out / "config.resolved.yaml")
     words = ("--split", "train", "--samples", "2", "--max-new-tokens", "4")
     assert eval_command.main([config, *words]) == 0
-    after = checked((out / "report.html").read_text("utf-8")).said()
+    after = Parsed((out / "report.html").read_text("utf-8"))
     for line in (out / "samples.jsonl").read_text("utf-8").splitlines():
-        assert json.loads(line)["prompt"] in after
-    assert "prompts" in after and "Does it prefer as people did?" in after
-
-
-def test_a_path_that_is_none_and_texts_without_end_do_not_stop_the_page(filled):
-    deep = json.loads("[" * 500 + "]" * 500)
-    long = {"prompt": "p" * 100_000, "policy": "x", "reference": "y"}
-    run = RUN | {"config": {"dataset_path": ["d" * 5000]}, "versions": {"a": deep}}
-    said = filled(run__json=run, eval__json=FOUND | {"odd": deep}, samples__jsonl=[long]).said()
-    assert "(100,000 characters)" in said and len(said) < 50_000
+        assert json.loads(line)["prompt"] in after.text
+    assert after.headings[0] == "Does it prefer the chosen answers?"

@@ -72,10 +72,11 @@ WRAPPER_MAY_KNOW = {
         "data",
         "loss",
         "metrics",
+        "report",
     },
     "diagnostics": {"errors", "data", "model", "evaluation", "training"},
     "system_errors": {"errors", "diagnostics"},
-    "report": {"files", "data"},
+    "report": {"files"},
     "training": {
         *("errors", "files", "signals", "system_errors", "loss", "prefix_sharing", "hub", "report"),
         *("config", "library_fields", "arguments", "model", "data", "evaluation", "diagnostics"),

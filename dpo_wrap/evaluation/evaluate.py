@@ -15,7 +15,6 @@ from trl import DPOConfig
 
 from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import Settings
-from dpo_wrap.data import conversion_reports as conversions
 from dpo_wrap.data.length_stats import spoken
 from dpo_wrap.data.splits import load_splits, nothing_kept
 from dpo_wrap.data.tokenize import tokenize
@@ -37,6 +36,7 @@ from dpo_wrap.evaluation.models import load_judged, load_run_tokenizer
 from dpo_wrap.evaluation.sampling import Sampled
 from dpo_wrap.model.load import context_length, load_adapter_config, load_config
 from dpo_wrap.model.tokenizer import check_data_fit, stop_ids
+from dpo_wrap.report import run_files
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,8 @@ def _slices(paths: Sequence[str], examples: pd.DataFrame, beta: float) -> dict[s
 
 def _conversion(settings: Settings, split: str) -> dict[str, Any]:
     """What the converter knows of these labels: how far people agree, and who was shown first."""
-    found = list(conversions.reports(Path(settings.output_dir), settings.dataset_path).values())
-    pairs, wins = conversions.ordered(found, split)
+    reports = run_files.conversion_reports(Path(settings.output_dir), settings.dataset_path)
+    found = list(reports.values())
+    pairs, wins = run_files.first_shown_wins(found, split)
     first = {"accuracy": wins / pairs, "pairs": pairs} if pairs else None
-    return {"first_answer": first, "ceiling": conversions.agreement(found)}
+    return {"first_answer": first, "ceiling": run_files.annotator_agreement(found)}

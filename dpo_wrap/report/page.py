@@ -1,210 +1,221 @@
-"""report.html of a run directory: the verdict, figures, charts and samples on one page by itself.
+"""report.html: a run's verdict, figures, charts, samples and config on one self-contained page.
 
-Nothing is fetched and no script runs. Whatever is missing or cannot be read is left out.
+The template report.html.jinja decides what is shown where, with the filters defined below, which
+take any JSON value: what is missing or damaged in the run directory is left out of the page.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
-from dpo_wrap.files import write_atomically
-from dpo_wrap.report import eval_sections as evaluation
-from dpo_wrap.report.curves import Curve, chart
-from dpo_wrap.report.eval_sections import judged, said
-from dpo_wrap.report.markup import Markup, joined, tag
-from dpo_wrap.report.run_files import Pieces, a_dict, a_list, read_pieces
-from dpo_wrap.report.tables import a_float, bounded, columns, number, table
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
-REPORT, STYLE = "report.html", Path(__file__).with_name("report.css")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-WORDS = (
-    ("policy", "the model that was trained"),
-    ("reference", "the model that training started from, and is held near to"),
-    (
-        "reward",
-        "beta times how much more likely the policy finds an answer than the reference does; the "
-        "margin is that of the chosen answer less that of the rejected one",
-    ),
-    ("reward accuracy", "the share of pairs whose margin is above 0"),
-    ("log-ratio", "log-probability of an answer under the policy less under the reference, nats"),
-    ("KL", "how far the policy has moved, measured on its own answers; 0 is not at all"),
-    ("held out", "pairs of prompts that were not trained on"),
-    ("token", "a piece of text as the model reads it, a word or less"),
-    ("nat", "the unit of log-probabilities: an answer 1 nat likelier is 2.7 times as likely"),
-    ("beta", "how strongly the policy is held to its reference; lower lets it move further"),
+from dpo_wrap.files import write_atomically
+from dpo_wrap.report.charts import Curve, line_chart, outline
+from dpo_wrap.report.run_files import (
+    as_list,
+    as_object,
+    conversion_reports,
+    read_lines,
+    read_object,
+    read_text,
 )
+
+REPORT = "report.html"
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and surrogates, which UTF-8 cannot hold."""
+EXCERPT = 5000
+"""The most characters that are shown of a prompt or an answer."""
+LARGEST = 1e15
+"""Numbers beyond this are damage, and would overflow the geometry of a chart."""
+CONVERSION = (
+    *("format", "evidence", "records", "pairs", "reasons", "warnings", "splits", "prompts"),
+    *("chosen_longer", "chosen_shorter", "first_answer_wins", "ties", "notes"),
+)
+"""The keys of a conversion's report.json that the page shows."""
+IN_SECTIONS = (
+    *("against", "against_label", "findings", "groups", "likelihood_margins", "metrics", "slices"),
+    "win_rate",
+)
+"""The keys of eval.json that are shown in sections, not in the table of all figures."""
+SUSPECT_KEYS = ("source", "reward_margin", "probability", "split", "prompt", "chosen", "rejected")
+"""The keys of a suspect that are no columns of the dataset."""
 
 
 def write_page(directory: Path, run: dict[str, Any] | None = None) -> None:
-    """Write report.html; `run` stands for a run.json that is yet to be written. Raises OSError."""
-    write_atomically(directory / REPORT, page(read_pieces(directory, run)))
+    """Write report.html into a run directory; raises OSError.
+
+    `run` is the content of a run.json that is not written yet.
+    """
+    write_atomically(directory / REPORT, page(directory, run))
 
 
-def page(pieces: Pieces) -> str:
-    """The whole page."""
-    title = f"DPO run {pieces.name}"
-    head = joined(
-        Markup('<meta charset="utf-8">'),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", title),
-        tag("style", Markup(STYLE.read_text("utf-8"))),
+def page(directory: Path, run: dict[str, Any] | None = None) -> str:
+    """Return the HTML of the page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=ChainableUndefined,
     )
-    found = judged(pieces)
-    parts = (
-        tag("h1", title),
-        _verdict(pieces),
-        evaluation.findings(found),
-        _left_out(pieces),
-        _warnings(pieces),
-        _tiles(pieces),
-        _section("Does it prefer as people did?", evaluation.preferences(found)),
-        _section("Labels to look at", evaluation.suspects(pieces)),
-        _section("How far did it move?", evaluation.distance(found)),
-        _section("Judged by others", evaluation.verdicts(found)),
-        _section("Samples", evaluation.samples(pieces)),
-        _section("Training", _curves(pieces.metrics)),
-        _section("Data", _data(pieces)),
-        _section("More", _more(pieces, found)),
-    )
-    body = tag("body", tag("main", *parts))
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'
+    filters = (objects, as_list, fields, rows, text, excerpt, number, estimate, percents)
+    environment.filters |= {one.__name__: one for one in (*filters, is_below_chance)}
+    html = environment.get_template("report.html.jinja").render(page_values(directory, run))
+    return UNPRINTABLE.sub("\ufffd", html.lstrip())
 
 
-def _verdict(pieces: Pieces) -> Markup:
-    """What came out, by the held-out pairs where they were evaluated, then how training went."""
-    training = str(pieces.run.get("verdict") or "no finished run stands here")
-    first = a_dict(next(iter(a_list(judged(pieces).get("findings"))), None))
-    colour = {"good": " good", "warning": " bad"}.get(str(first.get("tone")), "")
-    if first.get("text"):
-        head = tag("b", evaluation.sentence(first["text"]))
-        inside = joined(head, tag("span", f"Training {training}"))
-    else:
-        head, stop, rest = training.partition(". ")
-        inside = joined(tag("b", head + stop.strip()), tag("span", rest) if rest else "")
-    return tag("p", inside, class_=f"verdict{colour}", dir="auto")
-
-
-def _left_out(pieces: Pieces) -> Markup:
-    """What the conversion could not use, in a sentence for each dataset."""
-    lines = []
-    for path, report in pieces.conversions.items():
-        read, kept = (
-            a_dict(report.get(n)).get(w) for n, w in (("records", "read"), ("pairs", "kept"))
+def page_values(directory: Path, run: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the values of the template by name."""
+    run = read_object(directory / "run.json") if run is None else run
+    found = read_object(directory / "eval.json")
+    warnings = _warnings(run)
+    if found.get("steps") not in (None, run.get("steps")):
+        warnings.append(
+            f"eval.json was computed at step {text(found['steps'])}, and the run was trained "
+            "further since; to update it, run python -m dpo_wrap.eval CONFIG"
         )
-        reasons = a_dict(report.get("reasons"))
-        if reasons and number(read, ",") and number(kept, ","):
-            said_of = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in reasons.items())
-            lines.append(f"{path}: {read:,} records read, {kept:,} pairs kept; left out: {said_of}")
-    return joined(*(tag("p", line, class_="note", dir="auto") for line in lines))
+        found = {}
+    paths = as_object(run, "config").get("dataset_path")
+    paths = [paths] if isinstance(paths, str) else [text(path) for path in as_list(paths)]
+    samples = read_lines(directory / "samples.jsonl") if found else []
+    return {
+        "title": f"DPO run {'/'.join(directory.resolve().parts[-2:])}",
+        "run": run,
+        "found": found,
+        "warnings": warnings,
+        "conversions": {
+            path: {name: report[name] for name in CONVERSION if report.get(name)}
+            for path, report in conversion_reports(directory, paths).items()
+        },
+        "suspects": read_lines(directory / "suspects.jsonl"),
+        "search": read_object(directory / "suspects.json"),
+        "margins": _margins_chart(as_object(found, "likelihood_margins")),
+        "samples": sorted(samples, key=_is_unchanged),
+        "unchanged": sum(map(_is_unchanged, samples)),
+        "training": _training_charts(read_lines(directory / "metrics.jsonl")),
+        "data": {name: value for name, value in fields(run.get("data")) if name != "fit"},
+        "figures": {name: value for name, value in found.items() if name not in IN_SECTIONS},
+        "config": read_text(directory / "config.resolved.yaml"),
+        "SUSPECT_KEYS": SUSPECT_KEYS,
+    }
 
 
-def _tiles(pieces: Pieces) -> Markup:
-    run, found = pieces.run, judged(pieces)
-    figures, data = a_dict(run.get("figures")), a_dict(run.get("data"))
-    pairs = "held-out" if found.get("split") == "test" else "eval"
-    loss = [number(figures.get(name), ".4f") for name in ("first_loss", "loss")]
-    shown = [
-        (f"{pairs} accuracy", bounded(found, "reward_accuracy", ".3f")),
-        (f"{pairs} margin", bounded(found, "reward_margin", ".3f")),
-        ("KL, nats an answer", bounded(found, "kl_per_sequence", ".2f")),
-        ("length ratio", bounded(found, "length_ratio", ".2f")),
-        ("win rate", bounded(a_dict(found.get("win_rate")), "win_rate", ".3f")),
-        ("training loss", " → ".join(loss) if all(loss) else ""),
-        ("training accuracy", number(figures.get("reward_accuracy"), ".3f")),
-        ("training margin", number(figures.get("reward_margin"), ".3f")),
-        ("training log-ratio, chosen", number(figures.get("chosen_log_ratio"), "+.2f")),
-        ("training log-ratio, rejected", number(figures.get("rejected_log_ratio"), "+.2f")),
-        ("pairs trained on", number(data.get("train"), ",")),
-        ("steps, seconds", _steps(run)),
-    ]
-    tiles = [_tile(name, value) for name, value in shown if value]
-    return tag("div", *tiles, class_="tiles") if tiles else Markup()
+def _warnings(run: dict[str, Any]) -> list[str]:
+    fault = as_object(run, "step_0").get("fault")
+    warnings = [text(fault)] if fault else []
+    for warning in as_list(run.get("warnings")):
+        lines = as_list(as_object(warning).get("lines"))
+        warnings.append("\n".join(map(text, lines)) if lines else text(warning))
+    return warnings
 
 
-def _steps(run: dict[str, Any]) -> str:
-    return ", ".join(
-        filter(None, (number(run.get("steps"), ","), number(run.get("seconds"), ",.0f")))
-    )
+def _is_unchanged(sample: dict[str, Any]) -> bool:
+    return sample.get("policy") == sample.get("reference")
 
 
-def _tile(name: str, value: str) -> Markup:
-    figure, bracket, bounds = value.partition(" [")
-    spread = tag("small", bracket.strip() + bounds) if bounds else ""
-    return tag("div", tag("span", name), tag("b", figure), spread)
+def _margins_chart(margins: dict[str, Any]) -> dict[str, Any] | None:
+    edges = [as_float(edge) for edge in as_list(margins.get("edges"))]
+
+    def curve(label: str, style: str, model: str) -> Curve:
+        counts = [as_float(count) for count in as_list(margins.get(model))]
+        return Curve(label, style, outline(edges, counts))
+
+    curves = [curve("before training", "two", "reference"), curve("after", "one", "policy")]
+    title = "log-probability, chosen minus rejected, nats"
+    return line_chart(title, curves, level=0.0, vertical=0.0, x_format="{:.3g}")
 
 
-def _warnings(pieces: Pieces) -> Markup:
-    told = [str(fault)] if (fault := a_dict(pieces.run.get("step_0")).get("fault")) else []
-    for warning in a_list(pieces.run.get("warnings")):
-        lines = a_list(a_dict(warning).get("lines"))
-        told.append("\n".join(map(str, lines)) if lines else str(warning))
-    if pieces.found and not judged(pieces):
-        told.append(
-            f"eval.json is of these weights after step {pieces.found['steps']}; evaluate again"
-        )
-    return joined(*(tag("p", line, class_="warning", dir="auto") for line in told))
-
-
-def _curves(metrics: list[dict[str, Any]]) -> Markup:
+def _training_charts(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def curve(label: str, style: str, name: str) -> Curve:
         lines = [line for line in metrics if name in line]
-        points = [(a_float(line.get("step")), a_float(line[name])) for line in lines]
+        points = [(as_float(line.get("step")), as_float(line[name])) for line in lines]
         return Curve(label, style, points, dots=name.startswith("eval_"))
 
     def both(name: str) -> list[Curve]:
         return [curve("training", "one", name), curve("held out", "two", f"eval_{name}")]
 
-    sides = (("chosen", "one"), ("rejected", "two"))
-    answers = [curve(side, style, f"rewards/{side}") for side, style in sides]
-    charts = (
-        chart("loss", both("loss"), level=math.log(2)),
-        chart("reward accuracy", both("rewards/accuracies"), level=0.5),
-        chart("reward margin", both("rewards/margins"), level=0.0),
-        chart("rewards", answers, level=0.0),
-    )
-    if not any(charts):
-        return Markup()
-    note = (
-        "Dashed: where a policy stands that prefers nothing, a loss of ln 2 = 0.69, an accuracy of "
-        "50 % and a margin of 0. What the loss asks for is the gap between the two rewards; both "
-        "may fall."
-    )
-    return joined(tag("p", note, class_="note"), tag("div", *charts, class_="charts"))
+    rewards = [
+        curve("chosen", "one", "rewards/chosen"),
+        curve("rejected", "two", "rewards/rejected"),
+    ]
+    charts = [
+        line_chart("loss", both("loss"), level=math.log(2)),
+        line_chart("reward accuracy", both("rewards/accuracies"), level=0.5),
+        line_chart("reward margin", both("rewards/margins"), level=0.0),
+        line_chart("rewards", rewards, level=0.0),
+    ]
+    return [chart for chart in charts if chart]
 
 
-def _data(pieces: Pieces) -> Markup:
-    data = dict(a_dict(pieces.run.get("data")))
-    fits = {split: a_dict(fit) for split, fit in a_dict(data.pop("fit", None)).items()}
-    said_of = {
-        split: {name: value for name, value in fit.items() if value not in (0, "", False)}
-        for split, fit in fits.items()
-    }
-    notes = map(said, a_list(pieces.run.get("notes")))
-    parts = [table(data), *notes, columns(said_of)]
-    if fits:
-        parts.append(tag("small", "pairs; lengths in tokens: at 50, 95, 99 % and the longest"))
-    for path, report in pieces.conversions.items():
-        parts += [tag("h3", f"converted: {path}"), table(report)]
-    return joined(*parts)
+def objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in a list."""
+    return [one for one in as_list(value) if isinstance(one, dict)]
 
 
-def _more(pieces: Pieces, found: dict[str, Any]) -> Markup:
-    """What few will look for, folded."""
-    folds = (
-        ("what the words mean", _words() if found or pieces.metrics else ""),
-        ("every figure of eval.json", evaluation.all_figures(found)),
-        ("versions", table(pieces.run.get("versions"))),
-        ("config", tag("pre", pieces.config) if pieces.config else ""),
-    )
-    return joined(
-        *(tag("details", tag("summary", name), inside) for name, inside in folds if inside)
-    )
+def fields(value: Any) -> list[tuple[str, Any]]:
+    """Return the names and values of an object."""
+    return list(as_object(value).items())
 
 
-def _words() -> Markup:
-    return tag("dl", *(joined(tag("dt", word), tag("dd", means)) for word, means in WORDS))
+def rows(figures: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return names and texts of an object and those within it; lists of objects are left out."""
+    found = []
+    for name, value in fields(figures):
+        if isinstance(value, dict):
+            found += rows(value, f"{prefix}{name} ")
+        elif not objects(value):
+            found.append((f"{prefix}{name}".replace("_", " "), text(value)))
+    return found
 
 
-def _section(title: str, inside: str) -> Markup:
-    return tag("section", tag("h2", title), inside) if inside else Markup()
+def text(value: Any) -> str:
+    """Return any JSON value as text."""
+    if isinstance(value, list):
+        return ", ".join("…" if isinstance(one, list) else text(one) for one in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "…"
+    return "—" if value is None else str(value)
+
+
+def excerpt(value: Any) -> str:
+    """Return a prompt or an answer as text, cut to what a page can show."""
+    whole = text(value).removeprefix(" ")  # the space that separates an answer from its prompt
+    if len(whole) <= EXCERPT:
+        return whole
+    return f"{whole[:EXCERPT]} … ({len(whole):,} characters)"
+
+
+def as_float(value: Any) -> float:
+    """Return the value as a float, NaN where it is not a number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= LARGEST else math.nan
+
+
+def number(value: Any, form: str) -> str:
+    """Return the number in a format, "" where the value is not a number."""
+    return "" if math.isnan(as_float(value)) else f"{as_float(value):{form}}"
+
+
+def estimate(figures: Any, name: str, form: str) -> str:
+    """Return a figure with its 95 % interval, if it has one: "0.95 [0.90, 0.98]"."""
+    figures = as_object(figures)
+    value = number(figures.get(name), form)
+    bounds = [number(bound, form) for bound in as_list(figures.get(f"{name}_interval"))]
+    return f"{value} [{', '.join(bounds)}]" if value and len(bounds) == 2 else value
+
+
+def percents(shares: Any) -> list[str]:
+    """Return shares in [0, 1] as lengths in SVG."""
+    return [f"{100 * min(1.0, max(0.0, as_float(share))):.1f}%" for share in as_list(shares)]
+
+
+def is_below_chance(figures: Any) -> bool:
+    """Whether a group's labels are contradicted significantly more often than confirmed."""
+    figures = as_object(figures)
+    upper = [as_float(bound) for bound in as_list(figures.get("reward_accuracy_interval"))][1:]
+    # A tie is no win, but does not contradict its label.
+    ties = as_float(figures.get("ties")) / (as_float(figures.get("examples")) or math.nan)
+    return bool(upper) and upper[0] < 0.5 and as_float(figures.get("reward_accuracy")) + ties < 0.5

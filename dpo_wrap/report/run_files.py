@@ -1,91 +1,85 @@
-"""What stands in a run directory, read for its page; a file that is missing or broken is empty."""
+"""Read the JSON files of a run directory; a file that is missing or damaged reads as empty."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpo_wrap.data import conversion_reports as conversions
 
-# What the page shows of a conversion's report.json.
-CONVERSION = (
-    *("format", "evidence", "records", "pairs", "reasons", "warnings", "splits", "prompts"),
-    *("chosen_longer", "chosen_shorter", "first_answer_wins", "ties", "notes"),
-)
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """A run directory's files, as far as they can be read."""
-
-    name: str
-    run: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    found: dict[str, Any]
-    """What eval.json holds."""
-    samples: list[dict[str, Any]]
-    suspects: list[dict[str, Any]]
-    search: dict[str, Any]
-    """What suspects.json holds of how they were found."""
-    config: str
-    conversions: dict[str, dict[str, Any]]
-    """By dataset, of those that were converted, the figures of report.json."""
-
-
-def read_pieces(directory: Path, run: dict[str, Any] | None = None) -> Pieces:
-    """The pieces of a page; `run` stands for a run.json that is yet to be written."""
-    run = read_object(directory / "run.json") if run is None else run
-    paths = a_dict(run.get("config")).get("dataset_path")
-    return Pieces(
-        name="/".join(directory.resolve().parts[-2:]),
-        run=run,
-        metrics=read_lines(directory / "metrics.jsonl"),
-        found=read_object(directory / "eval.json"),
-        samples=read_lines(directory / "samples.jsonl"),
-        suspects=read_lines(directory / "suspects.jsonl"),
-        search=read_object(directory / "suspects.json"),
-        config=_read(directory / "config.resolved.yaml"),
-        conversions=_conversions(directory, [paths] if isinstance(paths, str) else a_list(paths)),
-    )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    return _object(_read(path))
-
-
-def a_dict(value: Any) -> dict[str, Any]:
-    """The value where it is a dict, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def a_list(value: Any) -> list[Any]:
-    """The value where it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def _conversions(directory: Path, paths: list[Any]) -> dict[str, dict[str, Any]]:
-    return {
-        path: {name: report[name] for name in CONVERSION if report.get(name)}
-        for path, report in conversions.reports(directory, list(map(str, paths))).items()
-    }
-
-
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file."""
     try:
         return path.read_text("utf-8")
     except (OSError, ValueError):
         return ""
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file."""
+    return _parse(read_text(path))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects in a file, one a line."""
-    # Not splitlines, which also parts a line at characters that JSON leaves as they are.
-    return [found for line in _read(path).split("\n") if (found := _object(line))]
+    """Return the objects of a JSON Lines file."""
+    # str.splitlines would also split at U+2028 and others, which JSON allows within a string.
+    return [found for line in read_text(path).split("\n") if (found := _parse(line))]
 
 
-def _object(text: str) -> dict[str, Any]:
+def _parse(text: str) -> dict[str, Any]:
     try:
-        return a_dict(json.loads(text))
+        return as_object(json.loads(text))
     except (ValueError, RecursionError):
         return {}
+
+
+def as_object(value: Any, *path: str) -> dict[str, Any]:
+    """Return the object at this path of nested objects, {} where there is none."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return the value if it is a list, else []."""
+    return value if isinstance(value, list) else []
+
+
+def conversion_reports(run_dir: Path, dataset_paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the report.json of each dataset that data_tools.convert made, by dataset path.
+
+    A converted directory holds its own report. A raw file was converted by the training run, into
+    `dataset` in the run directory, or `dataset-N` where it is the Nth of several.
+    """
+    found = {}
+    for position, path in enumerate(dataset_paths, 1):
+        converted = run_dir / (f"dataset-{position}" if len(dataset_paths) > 1 else "dataset")
+        given = Path(path).expanduser()
+        try:
+            directory = given if given.is_dir() else converted
+        except OSError:  # too long for a path
+            continue
+        if report := read_object(directory / "report.json"):
+            found[path] = report
+    return found
+
+
+def first_shown_wins(reports: Sequence[dict[str, Any]], split: str) -> tuple[int, int]:
+    """Return (pairs of known presentation order, pairs whose first answer won) of a split."""
+    parts = [as_object(report, "order_by_split", split) for report in reports]
+    return sum(p.get("pairs", 0) for p in parts), sum(p.get("first_wins", 0) for p in parts)
+
+
+def annotator_agreement(reports: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return how often annotators agree with the majority of the others, None where unknown.
+
+    `share` is over all `judgements` that other annotators judged too. It bounds the accuracy that
+    can be expected of a model: a label that the next annotator would invert can only be guessed.
+    """
+    known = [found for report in reports if (found := as_object(report, "agreement"))]
+    rows = [row for found in known for row in found["per_annotator"] if row["compared"]]
+    judgements = sum(row["compared"] for row in rows)
+    if not judgements:
+        return None
+    agreed = sum(row["compared"] * (1 - row["differs"]) for row in rows)
+    alpha = known[0]["alpha"] if len(known) == 1 else None
+    return {"share": agreed / judgements, "judgements": judgements, "alpha": alpha}
