@@ -68,7 +68,9 @@ class Settings:
     """TensorBoard's folder, used with report_to: tensorboard"""
 
     trl: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    # None with `lora: false`.
     lora: Mapping[str, Any] | None = field(default_factory=lambda: MappingProxyType({}))
+    # The place of every key that is set, by full name: `configs/x.yaml:10: max_seq_length`.
     locations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     source: str = ""
 
@@ -82,7 +84,7 @@ class Settings:
         return self.trl[name] if name in self.trl else trl_fields()[name].default
 
     def where(self, name: str) -> str:
-        """The place of a key, `configs/x.yaml:10: max_seq_length`; the file for a key not set."""
+        """The place of a key for an error message; the config file for a key that is not set."""
         return self.locations.get(name, self.source)
 
 

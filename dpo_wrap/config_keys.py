@@ -60,10 +60,10 @@ RANGES: dict[str, Range] = _by_key(
 STRICTER_TYPES: dict[str, Any] = {
     "pad_to_multiple_of": Literal["auto", "none"] | int | None,
     "lora.task_type": Literal["CAUSAL_LM"] | None,
-    **dict.fromkeys(("model_init_kwargs", "lr_scheduler_kwargs"), dict | None),
-    **dict.fromkeys(
-        ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"), dict | None
-    ),
+    "model_init_kwargs": dict | None,
+    "lr_scheduler_kwargs": dict | None,
+    "gradient_checkpointing_kwargs": dict | None,
+    "activation_checkpointing_kwargs": dict | None,
 }
 # Keys whose text is the path of a JSON file.
 FILES = ("accelerator_config", "deepspeed", "fsdp_config")
@@ -144,21 +144,16 @@ UNSUPPORTED_KEYS: dict[str, str] = _by_key(
     ("lora.loftq_config lora.eva_config lora.corda_config", _EXTRA_PASS),
     ("lora.lora_ga_config", _EXTRA_PASS),
 )
-# (key, pattern of a word) -> why it is not supported.
-UNSUPPORTED_VALUES = {
-    ("lora.init_lora_weights", "pissa*"): _BASE_CHANGES,
-    ("lora.init_lora_weights", "olora"): _BASE_CHANGES,
-    ("lora.init_lora_weights", "loftq"): _BASE_CHANGES,
-    ("lora.init_lora_weights", "corda"): _EXTRA_PASS,
-    ("lora.init_lora_weights", "eva"): _EXTRA_PASS,
-    ("train_sampling_strategy", "batch_rebalance"): (
-        "it makes batches of unequal numbers of pairs, and TRL gives every batch the same weight"
-    ),
-}
-
 # A condition is written as a message shows it: `key` (set, and not false or 0), `key: a, b or c`
 # (one of these values), `key: other than a or b` (none of them). `*` in a value matches any text.
 # Of a list one item is enough.
+# (condition, why a run of DPOTrainer cannot use the value).
+UNSUPPORTED_VALUES = (
+    ("lora.init_lora_weights: pissa*, olora or loftq", _BASE_CHANGES),
+    ("lora.init_lora_weights: corda or eva", _EXTRA_PASS),
+    ("train_sampling_strategy: batch_rebalance", "TRL would weight its unequal batches equally"),
+)
+
 _EVALUATION = "eval_strategy: steps or epoch"
 _SAVING = "save_strategy: steps, epoch or best"
 _WARMUP = "lr_scheduler_type: other than constant, reduce_lr_on_plateau or greedy"
@@ -172,7 +167,9 @@ NO_EFFECT_WITHOUT: tuple[tuple[str, ...], ...] = (
     ("eval_delay eval_on_start eval_accumulation_steps eval_use_gather_object", _EVALUATION),
     ("metric_for_best_model greater_is_better load_best_model_at_end", _EVALUATION),
     (
-        *("greater_is_better", "metric_for_best_model", "load_best_model_at_end: true"),
+        "greater_is_better",
+        "metric_for_best_model",
+        "load_best_model_at_end: true",
         "lr_scheduler_type: reduce_lr_on_plateau or greedy",
     ),
     ("early_stopping_patience", "load_best_model_at_end: true"),
@@ -185,7 +182,8 @@ NO_EFFECT_WITHOUT: tuple[tuple[str, ...], ...] = (
     ("dataloader_multiprocessing_context dataloader_in_order", "dataloader_num_workers"),
     (
         "gradient_checkpointing_kwargs activation_checkpointing_kwargs",
-        *("gradient_checkpointing: true", "activation_checkpointing: true"),
+        "gradient_checkpointing: true",
+        "activation_checkpointing: true",
     ),
     ("liger_kernel_config", "use_liger_kernel: true"),
     ("fsdp_config", "fsdp"),
@@ -210,38 +208,29 @@ NO_EFFECT_WITHOUT: tuple[tuple[str, ...], ...] = (
 # (condition, what it needs, why).
 NEEDS = (
     ("loss_type: exo_pair", "label_smoothing", "its paper recommends 1e-3"),
+    ("loss_type: aot or aot_unpaired", "use_weighting: false", "TRL cannot weight sorted pairs"),
     (
         "loss_type: nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero or apo_down",
-        *("f_divergence_type: reverse_kl", "TRL supports no other divergence"),
+        "f_divergence_type: reverse_kl",
+        "TRL supports no other divergence",
     ),
     (
-        *("loss_type: aot or aot_unpaired", "use_weighting: false"),
-        "TRL cannot weight pairs that it sorts",
-    ),
-    (
-        *("disable_dropout: true", "lora.lora_dropout: 0"),
+        "disable_dropout: true",
+        "lora.lora_dropout: 0",
         "TRL would disable the adapter's dropout too",
     ),
     (
-        *("sync_ref_model: true", "lora: false"),
-        "with an adapter the reference is the base model, which does not change",
+        "sync_ref_model: true",
+        "lora: false",
+        "an adapter's reference is the base model, which is fixed",
     ),
-    (
-        *("sync_ref_model: true", "precompute_ref_log_probs: false"),
-        "log-probabilities of a reference that changes cannot be precomputed",
-    ),
-    (
-        *("neftune_noise_alpha", "lora: false"),
-        "with an adapter the reference would be computed from noisy embeddings too",
-    ),
-    ("optim: galore* or apollo*", "optim_target_modules", "it projects the modules named there"),
-    (
-        *("lora.alora_invocation_tokens", "gradient_checkpointing: false"),
-        "peft then supports one forward pass per step, and the reference is a second",
-    ),
-    ("fp16: true", "bf16: false or null", "training uses one precision"),
+    ("sync_ref_model: true", "precompute_ref_log_probs: false", "the reference changes"),
+    ("neftune_noise_alpha", "lora: false", "an adapter's reference would get the noise too"),
+    ("lora.alora_invocation_tokens", "gradient_checkpointing: false", "peft allows one pass then"),
     ("load_in_4bit", "lora: true", "quantized weights cannot be trained themselves"),
     ("adapter_path", "lora: true", "the adapter is what is trained"),
+    ("fp16: true", "bf16: false or null", "training uses one precision"),
+    ("optim: galore* or apollo*", "optim_target_modules", "it projects the modules named there"),
     ("save_strategy: best", _EVALUATION, "only an evaluation shows which checkpoint is best"),
 )
 
@@ -264,8 +253,8 @@ def unsupported(name: str, value: Any, default: Any) -> str | None:
     """Why a run of DPOTrainer cannot use this value of a key, or None."""
     if name in UNSUPPORTED_KEYS and value != default:
         return f"not supported: {UNSUPPORTED_KEYS[name]}"
-    for (key, pattern), why in UNSUPPORTED_VALUES.items():
-        if key == name and fnmatchcase(_word(value), pattern):
+    for condition, why in UNSUPPORTED_VALUES:
+        if condition.startswith(f"{name}: ") and _holds(condition, {name: value}):
             return f"{value!r} is not supported: {why}"
     return None
 
@@ -279,13 +268,14 @@ def rule_errors(
     `defaults` the default of every key.
     """
     config = {**defaults, **COMPUTED_DEFAULTS, **dict.fromkeys(given, _INVALID), **values}
-    broken = {name: "lora: true" for name in given if name.startswith("lora.")}
-    if _holds("lora: true", config):
-        broken = {}
+    broken = {}
+    if not _holds("lora: true", config):
+        broken = {name: "lora: true" for name in given if name.startswith("lora.")}
     for keys, *conditions in NO_EFFECT_WITHOUT:
         if not any(_holds(condition, config) for condition in conditions):
-            changed = (k for k in keys.split() if k in values and values[k] != defaults[k])
-            broken = {key: " or ".join(conditions) for key in changed} | broken
+            for key in keys.split():
+                if key in values and values[key] != defaults[key]:
+                    broken.setdefault(key, " or ".join(conditions))
     for name, condition in broken.items():
         yield name, f"no effect without {condition}; set it, or remove the key"
     for condition, need, why in NEEDS:
@@ -324,7 +314,9 @@ def _metric_errors(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _holds(condition: str, config: Mapping[str, Any]) -> bool:
     name, _, words = condition.partition(": ")
     value = config[name]
-    if value is _INVALID or not words:
+    if value is _INVALID:
+        return True
+    if not words:
         return bool(value)
     negated = words.startswith("other than ")
     patterns = re.split(", | or ", words.removeprefix("other than "))

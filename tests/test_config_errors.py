@@ -131,7 +131,7 @@ def test_a_value_that_is_invalid_is_named_with_what_is_expected(only_error, text
         ("parallelism_config: {tp_size: 2}", "use accelerate launch --config_file"),
         (
             "train_sampling_strategy: batch_rebalance",
-            "'batch_rebalance' is not supported: it makes",
+            "'batch_rebalance' is not supported: TRL",
         ),
         ("lora:\n  peft_type: IA3", "lora.peft_type: not supported: peft sets it; remove it"),
         ("lora:\n  inference_mode: true", "it freezes the adapter"),
@@ -206,7 +206,7 @@ def test_a_key_without_effect_names_what_it_needs(only_error, text, key, conditi
         ("loss_type: exo_pair", "loss_type: exo_pair needs label_smoothing; its paper recommends"),
         (
             "loss_type: [sigmoid, aot]\nuse_weighting: true",
-            "loss_type: sigmoid, aot needs use_weighting: false; TRL cannot weight pairs",
+            "loss_type: sigmoid, aot needs use_weighting: false; TRL cannot weight sorted",
         ),
         (
             "loss_type: [sigmoid, apo_zero]\nf_divergence_type: forward_kl",
@@ -220,12 +220,12 @@ def test_a_key_without_effect_names_what_it_needs(only_error, text, key, conditi
             "disable_dropout: true\nlora_dropout: 0.1",
             "disable_dropout: true needs lora.lora_dropout: 0; TRL would disable the adapter's",
         ),
-        ("sync_ref_model: true", "sync_ref_model: true needs lora: false; with an adapter the ref"),
+        ("sync_ref_model: true", "sync_ref_model: true needs lora: false; an adapter's reference"),
         (
             "lora: false\nsync_ref_model: true\nprecompute_ref_log_probs: true",
-            "sync_ref_model: true needs precompute_ref_log_probs: false; log-probabilities of",
+            "sync_ref_model: true needs precompute_ref_log_probs: false; the reference",
         ),
-        ("neftune_noise_alpha: 5", "neftune_noise_alpha: 5 needs lora: false; with an adapter the"),
+        ("neftune_noise_alpha: 5", "neftune_noise_alpha: 5 needs lora: false; an adapter's ref"),
         ("lora: false\nadapter_path: a", "adapter_path: a needs lora: true; the adapter is what"),
         (
             "load_in_4bit: true\nmodel_init_kwargs: {quantization_config: {}}",

@@ -61,7 +61,7 @@ def test_every_key_of_the_tables_is_a_field():
     named = {full for full, _ in config_keys.SHORT_NAMES.values()}
     for table in ("RANGES", "STRICTER_TYPES", "FILES", "MAPPING_KEYS", "UNSUPPORTED_KEYS"):
         named |= set(getattr(config_keys, table))
-    named |= {key for key, _ in config_keys.UNSUPPORTED_VALUES}
+    named |= {condition.partition(":")[0] for condition, _ in config_keys.UNSUPPORTED_VALUES}
     named |= {key for keys, *_ in config_keys.NO_EFFECT_WITHOUT for key in keys.split()}
     assert named <= known
 
@@ -78,6 +78,7 @@ def test_no_replaced_key_is_a_field_and_every_fix_names_one():
 def test_every_condition_names_a_field_and_its_values():
     conditions = [one for _, *row in config_keys.NO_EFFECT_WITHOUT for one in row]
     conditions += [one for when, need, _ in config_keys.NEEDS for one in (when, need)]
+    conditions += [condition for condition, _ in config_keys.UNSUPPORTED_VALUES]
     for condition in conditions:
         key, _, values = condition.partition(": ")
         if key == "lora":
