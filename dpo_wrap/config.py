@@ -19,12 +19,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from dpo_wrap.config_keys import (
+    CORRECTED_TYPES,
     FILES,
     MAPPING_KEYS,
     RANGES,
     REPLACED,
     SHORT_NAMES,
-    STRICTER_TYPES,
     rule_errors,
     unsupported,
 )
@@ -111,7 +111,7 @@ def own_fields() -> dict[str, Field]:
 def _all_fields() -> dict[str, Field]:
     """Every key by its full name, `lora.r` for peft's."""
     fields = {**trl_fields(), **{f"lora.{name}": one for name, one in lora_fields().items()}}
-    for name, hint in STRICTER_TYPES.items():
+    for name, hint in CORRECTED_TYPES.items():
         fields[name] = dataclasses.replace(fields[name], type=hint)
     return {**fields, "lora": Field(bool, True), **own_fields()}
 

@@ -56,9 +56,10 @@ RANGES: dict[str, Range] = _by_key(
     ("seed data_seed", Range(ge=0, lt=2**32)),
 )
 
-# Types that are narrower than the annotations, which admit any text.
-STRICTER_TYPES: dict[str, Any] = {
+# Types where the annotation is too wide, or for fsdp too narrow.
+CORRECTED_TYPES: dict[str, Any] = {
     "pad_to_multiple_of": Literal["auto", "none"] | int | None,
+    "fsdp": bool | str | None,
     "lora.task_type": Literal["CAUSAL_LM"] | None,
     "model_init_kwargs": dict | None,
     "lr_scheduler_kwargs": dict | None,
@@ -117,6 +118,7 @@ REPLACED: dict[str, str] = _by_key(
 
 _NOT_READ = "DPOTrainer does not read it; remove it"
 _BASE_CHANGES = "it changes the base weights, which are the reference with the adapter disabled"
+_NOT_READ_INIT = "no supported init_lora_weights reads it; remove it"
 _EXTRA_PASS = "it needs a pass over the data before training, which is not made here"
 # Keys that a run of DPOTrainer does not read or cannot serve; only their default is accepted.
 UNSUPPORTED_KEYS: dict[str, str] = _by_key(
@@ -141,12 +143,13 @@ UNSUPPORTED_KEYS: dict[str, str] = _by_key(
     ("lora.bias", "biases change the reference, where only the adapter is disabled; remove it"),
     ("lora.runtime_config", "YAML cannot express it; remove it"),
     ("lora.arrow_config", "it routes between adapters, and one is trained here; remove it"),
-    ("lora.loftq_config lora.eva_config lora.corda_config", _EXTRA_PASS),
-    ("lora.lora_ga_config", _EXTRA_PASS),
+    ("lora.loftq_config lora.eva_config lora.corda_config lora.lora_ga_config", _NOT_READ_INIT),
 )
-# A condition is written as a message shows it: `key` (set, and not false or 0), `key: a, b or c`
-# (one of these values), `key: other than a or b` (none of them). `*` in a value matches any text.
-# Of a list one item is enough.
+
+# Below, a condition is written as a message shows it: `key` (set, and not false or 0), `key: a, b
+# or c` (one of these values), `key: other than a or b` (none of them). `*` in a value matches any
+# text. Of a list one item is enough.
+
 # (condition, why a run of DPOTrainer cannot use the value).
 UNSUPPORTED_VALUES = (
     ("lora.init_lora_weights: pissa*, olora or loftq", _BASE_CHANGES),

@@ -113,7 +113,8 @@ def convert(value: Any, hint: Any) -> Any:
 
     A boolean becomes the word (`no`, `on`) that it was written as where the hint lists that word.
     """
-    alternatives = _alternatives(hint)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    alternatives = typing.get_args(hint) if is_union else (hint,)
     kinds = {typing.get_origin(one) or one for one in alternatives}
     listed = [w for one in alternatives if typing.get_origin(one) is Literal for w in one.__args__]
     words = [word for word in listed if isinstance(word, str)]
@@ -167,11 +168,6 @@ def shorten(value: Any) -> str:
     """The repr of a value, cut after MAX_SHOWN characters."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
 
 
 def _number(value: int | float, kinds: set[Any], expected: str) -> int | float:
@@ -232,14 +228,9 @@ def _field(line: ast.AnnAssign) -> Field:
         return Field(hint, _literal(line.value))
     arguments = {word.arg: word.value for word in line.value.keywords}
     if isinstance(metadata := arguments.get("metadata"), ast.Dict):
-        entries = dict(
-            zip(map(_literal, metadata.keys), map(_literal, metadata.values), strict=True)
-        )
-        if isinstance(entries.get("choices"), list):
-            hint = Literal[*entries["choices"]] | hint
-        if "const" in entries:
-            # A flag that the command line may give without a value, so true is one of its values.
-            hint = hint | bool
+        entries = zip(map(_literal, metadata.keys), map(_literal, metadata.values), strict=True)
+        choices = dict(entries).get("choices", UNKNOWN_DEFAULT)
+        hint = hint if choices is UNKNOWN_DEFAULT else Literal[*choices] | hint
     factory = arguments.get("default_factory")
     if isinstance(factory, ast.Lambda):
         return Field(hint, _literal(factory.body))
@@ -266,9 +257,9 @@ def _enum(name: str) -> Any:
 
 
 def _compared_words(name: str) -> Any:
-    """The Literal of the words that DPOTrainer compares an option with, in its order."""
+    """The Literal of the words that DPOTrainer compares an option with; str if none is found."""
     words = re.findall(rf'\b{name} == "(\w+)"', source(*TRAINER))
-    return Literal[*dict.fromkeys(words)]
+    return Literal[*dict.fromkeys(words)] if words else str
 
 
 def _class_body(package: str, file: str, name: str) -> list[ast.stmt]:

