@@ -1,6 +1,6 @@
-"""Settings to TRL's DPOConfig and peft's LoraConfig, with defaults that hang on model and machine.
+"""Settings to TRL's DPOConfig and peft's LoraConfig, with the defaults of this model and machine.
 
-Every default chosen here is said in a note and written to config.resolved.yaml.
+Every default chosen here is reported in a note and written to config.resolved.yaml.
 """
 
 import re
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, get_scheduler
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
@@ -21,86 +22,75 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import DPOConfig
 
 from dpo_wrap.config import Settings
-from dpo_wrap.errors import ConfigError, ModelError
+from dpo_wrap.errors import ConfigError, ModelError, one_line
 from dpo_wrap.model.load import context_length
 
-# TRL's 1e-6 suits full weights and leaves an adapter where it was. Margins that the sample config
-# ends at, by learning rate: the quickstart's model on data/preferences.json, 27 steps: 1e-5 0.003,
-# 1e-4 0.026, 2e-4 0.051, 5e-4 0.12; a random 4-layer GPT-2 on 282 pairs, 213 steps: 1e-6 0.002,
-# 1e-4 0.40, 2e-4 0.58, 5e-4 0.70. Larger models move further at the same rate.
+# TRL's 1e-6 suits full weights and hardly moves an adapter. Final margins by learning rate, with a
+# random 4-layer GPT-2 on 282 pairs, 213 steps: 1e-6 0.002, 1e-4 0.40, 2e-4 0.58, 5e-4 0.70.
 LORA_LEARNING_RATE = 2e-4
 MAX_LENGTH = 1024
-# Initialisations that take from the base weights what they put into the adapter.
+# Initializations that move a part of the base weights into the adapter.
 REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# DPOTrainer reads this only when it loads the model itself, which model.py does here.
+# DPOTrainer reads it only if it loads the model itself; here dpo_wrap.model loads it.
 LOADED_HERE = "model_init_kwargs"
-# How the libraries object to values.
+# The exceptions with which the libraries reject values.
 REFUSALS = (ValueError, TypeError, KeyError, NotImplementedError, ImportError)
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What DPOTrainer is given, and what this wrapper decided on the way."""
+    """The arguments of DPOTrainer, and the decisions made here."""
 
     dpo: DPOConfig
     lora: LoraConfig | None
-    """A new adapter; None for full weights and for an adapter that is gone on with."""
+    """A new adapter; None for full weights and for an adapter that training continues."""
     lora_dropout: float
-    """Share of the adapter's inputs to drop; 0 leaves all dropout to disable_dropout."""
+    """Dropout of the adapter; with 0, disable_dropout of TRL decides on all dropout."""
     chosen: dict[str, Any]
-    """Defaults that are this wrapper's, by TRL's name, `lora.target_modules` for peft's."""
+    """The defaults chosen here, by TRL's name; `lora.target_modules` for peft's."""
     notes: list[str]
 
 
 def build_arguments(
     settings: Settings, config: PretrainedConfig, adapter: LoraConfig | None = None
 ) -> Arguments:
-    """Both configs as TRL and peft build them; raises ConfigError with what they object to."""
+    """Build DPOConfig and LoraConfig. Raises ConfigError; ModelError for an unusable adapter."""
     chosen, notes = _defaults(settings, config)
-    lora, dropout = None, 0.0
+    lora = None
     if adapter is not None:
-        _check_adapter(settings, config, adapter)
-        dropout = adapter.lora_dropout
+        _check_adapter(settings, config, adapter, notes)
     elif settings.lora is not None:
-        lora = _lora(settings, config, chosen, notes)
-        dropout = lora.lora_dropout
-    given = {name: value for name, value in settings.trl.items() if name != LOADED_HERE}
-    kwargs = given | {name: v for name, v in chosen.items() if not name.startswith("lora.")}
+        lora = _lora_config(settings, config, chosen, notes)
+    dropout = getattr(adapter or lora, "lora_dropout", 0.0)
+    kwargs = {name: value for name, value in settings.trl.items() if name != LOADED_HERE}
+    kwargs |= {name: value for name, value in chosen.items() if not name.startswith("lora.")}
     if dropout:
-        # disable_dropout would zero the adapter's dropout too; trainer.py zeroes the base's alone.
+        # disable_dropout would zero the adapter's dropout too; trainer.py zeroes the base model's.
         kwargs["disable_dropout"] = False
         notes.append(_dropout_note(settings, dropout))
     dpo = construct(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
-    _check_trackers(settings, dpo, notes)
-    base = adapter and adapter.base_model_name_or_path
-    if base and Path(base).name != Path(settings.model_path).name:
-        notes.append(
-            f"{settings.where('adapter_path')}: made on {base}, and model_path is "
-            f"{settings.model_path}; right only where both are the same weights"
-        )
-    if dpo.fp16 and dpo.device.type == "cpu":
-        raise ConfigError(f"{settings.where('fp16')}: no device here has it; remove it")
-    if dpo.activation_offloading and dpo.device.type == "cpu":
-        place = settings.where("activation_offloading")
-        raise ConfigError(f"{place}: there is no GPU to offload from; remove it")
+    _check_schedule(settings, dpo)
+    _check_trackers(settings, dpo)
+    for name in ("fp16", "activation_offloading"):
+        if getattr(dpo, name) and dpo.device.type == "cpu":
+            raise ConfigError(f"{settings.where(name)}: no device here supports it; remove it")
     if dpo.max_steps > 0 and "num_train_epochs" in settings.trl:
-        notes.append(f"num_epochs: not counted, since max_steps: {dpo.max_steps} says how long")
-    if not dpo.push_to_hub and (waiting := [n for n in settings.trl if n.startswith("hub_")]):
-        # Where copies go is no part of a run, so an account's settings may stay in its config.
-        notes.append(f"{', '.join(waiting)}: unused without push_to_hub: true")
+        notes.append(f"num_epochs: not counted, since max_steps: {dpo.max_steps} decides")
+    if settings.logging_dir is not None and "tensorboard" not in dpo.report_to:
+        notes.append(
+            f"logging_dir: {settings.logging_dir} is unused without report_to: tensorboard; the "
+            "metrics are in metrics.jsonl"
+        )
+    if not dpo.push_to_hub and (unused := [n for n in settings.trl if n.startswith("hub_")]):
+        # An account's settings may stay in its configs.
+        notes.append(f"{', '.join(unused)}: unused without push_to_hub: true")
     return Arguments(dpo, lora, dropout, chosen, notes)
-
-
-def refusal(who: str, error: Exception, settings: Settings) -> ConfigError:
-    """A library's objection in the form of a config's fault."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return ConfigError(f"{_place(settings, text)}: {who} refuses it: {text}")
 
 
 def construct(
     build: Callable[..., Any], kwargs: dict[str, Any], settings: Settings, notes: list[str]
 ) -> Any:
-    """build(**kwargs), its objections as a ConfigError, its warnings about given keys as notes."""
+    """Return build(**kwargs). Raises its refusals as ConfigError; notes its warnings about keys."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -109,10 +99,28 @@ def construct(
             raise refusal(build.__name__, error, settings) from None
     for warning in caught:
         text = " ".join(str(warning.message).split())
-        # What a library says about keys that were not given concerns its own defaults.
+        # A warning that names no key of the config is about the library's own defaults.
         if (place := _place(settings, text)) != settings.source:
             notes.append(f"{place}: {build.__name__} warns: {text}")
     return built
+
+
+def refusal(who: str, error: Exception, settings: Settings) -> ConfigError:
+    """A library's exception as a ConfigError with the place of the key that it is about."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return ConfigError(f"{_place(settings, text)}: {who} refuses it: {text}")
+
+
+def _place(settings: Settings, text: str) -> str:
+    """The place of the first key that a message names, else of a value it quotes, else the file."""
+    # peft writes "Target modules" for target_modules.
+    words = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"
+    positions = {key: words.find(f"_{key.removeprefix('lora.')}_") for key in settings.locations}
+    named = [key for key, position in positions.items() if position >= 0]
+    # `'FOO' is not a valid DynamoBackend`.
+    quoted = {word.lower() for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text)}
+    valued = [key for key, value in settings.trl.items() if str(value).lower() in quoted]
+    return settings.where(min(named, key=positions.get) if named else next(iter(valued), ""))
 
 
 def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, Any], list[str]]:
@@ -127,96 +135,93 @@ def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, A
     elif context and (settings.trl["max_length"] or 0) > context:
         raise ConfigError(
             f"{settings.where('max_length')} {settings.trl['max_length']} is more than the model's "
-            f"context of {context} tokens; at most {context}"
+            f"context of {context} tokens; set at most {context}"
         )
     if settings.lora is not None and "learning_rate" not in settings.trl:
         chosen["learning_rate"] = LORA_LEARNING_RATE
-        why = "TRL's own 1e-6 does not move an adapter, and large models may want less than this"
+        why = "TRL's own 1e-6 does not move an adapter; large models may need less"
         notes.append(f"learning_rate: {LORA_LEARNING_RATE:g} by default with LoRA; {why}")
     if settings.option("bf16") is None and not settings.option("fp16"):
         chosen["bf16"] = not settings.option("use_cpu") and is_torch_bf16_gpu_available()
         if not chosen["bf16"]:
-            why = "use_cpu" if settings.option("use_cpu") else "no device here has it"
+            why = "use_cpu" if settings.option("use_cpu") else "no device here supports it"
             notes.append(f"bf16: false by default, {why}")
     return chosen, notes
 
 
-def _lora(
+def _lora_config(
     settings: Settings, config: PretrainedConfig, chosen: dict[str, Any], notes: list[str]
 ) -> LoraConfig:
     kwargs = {**settings.lora, "task_type": "CAUSAL_LM"}
-    _check_lora(settings, config)
-    own_choice = config.model_type in LORA_TARGETS
-    if not own_choice and not kwargs.keys() & {"target_modules", "target_parameters"}:
-        kwargs["target_modules"] = chosen["lora.target_modules"] = "all-linear"
-        why = f"peft has no choice of its own for {config.model_type}"
-        notes.append(f"lora.target_modules: all-linear by default, {why}")
-    return construct(LoraConfig, kwargs, settings, notes)
-
-
-def _check_lora(settings: Settings, config: PretrainedConfig) -> None:
-    """Options of peft that this model cannot serve; raises ConfigError."""
-    if indices := settings.lora.get("trainable_token_indices"):
+    text_config = config.get_text_config()
+    if indices := kwargs.get("trainable_token_indices"):
         place = settings.where("lora.trainable_token_indices")
-        # A mapping names the layer of each list, which may be another than the embeddings.
-        if config.get_text_config().tie_word_embeddings:
+        if text_config.tie_word_embeddings:
             raise ConfigError(
                 f"{place}: this model's output layer is its embeddings, which TRL cannot read with "
                 "some of them trained; remove it"
             )
-        size = config.get_text_config().vocab_size
-        if isinstance(indices, list) and max(indices) >= size:
-            raise ConfigError(f"{place}: the embeddings end at {size - 1}; found {max(indices)}")
-    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
-    if settings.lora.get("use_qalora") and method != "gptq":
-        place = settings.where("lora.use_qalora")
-        raise ConfigError(f"{place} has no effect on a model that is not GPTQ-quantised; remove it")
+        # A mapping names the layer of each list, which may be another than the embeddings.
+        last = text_config.vocab_size - 1
+        if isinstance(indices, list) and max(indices) > last:
+            raise ConfigError(f"{place}: {max(indices)} is not a token; the last one is {last}")
+    named = kwargs.keys() & {"target_modules", "target_parameters"}
+    if config.model_type not in LORA_TARGETS and not named:
+        kwargs["target_modules"] = chosen["lora.target_modules"] = "all-linear"
+        why = f"peft has no default for {config.model_type}"
+        notes.append(f"lora.target_modules: all-linear by default, {why}")
+    return construct(LoraConfig, kwargs, settings, notes)
 
 
-def _check_adapter(settings: Settings, config: PretrainedConfig, adapter: LoraConfig) -> None:
-    """Refuse to go on from an adapter that TRL cannot copy or cannot score; raises ModelError."""
+def _dropout_note(settings: Settings, dropout: float) -> str:
+    if "disable_dropout" not in settings.trl:
+        return f"lora_dropout: {dropout:g} acts on the adapter; the base model's dropout stays off"
+    if settings.trl["disable_dropout"]:
+        raise ConfigError(
+            f"{settings.where('disable_dropout')}: true would disable the adapter's dropout of "
+            f"{dropout:g} too; remove it, or set lora_dropout: 0"
+        )
+    return "disable_dropout: false enables the base model's dropout; step 0 will not be at ln 2"
+
+
+def _check_adapter(
+    settings: Settings, config: PretrainedConfig, adapter: LoraConfig, notes: list[str]
+) -> None:
+    """Raise ModelError for an adapter that TRL cannot copy or cannot score."""
+    path, place = settings.adapter_path, settings.where("adapter_path")
     start, why = adapter.init_lora_weights, None
     if isinstance(start, str) and start.startswith(REWRITING):
         why = (
-            f"was initialised with {start}, which rewrites the base weights, and the frozen copy "
+            f"was initialized with {start}, which rewrites the base weights, and the frozen copy "
             "that is the reference would rewrite them again"
         )
     elif adapter.trainable_token_indices and config.get_text_config().tie_word_embeddings:
         why = "trains tokens of embeddings that are the output layer too, which TRL cannot read"
     if why:
-        path = settings.adapter_path
         raise ModelError(
-            f"{settings.where('adapter_path')} {path!r} {why}; merge it, python -m dpo_wrap.merge "
-            f"{path} DIR, and give DIR as model_path"
+            f"{place} {path!r} {why}; merge it, python -m dpo_wrap.merge {path} DIR, and give DIR "
+            "as model_path"
+        )
+    base = adapter.base_model_name_or_path
+    if base and Path(base).name != Path(settings.model_path).name:
+        notes.append(
+            f"{place}: made on {base}, and model_path is {settings.model_path}; correct only if "
+            "both have the same weights"
         )
 
 
-def _dropout_note(settings: Settings, dropout: float) -> str:
-    if "disable_dropout" in settings.trl:
-        return "disable_dropout: false wakes the base model's dropout; step 0 will not be at ln 2"
-    return f"lora_dropout: {dropout:g} acts on the adapter; the base model's dropout stays off"
+def _check_schedule(settings: Settings, dpo: DPOConfig) -> None:
+    """Raise ConfigError for lr_scheduler_kwargs that the schedule does not take or lacks."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=dpo.learning_rate)
+    try:
+        get_scheduler(dpo.lr_scheduler_type, optimizer, 1, 2, dpo.lr_scheduler_kwargs)
+    except REFUSALS as error:
+        given = "lr_scheduler_kwargs" in settings.locations
+        place = settings.where("lr_scheduler_kwargs" if given else "lr_scheduler_type")
+        raise ConfigError(f"{place}: transformers refuses it: {one_line(error)}") from None
 
 
-def _place(settings: Settings, text: str) -> str:
-    """Where the first key that a library's message names was given, or the config file."""
-    parted = re.sub("[=<>/]", " ", text).split()
-    words = (word.strip("`'\".,:;()[]").lstrip("-") for word in parted)
-    given = {name.removeprefix("lora."): name for name in settings.locations}
-    named = [given[word] for word in words if word in given]
-    # peft writes "Target modules" for target_modules.
-    spoken = [name for word, name in given.items() if "_" in word and _spoken(word) in text.lower()]
-    # `'FOO' is not a valid DynamoBackend`, `to use bitsandbytes optimizers`: by value, by stem.
-    quoted = {word.lower() for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text)}
-    valued = [name for name, value in settings.trl.items() if str(value).lower() in quoted]
-    stems = [name for word, name in given.items() if len(word) > 4 and f" {word}" in text]
-    return settings.where(next(iter(named + spoken + valued + stems), ""))
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _check_trackers(settings: Settings, dpo: DPOConfig, notes: list[str]) -> None:
+def _check_trackers(settings: Settings, dpo: DPOConfig) -> None:
     place = settings.where("report_to")
     for tracker in dpo.report_to:
         if tracker not in INTEGRATION_TO_CALLBACK:
@@ -224,8 +229,3 @@ def _check_trackers(settings: Settings, dpo: DPOConfig, notes: list[str]) -> Non
             raise ConfigError(f"{place}: {tracker!r} is unknown; known: {known}")
         if tracker not in get_available_reporting_integrations() and tracker != "flyte":
             raise ConfigError(f"{place}: {tracker} is not installed; install it, or remove it here")
-    if settings.logging_dir is not None and "tensorboard" not in dpo.report_to:
-        notes.append(
-            f"logging_dir: {settings.logging_dir} is unused without report_to: tensorboard; the "
-            "figures go to metrics.jsonl"
-        )

@@ -1,46 +1,48 @@
-"""YAML to Settings, once, with every fault of a file shown at once before torch is imported.
+"""YAML to Settings, with all errors of a file gathered and raised before torch is imported.
 
     settings = load_settings("configs/dpo_config.yaml", ["beta=0.2"])
 
-TRL's and peft's options are checked against their installed sources (schema.py) and passed on under
-their own names; what only those libraries can judge is judged in arguments.py.
+Options of TRL and peft are checked against their installed sources (library_fields.py) and keep
+their own names. What only those libraries can check is checked in arguments.py.
 """
 
-import json
+import ast
+import dataclasses
+import inspect
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from dpo_wrap.config_contradictions import Config, contradictions, refused
 from dpo_wrap.config_keys import (
-    ELSEWHERE,
+    CORRECTED_TYPES,
     FILES,
-    INNER_NAMES,
+    MAPPING_KEYS,
     RANGES,
-    REMOVED,
+    REPLACED,
     SHORT_NAMES,
-    WORDS,
+    rule_errors,
+    unsupported,
 )
-from dpo_wrap.config_relations import WITHOUT_EFFECT
-from dpo_wrap.config_values import Complaint, nearest, settle
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.library_fields import (
     Field,
-    Kind,
-    class_fields,
-    inner_fields,
+    convert,
     lora_fields,
+    nearest,
     trl_fields,
+    unknown,
 )
-from dpo_wrap.yaml_lines import Entry, Fault, override_place, read_file, read_override
+from dpo_wrap.yaml_lines import Entry, read_file, read_override
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One config, checked: own keys as fields, TRL's and peft's as their keyword arguments."""
+    """A checked config: the wrapper's own keys as fields, TRL's and peft's as keyword arguments."""
 
     model_path: str
     """the base model: a local directory, or the name of a model on the Hub"""
@@ -49,15 +51,15 @@ class Settings:
     output_dir: str
     """where the run is written; a raw file's conversion goes to output_dir/dataset"""
     adapter_path: str | None = None
-    """a LoRA adapter to go on from; its frozen copy is then the reference"""
+    """a LoRA adapter to continue from; its frozen copy is the reference"""
     chat_template: str | None = None
     """for conversational data and a tokenizer without a template: chatml, or a Jinja file"""
     overlength: Literal["truncate", "drop", "error"] = "truncate"
-    """pairs of more than max_length tokens: cut, leave out, or refuse the run"""
+    """pairs of more than max_length tokens: cut them, drop them, or refuse the run"""
     prefix_sharing: Literal["auto", "on", "off"] = "auto"
-    """one forward pass per prompt for both answers: auto where it is proven, on or refuse, off"""
+    """one forward pass per prompt for both answers: auto where the model supports it, on, off"""
     load_in_4bit: bool = False
-    """quantise the base model to 4 bits (QLoRA); needs the package bitsandbytes"""
+    """quantize the base model to 4 bits (QLoRA); needs the package bitsandbytes"""
     metrics: tuple[str, ...] = ()
     """local metric modules that eval scores sampled answers with, before and after"""
     early_stopping_patience: int | None = None
@@ -66,60 +68,69 @@ class Settings:
     """TensorBoard's folder, used with report_to: tensorboard"""
 
     trl: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    # None with `lora: false`.
     lora: Mapping[str, Any] | None = field(default_factory=lambda: MappingProxyType({}))
+    # The place of every key that is set, by full name: `configs/x.yaml:10: max_seq_length`.
     locations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     source: str = ""
 
     def own(self) -> dict[str, Any]:
-        """The wrapper's own keys that the config gave, tuples as lists."""
-        values = {name: getattr(self, name) for name in own_fields()[0] if name in self.locations}
+        """The wrapper's own keys that the config sets, tuples as lists."""
+        values = {name: getattr(self, name) for name in own_fields() if name in self.locations}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def option(self, name: str) -> Any:
-        """TRL's option of that name: as the config gives it, else TRL's own default."""
+        """The value of an option of TRL: the config's, else TRL's default."""
         return self.trl[name] if name in self.trl else trl_fields()[name].default
 
     def where(self, name: str) -> str:
-        """Where a key was given (`configs/x.yaml:10: max_seq_length`), for later faults."""
+        """The place of a key for an error message; the config file for a key that is not set."""
         return self.locations.get(name, self.source)
 
 
-# Fields of Settings that are no keys of the config.
+# Fields of Settings that are not keys of the config.
 NOT_KEYS = {"trl", "lora", "locations", "source"}
 REQUIRED = ("model_path", "dataset_path", "output_dir")
+LORA_EXPECTED = "a mapping of peft.LoraConfig's fields, true or false expected"
+OVERRIDES, MISSING = 10**9, 2 * 10**9
+"""Errors of `--set` and of missing keys are shown after those of the file's lines."""
 
 
 @cache
-def own_fields() -> tuple[dict[str, Field], dict[str, str]]:
-    """The wrapper's own keys by name, as Settings types them, and their meanings."""
-    fields, meanings = class_fields("dpo_wrap", "config.py", "Settings")
-    return {n: f for n, f in fields.items() if n not in NOT_KEYS}, meanings
+def own_fields() -> dict[str, Field]:
+    """The wrapper's own keys by name."""
+    hints = typing.get_type_hints(Settings) | {"dataset_path": list[str], "metrics": list[str]}
+    return {
+        one.name: Field(hints[one.name], one.default)
+        for one in dataclasses.fields(Settings)
+        if one.name not in NOT_KEYS
+    }
 
 
 @cache
-def _every_field() -> dict[str, Field]:
+def _all_fields() -> dict[str, Field]:
     """Every key by its full name, `lora.r` for peft's."""
-    adapter = {f"lora.{name}": field for name, field in lora_fields().items()}
-    return {**trl_fields(), **adapter, **own_fields()[0]}
+    fields = {**trl_fields(), **{f"lora.{name}": one for name, one in lora_fields().items()}}
+    for name, hint in CORRECTED_TYPES.items():
+        fields[name] = dataclasses.replace(fields[name], type=hint)
+    return {**fields, "lora": Field(bool, True), **own_fields()}
 
 
 def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
-    """The config file with each `KEY=VALUE` of overrides put over it.
+    """Read a config file, with each `KEY=VALUE` of overrides in place of the file's value.
 
-    Raises ConfigError, whose message has one line per fault; no library is imported for it.
+    Raises ConfigError with one line per error. No library is imported for it.
     """
-    entries, faults = read_file(path, groups=("lora",))
-    given, more = _resolve(entries)
-    faults += more
+    entries, errors = read_file(path)
+    given = _by_full_name(entries, errors)
     entries = []
-    for text in overrides:
+    for number, text in enumerate(overrides):
         try:
-            entries += _opened(read_override(text))
+            entries += read_override(text, OVERRIDES + number)
         except ConfigError as error:
-            faults.append(Fault(override_place(text), str(error)))
+            errors.append((OVERRIDES + number, str(error)))
     # Of one key set twice the last counts, as on any command line.
-    replaced, more = _resolve(entries[::-1])
-    faults += more
+    replaced = _by_full_name(entries[::-1], errors)
     if "lora" in replaced:
         given = {name: entry for name, entry in given.items() if not name.startswith("lora.")}
     given |= replaced
@@ -127,225 +138,139 @@ def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
     for name, entry in given.items():
         try:
             values[name] = _value(name, entry.value)
-        except Complaint as complaint:
-            faults.append(Fault(entry.place, f"{entry.key}: {complaint}"))
-    faults += contradictions(Config(values, given, _every_field()))
-    faults += [
-        Fault(path, f"required key {name!r} is missing; {own_fields()[1][name]}")
-        for name in REQUIRED
-        if name not in given
-    ]
-    if faults:
-        lines = map(str, _in_order(faults, overrides))
-        raise ConfigError("\n".join(dict.fromkeys(lines)))
+        except ValueError as error:
+            errors.append((entry.order, f"{entry.place}: {entry.key}: {error}"))
+    defaults = {name: one.default for name, one in _all_fields().items()}
+    for name, text in rule_errors(values, given, defaults):
+        errors.append((given[name].order, f"{given[name].place}: {given[name].key}: {text}"))
+    for name in REQUIRED:
+        if name not in given:
+            text = f"{path}: required key {name!r} is missing; {_meanings()[name]}"
+            errors.append((MISSING, text))
+    if errors:
+        errors.sort(key=lambda error: error[0])
+        raise ConfigError("\n".join(dict.fromkeys(text for _, text in errors)))
     return _settings(values, given, path)
 
 
-def _resolve(entries: list[Entry]) -> tuple[dict[str, Entry], list[Fault]]:
-    """Entries by their option's full name, and a fault for each that has none or came twice."""
-    given, faults = {}, []
+def _by_full_name(entries: list[Entry], errors: list[tuple[int, str]]) -> dict[str, Entry]:
+    """The entries by TRL's and peft's names; adds an error for an unknown or repeated option."""
+    given = {}
     for entry in entries:
         name = SHORT_NAMES[entry.key][0] if entry.key in SHORT_NAMES else entry.key
-        if not _known(name):
-            faults.append(Fault(entry.place, _unknown(entry.key)))
-        elif name in given and given[name].key != entry.key:
-            first = given[name]
-            text = f"{entry.key} and {first.key} ({first.place}) are the same option; keep one"
-            faults.append(Fault(entry.place, text))
-        else:
-            given.setdefault(name, entry)
-    return given, faults
-
-
-def _opened(entry: Entry) -> list[Entry]:
-    """`lora={r: 4}` as its group's entries, headed by the group itself, which it replaces whole."""
-    if entry.key != "lora" or not isinstance(entry.value, dict):
-        return [entry]
-    inner = [Entry(f"lora.{key}", value, entry.place) for key, value in entry.value.items()]
-    return [Entry("lora", True, entry.place), *inner]
-
-
-def _known(name: str) -> bool:
-    if name.startswith("lora."):
-        return name.removeprefix("lora.") in lora_fields()
-    return name == "lora" or name in own_fields()[0] or name in trl_fields()
+        first = given.setdefault(name, entry)
+        if name not in _all_fields():
+            del given[name]
+            errors.append((entry.order, f"{entry.place}: {entry.key}: {_unknown(entry.key)}"))
+        elif first.key != entry.key:
+            text = f"{entry.key}: the same option as {first.key} ({first.place}); keep one"
+            errors.append((entry.order, f"{entry.place}: {text}"))
+    return given
 
 
 def _unknown(key: str) -> str:
-    if key.rpartition(".")[2] == "<<":
-        return "merge keys (<<) are not read; write the keys out"
-    if key in REMOVED:
-        return f"key {key!r} no longer exists; {REMOVED[key]}"
-    if key in ELSEWHERE:
-        return f"key {key!r} is none of this command's; {ELSEWHERE[key]}"
-    bare = key.rpartition(".")[2]
-    if not key.startswith("lora.") and bare in lora_fields():
-        return f"key {key!r} is a field of peft.LoraConfig; write it under lora:"
-    if key.startswith("lora.") and (bare in SHORT_NAMES or _known(bare)):
-        return f"key {key!r} is no field of peft.LoraConfig; write {bare!r} at top level"
-    if key.startswith("lora."):
-        # `alpha` for `lora_alpha` is nearer in meaning than in letters.
-        prefixed = f"lora_{bare}"
-        near = prefixed if prefixed in lora_fields() else nearest(bare, list(lora_fields()))
-        like = near and f"lora.{near}"
+    group, _, bare = key.rpartition(".")
+    if bare == "<<":
+        return "YAML merge keys are not supported; write the keys out"
+    if key in REPLACED:
+        return f"not a key of this command; {REPLACED[key]}"
+    if not group and bare in lora_fields():
+        return "a field of peft.LoraConfig; write it under lora:"
+    if group == "lora" and (bare in SHORT_NAMES or bare in _all_fields()):
+        return f"not a field of peft.LoraConfig; write {bare!r} at top level"
+    if group == "lora":
+        # `alpha` stands for `lora_alpha`, though other names have more letters in common.
+        names = lora_fields()
+        near = f"lora_{bare}" if f"lora_{bare}" in names else nearest(bare, names)
+        near = near and f"lora.{near}"
     else:
-        like = nearest(key, [*SHORT_NAMES, *own_fields()[0], *trl_fields(), "lora"])
-    if like is None:
-        return f"key {key!r} is unknown; neither TRL's DPOConfig nor this wrapper has one like it"
-    return f"key {key!r} is unknown; did you mean {like!r}?"
+        near = nearest(key, [*SHORT_NAMES, *(n for n in _all_fields() if "." not in n)])
+    fix = f"did you mean {near!r}?" if near else "no key has a similar name; remove it"
+    return f"unknown key; {fix}"
 
 
 def _value(name: str, value: Any) -> Any:
-    """The value as TRL, peft or Settings takes it; raises Complaint."""
-    if name == "lora":
-        if isinstance(value, dict) and not value:
-            return True
-        if not isinstance(value, bool):
-            raise Complaint("a mapping of peft.LoraConfig's fields, true or false expected")
-        return value
+    """The value as TRL, peft or Settings takes it. Raises ValueError with what is wrong."""
+    if name == "lora" and value == {}:
+        return True
+    if name == "lora" and not isinstance(value, bool):
+        raise ValueError(LORA_EXPECTED)
     if name == "lora.r" and value == 0:
-        raise Complaint("0 is out of range; write lora: false to train full weights")
-    own = own_fields()[0]
-    if name not in own:
-        return _foreign(name, value)
-    kind = own[name].kind
-    if kind.element is not None:
-        # A single text is a list of one.
-        value = tuple(settle([value] if isinstance(value, str) else value, kind))
-    else:
-        value = settle(value, kind, RANGES.get(name))
-    texts = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(text, str) and not text.strip() for text in texts) or (
-        value == () and name in REQUIRED
-    ):
-        raise Complaint(f"empty; {own_fields()[1][name]}")
-    return value
-
-
-def _foreign(name: str, value: Any) -> Any:
-    """The value of an option of TRL or peft; raises Complaint."""
+        raise ValueError("0 is out of range; write lora: false to train full weights")
     if name == "report_to" and value is None:
         return "none"
-    kind = _every_field()[name].kind
-    if name in WORDS:
-        kind = Kind(kind.names - {"any"}, kind.element, WORDS[name])
-    if isinstance(value, str) and {"dict", "str"} <= kind.names:
-        value = _mapping(name, value)
-    try:
-        value = settle(value, kind, RANGES.get(name))
-    except Complaint:
-        if name in WITHOUT_EFFECT:
-            # Mending the type would only lead to this.
-            raise Complaint(f"it would have no effect: {WITHOUT_EFFECT[name]}") from None
-        raise
-    if name == "loss_type" and value == []:
-        raise Complaint("empty; name at least one loss")
-    if (refusal := refused(name, value)) is not None:
-        raise Complaint(refusal)
-    _check_inside(name, value)
+    known = _all_fields()[name]
+    if problem := unsupported(name, value, known.default):
+        raise ValueError(problem)
+    if name in ("dataset_path", "metrics") and isinstance(value, str):
+        value = [value]
+    value = convert(value, known.type)
+    for number in _numbers(value):
+        if name in RANGES and number not in RANGES[name]:
+            raise ValueError(f"{number!r} is out of range; it must be {RANGES[name]}")
+    if name in MAPPING_KEYS:
+        for inner in value or ():
+            if inner not in MAPPING_KEYS[name]:
+                problem = unknown(str(inner), MAPPING_KEYS[name])
+                raise ValueError(f"{problem} known: {', '.join(MAPPING_KEYS[name])}")
+    if name in FILES and isinstance(value, str) and not Path(value).expanduser().is_file():
+        raise ValueError(f"no file {value!r}; write a mapping, or the path of a JSON file")
+    texts = value if isinstance(value, list) else [value]
+    blank = any(isinstance(text, str) and not text.strip() for text in texts)
+    if (name in own_fields() and blank) or (value == [] and name in ("dataset_path", "loss_type")):
+        raise ValueError(f"empty; {_meanings().get(name, 'name at least one loss')}")
     return value
 
 
-def _check_inside(name: str, value: Any) -> None:
-    """Raise Complaint for what a mapping of known names cannot hold; a file is not looked into."""
-    fields = inner_fields(name)
-    known = INNER_NAMES.get(name) or tuple(fields)
-    if not known or value is None or name in FILES and isinstance(value, str):
-        return
-    if not isinstance(value, dict):
-        raise Complaint("a mapping expected")
-    for inner, held in value.items():
-        if inner not in known:
-            raise Complaint(f"{inner!r} is unknown; known: {', '.join(known)}")
-        if inner in fields:
-            try:
-                settle(held, fields[inner].kind)
-            except Complaint as complaint:
-                raise Complaint(f"{inner}: {complaint}") from None
-
-
-def _mapping(name: str, text: str) -> Any:
-    """The mapping that a text stands for, where it is none itself: JSON, or the path of a file."""
-    if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise Complaint("the text is not valid JSON; write a YAML mapping") from None
-    if name not in FILES:
-        raise Complaint(f"a mapping expected, found the text {text!r}")
-    if not Path(text).expanduser().is_file():
-        raise Complaint(f"{text!r} is no file; write a mapping, or the path of a JSON file")
-    return text
-
-
-def _in_order(faults: list[Fault], overrides: Sequence[str]) -> list[Fault]:
-    """By line of the file, then those of the command line, then those of no line."""
-    said = {override_place(text): number for number, text in enumerate(overrides)}
-
-    def order(fault: Fault) -> tuple[int, int]:
-        if fault.place in said:
-            return 1, said[fault.place]
-        number = fault.place.rpartition(":")[2]
-        return (0, int(number)) if number.isdecimal() else (2, 0)
-
-    return sorted(faults, key=order)
+def _numbers(value: Any) -> list[int | float]:
+    """The value if it is a number, else the numbers in its list or mapping."""
+    inside = value.values() if isinstance(value, dict) else value
+    items = inside if isinstance(value, dict | list) else [value]
+    return [one for one in items if isinstance(one, int | float) and not isinstance(one, bool)]
 
 
 def _settings(values: dict[str, Any], given: dict[str, Entry], path: str) -> Settings:
-    own = {name: value for name, value in values.items() if name in own_fields()[0]}
-    lora = {
-        name.removeprefix("lora."): value
-        for name, value in values.items()
-        if name.startswith("lora.")
-    }
-    trl = {
-        name: value for name, value in values.items() if name in trl_fields() and name not in own
-    }
+    own = {name: value for name, value in values.items() if name in own_fields()}
+    trl = {n: value for n, value in values.items() if n in trl_fields() and n not in own}
+    lora = {n.removeprefix("lora."): value for n, value in values.items() if n.startswith("lora.")}
+    places = {name: f"{entry.place}: {entry.key}" for name, entry in given.items()}
     return Settings(
-        **own,
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in own.items()},
         trl=MappingProxyType(trl),
         lora=None if values.get("lora") is False else MappingProxyType(lora),
-        locations=MappingProxyType(
-            {name: f"{entry.place}: {entry.key}" for name, entry in given.items()}
-        ),
+        locations=MappingProxyType(places),
         source=path,
     )
 
 
+@cache
+def _meanings() -> dict[str, str]:
+    """The string under each field of Settings."""
+    body = ast.parse(inspect.getsource(Settings)).body[0].body
+    return {
+        above.target.id: below.value.value
+        for above, below in pairwise(body)
+        if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr)
+    }
+
+
 def documented_keys() -> list[tuple[str, str, str]]:
-    """(key, what it stands for or its default, meaning) of the keys that are this wrapper's own."""
-    fields, meanings = own_fields()
+    """(key, its default and the option that it is short for, its meaning) of the wrapper's keys."""
     rows = []
-    for name, own in fields.items():
-        rows.append(
-            (
-                name,
-                "required" if name in REQUIRED else f"default {_yaml(own.default)}",
-                meanings[name],
-            )
-        )
-    return rows + [
-        (name, f"TRL's {full}" if not full.startswith("lora.") else f"peft's {full}", meaning)
-        for name, (full, meaning) in SHORT_NAMES.items()
-    ]
+    for name, own in own_fields().items():
+        default = {False: "false", None: "none", (): "none"}.get(own.default, own.default)
+        default = "required" if name in REQUIRED else f"default {default}"
+        rows.append((name, default, _meanings()[name]))
+    for name, (full, meaning) in SHORT_NAMES.items():
+        owner = "peft" if full.startswith("lora.") else "TRL"
+        default = f", default {_all_fields()[full].default:g}" if name != "max_seq_length" else ""
+        rows.append((name, f"{owner}'s {full}{default}", meaning))
+    return rows
 
 
 def key_table() -> str:
-    """The README's table of keys, in Markdown, with the defaults of the installed libraries."""
-    lines = ["| key | stands for | default | meaning |", "|---|---|---|---|"]
-    for name, stands_for, meaning in documented_keys():
-        if name in SHORT_NAMES:
-            full = SHORT_NAMES[name][0]
-            fields = lora_fields() if full.startswith("lora.") else trl_fields()
-            default = f"{fields[full.removeprefix('lora.')].default:g}"
-            default = "" if name == "max_seq_length" else default
-            lines.append(f"| `{name}` | `{full}` | {default} | {meaning} |")
-        else:
-            lines.append(f"| `{name}` | | {stands_for.removeprefix('default ')} | {meaning} |")
+    """The table of keys in the README, as Markdown."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, default, meaning in documented_keys():
+        lines.append(f"| `{name}` | {default.removeprefix('default ')} | {meaning} |")
     return "\n".join(lines)
-
-
-def _yaml(value: Any) -> str:
-    return (
-        {None: "none", False: "false", (): "none"}[value] if not isinstance(value, str) else value
-    )

@@ -1,12 +1,23 @@
-"""What trl and peft do not say of their keys one by one: short names, ranges, words, the removed.
+"""What the installed sources do not say about the keys of a config, as tables, and their rules.
 
-Data only: a short name, a range or a removed key is one line here. What holds between keys, and
-between a key and DPOTrainer, is in relations.py.
+A short name, a range, a removed key or a rule between keys is one line here. In the tables a string
+of several keys or words is a list of them; `lora.` marks a field of peft.LoraConfig.
+`tests/test_config_keys.py` holds every table against the installed libraries.
 """
 
-from dpo_wrap.config_values import Range
+import re
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
-# Short name -> (TRL's or peft's own name, its meaning). `lora.` marks a field of peft.LoraConfig.
+from dpo_wrap.library_fields import Range, unknown
+
+
+def _by_key(*rows: tuple[str, Any]) -> dict[str, Any]:
+    return {key: value for keys, value in rows for key in keys.split()}
+
+
+# Short name -> (TRL's or peft's own name, meaning).
 SHORT_NAMES = {
     "batch_size": (
         "per_device_train_batch_size",
@@ -22,166 +33,324 @@ SHORT_NAMES = {
     "lora_dropout": ("lora.lora_dropout", "share of the adapter's inputs zeroed while training"),
 }
 
-AT_LEAST_1, AT_LEAST_0, POSITIVE = Range(least=1), Range(least=0), Range(above=0)
-SHARE = Range(least=0, most=1)
+# Ranges of a number, or of each number in a list or mapping. Without a row the type alone decides.
+RANGES: dict[str, Range] = _by_key(
+    ("beta learning_rate num_train_epochs adam_epsilon discopop_tau loss_weights", Range(gt=0)),
+    ("neftune_noise_alpha logging_steps eval_steps save_steps lora.alpha_pattern", Range(gt=0)),
+    ("warmup_steps weight_decay max_grad_norm router_aux_loss_coef eval_delay", Range(ge=0)),
+    ("dataloader_num_workers lora.layers_to_transform", Range(ge=0)),
+    ("lora.trainable_token_indices lora.alora_invocation_tokens", Range(ge=0)),
+    ("per_device_train_batch_size per_device_eval_batch_size", Range(ge=1)),
+    ("precompute_ref_batch_size gradient_accumulation_steps eval_accumulation_steps", Range(ge=1)),
+    ("ref_model_sync_steps early_stopping_patience save_total_limit", Range(ge=1)),
+    ("torch_empty_cache_steps pad_to_multiple_of dataset_num_proc ddp_timeout", Range(ge=1)),
+    ("dataloader_prefetch_factor ddp_bucket_cap_mb", Range(ge=1)),
+    ("lora.r lora.lora_alpha lora.rank_pattern lora.qalora_group_size", Range(ge=1)),
+    ("max_steps", Range(ge=1, also=-1)),
+    ("max_length", Range(ge=2)),
+    ("adam_beta1 adam_beta2 lora.lora_dropout", Range(ge=0, lt=1)),
+    ("ld_alpha ref_model_mixup_alpha", Range(ge=0, le=1)),
+    # With half of the labels flipped nothing is learned, with more the opposite.
+    ("label_smoothing", Range(ge=0, lt=0.5)),
+    # numpy takes seeds of 32 bits.
+    ("seed data_seed", Range(ge=0, lt=2**32)),
+)
 
-# What the annotations cannot say, of a number or of each number in a list or mapping. A key that
-# is not here is held to its type alone.
-RANGES = {
-    "beta": POSITIVE,
-    "learning_rate": POSITIVE,
-    "per_device_train_batch_size": AT_LEAST_1,
-    "per_device_eval_batch_size": AT_LEAST_1,
-    "precompute_ref_batch_size": AT_LEAST_1,
-    "gradient_accumulation_steps": AT_LEAST_1,
-    "eval_accumulation_steps": AT_LEAST_1,
-    "num_train_epochs": POSITIVE,
-    "max_steps": Range(least=1, apart=(-1,)),
-    "max_length": Range(least=2),
-    "warmup_steps": AT_LEAST_0,
-    "weight_decay": AT_LEAST_0,
-    "adam_beta1": Range(least=0, below=1),
-    "adam_beta2": Range(least=0, below=1),
-    "adam_epsilon": POSITIVE,
-    "max_grad_norm": AT_LEAST_0,
-    # Half of the labels flipped says nothing, more than half says the opposite.
-    "label_smoothing": Range(least=0, below=0.5),
-    "loss_weights": POSITIVE,
-    "ld_alpha": SHARE,
-    "discopop_tau": POSITIVE,
-    "ref_model_mixup_alpha": SHARE,
-    "ref_model_sync_steps": AT_LEAST_1,
-    "neftune_noise_alpha": POSITIVE,
-    "router_aux_loss_coef": AT_LEAST_0,
-    "early_stopping_patience": AT_LEAST_1,
-    "logging_steps": POSITIVE,
-    "eval_steps": POSITIVE,
-    "eval_delay": AT_LEAST_0,
-    "save_steps": POSITIVE,
-    "save_total_limit": AT_LEAST_1,
-    "torch_empty_cache_steps": AT_LEAST_1,
-    "pad_to_multiple_of": AT_LEAST_1,
-    "ddp_bucket_cap_mb": AT_LEAST_1,
-    "dataset_num_proc": AT_LEAST_1,
-    "dataloader_num_workers": AT_LEAST_0,
-    "dataloader_prefetch_factor": AT_LEAST_1,
-    "ddp_timeout": AT_LEAST_1,
-    # torch takes seeds of 32 bits everywhere that transformers sets them.
-    "seed": Range(least=0, below=2**32),
-    "data_seed": Range(least=0, below=2**32),
-    "lora.r": AT_LEAST_1,
-    "lora.lora_alpha": AT_LEAST_1,
-    "lora.lora_dropout": Range(least=0, below=1),
-    "lora.rank_pattern": AT_LEAST_1,
-    "lora.alpha_pattern": POSITIVE,
-    "lora.layers_to_transform": AT_LEAST_0,
-    "lora.trainable_token_indices": AT_LEAST_0,
-    "lora.alora_invocation_tokens": AT_LEAST_0,
-    "lora.qalora_group_size": AT_LEAST_1,
+Tracker = Literal[
+    *(
+        "none",
+        "all",
+        "azure_ml",
+        "clearml",
+        "codecarbon",
+        "comet_ml",
+        "dagshub",
+        "dvclive",
+        "flyte",
+    ),
+    *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+# Types where the annotation is too wide, or for fsdp too narrow.
+CORRECTED_TYPES: dict[str, Any] = {
+    "report_to": list[Tracker] | Tracker | None,
+    "torch_compile_mode": CompileMode | None,
+    "pad_to_multiple_of": Literal["auto", "none"] | int | None,
+    "fsdp": bool | str | None,
+    "lora.task_type": Literal["CAUSAL_LM"] | None,
+    "model_init_kwargs": dict | None,
+    "lr_scheduler_kwargs": dict | None,
+    "gradient_checkpointing_kwargs": dict | None,
+    "activation_checkpointing_kwargs": dict | None,
 }
-
-# Keys of tutorials that no installed library knows (any more), and the way on.
-REMOVED = {
-    "warmup_ratio": "use warmup_steps, where a value below 1 is a share of all steps",
-    "evaluation_strategy": "use eval_strategy",
-    "overwrite_output_dir": "use --resume never, which moves the older run aside",
-    "save_safetensors": "remove it; weights are always safetensors",
-    "group_by_length": "remove it; DPOTrainer cannot group by length",
-    "rpo_alpha": "use loss_type: [sigmoid, sft] with loss_weights: [1.0, ALPHA]",
-    "reference_free": "remove it; TRL always takes a reference",
-    "max_prompt_length": "use max_length, which counts prompt and answer together",
-    "max_completion_length": "use max_length, which counts prompt and answer together",
-    "max_target_length": "use max_length, which counts prompt and answer together",
-    "truncation_side": "remove it; answers are cut at their end",
-    "generate_during_eval": "use python -m dpo_wrap.eval, which samples from both models",
-    "model_adapter_name": "use adapter_path",
-    "ref_adapter_name": "use adapter_path; its frozen copy becomes the reference",
-    "ref_model_init_kwargs": "use model_init_kwargs, which the reference shares",
-    "force_use_ref_model": "remove it; with an adapter the reference is the base model",
-    "label_pad_token_id": "remove it; TRL masks prompts by itself",
-    "padding_value": "remove it; TRL pads with the tokenizer's pad token",
-    "is_encoder_decoder": "remove it; only decoder models are trained",
-    "use_logits_to_keep": "remove it; TRL scores answer tokens by itself",
-    "use_liger_loss": "use model_init_kwargs: {use_kernels: true}",
-    "use_num_logits_to_keep": "remove it; TRL scores answer tokens by itself",
-    "base_model_attribute_name": "remove it; TRL finds the base model by itself",
-    "per_gpu_train_batch_size": "use per_device_train_batch_size",
-    "per_gpu_eval_batch_size": "use per_device_eval_batch_size",
-    "no_cuda": "use use_cpu",
-    "use_mps_device": "remove it; the device is found by itself",
-    "fp16_backend": "use fp16 or bf16",
-    "fp16_opt_level": "use fp16 or bf16",
-    "half_precision_backend": "use fp16 or bf16",
-    "torchdynamo": "use torch_compile_backend",
-    "jit_mode_eval": "use torch_compile",
-    "use_ipex": "remove it; transformers dropped it",
-    "tpu_num_cores": "remove it; transformers dropped it",
-    "past_index": "remove it; transformers dropped it",
-    "include_tokens_per_second": "remove it; num_tokens is logged",
-    "include_inputs_for_metrics": "remove it; DPOTrainer computes its own metrics",
-    "push_to_hub_token": "use hub_token",
-    "push_to_hub_model_id": "use hub_model_id",
-    "push_to_hub_organization": "use hub_model_id: ORGANIZATION/NAME",
-    "fsdp_min_num_params": "use fsdp_config",
-    "fsdp_transformer_layer_cls_to_wrap": "use fsdp_config",
-    "tools": "remove it; a column tools of the data is read",
-    "adafactor": "use optim: adafactor",
-    "dispatch_batches": "use accelerator_config: {dispatch_batches: ...}",
-    "split_batches": "use accelerator_config: {split_batches: ...}",
-    "sharded_ddp": "use fsdp",
-    "tp_size": "use accelerate launch --config_file",
-    "tpu_metrics_debug": "remove it; no TPU is served here",
-    "xpu_backend": "use ddp_backend",
-    "mp_parameters": "remove it; transformers dropped it",
-    "ray_scope": "remove it; transformers dropped it",
-    "use_legacy_prediction_loop": "remove it; transformers dropped it",
-}
-
-# Keys of other programs that do the same, and how it is said here.
-ELSEWHERE = {
-    "load_in_8bit": "use load_in_4bit, or model_init_kwargs",
-    "use_peft": "remove it; LoRA is on unless lora: false",
-    "peft_config": "use lora:",
-    "model_name_or_path": "use model_path",
-    "model_name": "use model_path",
-    "model": "use model_path",
-    "model_revision": "use model_init_kwargs: {revision: NAME}",
-    "torch_dtype": "use model_init_kwargs: {dtype: NAME}",
-    "dtype": "use model_init_kwargs: {dtype: NAME}",
-    "attn_implementation": "use model_init_kwargs: {attn_implementation: NAME}",
-    "tokenizer": "remove it; it is loaded from model_path",
-    "tokenizer_name": "remove it; it is loaded from model_path",
-    "processing_class": "remove it; the tokenizer is loaded from model_path",
-    "ref_model": "remove it; the reference is the model before training",
-    "dataset_name": "use dataset_path",
-    "dataset": "use dataset_path",
-    "train_dataset": "use dataset_path",
-    "eval_dataset": "use dataset_path, whose test split is evaluated on",
-    "lora_target_modules": "write target_modules under lora:",
-    "lora_modules_to_save": "write modules_to_save under lora:",
-    "epochs": "use num_epochs",
-    "lr": "use learning_rate",
-}
-
-# Mappings whose wrong names fail after the first forward pass: torch's checkpoint(), and what
-# transformers takes out before.
-CHECKPOINT_NAMES = (
+# Keys whose text is the path of a JSON file.
+FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+# The arguments of torch.utils.checkpoint and transformers; a wrong one fails in the first step.
+CHECKPOINT_ARGUMENTS = (
     *("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"),
     *("every_n_layers", "offload"),
 )
-INNER_NAMES = {
-    "gradient_checkpointing_kwargs": CHECKPOINT_NAMES,
-    "activation_checkpointing_kwargs": CHECKPOINT_NAMES,
-}
+MAPPING_KEYS = _by_key(
+    ("gradient_checkpointing_kwargs activation_checkpointing_kwargs", CHECKPOINT_ARGUMENTS)
+)
 
-# Keys whose text is the path of a JSON file.
-FILES = ("accelerator_config", "deepspeed", "fsdp_config")
-# Words of keys that are annotated as any text.
-WORDS = {
-    "pad_to_multiple_of": ("auto", "none"),
-    "torch_compile_mode": (
-        *("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+# Keys of older versions and of other trainers, and what to do instead.
+REPLACED: dict[str, str] = _by_key(
+    ("warmup_ratio", "use warmup_steps, where a value below 1 is a share of all steps"),
+    ("evaluation_strategy", "use eval_strategy"),
+    ("overwrite_output_dir", "use --resume never, which moves the older run to OUTPUT_DIR.old-N"),
+    ("save_safetensors", "remove it; weights are always safetensors"),
+    ("group_by_length", "use train_sampling_strategy: group_by_length"),
+    ("rpo_alpha", "use loss_type: [sigmoid, sft] with loss_weights: [1.0, ALPHA]"),
+    ("reference_free", "remove it; TRL always uses a reference"),
+    ("max_prompt_length max_completion_length", "use max_length, which counts both together"),
+    ("max_target_length", "use max_length, which counts prompt and answer together"),
+    ("truncation_side", "remove it; answers are cut at their end"),
+    ("generate_during_eval", "use python -m dpo_wrap.eval, which samples from both models"),
+    ("model_adapter_name ref_adapter_name", "use adapter_path; its frozen copy is the reference"),
+    ("ref_model_init_kwargs", "use model_init_kwargs, which applies to the reference too"),
+    ("ref_model force_use_ref_model", "remove it; the reference is the model before training"),
+    ("label_pad_token_id padding_value is_encoder_decoder", "remove it; TRL decides it"),
+    ("use_logits_to_keep use_num_logits_to_keep", "remove it; TRL scores answer tokens alone"),
+    ("use_liger_loss", "use model_init_kwargs: {use_kernels: true}"),
+    ("no_cuda", "use use_cpu"),
+    ("fp16_backend fp16_opt_level half_precision_backend", "use fp16 or bf16"),
+    ("push_to_hub_token", "use hub_token"),
+    ("push_to_hub_model_id push_to_hub_organization", "use hub_model_id: ORGANIZATION/NAME"),
+    ("load_in_8bit", "use load_in_4bit, or model_init_kwargs"),
+    ("use_peft", "remove it; LoRA is on unless lora: false"),
+    ("peft_config", "use lora:"),
+    ("model_name_or_path model_name model", "use model_path"),
+    ("model_revision", "use model_init_kwargs: {revision: NAME}"),
+    ("torch_dtype dtype", "use model_init_kwargs: {dtype: NAME}"),
+    ("attn_implementation", "use model_init_kwargs: {attn_implementation: NAME}"),
+    ("tokenizer tokenizer_name processing_class", "remove it; it is loaded from model_path"),
+    ("dataset_name dataset train_dataset", "use dataset_path"),
+    ("eval_dataset", "use dataset_path, whose test split is evaluated on"),
+    ("lora_target_modules", "write target_modules under lora:"),
+    ("lora_modules_to_save", "write modules_to_save under lora:"),
+    ("epochs", "use num_epochs"),
+    ("lr", "use learning_rate"),
+)
+
+_NOT_READ = "DPOTrainer does not read it; remove it"
+_BASE_CHANGES = "it changes the base weights, which are the reference with the adapter disabled"
+_NOT_READ_INIT = "no supported init_lora_weights reads it; remove it"
+_EXTRA_PASS = "it needs a pass over the data before training, which is not made here"
+# Keys that a run of DPOTrainer does not read or cannot serve; only their default is accepted.
+UNSUPPORTED_KEYS: dict[str, str] = _by_key(
+    ("padding_free remove_unused_columns average_tokens_across_devices", _NOT_READ),
+    ("label_names prediction_loss_only include_for_metrics batch_eval_metrics", _NOT_READ),
+    ("eval_do_concat_batches bf16_full_eval fp16_full_eval length_column_name", _NOT_READ),
+    ("label_smoothing_factor", "use label_smoothing with loss_type: robust"),
+    ("do_train", "this command always trains; remove it"),
+    ("do_eval", "use eval_strategy"),
+    ("do_predict", "use python -m dpo_wrap.eval"),
+    ("resume_from_checkpoint", "use --resume PATH"),
+    ("local_rank", "the launcher sets it; remove it"),
+    ("logging_nan_inf_filter", "a loss that is NaN or inf stops the run; remove it"),
+    ("restore_callback_states_from_checkpoint", "early stopping resumes without it; remove it"),
+    ("enable_jit_checkpoint", "a signal saves a checkpoint without it; remove it"),
+    ("debug", "it fails on the boolean outputs of DPOTrainer's forward pass; remove it"),
+    ("parallelism_config", "use accelerate launch --config_file"),
+    ("lora.peft_type lora.auto_mapping lora.peft_version", "peft sets it; remove it"),
+    ("lora.base_model_name_or_path", "model_path names the base model; remove it"),
+    ("lora.revision", "use model_init_kwargs: {revision: NAME}"),
+    ("lora.inference_mode", "it freezes the adapter, so nothing would be trained; remove it"),
+    ("lora.bias", "biases change the reference, where only the adapter is disabled; remove it"),
+    ("lora.runtime_config", "YAML cannot express it; remove it"),
+    ("lora.arrow_config", "it routes between adapters, and one is trained here; remove it"),
+    ("lora.loftq_config lora.eva_config lora.corda_config lora.lora_ga_config", _NOT_READ_INIT),
+)
+
+# Below, a condition is written as a message shows it: `key` (set, and not false or 0), `key: a, b
+# or c` (one of these values), `key: other than a or b` (none of them). `*` in a value matches any
+# text. Of a list one item is enough.
+
+# (condition, why a run of DPOTrainer cannot use the value).
+UNSUPPORTED_VALUES = (
+    ("lora.init_lora_weights: pissa*, olora or loftq", _BASE_CHANGES),
+    ("lora.init_lora_weights: corda or eva", _EXTRA_PASS),
+    ("train_sampling_strategy: batch_rebalance", "TRL would weight its unequal batches equally"),
+)
+
+_EVALUATION = "eval_strategy: steps or epoch"
+_SAVING = "save_strategy: steps, epoch or best"
+_WARMUP = "lr_scheduler_type: other than constant, reduce_lr_on_plateau or greedy"
+_ADAM = "optim: other than sgd, adafactor, adagrad, rmsprop, grokadamw, lomo, adalomo or galore*"
+
+# Keys, and the conditions of which one must hold for a run to read them.
+NO_EFFECT_WITHOUT: tuple[tuple[str, ...], ...] = (
+    ("eval_steps", "eval_strategy: steps"),
+    ("save_steps", "save_strategy: steps"),
+    ("logging_steps", "logging_strategy: steps"),
+    ("eval_delay eval_on_start eval_accumulation_steps eval_use_gather_object", _EVALUATION),
+    ("metric_for_best_model greater_is_better load_best_model_at_end", _EVALUATION),
+    (
+        "greater_is_better",
+        "metric_for_best_model",
+        "load_best_model_at_end: true",
+        "lr_scheduler_type: reduce_lr_on_plateau or greedy",
     ),
-    # DPO trains language models.
-    "lora.task_type": ("CAUSAL_LM",),
+    ("early_stopping_patience", "load_best_model_at_end: true"),
+    ("load_best_model_at_end save_total_limit save_only_model", _SAVING),
+    ("hub_always_push", "hub_strategy: every_save, checkpoint or all_checkpoints"),
+    ("run_name", "report_to: all, comet_ml, mlflow, swanlab, trackio or wandb"),
+    ("project trackio_space_id trackio_bucket_id", "report_to: all or trackio"),
+    ("trackio_static_space_id", "report_to: all or trackio"),
+    ("dataloader_prefetch_factor dataloader_persistent_workers", "dataloader_num_workers"),
+    ("dataloader_multiprocessing_context dataloader_in_order", "dataloader_num_workers"),
+    (
+        "gradient_checkpointing_kwargs activation_checkpointing_kwargs",
+        "gradient_checkpointing: true",
+        "activation_checkpointing: true",
+    ),
+    ("liger_kernel_config", "use_liger_kernel: true"),
+    ("fsdp_config", "fsdp"),
+    # DPOTrainer disables the cache; the saved config.json of full weights keeps the value.
+    ("use_cache", "lora: false"),
+    ("truncation_mode", "overlength: truncate"),
+    ("truncation_mode overlength", "max_length"),
+    ("precompute_ref_batch_size", "precompute_ref_log_probs: true"),
+    ("ref_model_mixup_alpha ref_model_sync_steps", "sync_ref_model: true"),
+    ("f_alpha_divergence_coef", "f_divergence_type: alpha_divergence"),
+    ("f_divergence_type ld_alpha", "loss_type: other than sft"),
+    ("label_smoothing", "loss_type: exo_pair, robust, aot or aot_unpaired"),
+    ("discopop_tau", "loss_type: discopop"),
+    ("adam_beta1 adam_beta2 adam_epsilon", _ADAM),
+    ("optim_args", "optim: other than adafactor, adamw_torch, adamw_torch_fused, lomo or adalomo"),
+    ("optim_target_modules", "optim: galore* or apollo*"),
+    ("lr_scheduler_kwargs", "lr_scheduler_type: other than constant or constant_with_warmup"),
+    ("warmup_steps", _WARMUP, "optim: schedule_free*"),
+    ("lora.qalora_group_size", "lora.use_qalora: true"),
+    ("lora.layers_pattern", "lora.layers_to_transform"),
+    ("lora.megatron_core", "lora.megatron_config"),
+)
+
+# (condition, what it needs, why).
+NEEDS = (
+    ("loss_type: exo_pair", "label_smoothing", "its paper recommends 1e-3"),
+    ("loss_type: aot or aot_unpaired", "use_weighting: false", "TRL cannot weight sorted pairs"),
+    (
+        "loss_type: nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero or apo_down",
+        "f_divergence_type: reverse_kl",
+        "TRL supports no other divergence",
+    ),
+    (
+        "disable_dropout: true",
+        "lora.lora_dropout: 0",
+        "TRL would disable the adapter's dropout too",
+    ),
+    (
+        "sync_ref_model: true",
+        "lora: false",
+        "an adapter's reference is the base model, which is fixed",
+    ),
+    ("sync_ref_model: true", "precompute_ref_log_probs: false", "the reference changes"),
+    ("neftune_noise_alpha", "lora: false", "an adapter's reference would get the noise too"),
+    ("lora.alora_invocation_tokens", "gradient_checkpointing: false", "peft allows one pass then"),
+    ("load_in_4bit", "lora: true", "quantized weights cannot be trained themselves"),
+    ("adapter_path", "lora: true", "the adapter is what is trained"),
+    ("fp16: true", "bf16: false or null", "training uses one precision"),
+    ("optim: galore* or apollo*", "optim_target_modules", "it projects the modules named there"),
+    ("save_strategy: best", _EVALUATION, "only an evaluation shows which checkpoint is best"),
+)
+
+# The metrics of an evaluation, and whether greater is better where that is certain.
+METRICS = {
+    "loss": False,
+    "rewards/accuracies": True,
+    "rewards/margins": True,
+    **dict.fromkeys(("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")),
+    **dict.fromkeys(("logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy")),
+    **dict.fromkeys(("aux_loss", "num_tokens")),
 }
+# Defaults that the sources compute.
+COMPUTED_DEFAULTS = {"lora": True, "optim": "adamw_torch"}
+_INVALID = object()
+"""The value of a key that has an error of its own: every condition on it holds."""
+
+
+def unsupported(name: str, value: Any, default: Any) -> str | None:
+    """Why a run of DPOTrainer cannot use this value of a key, or None."""
+    if name in UNSUPPORTED_KEYS and value != default:
+        return f"not supported: {UNSUPPORTED_KEYS[name]}"
+    for condition, why in UNSUPPORTED_VALUES:
+        if condition.startswith(f"{name}: ") and _holds(condition, {name: value}):
+            return f"{value!r} is not supported: {why}"
+    return None
+
+
+def rule_errors(
+    values: Mapping[str, Any], given: Collection[str], defaults: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, message) for every rule between keys that a config breaks.
+
+    `values` are the config's valid values by full name, `given` the names of all its keys, and
+    `defaults` the default of every key.
+    """
+    config = {**defaults, **COMPUTED_DEFAULTS, **dict.fromkeys(given, _INVALID), **values}
+    broken = {}
+    if not _holds("lora: true", config):
+        broken = {name: "lora: true" for name in given if name.startswith("lora.")}
+    for keys, *conditions in NO_EFFECT_WITHOUT:
+        if not any(_holds(condition, config) for condition in conditions):
+            for key in keys.split():
+                if key in values and values[key] != defaults[key]:
+                    broken.setdefault(key, " or ".join(conditions))
+    for name, condition in broken.items():
+        yield name, f"no effect without {condition}; set it, or remove the key"
+    for condition, need, why in NEEDS:
+        name = condition.partition(":")[0]
+        if name in values and _holds(condition, config) and not _holds(need, config):
+            yield name, f"{_word(values[name])} needs {need}; {why}"
+    for suffix in ("", "_kwargs"):
+        old, new = f"gradient_checkpointing{suffix}", f"activation_checkpointing{suffix}"
+        if old in given and new in given:
+            yield new, f"the same option as {old}; keep one"
+    if values.get("load_in_4bit") and "quantization_config" in (config["model_init_kwargs"] or ()):
+        yield "load_in_4bit", "model_init_kwargs has a quantization_config too; remove one of them"
+    losses, weights = config["loss_type"], values.get("loss_weights")
+    if weights is not None and losses is not _INVALID:
+        count = 1 if isinstance(losses, str) else len(losses)
+        if len(weights) != count:
+            text = f"{len(weights)} for {count} of loss_type ({_word(losses)})"
+            yield "loss_weights", f"{text}; give one for each"
+    yield from _metric_errors(values)
+
+
+def _metric_errors(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    metric = (values.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    greater = values.get("greater_is_better")
+    chosen = values.get("metric_for_best_model") or values.get("load_best_model_at_end")
+    if values.get("save_strategy") == "best" and not chosen:
+        yield "save_strategy", "best needs metric_for_best_model, such as eval_rewards/accuracies"
+    if metric not in METRICS:
+        known = ", ".join(f"eval_{name}" for name in METRICS)
+        yield "metric_for_best_model", f"{unknown(metric, METRICS)} known: {known}"
+    elif None not in (greater, METRICS[metric]) and greater != METRICS[metric]:
+        text = f"{_word(greater)} would keep the checkpoint with the worst eval_{metric}; remove it"
+        yield "greater_is_better", text
+
+
+def _holds(condition: str, config: Mapping[str, Any]) -> bool:
+    name, _, words = condition.partition(": ")
+    value = config[name]
+    if value is _INVALID:
+        return True
+    if not words:
+        return bool(value)
+    negated = words.startswith("other than ")
+    patterns = re.split(", | or ", words.removeprefix("other than "))
+    items = value if isinstance(value, list) else [value]
+    matches = (any(fnmatchcase(_word(item), pattern) for pattern in patterns) for item in items)
+    return any(match != negated for match in matches)
+
+
+def _word(value: Any) -> str:
+    """A value as YAML writes it, a list without brackets."""
+    if isinstance(value, list):
+        return ", ".join(map(_word, value))
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -1,21 +1,26 @@
-"""What trl, transformers and peft accept, read from their installed sources and never imported.
+"""The keyword arguments of trl.DPOConfig and peft.LoraConfig, and the YAML values they accept.
 
-Importing trl takes seconds, parsing these files a tenth of one; so a wrong config is refused at
-once, and a field that a new release adds is known the day that release is installed.
+Names, types and defaults are parsed from the installed sources: importing trl takes seconds,
+parsing a tenth of one, and an option of a new release needs no change here.
 """
 
 import ast
+import datetime
+import difflib
 import importlib.util
+import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import types
+import typing
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dpo_wrap.errors import DpoWrapError
 
-# (package, file, class), each class overriding the fields of those before it.
+# (package, file, class); a class overrides the fields of those before it.
 TRL_CLASSES = (
     ("transformers", "training_args.py", "TrainingArguments"),
     ("trl", "trainer/base_config.py", "_BaseConfig"),
@@ -26,58 +31,74 @@ LORA_CLASSES = (
     ("peft", "config.py", "PeftConfig"),
     ("peft", "tuners/lora/config.py", "LoraConfig"),
 )
-ACCELERATOR = ("transformers", "trainer_pt_utils.py", "AcceleratorConfig")
-# Where the classes named in annotations are looked up: (package, file).
 ENUM_FILES = (("transformers", "training_args.py"), ("transformers", "trainer_utils.py"))
 TRAINER = ("trl", "trainer/dpo_trainer.py")
 
 UNKNOWN_DEFAULT = object()
-"""The default of a field whose source is no literal."""
+"""The default of a field whose source is not a literal."""
 
-PLAIN = {"int": "int", "float": "float", "bool": "bool", "str": "str", "None": "null"}
-HOLDERS = {"list": "list", "List": "list", "tuple": "list", "dict": "dict", "Dict": "dict"}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The YAML values that an annotation admits."""
-
-    names: frozenset[str]
-    """Of int, float, bool, str, null, list, dict, any."""
-    element: "Kind | None" = None
-    """What a list holds, where the annotation says so."""
-    choices: tuple[str, ...] = ()
-    """The only words allowed, as patterns; empty where any text is."""
+# The names that an annotation is evaluated with.
+TYPES = {
+    **{kind.__name__: kind for kind in (int, float, bool, str, list, tuple, dict)},
+    **{name: getattr(typing, name) for name in ("Any", "Literal", "Optional", "Union")},
+}
+EXPECTED = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    dict: "a mapping",
+}
+# YAML 1.1 reads these words as booleans.
+BOOLEAN_WORDS = {False: ("no", "off"), True: ("on", "yes")}
+MAX_SHOWN = 80
+"""Characters of a value that a message shows."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One keyword argument of DPOConfig or LoraConfig."""
+    """One keyword argument."""
 
-    name: str
-    kind: Kind
+    type: Any
+    """A type hint, such as `int | None`, `list[str]` or `Literal["no", "steps", "epoch"]`."""
     default: Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a key accepts: at least `ge`, above `gt`, at most `le`, below `lt`."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    also: float | None = None
+    """A value outside the range that has a meaning of its own."""
+
+    def __contains__(self, number: float) -> bool:
+        return number == self.also or (
+            (self.ge is None or number >= self.ge)
+            and (self.gt is None or number > self.gt)
+            and (self.le is None or number <= self.le)
+            and (self.lt is None or number < self.lt)
+        )
+
+    def __str__(self) -> str:
+        ends = {"at least": self.ge, "above": self.gt, "at most": self.le, "below": self.lt}
+        text = " and ".join(f"{word} {end:.12g}" for word, end in ends.items() if end is not None)
+        return text if self.also is None else f"{text} or {self.also:g}"
 
 
 @cache
 def trl_fields() -> dict[str, Field]:
     """Every field of trl.DPOConfig by name."""
     fields = _fields(TRL_CLASSES)
-    # Not written in the annotations: the trainer itself lists the words that it compares with, and
-    # DPOConfig turns a single loss into a list of one.
-    losses = Kind(frozenset({"str"}), choices=tuple(loss_branches()))
-    divergences = tuple(dict.fromkeys(_compared_words("f_divergence_type")))
+    losses, divergences = _compared_words("loss_type"), _compared_words("f_divergence_type")
     return fields | {
-        "loss_type": Field(
-            "loss_type",
-            Kind(frozenset({"str", "list"}), losses, losses.choices),
-            fields["loss_type"].default,
-        ),
-        "f_divergence_type": Field(
-            "f_divergence_type",
-            Kind(frozenset({"str"}), choices=divergences),
-            fields["f_divergence_type"].default,
-        ),
+        "loss_type": replace(fields["loss_type"], type=losses | list[losses]),
+        "f_divergence_type": replace(fields["f_divergence_type"], type=divergences),
     }
 
 
@@ -87,174 +108,166 @@ def lora_fields() -> dict[str, Field]:
     return _fields(LORA_CLASSES)
 
 
-@cache
-def inner_fields(name: str) -> dict[str, Field]:
-    """The fields of the dataclass that a key's mapping is made into; none where it is no such."""
-    where = [ACCELERATOR] if name == "accelerator_config" else []
-    if name.startswith("lora."):
-        line = next(n for n in _lines(LORA_CLASSES) if n.target.id == name.removeprefix("lora."))
-        words = [part.id for part in ast.walk(line.annotation) if isinstance(part, ast.Name)]
-        where = [(*LORA_CLASSES[-1][:2], word) for word in words if word.endswith("Config")]
-    return _fields(tuple(where))
+def convert(value: Any, hint: Any) -> Any:
+    """Return a YAML value as the type hint accepts it. Raises ValueError with what is wrong.
+
+    A boolean becomes the word (`no`, `on`) that it was written as where the hint lists that word.
+    """
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    alternatives = typing.get_args(hint) if is_union else (hint,)
+    kinds = {typing.get_origin(one) or one for one in alternatives}
+    listed = [w for one in alternatives if typing.get_origin(one) is Literal for w in one.__args__]
+    words = [word for word in listed if isinstance(word, str)]
+    expected = f"{_expected(kinds, words)} expected, found {_found(value)}"
+    if Any in kinds or (value is None and types.NoneType in kinds):
+        return value
+    if isinstance(value, bool):
+        if bool in kinds or any(value is one for one in listed):
+            return value
+        meant = next((word for word in BOOLEAN_WORDS[value] if word in words), None)
+        if meant is None:
+            quotes = "; put the word in quotes" if str in kinds and not words else ""
+            raise ValueError(expected + quotes)
+        return meant
+    if isinstance(value, int | float) and kinds & {int, float}:
+        return _number(value, kinds, expected)
+    if isinstance(value, str) and words:
+        if value not in words:
+            raise ValueError(f"{unknown(value, words)} known: {', '.join(words)}")
+        return value
+    if isinstance(value, str) and str in kinds:
+        return value
+    if isinstance(value, list) and kinds & {list, tuple}:
+        inner = next(
+            one for one in alternatives if (typing.get_origin(one) or one) in (list, tuple)
+        )
+        element = (typing.get_args(inner) or (Any,))[0]
+        return [convert(item, element) for item in value]
+    if isinstance(value, dict) and dict in kinds:
+        return value
+    if isinstance(value, str) and kinds & {int, float} and _is_number(value):
+        raise ValueError(f"{expected}; remove the quotes")
+    if isinstance(value, int | float | datetime.date) and str in kinds and not words:
+        raise ValueError(f"{expected}; put it in quotes")
+    raise ValueError(expected)
 
 
-def class_fields(package: str, file: str, name: str) -> tuple[dict[str, Field], dict[str, str]]:
-    """The fields of a dataclass by name, and the strings that stand under them."""
-    body = _class(tree(package, file), name).body
-    meanings = {
-        above.target.id: " ".join(below.value.value.split())
-        for above, below in zip(body, body[1:], strict=False)
-        if isinstance(above, ast.AnnAssign)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-    }
-    return _fields(((package, file, name),)), meanings
+def unknown(word: str, known: Collection[str]) -> str:
+    """`'cosin' is unknown; did you mean 'cosine'?`, or `'zzz' is unknown;` without a near name."""
+    near = nearest(word, known)
+    return f"{shorten(word)} is unknown;" + (f" did you mean {near!r}?" if near else "")
 
 
-@cache
-def loss_branches() -> dict[str, list[ast.stmt]]:
-    """Each loss of DPOTrainer, in the trainer's order, with the lines that compute it."""
-    return {
-        word: node.body
-        for node in ast.walk(tree(*TRAINER))
-        if isinstance(node, ast.If)
-        for word in _words_compared(node.test, "loss_type")
-    }
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The known name most like the word, ignoring case, or None."""
+    lower = {name.lower(): name for name in known}
+    return next((lower[n] for n in difflib.get_close_matches(word.lower(), lower, n=1)), None)
 
 
-@cache
-def logged_figures() -> tuple[str, ...]:
-    """The names that an evaluation logs its figures by, less their `eval_`."""
-    stored = (
-        literal(node.slice)
-        for node in ast.walk(tree(*TRAINER))
-        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Subscript)
-    )
-    speed = ("runtime", "samples_per_second", "steps_per_second")
-    return ("loss", *dict.fromkeys(name for name in stored if isinstance(name, str)), *speed)
+def shorten(value: Any) -> str:
+    """The repr of a value, cut after MAX_SHOWN characters."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _number(value: int | float, kinds: set[Any], expected: str) -> int | float:
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{shorten(value)} is out of range; it must be below 2**63")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a finite number expected, found {value}")
+    if isinstance(value, float) and float not in kinds:
+        raise ValueError(expected)
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        # Python reads 1_000 as a number, YAML 1.2 does not.
+        return math.isfinite(float(text)) and "_" not in text
+    except ValueError:
+        return False
+
+
+def _expected(kinds: set[Any], words: list[str]) -> str:
+    if words:
+        return f"one of {', '.join(words)}"
+    shown = kinds - ({int} if float in kinds else set())
+    return " or ".join(text for kind, text in EXPECTED.items() if kind in shown)
+
+
+def _found(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | dict):
+        return EXPECTED[type(value)]
+    if isinstance(value, datetime.date):
+        return f"the date {value}"
+    return f"the text {shorten(value)}" if isinstance(value, str) else shorten(value)
 
 
 def _fields(classes: tuple[tuple[str, str, str], ...]) -> dict[str, Field]:
-    return {line.target.id: _field(line) for line in _lines(classes)}
-
-
-def _lines(classes: tuple[tuple[str, str, str], ...]) -> Iterator[ast.AnnAssign]:
-    """The lines that declare the classes' fields."""
+    fields = {}
     for package, file, name in classes:
-        body = _class(tree(package, file), name)
-        if body is None:
+        body = _class_body(package, file, name)
+        if not body:
             raise DpoWrapError(
                 f"{package}/{file} has no class {name}: this version does not work with the "
                 f"installed {package}; run pip install -r requirements.txt"
             )
-        for line in body.body:
+        for line in body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                yield line
+                fields[line.target.id] = _field(line)
+    return fields
 
 
 def _field(line: ast.AnnAssign) -> Field:
-    kind, default = _kind(line.annotation), literal(line.value)
-    if isinstance(line.value, ast.Call):
-        arguments = {word.arg: word.value for word in line.value.keywords}
-        default = _default(arguments)
-        metadata = _metadata(arguments["metadata"]) if "metadata" in arguments else {}
-        if "choices" in metadata:
-            kind = Kind(kind.names, kind.element, tuple(metadata["choices"]))
-        if "const" in metadata:
-            # A flag that the command line may give without a value, so true is one of its values.
-            kind = Kind(kind.names | {"bool"}, kind.element, kind.choices)
-    return Field(line.target.id, kind, default)
-
-
-def _default(arguments: dict[str, ast.expr]) -> Any:
-    if "default" in arguments:
-        return literal(arguments["default"])
+    hint = _hint(line.annotation)
+    if not isinstance(line.value, ast.Call):
+        return Field(hint, _literal(line.value))
+    arguments = {word.arg: word.value for word in line.value.keywords}
+    if isinstance(metadata := arguments.get("metadata"), ast.Dict):
+        entries = zip(map(_literal, metadata.keys), map(_literal, metadata.values), strict=True)
+        choices = dict(entries).get("choices", UNKNOWN_DEFAULT)
+        hint = hint if choices is UNKNOWN_DEFAULT else Literal[*choices] | hint
     factory = arguments.get("default_factory")
     if isinstance(factory, ast.Lambda):
-        return literal(factory.body)
+        return Field(hint, _literal(factory.body))
     if isinstance(factory, ast.Name) and factory.id in ("list", "dict"):
-        return [] if factory.id == "list" else {}
-    return UNKNOWN_DEFAULT
+        return Field(hint, [] if factory.id == "list" else {})
+    return Field(hint, _literal(arguments.get("default")))
 
 
-def _metadata(node: ast.expr) -> dict[str, Any]:
-    """The literal entries of a field's metadata; those that are code are left out."""
-    if not isinstance(node, ast.Dict):
-        return {}
-    pairs = zip(map(literal, node.keys), map(literal, node.values), strict=True)
-    return {key: value for key, value in pairs if value is not UNKNOWN_DEFAULT}
-
-
-def _kind(node: ast.expr) -> Kind:
-    """What an annotation admits; `any` where its class is none that YAML can spell."""
-    if isinstance(node, ast.Constant) and node.value is None:
-        return Kind(frozenset({"null"}))
-    if isinstance(node, ast.BinOp):
-        return _union([_kind(node.left), _kind(node.right)])
-    if isinstance(node, ast.Name):
-        if node.id in PLAIN:
-            return Kind(frozenset({PLAIN[node.id]}))
-        if node.id in HOLDERS:
-            return Kind(frozenset({HOLDERS[node.id]}))
-        words = tuple(enum_words(node.id).values())
-        return Kind(frozenset({"str"}), choices=words) if words else Kind(frozenset({"any"}))
-    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
-        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        if node.value.id == "Optional":
-            return _union([_kind(inner[0]), Kind(frozenset({"null"}))])
-        if node.value.id == "Union":
-            return _union([_kind(part) for part in inner])
-        if node.value.id == "Literal":
-            return _literal_kind([literal(part) for part in inner])
-        if node.value.id in HOLDERS:
-            element = _kind(inner[0]) if HOLDERS[node.value.id] == "list" else None
-            return Kind(frozenset({HOLDERS[node.value.id]}), element)
-    return Kind(frozenset({"any"}))
-
-
-def _literal_kind(values: list[Any]) -> Kind:
-    if not all(isinstance(value, str) for value in values):
-        return Kind(frozenset({"bool"}))
-    # peft writes "pissa_niter_[number of iters]".
-    return Kind(frozenset({"str"}), choices=tuple(re.sub(r"\[.*\]", "*", v) for v in values))
-
-
-def _union(kinds: list[Kind]) -> Kind:
-    names = frozenset().union(*(kind.names for kind in kinds))
-    element = next((kind.element for kind in kinds if kind.element), None)
-    choices = next((kind.choices for kind in kinds if kind.choices), ())
-    return Kind(names, element, choices)
+def _hint(annotation: ast.expr) -> Any:
+    """Evaluate an annotation, with the words of an enumeration and a mapping for another class."""
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    classes = {name: _enum(name) for name in names - TYPES.keys()}
+    return eval(ast.unparse(annotation), {**TYPES, **classes})
 
 
 @cache
-def enum_words(name: str) -> dict[str, str]:
-    """The words of one of transformers' enumerations by their members' names."""
+def _enum(name: str) -> Any:
+    """The Literal of the words of one of transformers' enumerations; dict for another class."""
     for package, file in ENUM_FILES:
-        if body := _class(tree(package, file), name):
-            lines = (line for line in body.body if isinstance(line, ast.Assign))
-            return {line.targets[0].id: literal(line.value) for line in lines}
-    return {}
+        lines = [line for line in _class_body(package, file, name) if isinstance(line, ast.Assign)]
+        if lines:
+            return Literal[*(_literal(line.value) for line in lines)]
+    return dict
 
 
-def _compared_words(name: str) -> Iterator[str]:
-    for node in ast.walk(tree(*TRAINER)):
-        yield from _words_compared(node, name)
+def _compared_words(name: str) -> Any:
+    """The Literal of the words that DPOTrainer compares an option with; str if none is found."""
+    words = re.findall(rf'\b{name} == "(\w+)"', source(*TRAINER))
+    return Literal[*dict.fromkeys(words)] if words else str
 
 
-def _words_compared(node: ast.AST, name: str) -> Iterator[str]:
-    """The word in `name == "word"` or `self.name == "word"`."""
-    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq):
-        left = node.left
-        spelled = left.attr if isinstance(left, ast.Attribute) else getattr(left, "id", "")
-        if spelled == name and isinstance(word := literal(node.comparators[0]), str):
-            yield word
+def _class_body(package: str, file: str, name: str) -> list[ast.stmt]:
+    classes = (node for node in _tree(package, file).body if isinstance(node, ast.ClassDef))
+    return next((node.body for node in classes if node.name == name), [])
 
 
-def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
-    return next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
-
-
-def literal(node: ast.expr | None) -> Any:
+def _literal(node: ast.expr | None) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError):
@@ -262,9 +275,14 @@ def literal(node: ast.expr | None) -> Any:
 
 
 @cache
-def tree(package: str, file: str) -> ast.Module:
+def _tree(package: str, file: str) -> ast.Module:
+    return ast.parse(source(package, file))
+
+
+def source(package: str, file: str) -> str:
+    """The text of a file of an installed package, without importing the package."""
     spec = importlib.util.find_spec(package)
     path = Path(spec.submodule_search_locations[0], file) if spec else None
     if path is None or not path.is_file():
         raise DpoWrapError(f"{package} has no {file}; run pip install -r requirements.txt")
-    return ast.parse(path.read_text("utf-8"))
+    return path.read_text("utf-8")

@@ -1,15 +1,22 @@
-"""config: what a config means, and --set over it."""
+"""config: what a config means, --set, and how its errors are reported."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from configuring import loader, refuser
+from configuring import error_lister, loader
 
-from dpo_wrap.config import documented_keys, key_table, load_settings, own_fields
-from dpo_wrap.config_readers import readers
-from dpo_wrap.library_fields import UNKNOWN_DEFAULT, lora_fields, trl_fields
+from dpo_wrap.config import documented_keys, key_table, load_settings
+from dpo_wrap.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
+# Each line repeats the one before it nine times.
+ALIAS_BOMB = "run_name: &a [x, x]\n" + "".join(
+    f"k{n}: &k{n} [{', '.join([f'*{name}'] * 9)}]\n"
+    for n, name in enumerate(("a", *(f"k{n}" for n in range(8))))
+)
 
 
 @pytest.fixture
@@ -18,11 +25,11 @@ def load(tmp_path):
 
 
 @pytest.fixture
-def faults(tmp_path):
-    return refuser(tmp_path)
+def errors(tmp_path):
+    return error_lister(tmp_path)
 
 
-def test_the_sample_config_means_what_it_says():
+def test_the_sample_config_loads():
     settings = load_settings(str(ROOT / "configs/dpo_config.yaml"))
     assert settings.model_path == "gpt2"
     assert settings.dataset_path == ("data/preferences.json",)
@@ -44,57 +51,12 @@ def test_lora_is_on_without_any_lora_key(load):
     assert load("lora: false").lora is None
 
 
-def test_any_field_of_trl_and_peft_is_taken_by_its_own_name(load):
+def test_fields_of_trl_and_peft_keep_their_names(load):
     settings = load("weight_decay: 0.1\nloss_type: [sigmoid, sft]\nlora:\n  use_dora: true\n")
     assert settings.trl["weight_decay"] == 0.1
     assert settings.trl["loss_type"] == ["sigmoid", "sft"]
     assert settings.lora["use_dora"] is True
-
-
-def test_every_field_of_the_installed_libraries_is_known():
-    from dataclasses import fields
-
-    from peft import LoraConfig
-    from trl import DPOConfig
-
-    for config, known in ((DPOConfig, trl_fields()), (LoraConfig, lora_fields())):
-        assert {field.name for field in fields(config) if field.init} == set(known)
-        for field in fields(config):
-            read = known[field.name].default
-            if read is not UNKNOWN_DEFAULT and field.default_factory is not list:
-                assert read in (field.default, *_made(field)), field.name
-
-
-def _made(field):
-    from dataclasses import MISSING
-
-    return [] if field.default_factory is MISSING else [field.default_factory()]
-
-
-def test_every_default_of_the_installed_libraries_passes_its_own_check(load):
-    for name, field in trl_fields().items():
-        # A default of null says "decided elsewhere", which a config says by leaving the key out.
-        if field.default in (UNKNOWN_DEFAULT, None) or name in own_fields()[0]:
-            continue
-        assert load("", f"{name}={_yaml(field.default)}").trl[name] == field.default
-    for name, field in lora_fields().items():
-        if field.default not in (UNKNOWN_DEFAULT, None):
-            settings = load("", f"lora.{name}={_yaml(field.default)}")
-            assert settings.lora[name] == field.default
-
-
-def _yaml(value):
-    import json
-
-    return json.dumps(value)
-
-
-def test_the_losses_are_those_that_the_trainer_compares_with():
-    losses = readers("loss_type")
-    assert list(losses)[:3] == ["sigmoid", "hinge", "ipo"]
-    assert len(losses) == 15
-    reading = {loss for loss, read in losses.items() if "label_smoothing" in read}
-    assert reading == {"exo_pair", "robust", "aot", "aot_unpaired"}
+    assert settings.option("warmup_steps") == 0
 
 
 @pytest.mark.parametrize("text", ["1e-6", "1.0e-6", "0.000001", "1E-06"])
@@ -107,41 +69,34 @@ def test_a_leading_zero_does_not_make_a_number_octal(load):
     assert load("max_seq_length: 0512").trl["max_length"] == 512
 
 
-def test_yaml_booleans_stand_for_words_where_the_values_are_words(load):
-    settings = load("eval_strategy: no\nsave_strategy: off\nprefix_sharing: off\n")
+def test_yaml_booleans_are_words_where_a_key_takes_words(load):
+    settings = load("eval_strategy: no\nsave_strategy: off\nprefix_sharing: off\nbf16: no\n")
     assert settings.trl["eval_strategy"] == "no"
     assert settings.trl["save_strategy"] == "no"
     assert settings.prefix_sharing == "off"
-    assert load("bf16: no").trl["bf16"] is False
+    assert settings.trl["bf16"] is False
 
 
-def test_a_single_loss_or_path_is_a_list_of_one(load):
+def test_a_single_word_is_accepted_for_a_list(load):
     assert load("loss_type: hinge").trl["loss_type"] == "hinge"
     assert load("metrics: m.py").metrics == ("m.py",)
     assert load("", "dataset_path=[a.csv, b.csv]").dataset_path == ("a.csv", "b.csv")
 
 
-def test_set_overrides_one_key_by_any_of_its_names(load):
-    text = "batch_size: 4\nlora_r: 8\nbeta: 0.1\n"
-    settings = load(text, "batch_size=2", "lora.r=4", "beta=1e-1")
+def test_report_to_null_means_none(load):
+    assert load("report_to: null").option("report_to") == "none"
+
+
+def test_set_overrides_a_key_under_any_of_its_names(load):
+    settings = load(
+        "batch_size: 4\nlora_r: 8\nbeta: 0.1\n", "batch_size=2", "lora.r=4", "beta=1e-1"
+    )
     assert settings.trl["per_device_train_batch_size"] == 2
     assert settings.lora["r"] == 4
     settings = load("per_device_train_batch_size: 4\n", "batch_size=2")
     assert settings.trl["per_device_train_batch_size"] == 2
     assert load("beta: 0.1", "beta=0.2", "beta=0.3").trl["beta"] == 0.3
-
-
-def test_two_names_of_one_option_are_refused_on_the_command_line_too(load, faults):
-    assert faults("", "max_length=9", "max_seq_length=8") == [
-        "--set max_length=9: max_length and max_seq_length (--set max_seq_length=8) are the same "
-        "option; keep one"
-    ]
     assert load("max_length: 9", "max_seq_length=8").trl["max_length"] == 8
-
-
-def test_a_mapping_may_be_given_as_json_text(load):
-    settings = load("""model_init_kwargs: '{"dtype": "bfloat16"}'""")
-    assert settings.trl["model_init_kwargs"] == {"dtype": "bfloat16"}
 
 
 def test_set_of_the_lora_group_replaces_the_group(load):
@@ -149,16 +104,7 @@ def test_set_of_the_lora_group_replaces_the_group(load):
     assert load("lora_r: 8\nlora_alpha: 16\n", "lora={r: 4}").lora == {"r": 4}
 
 
-def test_options_that_agree_are_accepted_together(load):
-    load("loss_type: robust\nlabel_smoothing: 0.1")
-    load("label_smoothing: 0.0")
-    load("padding_free: false")
-    load("disable_dropout: false\nlora_dropout: 0.1")
-    load("disable_dropout: true\nlora_dropout: 0")
-    load("disable_dropout: true\nlora: false")
-
-
-def test_settings_cannot_be_changed(load):
+def test_settings_are_immutable(load):
     settings = load("beta: 0.1")
     with pytest.raises(AttributeError):
         settings.model_path = "other"
@@ -166,16 +112,121 @@ def test_settings_cannot_be_changed(load):
         settings.trl["beta"] = 1
 
 
-def test_every_own_key_is_documented_with_its_meaning():
+def test_every_own_key_is_documented(load):
     table = key_table()
     for name, _, meaning in documented_keys():
         assert meaning
         assert f"| `{name}` |" in table
-    assert "| `lora_r` | `lora.r` | 8 |" in table
-    assert "| `overlength` | | truncate |" in table
+    assert "| `lora_r` | peft's lora.r, default 8 |" in table
+    assert "| `overlength` | truncate |" in table
 
 
 @pytest.mark.parametrize("text", ["hub_token=hf_secret", "model_init_kwargs={token: hf_secret}"])
-def test_a_token_on_the_command_line_is_in_no_place(load, text):
-    settings = load("", text)
-    assert "hf_secret" not in str(dict(settings.locations))
+def test_a_token_on_the_command_line_is_in_no_location(load, text):
+    assert "hf_secret" not in str(dict(load("", text).locations))
+
+
+def test_all_errors_are_reported_at_once_in_the_order_of_their_lines(errors):
+    lines = errors(
+        "bta: 0.1\nbeta: -1\nwarmup_ratio: 0.1\nseed: 1.5\nsave_strategy: stps\neval_steps: 5\n"
+        "lora_r: 0\nload_in_4bit: true\nlora: false\nbeta: 1\n",
+        "lr=1",
+        "nothing",
+    )
+    assert lines == [
+        "config.yaml:4: bta: unknown key; did you mean 'beta'?",
+        "config.yaml:5: beta: -1 is out of range; it must be above 0",
+        "config.yaml:6: warmup_ratio: not a key of this command; use warmup_steps, where a value "
+        "below 1 is a share of all steps",
+        "config.yaml:7: seed: an integer expected, found 1.5",
+        "config.yaml:8: save_strategy: 'stps' is unknown; did you mean 'steps'? "
+        "known: no, steps, epoch, best",
+        "config.yaml:9: eval_steps: no effect without eval_strategy: steps; set it, or remove the "
+        "key",
+        "config.yaml:10: lora_r: 0 is out of range; write lora: false to train full weights",
+        "config.yaml:10: lora_r: no effect without lora: true; set it, or remove the key",
+        "config.yaml:11: load_in_4bit: true needs lora: true; quantized weights cannot be trained "
+        "themselves",
+        "config.yaml:13: duplicate key 'beta', first in line 5; remove one",
+        "--set lr=1: lr: not a key of this command; use learning_rate",
+        "--set nothing: KEY=VALUE expected",
+    ]
+
+
+def test_errors_of_set_are_reported_in_its_order(errors):
+    overrides = ("bta=1", "beta=x", "nope", "lora={r: 1, r: 2}", "lora.r=", "a.b=c")
+    assert errors("", *overrides, "max_length=9", "max_seq_length=8") == [
+        "--set bta=1: bta: unknown key; did you mean 'beta'?",
+        "--set beta=x: beta: a number expected, found the text 'x'",
+        "--set nope: KEY=VALUE expected",
+        "--set lora={r: 1, r: 2}: duplicate key 'r', first in line 1; remove one",
+        "--set lora.r=: lora.r: an integer expected, found nothing",
+        "--set a.b=c: a.b: unknown key; no key has a similar name; remove it",
+        "--set max_length=9: max_length: the same option as max_seq_length (--set "
+        "max_seq_length=8); keep one",
+    ]
+
+
+def test_missing_keys_are_named(errors):
+    assert [line.partition(";")[0] for line in errors("beta: 0.1", whole=True)] == [
+        f"config.yaml: required key '{name}' is missing"
+        for name in ("model_path", "dataset_path", "output_dir")
+    ]
+
+
+def test_an_invalid_value_causes_no_second_error(errors):
+    assert len(errors("eval_strategy: stps\neval_steps: 5")) == 1
+    assert len(errors("loss_type: sigmod\nlabel_smoothing: 0.1\nloss_weights: [1.0, 2.0]")) == 1
+    assert len(errors("lora: 8\nlora_r: 8")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty; write at least model_path, dataset_path and output_dir"),
+        ("# nothing\n", "empty"),
+        ("- a\n- b\n", "not a mapping; write lines of `key: value`"),
+        ("just words", "not a mapping"),
+        ("a: [1", "config.yaml:1: not valid YAML: expected ',' or ']'"),
+        ("a: 1\n\tb: 2", "config.yaml:2: not valid YAML"),
+        ("a: 1\n--- \nb: 2", "not valid YAML"),
+        ("a: *nope", "config.yaml:1: not valid YAML: found undefined alias 'nope'"),
+        ("beta: " + "[" * 3000, "config.yaml: nested too deeply to be read"),
+    ],
+)
+def test_a_file_that_is_not_a_config_is_refused_in_one_line(errors, text, message):
+    lines = errors(text, whole=True)
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_path_that_cannot_be_read_is_refused(tmp_path):
+    for path, reason in ((tmp_path / "no.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=reason):
+            load_settings(str(path))
+    (tmp_path / "latin.yaml").write_bytes("model_path: caf\xe9".encode("latin-1"))
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_settings(str(tmp_path / "latin.yaml"))
+
+
+def test_aliases_that_multiply_do_not_slow_the_check(errors):
+    started = time.perf_counter()
+    assert len(errors(f"{ALIAS_BOMB}label_names: *k8")) == 11
+    assert time.perf_counter() - started < 1
+
+
+def test_errors_are_reported_in_two_seconds_and_before_torch_is_imported(tmp_path):
+    (tmp_path / "bad.yaml").write_text("bta: 1\nbeta: -1\n")
+    code = (
+        "import sys\nfrom dpo_wrap.train import main\n"
+        f"status = main([{str(tmp_path / 'bad.yaml')!r}])\n"
+        "heavy = {'torch', 'trl', 'transformers', 'peft', 'datasets'} & set(sys.modules)\n"
+        "print(status, sorted(heavy))\n"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert time.perf_counter() - started < 2
+    assert done.stdout == "2 []\n"
+    assert len(done.stderr.splitlines()) == 5

@@ -46,17 +46,8 @@ WRAPPER_MAY_KNOW = {
     "files": {"errors"},
     "library_fields": {"errors"},
     "yaml_lines": {"errors"},
-    "config_values": {"library_fields"},
-    "config_keys": {"config_values"},
-    "config_relations": {"config_values"},
-    "config_readers": {"library_fields"},
-    "config_contradictions": {
-        *("config_readers", "config_relations", "config_values"),
-        "yaml_lines",
-    }
-    | {"library_fields"},
-    "config": {*("errors", "library_fields", "yaml_lines", "config_values", "config_keys")}
-    | {"config_relations", "config_contradictions"},
+    "config_keys": {"library_fields"},
+    "config": {"errors", "library_fields", "yaml_lines", "config_keys"},
     "hub": {"errors", "config"},
     "arguments": {"errors", "config", "model"},
     "data": {"errors", "files", "config", "hub", "model"},

@@ -368,7 +368,7 @@ def test_no_token_is_left_in_a_checkpoint(run):
 
 def test_half_precision_that_no_device_has_is_refused(run, capsys):
     assert run(fp16=True)[0] == 2
-    assert "fp16: no device here has it; remove it" in capsys.readouterr().err
+    assert "fp16: no device here supports it; remove it" in capsys.readouterr().err
 
 
 def test_what_the_model_cannot_be_loaded_with_is_named_by_its_key(run, capsys):
