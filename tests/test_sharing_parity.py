@@ -1,0 +1,534 @@
+"""Prefix sharing changes no output and no gradient: layout, forward, head, TRL's losses."""
+
+import contextlib
+import copy
+import inspect
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from sharing_models import (
+    EOS,
+    SHAPES,
+    arguments,
+    assert_same_gradients,
+    assert_same_step,
+    gradients,
+    padded,
+    pairs,
+    step,
+    tiny,
+    without_and_with_sharing,
+)
+from torch.nn.functional import linear
+from transformers import AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+from trl.trainer import utils as trl_utils
+from trl.trainer.utils import (
+    _CHUNKED_LOGPROB_CHUNK_SIZE,
+    FusedCausalLMOutput,
+    _ChunkedLogProbFunction,
+    add_fused_lm_head,
+)
+
+from dpo_wrap.loss import LOSSES, READS_LABEL_SMOOTHING
+from dpo_wrap.prefix_sharing import attention, head
+from dpo_wrap.prefix_sharing.forward import ARGUMENTS, PrefixSharing, share_forward
+from dpo_wrap.prefix_sharing.head import FrozenHead, frozen_cpu_head
+from dpo_wrap.prefix_sharing.layout import IGNORE_INDEX, Sequence, build_layout
+
+# Layout
+
+
+def layout_of(batch):
+    called_with = arguments(batch)
+    return build_layout(*(called_with[n] for n in ("input_ids", "attention_mask", "labels")))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_layout_equals_one_made_token_by_token(seed):
+    options = [{}, {"max_length": 15}, {"max_length": 15, "truncation_mode": "keep_end"}]
+    batch = padded(pairs(seed, count=1 + seed % 6), **options[seed % 3])
+    layout, labels = layout_of(batch), arguments(batch)["labels"]
+    lengths = batch["attention_mask"].sum(1).tolist()
+    rows = [ids[:n] for ids, n in zip(batch["input_ids"].tolist(), lengths, strict=True)]
+    tokens, positions, index, sequences = [], [], {}, []
+    half = len(rows) // 2
+    for pair in range(half):
+        shared = 0
+        for row in (pair, half + pair):
+            if row >= half:
+                both = zip(rows[pair], rows[row], strict=False)
+                shared = next((n for n, (a, b) in enumerate(both) if a != b), None)
+                shared = min(map(len, (rows[pair], rows[row]))) if shared is None else shared
+            sequences.append(Sequence(len(rows[row]), shared))
+            for position, token in enumerate(rows[row]):
+                if position < shared:
+                    index[row, position] = index[pair, position]
+                    continue
+                index[row, position] = len(tokens)
+                tokens.append(token)
+                positions.append(position)
+    assert layout.input_ids.tolist() == [tokens]
+    assert layout.position_ids.tolist() == [positions]
+    assert list(layout.sequences) == sequences
+    assert all(layout.gather_index[place] == number for place, number in index.items())
+    assert batch["input_ids"].flatten()[layout.scatter_index].tolist() == tokens
+    assert len(set(layout.scatter_index.tolist())) == len(tokens)
+    scored = (labels[:, 1:] != IGNORE_INDEX).nonzero().tolist()
+    expected = [(index[row, place], labels[row, place + 1].item()) for row, place in scored]
+    found = zip(layout.label_index.tolist(), layout.labels[0].tolist(), strict=True)
+    assert list(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "sequences", "row", "label_index"),
+    [
+        ([5], [6, 7], [6, 8, 9], [(3, 0), (4, 2)], [5, 6, 7, 8, 9], [0, 1, 0, 1, 3]),
+        ([5, 6], [7], [7, 8], [(3, 0), (4, 3)], [5, 6, 7, 8], [1, 1, 2]),
+        ([5, 6], [7, EOS], [7], [(4, 0), (3, 3)], [5, 6, 7, EOS], [1, 2, 1]),
+    ],
+    ids=["answers that start alike", "chosen starts rejected", "rejected starts chosen"],
+)
+def test_layouts_worked_by_hand(prompt, chosen, rejected, sequences, row, label_index):
+    layout = layout_of(
+        padded([{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}])
+    )
+    assert list(layout.sequences) == sequences
+    assert layout.input_ids.tolist() == [row]
+    assert layout.label_index.tolist() == label_index
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda batch: {name: value.flip(1) for name, value in batch.items()},
+        lambda batch: {name: value[1:] for name, value in batch.items()},
+        lambda batch: (
+            batch | {"attention_mask": batch["attention_mask"].index_fill(1, torch.tensor([0]), 0)}
+        ),
+    ],
+    ids=["padded on the left", "an odd number of rows", "a gap in the mask"],
+)
+def test_a_batch_that_is_not_of_pairs_padded_on_the_right_has_no_layout(change):
+    batch = padded(pairs(3, count=2))
+    assert layout_of(batch) is not None
+    assert layout_of(change(batch)) is None
+
+
+# Forward pass
+
+
+@pytest.fixture(params=["attend_by_sequence", "attend_padded"])
+def attend(request, monkeypatch):
+    """Both ways of attention; the second is the one on devices other than a CPU."""
+    monkeypatch.setattr(attention, "attend_by_sequence", getattr(attention, request.param))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_output_and_gradient_is_that_of_the_padded_batch(shape, attend):
+    assert_same_step(*without_and_with_sharing(tiny(shape), padded(pairs(1))))
+
+
+@pytest.mark.parametrize("options", [{}, {"max_length": 12, "truncation_mode": "keep_end"}])
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("shape", ["gpt2", "mistral with a window", "gemma 2"])
+def test_random_batches_agree(shape, seed, options, attend):
+    batch = padded(pairs(seed, count=1 + seed % 4, prompt=(1, 30)), **options)
+    assert_same_step(*without_and_with_sharing(tiny(shape, seed), batch))
+
+
+@pytest.mark.parametrize("kind", ["sdpa", "eager"])
+def test_each_kind_of_attention_that_takes_a_mask_is_supported(kind, attend):
+    model = tiny("qwen2 with a window in two layers", attn_implementation=kind)
+    assert model.config._attn_implementation == kind
+    assert_same_step(*without_and_with_sharing(model, padded(pairs(2))))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("shape", ["llama", "mistral with a window"])
+def test_gradient_checkpointing_changes_nothing(shape, reentrant, attend):
+    model, sharing, batch = tiny(shape), PrefixSharing(), padded(pairs(4))
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    assert model.is_gradient_checkpointing
+    share_forward(model, sharing)
+    assert_same_step(step(tiny(shape), batch), step(model, batch))
+    assert sharing.padded_tokens == batch["input_ids"].numel()
+
+
+def test_half_precision_is_as_close_to_fp32_as_without_sharing(attend):
+    batch, model = padded(pairs(7, count=16)), tiny("llama")
+    expected = model(**arguments(batch))
+
+    def half(model, batch):
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            return model(**arguments(batch)).log_probs
+
+    errors = [
+        (found - expected.log_probs)[expected.label_mask].abs().mean().item()
+        for found in without_and_with_sharing(model, batch, half)
+    ]
+    assert 1e-4 < errors[0] < 0.05
+    assert errors[1] < 1.2 * errors[0]
+
+
+def test_policy_and_reference_use_one_layout_and_their_tokens_are_counted():
+    batch, sharing = padded(pairs(8)), PrefixSharing()
+    policy, reference = tiny("gpt2"), tiny("gpt2", seed=1)
+    called_with = arguments(batch)
+    found = []
+    for model in (policy, reference):
+        share_forward(model, sharing)
+        model(**called_with)
+        found.append(sharing.layout)
+    assert found[0] is found[1]
+    prefixes = sum(sequence.prefix for sequence in found[0].sequences)
+    distinct = batch["attention_mask"].sum().item() - prefixes
+    assert sharing.tokens == 2 * distinct == 2 * sharing.last_batch_tokens()
+    assert sharing.padded_tokens == 2 * batch["input_ids"].numel()
+    # A batch that is changed in place is another batch.
+    called_with["labels"].fill_(-100)
+    policy(**called_with)
+    assert sharing.layout is not found[0]
+
+
+def test_a_batch_without_labels_has_a_gradient_of_zero():
+    model = tiny("gpt2")
+    share_forward(model, PrefixSharing())
+    called_with = arguments(padded(pairs(10)))
+    called_with["labels"] = torch.full_like(called_with["labels"], -100)
+    output = model(**called_with)
+    output.log_probs.sum().backward()
+    assert not output.log_probs.any()
+    assert not any(gradient.any() for gradient in gradients(model).values())
+
+
+def test_a_call_that_is_not_trls_is_not_changed():
+    plain, model, sharing = tiny("gpt2"), tiny("gpt2"), PrefixSharing()
+    share_forward(model, sharing)
+    called_with = arguments(padded(pairs(11)))
+    positions = torch.arange(called_with["input_ids"].shape[1])[None]
+    first_row = {name: called_with[name][:1] for name in ("input_ids", "attention_mask", "labels")}
+    for other, name in (
+        (first_row, "logits"),
+        (called_with | {"position_ids": positions}, "log_probs"),
+        (called_with | first_row, "log_probs"),
+    ):
+        assert torch.equal(getattr(model(**other), name), getattr(plain(**other), name))
+    assert sharing.tokens == 0
+    prompt = called_with["input_ids"][:1, :4]
+    answers = (m.generate(prompt, max_new_tokens=5, do_sample=False) for m in (model, plain))
+    assert torch.equal(*answers)
+
+
+def test_restore_leaves_nothing_behind_even_after_a_failure(tmp_path):
+    model, sharing = tiny("gpt2"), PrefixSharing()
+    forward, kind = model.forward, model.config._attn_implementation
+    share_forward(model, sharing)
+    assert model.config._attn_implementation != kind
+    model.save_pretrained(tmp_path)
+    assert "shared_prefix" not in (tmp_path / "config.json").read_text()
+    failing = model.transformer.h[1].register_forward_pre_hook(lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**arguments(padded(pairs(14))))
+    failing.remove()
+    sharing.restore.close()
+    assert model.forward is forward
+    assert model.config._attn_implementation == kind
+    assert not model.base_model._forward_hooks
+    assert trl_utils._ChunkedLogProbFunction is _ChunkedLogProbFunction
+    assert_same_step(*without_and_with_sharing(model, padded(pairs(14))))
+
+
+def test_a_copy_of_the_model_runs_its_own_weights():
+    model, called_with = tiny("gpt2"), arguments(padded(pairs(12)))
+    share_forward(model, PrefixSharing())
+    other, expected = copy.deepcopy(model), tiny("gpt2", seed=1)
+    other.load_state_dict(expected.state_dict())
+    found = other(**called_with).log_probs
+    torch.testing.assert_close(found, expected(**called_with).log_probs)
+    assert (found - model(**called_with).log_probs).abs().max() > 0.1
+
+
+# Head
+
+TRL_ARGUMENTS = {
+    "temperature": 1.0,
+    "chunk_size": _CHUNKED_LOGPROB_CHUNK_SIZE,
+    "final_logit_softcapping": None,
+    "logit_scale": 1.0,
+    "outputs": ("log_probs", "entropy", "mean_logits", "is_top1"),
+}
+
+
+def head_inputs(seed, tokens=37, bias=True):
+    """hidden, weight, bias and targets, half of which are the most likely tokens."""
+    torch.manual_seed(seed)
+    hidden = torch.randn(tokens, 16, requires_grad=True)
+    weight = torch.randn(101, 16)
+    targets = linear(hidden, weight).argmax(1)
+    targets[::2] = torch.randint(0, 101, (len(targets[::2]),))
+    return hidden, weight, torch.randn(101) if bias else None, targets
+
+
+def assert_head_is_trls(hidden, weight, bias, targets, atol=1e-5):
+    theirs = _ChunkedLogProbFunction.apply(hidden, weight, bias, targets, *TRL_ARGUMENTS.values())
+    ours = FrozenHead.apply(hidden, weight, bias, targets)
+    for one, other in zip(ours, (theirs[0], theirs[1], theirs[3], theirs[4]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=atol)
+    if hidden.requires_grad:
+        weights = torch.linspace(-1, 1, len(hidden))
+        one, other = (
+            torch.autograd.grad((found[0] * weights).sum(), hidden)[0] for found in (ours, theirs)
+        )
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("tile", [1, 3, 128])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_output_and_the_gradient_of_the_head_are_trls(seed, bias, tile, monkeypatch):
+    monkeypatch.setattr(head, "TILE_LOGITS", 1)
+    monkeypatch.setattr(head, "MIN_TILE_TOKENS", tile)
+    assert_head_is_trls(*head_inputs(seed, bias=bias))
+
+
+def test_the_head_is_trls_for_ties_for_large_logits_and_for_no_tokens():
+    hidden, weight, _, targets = head_inputs(6)
+    assert_head_is_trls(torch.zeros(2, 16), weight, None, torch.tensor([0, 3]))
+    large = (hidden * 1e3).detach()
+    assert_head_is_trls(large, weight, None, targets, atol=1e-2)
+    assert FrozenHead.apply(large, weight, None, targets)[1].isfinite().all()
+    empty = FrozenHead.apply(hidden[:0], weight, None, targets[:0])
+    assert [tuple(output.shape) for output in empty] == [(0,)] * 4
+    assert not torch.autograd.grad(empty[0].sum(), hidden)[0].any()
+
+
+def test_the_gradient_of_the_head_agrees_with_finite_differences():
+    hidden, weight, bias, targets = head_inputs(5, tokens=6)
+    hidden = hidden.detach().double().requires_grad_()
+    torch.autograd.gradcheck(
+        lambda hidden: FrozenHead.apply(hidden, weight.double(), bias.double(), targets)[0], hidden
+    )
+
+
+def head_applied(monkeypatch, inputs, trl_arguments):
+    calls = []
+    monkeypatch.setattr(FrozenHead, "apply", lambda *a: calls.append(a) or (None,) * 4)
+    with frozen_cpu_head():
+        trl_utils._ChunkedLogProbFunction.apply(*inputs, *trl_arguments.values())
+    assert trl_utils._ChunkedLogProbFunction is _ChunkedLogProbFunction
+    return bool(calls)
+
+
+@pytest.mark.parametrize(
+    ("changed", "applied"),
+    [
+        ({}, True),
+        ({"temperature": 0.7}, False),
+        ({"final_logit_softcapping": 30.0}, False),
+        ({"logit_scale": 0.5}, False),
+        ({"outputs": ("log_probs", "log_sum_sq_probs")}, False),
+    ],
+    ids=str,
+)
+def test_trls_own_head_is_used_for_other_options(monkeypatch, changed, applied):
+    assert head_applied(monkeypatch, head_inputs(8), TRL_ARGUMENTS | changed) is applied
+
+
+def test_trls_own_head_is_used_where_the_head_is_trained_or_in_half_precision(monkeypatch):
+    hidden, weight, bias, targets = head_inputs(10)
+    trained = (hidden, weight.clone().requires_grad_(), bias, targets)
+    trained_bias = (hidden, weight, bias.clone().requires_grad_(), targets)
+    half = (hidden.bfloat16(), weight.bfloat16(), bias.bfloat16(), targets)
+    for inputs in (trained, trained_bias, half):
+        assert not head_applied(monkeypatch, inputs, TRL_ARGUMENTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not head_applied(monkeypatch, (hidden, weight, bias, targets), TRL_ARGUMENTS)
+
+
+def test_trls_head_has_the_arguments_that_are_read_here(monkeypatch):
+    """Fails where TRL changes them; a run then uses TRL's own function."""
+    names = list(inspect.signature(_ChunkedLogProbFunction.forward).parameters)
+    assert names == ["ctx", "hidden", "weight", "bias", "targets", *TRL_ARGUMENTS]
+    assert len(names) == 1 + head.ARGUMENTS
+    newer = type("Newer", (), {"apply": lambda *args, **kwargs: (args, kwargs)})
+    monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", newer)
+    with frozen_cpu_head():
+        found = trl_utils._ChunkedLogProbFunction.apply(1, 2, three=3)
+    assert found == ((1, 2), {"three": 3})
+
+
+# TRL's trainer
+
+BATCH = padded(pairs(1, count=4))
+
+
+@pytest.fixture(scope="module")
+def build(tiny_model_dir, tmp_path_factory):
+    """A function (tuning, loss_type, **options) -> a DPOTrainer whose policy left its reference."""
+    from datasets import Dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
+    rows = Dataset.from_dict({"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+    out = tmp_path_factory.mktemp("parity")
+
+    def trainer_of(tuning, loss_type="sigmoid", shape="gpt2", **options):
+        model, reference = tiny(shape, vocab_size=300), None
+        del model.forward  # the trainer adds a fused head itself
+        lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+        if tuning == "full":
+            reference = tiny(shape, seed=1, vocab_size=300)
+            del reference.forward
+        elif tuning == "adapter copy":
+            model = get_peft_model(model, lora)
+        settings = {
+            "output_dir": str(out),
+            "loss_type": loss_type,
+            "label_smoothing": 0.2 if loss_type in [*READS_LABEL_SMOOTHING] else 0.0,
+            "beta": 0.5,
+            "bf16": False,
+            "use_cpu": True,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "gradient_checkpointing": False,
+        }
+        trainer = DPOTrainer(
+            model=model,
+            ref_model=reference,
+            args=DPOConfig(**settings | options),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=lora if tuning == "lora" else None,
+        )
+        if tuning == "adapter copy":
+            with torch.no_grad():
+                for name, parameter in trainer.model.named_parameters():
+                    if ".default." in name:
+                        parameter.add_(0.05 * torch.randn_like(parameter))
+        trainer.model.train()
+        return trainer
+
+    return trainer_of
+
+
+@contextlib.contextmanager
+def sharing(trainer):
+    """Share prefixes in the trainer's models, and check that each of them did."""
+    policy = trainer.model
+    models = [policy.get_base_model() if isinstance(policy, PeftModel) else policy]
+    models += filter(None, [trainer.ref_model])
+    shared = [PrefixSharing() for _ in models]
+    for model, one in zip(models, shared, strict=True):
+        share_forward(model, one)
+    try:
+        yield
+        assert all(one.tokens for one in shared)
+    finally:
+        for one in shared:
+            one.restore.close()
+
+
+def results(trainer, batch):
+    """The loss, TRL's metrics, and the gradient of every trained parameter."""
+    mode = "train" if trainer.model.training else "eval"
+    trainer._metrics[mode].clear()
+    trainer._total_train_tokens = 0
+    trainer.model.zero_grad(set_to_none=True)
+    with torch.set_grad_enabled(trainer.model.training):
+        loss = trainer.compute_loss(trainer.model, dict(batch))
+    if trainer.model.training:
+        loss.backward()
+    logged = {name: values[-1] for name, values in trainer._metrics[mode].items()}
+    return loss.item(), logged, gradients(trainer.model)
+
+
+def compare(trainer, batch=BATCH):
+    plain = results(trainer, batch)
+    with sharing(trainer):
+        shared = results(trainer, batch)
+    assert shared[0] == pytest.approx(plain[0], rel=1e-5, abs=1e-5)
+    assert len(plain[1]) == 11 and plain[1]["rewards/margins"] != 0
+    assert shared[1] == pytest.approx(plain[1], rel=1e-5, abs=1e-5)
+    assert bool(plain[2]) is trainer.model.training
+    assert_same_gradients(plain[2], shared[2])
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_every_loss_is_trls(build, tuning, loss_type):
+    compare(build(tuning, loss_type))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss_type": ["sigmoid", "sft"], "loss_weights": [0.8, 1.0]},
+        {"use_weighting": True},
+        {"ld_alpha": 0.5},
+        {"f_divergence_type": "js_divergence"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_every_option_that_reads_more_of_the_output_gives_trls_loss(build, tuning, options):
+    compare(build(tuning, **options))
+
+
+@pytest.mark.parametrize(
+    "shape", ["llama", "qwen2", "mistral", "mistral with a window", "gemma", "gemma 2", "gemma 3"]
+)
+@pytest.mark.parametrize("tuning", ["lora", "full", "adapter copy"])
+def test_every_model_and_reference_gives_trls_loss(build, tuning, shape):
+    compare(build(tuning, shape=shape))
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_evaluation_and_precomputed_reference_are_trls(build, tuning):
+    trainer = build(tuning)
+    trainer.model.eval()
+    compare(trainer)
+    scorer = trainer.ref_model or trainer.model
+    plain = trainer.compute_ref_log_probs(scorer, BATCH)
+    with sharing(trainer):
+        results(trainer, BATCH)
+        shared = trainer.compute_ref_log_probs(scorer, BATCH)
+    torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_lora_dropout_gives_the_same_mean(build):
+    """A shared token draws one mask for both answers, so single draws differ from TRL's."""
+    trainer = build("lora")
+    layers = [m for m in trainer.model.modules() if hasattr(m, "lora_dropout")]
+    assert layers
+    for layer in layers:
+        layer.lora_dropout["default"] = torch.nn.Dropout(0.3)
+
+    def draws():
+        return torch.tensor([results(trainer, BATCH)[1]["logps/chosen"] for _ in range(60)])
+
+    torch.manual_seed(0)
+    with sharing(trainer):
+        shared = draws()
+    plain = draws()
+    assert shared.std() > 0
+    assert (shared.mean() - plain.mean()).abs() < 4 * 2**0.5 * plain.std() / 60**0.5
+
+
+def test_trl_calls_the_model_with_the_arguments_that_are_read_here(build, monkeypatch):
+    """Fails where TRL changes the call or its output; runs then use TRL's own forward."""
+    assert list(inspect.signature(add_fused_lm_head).parameters) == [
+        *("model", "temperature", "cast_lm_head_to_fp32", "outputs"),
+    ]
+    assert {*FusedCausalLMOutput.__dataclass_fields__} == {
+        *("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask"),
+        *("loss", "aux_loss"),
+    }
+    trainer, names = build("full"), set()
+    plain = trainer.model.forward
+    monkeypatch.setattr(
+        trainer.model, "forward", lambda **given: names.update(given) or plain(**given)
+    )
+    results(trainer, BATCH)
+    assert names == ARGUMENTS
