@@ -186,9 +186,6 @@ def test_a_model_that_gives_other_log_probabilities_is_found(run, monkeypatch, c
     assert f"prefix_sharing: on is not possible, because {reason}" in capsys.readouterr().err
 
 
-# train_sampling_strategy: group_by_length
-
-
 def test_rows_are_grouped_by_their_truncated_length(run, trainers, tmp_path):
     rows = [r | {"prompt": r["prompt"] + " and" * n} for n in range(5) for r in ROWS]
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
@@ -209,12 +206,3 @@ def test_rows_are_grouped_by_their_truncated_length(run, trainers, tmp_path):
         return sum(max(batch) - min(batch) for batch in batches)
 
     assert spread(order) < 0.5 * spread(torch.randperm(count).tolist())
-
-
-def test_grouping_by_length_trains_on_every_pair_once_an_epoch(run, split):
-    keys = {"max_steps": None, "num_epochs": 1, "logging_steps": 1, "dataset_path": split}
-    tokens = []
-    for strategy in ("group_by_length", "random"):
-        _, out = run("--resume", "never", train_sampling_strategy=strategy, **keys, **EVALUATED)
-        tokens.append([line["num_tokens"] for line in metrics(out) if "num_tokens" in line][-1])
-    assert tokens[0] == tokens[1]

@@ -1,12 +1,12 @@
 """Prefix sharing changes no output and no gradient: layout, forward, head, TRL's losses."""
 
-import contextlib
 import copy
 import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from sharing_models import (
     EOS,
     SHAPES,
@@ -32,10 +32,10 @@ from trl.trainer.utils import (
 )
 
 from dpo_wrap.loss import LOSSES, READS_LABEL_SMOOTHING
-from dpo_wrap.prefix_sharing import attention, head
+from dpo_wrap.prefix_sharing import attention, head, share_prefixes
 from dpo_wrap.prefix_sharing.forward import ARGUMENTS, PrefixSharing, share_forward
 from dpo_wrap.prefix_sharing.head import FrozenHead, frozen_cpu_head
-from dpo_wrap.prefix_sharing.layout import IGNORE_INDEX, Sequence, build_layout
+from dpo_wrap.prefix_sharing.layout import IGNORE_INDEX, build_layout
 
 # Layout
 
@@ -46,39 +46,30 @@ def layout_of(batch):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_layout_equals_one_made_token_by_token(seed):
+def test_the_row_holds_each_distinct_token_once_at_its_position(seed):
+    """Two tokens of a pair are the same if they and all before them are equal."""
     options = [{}, {"max_length": 15}, {"max_length": 15, "truncation_mode": "keep_end"}]
     batch = padded(pairs(seed, count=1 + seed % 6), **options[seed % 3])
-    layout, labels = layout_of(batch), arguments(batch)["labels"]
-    lengths = batch["attention_mask"].sum(1).tolist()
-    rows = [ids[:n] for ids, n in zip(batch["input_ids"].tolist(), lengths, strict=True)]
-    tokens, positions, index, sequences = [], [], {}, []
-    half = len(rows) // 2
-    for pair in range(half):
-        shared = 0
-        for row in (pair, half + pair):
-            if row >= half:
-                both = zip(rows[pair], rows[row], strict=False)
-                shared = next((n for n, (a, b) in enumerate(both) if a != b), None)
-                shared = min(map(len, (rows[pair], rows[row]))) if shared is None else shared
-            sequences.append(Sequence(len(rows[row]), shared))
-            for position, token in enumerate(rows[row]):
-                if position < shared:
-                    index[row, position] = index[pair, position]
-                    continue
-                index[row, position] = len(tokens)
-                tokens.append(token)
-                positions.append(position)
-    assert layout.input_ids.tolist() == [tokens]
-    assert layout.position_ids.tolist() == [positions]
-    assert list(layout.sequences) == sequences
-    assert all(layout.gather_index[place] == number for place, number in index.items())
-    assert batch["input_ids"].flatten()[layout.scatter_index].tolist() == tokens
-    assert len(set(layout.scatter_index.tolist())) == len(tokens)
-    scored = (labels[:, 1:] != IGNORE_INDEX).nonzero().tolist()
-    expected = [(index[row, place], labels[row, place + 1].item()) for row, place in scored]
-    found = zip(layout.label_index.tolist(), layout.labels[0].tolist(), strict=True)
-    assert list(found) == expected
+    layout, ids, labels = layout_of(batch), batch["input_ids"], arguments(batch)["labels"]
+    real = batch["attention_mask"].bool()
+    lengths = real.sum(1).tolist()
+    half = len(lengths) // 2
+    distinct = {
+        (row % half, *ids[row, : end + 1].tolist())
+        for row, length in enumerate(lengths)
+        for end in range(length)
+    }
+    assert layout.input_ids.numel() == len(distinct)
+    assert torch.equal(layout.input_ids[0][layout.gather_index][real], ids[real])
+    positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    assert torch.equal(layout.position_ids[0][layout.gather_index][real], positions[real])
+    found = layout.gather_index.flatten()[layout.scatter_index]
+    assert torch.equal(found, torch.arange(len(distinct)))
+    in_row_order = [lengths[row] for pair in range(half) for row in (pair, half + pair)]
+    assert [sequence.length for sequence in layout.sequences] == in_row_order
+    assert torch.equal(layout.label_mask, labels[:, 1:] != IGNORE_INDEX)
+    assert torch.equal(layout.labels[0], labels[:, 1:][layout.label_mask])
+    assert torch.equal(layout.label_index, layout.gather_index[:, :-1][layout.label_mask])
 
 
 @pytest.mark.parametrize(
@@ -305,47 +296,34 @@ def test_the_head_is_trls_for_ties_for_large_logits_and_for_no_tokens():
     assert not torch.autograd.grad(empty[0].sum(), hidden)[0].any()
 
 
-def test_the_gradient_of_the_head_agrees_with_finite_differences():
-    hidden, weight, bias, targets = head_inputs(5, tokens=6)
-    hidden = hidden.detach().double().requires_grad_()
-    torch.autograd.gradcheck(
-        lambda hidden: FrozenHead.apply(hidden, weight.double(), bias.double(), targets)[0], hidden
-    )
-
-
-def head_applied(monkeypatch, inputs, trl_arguments):
-    calls = []
-    monkeypatch.setattr(FrozenHead, "apply", lambda *a: calls.append(a) or (None,) * 4)
-    with frozen_cpu_head():
-        trl_utils._ChunkedLogProbFunction.apply(*inputs, *trl_arguments.values())
-    assert trl_utils._ChunkedLogProbFunction is _ChunkedLogProbFunction
-    return bool(calls)
-
-
 @pytest.mark.parametrize(
-    ("changed", "applied"),
+    ("options", "change", "ours"),
     [
-        ({}, True),
-        ({"temperature": 0.7}, False),
-        ({"final_logit_softcapping": 30.0}, False),
-        ({"logit_scale": 0.5}, False),
-        ({"outputs": ("log_probs", "log_sum_sq_probs")}, False),
+        ({}, {}, True),
+        ({"temperature": 0.7}, {}, False),
+        ({"final_logit_softcapping": 30.0}, {}, False),
+        ({"logit_scale": 0.5}, {}, False),
+        ({"outputs": ("log_probs", "log_sum_sq_probs")}, {}, False),
+        ({}, {"weight": lambda weight: weight.requires_grad_()}, False),
+        ({}, {"bias": lambda bias: bias.requires_grad_()}, False),
+        ({}, {name: torch.Tensor.bfloat16 for name in ("hidden", "weight", "bias")}, False),
     ],
     ids=str,
 )
-def test_trls_own_head_is_used_for_other_options(monkeypatch, changed, applied):
-    assert head_applied(monkeypatch, head_inputs(8), TRL_ARGUMENTS | changed) is applied
-
-
-def test_trls_own_head_is_used_where_the_head_is_trained_or_in_half_precision(monkeypatch):
-    hidden, weight, bias, targets = head_inputs(10)
-    trained = (hidden, weight.clone().requires_grad_(), bias, targets)
-    trained_bias = (hidden, weight, bias.clone().requires_grad_(), targets)
-    half = (hidden.bfloat16(), weight.bfloat16(), bias.bfloat16(), targets)
-    for inputs in (trained, trained_bias, half):
-        assert not head_applied(monkeypatch, inputs, TRL_ARGUMENTS)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not head_applied(monkeypatch, (hidden, weight, bias, targets), TRL_ARGUMENTS)
+def test_trls_own_head_is_used_where_ours_gives_something_else(monkeypatch, options, change, ours):
+    names = ("hidden", "weight", "bias", "targets")
+    inputs = dict(zip(names, head_inputs(8), strict=True))
+    inputs |= {name: changed(inputs[name].detach()) for name, changed in change.items()}
+    calls = []
+    monkeypatch.setattr(FrozenHead, "apply", lambda *args: calls.append(args) or (None,) * 4)
+    given = [*inputs.values(), *(TRL_ARGUMENTS | options).values()]
+    with frozen_cpu_head():
+        trl_utils._ChunkedLogProbFunction.apply(*given)
+        count = len(calls)
+        with torch.autocast("cpu", torch.bfloat16):
+            trl_utils._ChunkedLogProbFunction.apply(*given)
+    assert bool(count) is ours and len(calls) == count
+    assert trl_utils._ChunkedLogProbFunction is _ChunkedLogProbFunction
 
 
 def test_trls_head_has_the_arguments_that_are_read_here(monkeypatch):
@@ -413,23 +391,6 @@ def build(tiny_model_dir, tmp_path_factory):
     return trainer_of
 
 
-@contextlib.contextmanager
-def sharing(trainer):
-    """Share prefixes in the trainer's models, and check that each of them did."""
-    policy = trainer.model
-    models = [policy.get_base_model() if isinstance(policy, PeftModel) else policy]
-    models += filter(None, [trainer.ref_model])
-    shared = [PrefixSharing() for _ in models]
-    for model, one in zip(models, shared, strict=True):
-        share_forward(model, one)
-    try:
-        yield
-        assert all(one.tokens for one in shared)
-    finally:
-        for one in shared:
-            one.restore.close()
-
-
 def results(trainer, batch):
     """The loss, TRL's metrics, and the gradient of every trained parameter."""
     mode = "train" if trainer.model.training else "eval"
@@ -446,8 +407,12 @@ def results(trainer, batch):
 
 def compare(trainer, batch=BATCH):
     plain = results(trainer, batch)
-    with sharing(trainer):
-        shared = results(trainer, batch)
+    sharing = share_prefixes(trainer, SimpleNamespace(prefix_sharing="auto"), None)
+    assert sharing.off_reason is None
+    shared = results(trainer, batch)
+    # Both the policy and the reference shared.
+    assert sharing.padded_tokens == 2 * batch["input_ids"].numel() > 2 * sharing.tokens
+    sharing.restore.close()
     assert shared[0] == pytest.approx(plain[0], rel=1e-5, abs=1e-5)
     assert len(plain[1]) == 11 and plain[1]["rewards/margins"] != 0
     assert shared[1] == pytest.approx(plain[1], rel=1e-5, abs=1e-5)
@@ -489,31 +454,12 @@ def test_evaluation_and_precomputed_reference_are_trls(build, tuning):
     trainer = build(tuning)
     trainer.model.eval()
     compare(trainer)
-    scorer = trainer.ref_model or trainer.model
-    plain = trainer.compute_ref_log_probs(scorer, BATCH)
-    with sharing(trainer):
-        results(trainer, BATCH)
-        shared = trainer.compute_ref_log_probs(scorer, BATCH)
+    reference = trainer.ref_model or trainer.model
+    plain = trainer.compute_ref_log_probs(reference, BATCH)
+    sharing = share_prefixes(trainer, SimpleNamespace(prefix_sharing="auto"), None)
+    shared = trainer.compute_ref_log_probs(reference, BATCH)
+    assert sharing.tokens > 0
     torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-5)
-
-
-def test_lora_dropout_gives_the_same_mean(build):
-    """A shared token draws one mask for both answers, so single draws differ from TRL's."""
-    trainer = build("lora")
-    layers = [m for m in trainer.model.modules() if hasattr(m, "lora_dropout")]
-    assert layers
-    for layer in layers:
-        layer.lora_dropout["default"] = torch.nn.Dropout(0.3)
-
-    def draws():
-        return torch.tensor([results(trainer, BATCH)[1]["logps/chosen"] for _ in range(60)])
-
-    torch.manual_seed(0)
-    with sharing(trainer):
-        shared = draws()
-    plain = draws()
-    assert shared.std() > 0
-    assert (shared.mean() - plain.mean()).abs() < 4 * 2**0.5 * plain.std() / 60**0.5
 
 
 def test_trl_calls_the_model_with_the_arguments_that_are_read_here(build, monkeypatch):

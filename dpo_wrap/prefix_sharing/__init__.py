@@ -21,7 +21,6 @@ FlexAttention; this package calls the model's own attention, so that windows and
 """
 
 from peft import PeftModel
-from transformers import PreTrainedModel
 from trl import DPOTrainer
 
 from dpo_wrap.config import Settings
@@ -40,23 +39,18 @@ def share_prefixes(
     """
     if settings.prefix_sharing == "off":
         return PrefixSharing("the config sets prefix_sharing: off")
-    sharing = PrefixSharing()
+    sharing, policy, reference = PrefixSharing(), trainer.model, trainer.ref_model
     try:
         if unsupported_reason is not None:
             raise UnsupportedModelError(unsupported_reason)
-        for model in _models(trainer):
-            share_if_equal(trainer, model, sharing)
+        if isinstance(policy, PeftModel):
+            policy = policy.get_base_model()
+        share_if_equal(trainer, policy, sharing)
+        if reference is not None:
+            share_if_equal(trainer, trainer.accelerator.unwrap_model(reference), sharing)
     except UnsupportedModelError as error:
         sharing.restore.close()
         if settings.prefix_sharing == "on":
             raise config_error(settings, str(error)) from error
         return PrefixSharing(str(error))
     return sharing
-
-
-def _models(trainer: DPOTrainer) -> list[PreTrainedModel]:
-    policy = trainer.model
-    models = [policy.get_base_model() if isinstance(policy, PeftModel) else policy]
-    if trainer.ref_model is not None:
-        models.append(trainer.accelerator.unwrap_model(trainer.ref_model))
-    return models

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,24 +43,12 @@ def register_attention(kind: str) -> str:
 
 @dataclass(frozen=True)
 class LayoutMasks:
-    """What the model hands to its attention layers in place of a mask; made on first use."""
+    """What the model hands to its attention layers in place of a mask."""
 
     layout: Layout
     make: Callable[[int, int, int], Tensor | None]
-    """The model's mask, with its window or chunks, for (q_length, kv_length, q_offset)."""
-
-    @cached_property
-    def by_sequence(self) -> list[Tensor | None]:
-        """The mask of each sequence, for the queries after its prefix."""
-        return [
-            self.make(length - prefix, length, prefix) for length, prefix in self.layout.sequences
-        ]
-
-    @cached_property
-    def padded(self) -> Tensor | None:
-        """The mask of every row of the batch; padding is to the right of all real tokens."""
-        width = self.layout.gather_index.shape[1]
-        return self.make(width, width, 0)
+    """(q_length, kv_length, q_offset) -> the model's mask, with its window or chunks; cached, as
+    the layers of a model share it."""
 
 
 def _mask_function(kind: str) -> Callable[..., Any]:
@@ -73,6 +61,7 @@ def _mask_function(kind: str) -> Callable[..., Any]:
         if kwargs.get("use_vmap"):
             raise UnsupportedModelError("its attention masks depend on more than positions")
 
+        @cache
         def make(q_length: int, kv_length: int, q_offset: int) -> Tensor | None:
             size = {"batch_size": 1, "q_length": q_length, "kv_length": kv_length}
             offsets = {"q_offset": q_offset, "kv_offset": 0}
@@ -121,14 +110,14 @@ def attend_by_sequence(
     sequences, outputs = masks.layout.sequences, []
     sizes = [length - prefix for length, prefix in sequences]
     queries, keys, values = (tensor.split(sizes, dim=2) for tensor in (query, key, value))
-    for number, (_, prefix) in enumerate(sequences):
+    for number, (length, prefix) in enumerate(sequences):
         own_key, own_value = keys[number], values[number]
         if prefix:
             # The prefix is the start of the chosen sequence, which comes just before.
             own_key = torch.cat([keys[number - 1][:, :, :prefix], own_key], dim=2)
             own_value = torch.cat([values[number - 1][:, :, :prefix], own_value], dim=2)
         if sizes[number]:
-            mask = masks.by_sequence[number]
+            mask = masks.make(sizes[number], length, prefix)
             outputs.append(attend(queries[number], own_key, own_value, mask))
     return torch.cat(outputs, dim=1)
 
@@ -138,10 +127,12 @@ def attend_padded(
 ) -> Tensor:
     """Attention in one call for the padded batch; shapes as for `attend_by_sequence`."""
     layout = masks.layout
+    rows, width = layout.gather_index.shape
 
     def pad(tensor: Tensor) -> Tensor:
-        rows = tensor[0].index_select(1, layout.gather_index.flatten())
-        return rows.unflatten(1, layout.gather_index.shape).transpose(0, 1)
+        batch = tensor[0].index_select(1, layout.gather_index.flatten())
+        return batch.unflatten(1, (rows, width)).transpose(0, 1)
 
-    output = attend(pad(query), pad(key), pad(value), masks.padded)
+    # One mask for all rows: padding is to the right of all real tokens, so none attends to it.
+    output = attend(pad(query), pad(key), pad(value), masks.make(width, width, 0))
     return output.flatten(0, 1).index_select(0, layout.scatter_index)[None]

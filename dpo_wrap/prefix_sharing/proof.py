@@ -1,10 +1,8 @@
 """The check at start: a model scores two pairs of the run's data with and without sharing."""
 
-import math
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 from trl import DPOTrainer
 
@@ -66,22 +64,14 @@ def compare(
             raise UnsupportedModelError(reason) from error
     if not sharing.tokens:
         raise UnsupportedModelError("TRL's batch is not one of pairs padded on the right")
-    labels, tolerance = plain.label_mask, FP32_TOLERANCE if fp32 else HALF_TOLERANCE
-    sharing.difference = difference(log_probs[labels], plain.log_probs[labels], fp32)
+    # Both are zero where there is no label. NaN may only be where the other is NaN too.
+    shared, expected = (x.nan_to_num(nan=1e6) for x in (log_probs, plain.log_probs))
+    differences, labels = (shared - expected).abs(), plain.label_mask.sum()
+    found = differences.max() if fp32 else differences.sum() / labels.clamp(min=1)
+    sharing.difference, tolerance = found.item(), FP32_TOLERANCE if fp32 else HALF_TOLERANCE
     if not sharing.difference <= tolerance:
         raise UnsupportedModelError(
             f"log-probabilities on two pairs of the data differ by {sharing.difference:.2g} nats a "
             f"token from those without sharing, where rounding explains {tolerance:g}"
         )
     sharing.tokens = sharing.padded_tokens = 0
-
-
-def difference(shared: Tensor, plain: Tensor, fp32: bool) -> float:
-    """Nats a token, the largest in fp32, else the mean; inf where only one is NaN or inf."""
-    finite = plain.isfinite()
-    if not torch.equal(shared.isfinite(), finite):
-        return math.inf
-    differences = (shared.float() - plain.float())[finite].abs()
-    if not differences.numel():
-        return 0.0
-    return (differences.max() if fp32 else differences.mean()).item()
