@@ -32,7 +32,7 @@ from dpo_wrap.prefix_sharing.support import UnsupportedModelError, config_error
 def share_prefixes(
     trainer: DPOTrainer, settings: Settings, unsupported_reason: str | None
 ) -> PrefixSharing:
-    """Share prefixes in the trainer's policy and reference, or return the reason against it.
+    """Share prefixes in the trainer's policy and reference, if each of them supports it.
 
     `unsupported_reason` is the result of `unsupported_before_loading`. Raises ConfigError for a
     reason under `prefix_sharing: on`.

@@ -87,7 +87,7 @@ def _attention_function(kind: str) -> Callable[..., Any]:
         )
         if not isinstance(mask, LayoutMasks):
             if active_layout.get() is not None:
-                raise UnsupportedModelError("it makes attention masks without transformers' help")
+                raise UnsupportedModelError("it builds its attention masks itself")
             return original(module, query, key, value, mask, **kwargs)
 
         def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

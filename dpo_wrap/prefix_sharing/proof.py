@@ -20,9 +20,10 @@ fp32 and by 0.002 from themselves with sharing; a prompt that is not seen costs 
 
 
 def share_if_equal(trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixSharing) -> None:
-    """Let the model share prefixes after a comparison on the first and the longest pair.
+    """Let the model share prefixes, and compare its log-probabilities on two pairs of the data.
 
-    The longest exceeds a sliding window if any does. Raises UnsupportedModelError as `compare`.
+    They are the first pair and the longest, which exceeds a sliding window if any pair does. Raises
+    as `compare`.
     """
     longest = int(pair_lengths(trainer.train_dataset, None).argmax())
     rows = [trainer.train_dataset[row] for row in (0, longest)]
@@ -35,7 +36,8 @@ def share_if_equal(trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixS
         "use_cache": False,
     }
     half = trainer.args.bf16 or trainer.args.fp16 or getattr(model, "is_quantized", False)
-    fp32, training = not half and model.dtype == torch.float32, model.training
+    fp32 = not half and model.dtype == torch.float32
+    training = model.training
     model.eval()
     try:
         with trainer.accelerator.autocast():
@@ -64,14 +66,17 @@ def compare(
             raise UnsupportedModelError(reason) from error
     if not sharing.tokens:
         raise UnsupportedModelError("TRL's batch is not one of pairs padded on the right")
-    # Both are zero where there is no label. NaN may only be where the other is NaN too.
+    # Both are zero where there is no label. NaN is a difference unless it is in both.
     shared, expected = (x.nan_to_num(nan=1e6) for x in (log_probs, plain.log_probs))
-    differences, labels = (shared - expected).abs(), plain.label_mask.sum()
-    found = differences.max() if fp32 else differences.sum() / labels.clamp(min=1)
-    sharing.difference, tolerance = found.item(), FP32_TOLERANCE if fp32 else HALF_TOLERANCE
+    differences = (shared - expected).abs()
+    if fp32:
+        sharing.difference, tolerance = differences.max().item(), FP32_TOLERANCE
+    else:
+        mean = differences.sum() / plain.label_mask.sum().clamp(min=1)
+        sharing.difference, tolerance = mean.item(), HALF_TOLERANCE
     if not sharing.difference <= tolerance:
         raise UnsupportedModelError(
             f"log-probabilities on two pairs of the data differ by {sharing.difference:.2g} nats a "
-            f"token from those without sharing, where rounding explains {tolerance:g}"
+            f"token from those without sharing, more than rounding explains ({tolerance:g})"
         )
     sharing.tokens = sharing.padded_tokens = 0

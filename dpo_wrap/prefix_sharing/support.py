@@ -47,8 +47,10 @@ def unsupported_before_loading(
 
 def config_error(settings: Settings, reason: str) -> ConfigError:
     """The error for `prefix_sharing: on` in a run that cannot share."""
-    where = settings.where("prefix_sharing")
-    return ConfigError(f"{where}: on is not possible, because {reason}; set auto to train without")
+    return ConfigError(
+        f"{settings.where('prefix_sharing')}: on is not possible, because {reason}; set it to auto "
+        "to train without sharing"
+    )
 
 
 def run_reasons(
@@ -66,7 +68,7 @@ def run_reasons(
         yield "the model is sharded (FSDP or DeepSpeed), for which it is not tested"
     text = config.get_text_config()
     if text is not config:
-        yield f"{config.model_type} takes more than text"
+        yield f"{config.model_type} is not a text-only model"
     coefficient = dpo.router_aux_loss_coef
     if coefficient is None:
         coefficient = getattr(text, "router_aux_loss_coef", 0)
