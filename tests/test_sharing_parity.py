@@ -315,7 +315,7 @@ def test_trls_head_has_the_arguments_that_are_read_here(monkeypatch):
     """Fails where TRL changes them; a run then uses TRL's own function."""
     names = list(inspect.signature(_ChunkedLogProbFunction.forward).parameters)
     assert names == ["ctx", "hidden", "weight", "bias", "targets", *TRL_ARGUMENTS]
-    assert len(names) == 1 + head.ARGUMENTS
+    assert len(names) == 1 + head.ARGUMENT_COUNT
     newer = type("Newer", (), {"apply": lambda *args, **kwargs: (args, kwargs)})
     monkeypatch.setattr(trl_utils, "_ChunkedLogProbFunction", newer)
     with frozen_cpu_head():

@@ -78,24 +78,24 @@ def _attention_function(kind: str) -> Callable[..., Any]:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        mask: LayoutMasks | Tensor | None,
+        attention_mask: LayoutMasks | Tensor | None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         # Each modeling file of transformers has an eager function of its own.
         original = ALL_ATTENTION_FUNCTIONS.get(kind) or (
             sys.modules[type(module).__module__].eager_attention_forward
         )
-        if not isinstance(mask, LayoutMasks):
+        if not isinstance(attention_mask, LayoutMasks):
             if active_layout.get() is not None:
                 raise UnsupportedModelError("it builds its attention masks itself")
-            return original(module, query, key, value, mask, **kwargs)
+            return original(module, query, key, value, attention_mask, **kwargs)
 
         def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
             return original(module, query, key, value, mask, **kwargs)[0]
 
         # A CPU gains most by skipping padding, a GPU by few large calls.
         function = attend_by_sequence if query.device.type == "cpu" else attend_padded
-        return function(attend, query, key, value, mask), None
+        return function(attend, query, key, value, attention_mask), None
 
     return attention
 

@@ -1,9 +1,9 @@
 """The language-model head on a CPU: log-probabilities of labels, and their gradient at once.
 
-TRL's fused head computes the logits in the forward pass and again in the backward pass, in tiles
-sized for a GPU. `FrozenHead` computes small tiles once: since the head is not trained, the gradient
-of a log-probability by the hidden state needs nothing that the forward pass does not have.
-TRL's own (`_ChunkedLogProbFunction`) defines the result, and is used where `supports` is false.
+TRL's fused head applies `_ChunkedLogProbFunction`, which computes the logits in the forward pass
+and again in the backward pass, in tiles sized for a GPU. `FrozenHead` gives the same results from
+small tiles that are computed once: as the head is not trained, the gradient by the hidden state is
+known in the forward pass. TRL's function is used wherever `supports` is false.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from trl.trainer import utils as trl_utils
 
-ARGUMENTS = 9
+ARGUMENT_COUNT = 9
 """How many arguments TRL's function takes; `supports` names them."""
 OUTPUTS = {"log_probs", "entropy", "mean_logits", "is_top1"}
 TILE_LOGITS = 1 << 20
@@ -100,7 +100,7 @@ def frozen_cpu_head() -> Iterator[None]:
 
     def apply(*args: Any, **kwargs: Any) -> Any:
         # A TRL that passes other arguments than those of `supports` gets its own function.
-        if kwargs or len(args) != ARGUMENTS or not supports(*args):
+        if kwargs or len(args) != ARGUMENT_COUNT or not supports(*args):
             return original.apply(*args, **kwargs)
         log_probs, entropy, mean_logits, is_top1 = FrozenHead.apply(*args[:4])
         return log_probs, entropy, None, mean_logits, is_top1
