@@ -52,7 +52,7 @@ WRAPPER_MAY_KNOW = {
     "arguments": {"errors", "config", "model"},
     "data": {"errors", "files", "config", "hub", "model"},
     "model": {"errors", "config", "hub", "arguments", "data"},
-    "prefix_sharing": {"errors", "config", "arguments", "model", "data"},
+    "prefix_sharing": {"errors", "config", "model", "data"},
     "evaluation": {
         "errors",
         "files",

@@ -1,97 +1,81 @@
-"""The language-model head on a CPU: log-probabilities of answers, and at once their gradient.
+"""The language-model head on a CPU: log-probabilities of labels, and their gradient at once.
 
-Stands in for TRL's own function, which defines it, where that has no kernel: its tiles are small,
-and the logits are computed once for both directions.
+TRL's fused head applies `_ChunkedLogProbFunction`, which computes the logits in the forward pass
+and again in the backward pass, in tiles sized for a GPU. `FrozenHead` gives the same results from
+small tiles that are computed once: as the head is not trained, the gradient by the hidden state is
+known in the forward pass. TRL's function is used wherever `supports` is false.
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from trl.trainer import utils as trl_utils
 
-TILE, ROWS = 1 << 20, 128
-"""Logits that are worked on at a time, 4 MiB in fp32, and the states that these are of at least:
-fewer would read a large head's weights too often."""
+ARGUMENT_COUNT = 9
+"""How many arguments TRL's function takes; `supports` names them."""
 OUTPUTS = {"log_probs", "entropy", "mean_logits", "is_top1"}
-FUNCTION = "_ChunkedLogProbFunction"
-"""TRL's name for the function that its fused head applies."""
+TILE_LOGITS = 1 << 20
+"""Logits that are held at a time: 4 MiB in fp32."""
+MIN_TILE_TOKENS = 128
+"""With fewer tokens a tile, the weights of a large vocabulary would be read too often."""
 
 
-class AnswerHead(torch.autograd.Function):
+class FrozenHead(torch.autograd.Function):
     """log softmax(hidden @ weight.T + bias) at the targets, for a head that is not trained."""
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor
     ) -> tuple[Tensor, ...]:
-        """hidden (M, H), weight (V, H), bias (V,), targets (M,); returns four tensors (M,):
+        """hidden (M, H), weight (V, H), bias (V,), targets (M,). Returns four tensors (M,).
 
-        log-probability and entropy in nats, mean logit, whether the target is the first of the
-        most likely tokens. The first alone has a gradient.
+        They are the log-probability and the entropy in nats, the mean logit, and whether the target
+        is the most likely token (of equal ones the first). Only the first has a gradient.
         """
-        slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        tiles = (
-            _tile(hidden, weight, bias, targets, slopes, rows) for rows in _tiles(hidden, weight)
-        )
-        logps, entropy, mean, top = map(torch.cat, zip(*tiles, strict=True))
-        ctx.save_for_backward(slopes)
-        ctx.mark_non_differentiable(entropy, mean, top)
-        return logps, entropy, mean, top
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        size = max(MIN_TILE_TOKENS, TILE_LOGITS // len(weight))
+        tiles = []
+        for start in range(0, max(1, len(hidden)), size):
+            rows = slice(start, start + size)
+            out = None if gradient is None else gradient[rows]
+            tiles.append(_score(hidden[rows], weight, bias, targets[rows], out))
+        log_probs, entropy, mean_logits, is_top1 = map(torch.cat, zip(*tiles, strict=True))
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(entropy, mean_logits, is_top1)
+        return log_probs, entropy, mean_logits, is_top1
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None, None, None]:
-        (slopes,) = ctx.saved_tensors
-        return grad[:, None] * slopes, None, None, None
+        (gradient,) = ctx.saved_tensors
+        return grad[:, None] * gradient, None, None, None
 
 
-def _tiles(hidden: Tensor, weight: Tensor) -> list[slice]:
-    size = max(ROWS, TILE // weight.shape[0])
-    return [slice(start, start + size) for start in range(0, max(1, len(hidden)), size)]
-
-
-def _tile(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    slopes: Tensor | None,
-    rows: slice,
+def _score(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, gradient: Tensor | None
 ) -> tuple[Tensor, ...]:
-    logits = torch.nn.functional.linear(hidden[rows], weight, bias)
-    wanted = targets[rows, None]
-    mean, (top, place) = logits.mean(1), logits.max(1)
-    aim = logits.gather(1, wanted)
+    """One tile; d log p(target) / d hidden is written into `gradient`."""
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    target_logits = logits.gather(1, targets[:, None])[:, 0]
+    mean_logits, (top, top_token) = logits.mean(1), logits.max(1)
+    # log sum exp z = top + log sum exp (z - top), which cannot overflow.
     shifted = logits.sub_(top[:, None])
-    share = shifted.exp()
-    total = share.sum(1, keepdim=True)
-    # Of shifted logits z - top: log sum exp z = top + log sum exp (z - top).
+    exp = shifted.exp()
+    total = exp.sum(1)
     log_total = total.log()
-    entropy = log_total[:, 0] - torch.linalg.vecdot(share, shifted) / total[:, 0]
-    logps = aim - top[:, None] - log_total
-    if slopes is not None:
+    entropy = log_total - torch.linalg.vecdot(exp, shifted) / total
+    log_probs = target_logits - top - log_total
+    if gradient is not None:
         # d log p(y) / d hidden = W[y] - sum over v of p(v) W[v].
-        torch.addmm(weight[wanted[:, 0]], share.div_(total), weight, alpha=-1, out=slopes[rows])
-    return logps[:, 0], entropy, mean, place == wanted[:, 0]
+        probs = exp.div_(total[:, None])
+        torch.addmm(weight[targets], probs, weight, alpha=-1, out=gradient)
+    return log_probs, entropy, mean_logits, top_token == targets
 
 
-class _Applied:
-    """What TRL's fused head finds under its function's name."""
-
-    def __init__(self, theirs: Any):
-        self.theirs = theirs
-
-    def apply(self, *given: Any, **named: Any) -> Any:
-        if named or len(given) != len(GIVEN) or not _serves(**dict(zip(GIVEN, given, strict=True))):
-            return self.theirs.apply(*given, **named)
-        logps, entropy, mean, top = AnswerHead.apply(*given[:4])
-        return logps, entropy, None, mean, top
-
-
-def _serves(
+def supports(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -99,29 +83,30 @@ def _serves(
     temperature: float,
     chunk_size: int,
     softcap: float | None,
-    scale: float,
+    logit_scale: float,
     outputs: tuple[str, ...],
 ) -> bool:
-    """Whether all is in fp32 on a CPU, and nothing is asked for that is not done here."""
-    plain = temperature == 1 and softcap is None and scale == 1 and set(outputs) <= OUTPUTS
+    """Whether `FrozenHead` gives what TRL's function would; the arguments are that function's."""
+    plain = temperature == 1 and softcap is None and logit_scale == 1 and set(outputs) <= OUTPUTS
     fp32 = hidden.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     trained = weight.requires_grad or bias is not None and bias.requires_grad
     return plain and fp32 and hidden.device.type == "cpu" and not trained
 
 
-GIVEN = tuple(inspect.signature(_serves).parameters)
-"""What TRL applies its function to, in its order."""
-
-
 @contextmanager
-def answer_head() -> Iterator[None]:
-    """Within the context TRL's fused head applies `AnswerHead` wherever that serves."""
-    theirs = getattr(trl_utils, FUNCTION, None)
-    if theirs is None:
-        yield
-        return
-    setattr(trl_utils, FUNCTION, _Applied(theirs))
+def frozen_cpu_head() -> Iterator[None]:
+    """Within the context TRL's fused head applies `FrozenHead` where that is supported."""
+    original = trl_utils._ChunkedLogProbFunction
+
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        # A TRL that passes other arguments than those of `supports` gets its own function.
+        if kwargs or len(args) != ARGUMENT_COUNT or not supports(*args):
+            return original.apply(*args, **kwargs)
+        log_probs, entropy, mean_logits, is_top1 = FrozenHead.apply(*args[:4])
+        return log_probs, entropy, None, mean_logits, is_top1
+
+    trl_utils._ChunkedLogProbFunction = SimpleNamespace(apply=apply)
     try:
         yield
     finally:
-        setattr(trl_utils, FUNCTION, theirs)
+        trl_utils._ChunkedLogProbFunction = original

@@ -1,97 +1,93 @@
-"""A padded batch of pairs as one row in which every distinct token stands once.
+"""The layout of a padded batch of pairs as one row in which each distinct token occurs once.
 
-    layout = layout_of(input_ids, attention_mask, labels)
+TRL's batch has R rows of width W, padded on the right: the chosen sequences (prompt and answer) of
+all pairs, then the rejected ones. The row of N tokens holds, pair after pair, the whole chosen
+sequence and what follows the common prefix in the rejected one. The prefix is the prompt and as
+much of the answers as is equal. A pair with a prompt of three tokens:
 
-The row holds pair after pair: the chosen row whole, then what of the rejected one is its own. What
-both begin with, the prompt and as much of the answers as is alike, is in it once.
+    chosen    p0 p1 p2 c3 c4      row           p0 p1 p2 c3 c4 r3
+    rejected  p0 p1 p2 r3 --      position_ids   0  1  2  3  4  3
+
+    gather_index   0  1  2  3  4  scatter_index  0  1  2  3  4  8
+                   0  1  2  5  5
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-IGNORED = -100
-"""The label of a position that is not scored, as transformers has it."""
+IGNORE_INDEX = -100
+"""The label of a position that is not scored, as in transformers."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """One pair of the row, in tokens."""
+class Sequence(NamedTuple):
+    """One sequence of a pair, in tokens."""
 
-    shared: int
-    """What both sides begin with."""
-    chosen: int
-    """The whole chosen side, `shared` included."""
-    rejected: int
-    """The whole rejected side, `shared` included."""
+    length: int
+    prefix: int
+    """How many of its first tokens are those of the chosen sequence before it; 0 if chosen."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each token of a padded batch of R rows and width W stands in a row of N tokens."""
+    """Where the tokens of a padded batch (R, W) with M labels are in a row of N tokens."""
 
     input_ids: Tensor
     """(1, N)"""
     position_ids: Tensor
-    """(1, N): the place that each token has in its own side, from 0."""
-    places: Tensor
-    """(R, W): the place in the row of every token of the batch; padding has that of a neighbour."""
-    origins: Tensor
-    """(N,): the place in the flattened batch of every token of the row, in its chosen side where
-    both have it."""
-    spans: tuple[Span, ...]
-    scored: Tensor
+    """(1, N): the position of each token in its own sequence, from 0."""
+    gather_index: Tensor
+    """(R, W): the index in the row of each token of the batch; for padding any valid index."""
+    scatter_index: Tensor
+    """(N,): the index in the flattened batch of each token of the row."""
+    sequences: tuple[Sequence, ...]
+    """In the row's order: chosen and rejected of the first pair, of the second, and so on."""
+    label_mask: Tensor
     """(R, W - 1), bool: where the next token has a label."""
-    scored_places: Tensor
-    """(M,): where in the row the hidden states stand that are scored, in the order of `scored`; a
-    shared one twice."""
+    label_index: Tensor
+    """(M,): the index in the row of the hidden state that predicts each label."""
     labels: Tensor
-    """(1, M): the next token of each."""
-
-    @property
-    def rows(self) -> int:
-        return self.places.shape[0]
-
-    @property
-    def width(self) -> int:
-        return self.places.shape[1]
+    """(1, M), in the order of `label_mask`."""
 
 
-def layout_of(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout | None:
-    """The layout of TRL's batch: chosen rows, then the rejected ones in the same order, all (R, W).
+def build_layout(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Layout | None:
+    """The layout of TRL's batch, three tensors (R, W), chosen rows first.
 
-    None for a batch that is not padded on the right, or not of such pairs.
+    None for a batch that is not padded on the right, or has an odd number of rows.
     """
     rows, width = input_ids.shape
     lengths, positions = attention_mask.sum(1), torch.arange(width, device=input_ids.device)
     real = positions < lengths[:, None]
     if rows % 2 or not torch.equal(real, attention_mask.bool()):
         return None
-    alike = (input_ids[: rows // 2] == input_ids[rows // 2 :]) & real[: rows // 2]
-    alike &= real[rows // 2 :]
-    shared = alike.cumprod(1).sum(1)
-    own = by_pair(real).clone()
-    own[:, 1] &= positions >= shared[:, None]
-    numbers = (own.flatten().cumsum(0) - 1).clamp(min=0).view(own.shape)
-    numbers[:, 1] = torch.where(positions < shared[:, None], numbers[:, 0], numbers[:, 1])
-    places = torch.cat(numbers.unbind(1))
-    origins = by_pair(torch.arange(rows * width, device=input_ids.device).view(rows, width))[own]
+    chosen, rejected = input_ids.chunk(2)
+    chosen_real, rejected_real = real.chunk(2)
+    equal = (chosen == rejected) & chosen_real & rejected_real
+    prefixes = equal.cumprod(1).sum(1)
+    in_prefix = positions < prefixes[:, None]
+    # By pair, (R / 2, 2, W): the tokens that the row holds, and their indices in it.
+    held = torch.stack([chosen_real, rejected_real & ~in_prefix], dim=1)
+    index = (held.flatten().cumsum(0) - 1).clamp(min=0).view(held.shape)
+    index[:, 1] = torch.where(in_prefix, index[:, 0], index[:, 1])
+    gather_index = torch.cat(index.unbind(1))
+    batch_index = torch.arange(rows * width, device=input_ids.device)
+    scatter_index = batch_index.view(2, -1, width).transpose(0, 1)[held]
+    sequences = []
+    for chosen_length, rejected_length, prefix in (
+        torch.cat([lengths, prefixes]).view(3, -1).T.tolist()
+    ):
+        sequences += [Sequence(chosen_length, 0), Sequence(rejected_length, prefix)]
     next_labels = labels[:, 1:]
-    scored = next_labels != IGNORED
-    measures = torch.cat([shared[None], lengths.view(2, -1)]).tolist()
+    label_mask = next_labels != IGNORE_INDEX
     return Layout(
-        input_ids=input_ids.flatten()[origins][None],
-        position_ids=(origins % width)[None],
-        places=places,
-        origins=origins,
-        spans=tuple(Span(*measure) for measure in zip(*measures, strict=True)),
-        scored=scored,
-        scored_places=places[:, :-1][scored],
-        labels=next_labels[scored][None],
+        input_ids=input_ids.flatten()[scatter_index][None],
+        position_ids=(scatter_index % width)[None],
+        gather_index=gather_index,
+        scatter_index=scatter_index,
+        sequences=tuple(sequences),
+        label_mask=label_mask,
+        label_index=gather_index[:, :-1][label_mask],
+        labels=next_labels[label_mask][None],
     )
-
-
-def by_pair(batch: Tensor) -> Tensor:
-    """(R, W), chosen rows first, as (R / 2, 2, W)."""
-    return torch.stack(batch.chunk(2), dim=1)

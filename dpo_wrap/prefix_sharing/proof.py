@@ -1,92 +1,82 @@
-"""Whether a model says the same with and without shared prompts, measured on a batch."""
+"""The check at start: a model scores two pairs of the run's data with and without sharing."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
+from trl import DPOTrainer
 
+from dpo_wrap.data.length_stats import pair_lengths
 from dpo_wrap.errors import one_line
-from dpo_wrap.prefix_sharing.attention import UnsupportedModelError
-from dpo_wrap.prefix_sharing.forward import Layouts, Sharing, share
+from dpo_wrap.prefix_sharing.forward import PrefixSharing, share_forward
+from dpo_wrap.prefix_sharing.layout import IGNORE_INDEX
+from dpo_wrap.prefix_sharing.support import UnsupportedModelError
 
-EXACT = 2e-4
-"""Nats a token by which two orders of the same fp32 arithmetic may differ, at most: twenty times
-what models of four layers show."""
-HALF = 0.03
-"""The same in bf16 and fp16, in mean. Models of four layers in bf16 come out 0.005 to 0.01 from
-fp32, and 0.002 at most from themselves without sharing; a prompt that is not seen costs whole nats.
-"""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Log-probabilities of a batch's answers, with shared prompts and without."""
-
-    apart: float
-    """Nats a token: the largest difference in fp32, the mean one in half precision."""
-    exact: bool
-    """Whether the model calculates in fp32."""
-    tokens: int
-    """Tokens of the shared row."""
-    padded: int
-    """Tokens of the padded batch."""
-    fault: str | None
-    """Why prompts cannot be shared."""
+FP32_TOLERANCE = 2e-4
+"""Nats, for any token: twenty times the rounding that models of four layers show."""
+HALF_TOLERANCE = 0.03
+"""Nats, on average, in bf16 and fp16. Models of four layers in bf16 differ by 0.005 to 0.01 from
+fp32 and by 0.002 from themselves with sharing; a prompt that is not seen costs whole nats."""
 
 
-def share_if_proven(
-    model: PreTrainedModel, layouts: Layouts, ask: Callable[[], Any], exact: bool
-) -> tuple[Sharing | None, Agreement]:
-    """Let the model share prompts if it then says what it says now; else it stays as it is.
+def share_if_equal(trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixSharing) -> None:
+    """Let the model share prefixes, and compare its log-probabilities on two pairs of the data.
 
-    `ask` gives TRL's output for a batch, `exact` is whether the model calculates in fp32.
+    They are the first pair and the longest, which exceeds a sliding window if any pair does. Raises
+    as `compare`.
+    """
+    longest = int(pair_lengths(trainer.train_dataset, None).argmax())
+    rows = [trainer.train_dataset[row] for row in (0, longest)]
+    batch = trainer._prepare_inputs(trainer.data_collator(rows))
+    arguments = {
+        "input_ids": batch["input_ids"],
+        "attention_mask": batch["attention_mask"],
+        "labels": batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE_INDEX),
+        "fused_lm_head": True,
+        "use_cache": False,
+    }
+    half = trainer.args.bf16 or trainer.args.fp16 or getattr(model, "is_quantized", False)
+    fp32 = not half and model.dtype == torch.float32
+    training = model.training
+    model.eval()
+    try:
+        with trainer.accelerator.autocast():
+            compare(model, sharing, arguments, fp32)
+    finally:
+        model.train(training)
+
+
+def compare(
+    model: PreTrainedModel, sharing: PrefixSharing, arguments: dict[str, Any], fp32: bool
+) -> None:
+    """Call the model with TRL's arguments, let it share prefixes, and call it again.
+
+    Sets `sharing.difference`. Raises UnsupportedModelError if the second call fails or gives other
+    log-probabilities; `sharing.restore` then takes the change back.
     """
     with torch.no_grad():
-        plain = ask().log_probs
-    sharing, found = None, None
-    try:
-        sharing = share(model, layouts)
-        with torch.no_grad():
-            shared = ask().log_probs
-        found = _compared(sharing, shared, plain, exact)
-    except UnsupportedModelError as error:
-        found = Agreement(math.nan, exact, 0, 0, str(error))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a model's own code may raise anything
-        fault = f"its code fails on a shared row ({one_line(error)})"
-        found = Agreement(math.nan, exact, 0, 0, fault)
-    if found.fault is None:
-        sharing.calls = sharing.tokens = sharing.padded = 0
-        return sharing, found
-    if sharing is not None:
-        sharing.undo()
-    return None, found
-
-
-def _compared(sharing: Sharing, shared: Tensor, plain: Tensor, exact: bool) -> Agreement:
-    apart, fault = _apart(shared, plain, exact), None
-    limit = EXACT if exact else HALF
-    if not sharing.calls:
-        fault = "TRL asks the model otherwise than is known here"
-    elif not apart <= limit:
-        fault = (
-            f"its log-probabilities come out {apart:.2g} nats a token apart on a real batch, where "
-            f"{limit:g} is rounding"
+        plain = model(**arguments)
+        try:
+            share_forward(model, sharing)
+            log_probs = model(**arguments).log_probs
+        except (UnsupportedModelError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a model's own code may raise anything
+            reason = f"its code fails on a shared row ({one_line(error)})"
+            raise UnsupportedModelError(reason) from error
+    if not sharing.tokens:
+        raise UnsupportedModelError("TRL's batch is not one of pairs padded on the right")
+    # Both are zero where there is no label. NaN is a difference unless it is in both.
+    shared, expected = (x.nan_to_num(nan=1e6) for x in (log_probs, plain.log_probs))
+    differences = (shared - expected).abs()
+    if fp32:
+        sharing.difference, tolerance = differences.max().item(), FP32_TOLERANCE
+    else:
+        mean = differences.sum() / plain.label_mask.sum().clamp(min=1)
+        sharing.difference, tolerance = mean.item(), HALF_TOLERANCE
+    if not sharing.difference <= tolerance:
+        raise UnsupportedModelError(
+            f"log-probabilities on two pairs of the data differ by {sharing.difference:.2g} nats a "
+            f"token from those without sharing, more than rounding explains ({tolerance:g})"
         )
-    return Agreement(apart, exact, sharing.tokens, sharing.padded, fault)
-
-
-def _apart(shared: Tensor, plain: Tensor, exact: bool) -> float:
-    """Nats a token, the largest or the mean; what is no number is to be none in both."""
-    finite = plain.isfinite()
-    if not torch.equal(shared.isfinite(), finite):
-        return math.inf
-    difference = (shared.float() - plain.float())[finite].abs()
-    # Zero where nothing is scored, in both.
-    scored = max(1, int((plain[finite] != 0).sum()))
-    return (difference.max() if exact and finite.any() else difference.sum() / scored).item()
+    sharing.tokens = sharing.padded_tokens = 0

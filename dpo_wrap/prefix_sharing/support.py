@@ -1,82 +1,116 @@
-"""Why a run cannot share prompts, as far as its config and its model's class tell.
+"""The rules by which a run or its model cannot share prefixes.
 
-What these do not tell is found by agreement.py, on a batch.
+What these rules do not know is found by proof.py, which compares log-probabilities on a batch.
 """
 
 import inspect
-import os
 from collections.abc import Iterator
 from typing import Any
 
+import transformers
+from accelerate.utils import parse_flag_from_env
 from transformers import PretrainedConfig, PreTrainedModel
 from trl import DPOConfig
 
-from dpo_wrap.prefix_sharing.attention import KINDS
+from dpo_wrap.config import Settings
+from dpo_wrap.errors import ConfigError, DpoWrapError
+from dpo_wrap.model.load import init_kwargs
 
-SERVED = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers in which a token sees others by their positions in its own text alone."""
+ATTENTION = ("sdpa", "eager")
+"""Implementations of attention that take a mask, and so can attend to part of a row."""
+LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Layers in which a token depends on others only by their positions in its own sequence."""
 
 
-def run_unsupported_reasons(
-    dpo: DPOConfig, config: PretrainedConfig, adapter: dict[str, Any] | None
+class UnsupportedModelError(DpoWrapError):
+    """A model cannot share prefixes; the message is the reason."""
+
+
+def unsupported_before_loading(
+    settings: Settings, dpo: DPOConfig, config: PretrainedConfig
+) -> str | None:
+    """The first reason that is known before the weights are loaded.
+
+    Raises ConfigError for a reason under `prefix_sharing: on`.
+    """
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    kind = init_kwargs(settings).get("attn_implementation") or ATTENTION[0]
+    reason = (
+        next(run_reasons(dpo, config, settings.lora), None)
+        or (architecture and class_reason(architecture))
+        or attention_reason(kind, config)
+    )
+    if reason is not None and settings.prefix_sharing == "on":
+        raise config_error(settings, reason)
+    return reason
+
+
+def config_error(settings: Settings, reason: str) -> ConfigError:
+    """The error for `prefix_sharing: on` in a run that cannot share."""
+    return ConfigError(
+        f"{settings.where('prefix_sharing')}: on is not possible, because {reason}; set it to auto "
+        "to train without sharing"
+    )
+
+
+def run_reasons(
+    dpo: DPOConfig, config: PretrainedConfig, lora: dict[str, Any] | None
 ) -> Iterator[str]:
-    """What in the run itself forbids it; `adapter` holds the keys under lora:."""
+    """Reasons in the configs of a run and its model; `lora` holds the keys under lora:."""
     if dpo.torch_compile:
-        yield "torch_compile wants the same shapes in every step"
+        yield "torch_compile needs the same shapes in every step"
     if dpo.neftune_noise_alpha:
-        yield "neftune_noise_alpha draws noise by the length of a padded row"
-    if (adapter or {}).get("alora_invocation_tokens"):
-        yield "alora_invocation_tokens are looked for row by row"
-    if dpo.deepspeed or dpo.fsdp or _sharded_by_launcher():
-        yield "the model is sharded (FSDP, DeepSpeed), where it has not been proven"
+        yield "neftune_noise_alpha scales its noise by the length of a padded row"
+    if (lora or {}).get("alora_invocation_tokens"):
+        yield "alora_invocation_tokens are searched for in each row of the batch"
+    launched = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    if dpo.deepspeed or dpo.fsdp or any(map(parse_flag_from_env, launched)):
+        yield "the model is sharded (FSDP or DeepSpeed), for which it is not tested"
     text = config.get_text_config()
     if text is not config:
-        yield f"{config.model_type} takes more than text"
+        yield f"{config.model_type} is not a text-only model"
     coefficient = dpo.router_aux_loss_coef
     if coefficient is None:
         coefficient = getattr(text, "router_aux_loss_coef", 0)
     if coefficient and hasattr(text, "output_router_logits"):
         yield (
-            "the experts' auxiliary loss counts a prompt once for each answer (router_aux_loss_coef"
-            " 0 leaves it out)"
+            "the auxiliary loss of the experts counts a prompt once for each answer "
+            "(router_aux_loss_coef: 0 trains without that loss)"
         )
-    if kinds := sorted(set(getattr(text, "layer_types", None) or ()) - SERVED):
-        yield f"its layers are of another kind than attention by position ({', '.join(kinds)})"
+    if others := sorted(set(getattr(text, "layer_types", None) or ()) - LAYER_TYPES):
+        yield f"it has layers that are not attention by position ({', '.join(others)})"
     if getattr(text, "alibi", False):
-        yield "ALiBi biases attention by places in the padded batch"
-    ropes = set(_rope_types(text))
-    if "dynamic" in ropes:
-        yield "its positions are scaled by the longest text before (rope_type dynamic)"
-    if "longrope" in ropes and dpo.pad_to_multiple_of:
-        yield "its positions are scaled by a batch's padding (longrope with pad_to_multiple_of)"
+        yield "ALiBi biases attention by positions in the padded batch"
+    rope_types = set(_rope_types(text))
+    if "dynamic" in rope_types:
+        yield "rope_type dynamic scales positions by the longest sequence so far"
+    if "longrope" in rope_types and dpo.pad_to_multiple_of:
+        yield "rope_type longrope scales positions by the padded length (pad_to_multiple_of)"
 
 
-def class_unsupported_reasons(model: type[PreTrainedModel]) -> Iterator[str]:
-    """What in a model's code forbids it."""
+def class_reason(model: type[PreTrainedModel]) -> str | None:
+    """The reason in the code of a model's class."""
     if getattr(model, "_is_stateful", False):
-        yield f"{model.__name__} keeps a state from token to token"
-    elif not model._can_set_attn_implementation():
-        yield f"{model.__name__} has its attention built in"
-    elif "position_ids" not in inspect.signature(model.forward).parameters:
-        yield f"{model.__name__} takes no position_ids"
+        return f"{model.__name__} carries a state from token to token"
+    if not model._can_set_attn_implementation():
+        return f"{model.__name__} does not use transformers' attention interface"
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return f"{model.__name__} takes no position_ids"
+    return None
 
 
-def attention_unsupported_reasons(kind: str, config: PretrainedConfig) -> Iterator[str]:
-    """What in an implementation of attention forbids it."""
-    if kind not in KINDS:
-        yield f"attn_implementation {kind} takes no mask; {' and '.join(KINDS)} do"
+def attention_reason(kind: str, config: PretrainedConfig) -> str | None:
+    """The reason in an implementation of attention."""
+    if kind not in ATTENTION:
+        return f"attn_implementation {kind} takes no mask tensor ({' and '.join(ATTENTION)} do)"
     if kind == "eager" and getattr(config, "reorder_and_upcast_attn", False):
-        yield "reorder_and_upcast_attn is done by eager attention alone"
+        return "reorder_and_upcast_attn needs the model's own eager attention"
+    return None
 
 
 def _rope_types(config: PretrainedConfig) -> Iterator[str]:
-    """How rotary positions are scaled, in any kind of layer."""
-    given = getattr(config, "rope_parameters", None) or {}
-    for parameters in (given, *given.values()):
-        if isinstance(parameters, dict) and "rope_type" in parameters:
-            yield parameters["rope_type"]
-
-
-def _sharded_by_launcher() -> bool:
-    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    return any(os.environ.get(name, "false").lower() in ("true", "1") for name in names)
+    """How rotary positions are scaled, over all kinds of layers."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for given in (parameters, *parameters.values()):
+        if isinstance(given, dict) and "rope_type" in given:
+            yield given["rope_type"]

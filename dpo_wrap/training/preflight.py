@@ -99,7 +99,7 @@ def longest_batch(trainer: PreparedTrainer, prepared: Prepared) -> LongestBatch:
     count, tokens = batch["input_ids"].shape
     in_use, top = peak
     optimizer = moments if dpo.optim.startswith("adamw_torch") else None
-    distinct = trainer.shared.newest
+    distinct = trainer.shared.last_batch_tokens()
     return LongestBatch(count, tokens, distinct, top, top - in_use, optimizer, seconds)
 
 

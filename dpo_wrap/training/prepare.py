@@ -3,6 +3,7 @@
 prepared = prepare(load_settings("configs/dpo_config.yaml"), run_directory, spare_directory)
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from dpo_wrap.errors import ConfigError
 from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config
 from dpo_wrap.model.lora_targets import check_targets
 from dpo_wrap.model.tokenizer import check_data_fit, load_tokenizer
-from dpo_wrap.prefix_sharing.choice import choose_precomputed, sharing_obstacle
+from dpo_wrap.prefix_sharing.support import unsupported_before_loading
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         column = arguments.dpo.length_column_name
         for name, rows in tokens.items():
             tokens[name] = rows.add_column(column, pair_lengths(rows, limit))
-    unsupported_reason = sharing_obstacle(settings, arguments.dpo, config)
+    unsupported_reason = unsupported_before_loading(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and unsupported_reason is None:
-        choose_precomputed(settings, arguments, len(tokens["train"]))
+        _precompute_reference(settings, arguments, len(tokens["train"]))
     said = []
     for name, fit in fits.items():
         said += [lengths_line(name, fit), *spoken(name, fit, limit, settings.overlength)]
@@ -104,6 +105,30 @@ def _check_batch(settings: Settings, dpo: DPOConfig, pairs: int) -> None:
             f"{settings.where('dataloader_drop_last')}: {pairs} pairs fill no batch of {size}, so "
             "no step would be taken; lower batch_size, or remove it"
         )
+
+
+def _precompute_reference(settings: Settings, arguments: Arguments, pairs: int) -> None:
+    """Compute the reference's log-probabilities once where several epochs would need them.
+
+    Not where the config decides, nor where the reference changes during training.
+    """
+    dpo = arguments.dpo
+    epochs = _epochs(dpo, pairs)
+    if "precompute_ref_log_probs" in settings.trl or dpo.sync_ref_model or epochs <= 1:
+        return
+    dpo.precompute_ref_log_probs = arguments.chosen["precompute_ref_log_probs"] = True
+    arguments.notes.append(
+        f"precompute_ref_log_probs: true by default, for {epochs:.3g} epochs with a fixed "
+        "reference; false evaluates the reference in every step"
+    )
+
+
+def _epochs(dpo: DPOConfig, pairs: int) -> float:
+    if dpo.max_steps <= 0:
+        return dpo.num_train_epochs
+    size = dpo.train_batch_size * dpo.world_size
+    batches = pairs // size if dpo.dataloader_drop_last else math.ceil(pairs / size)
+    return dpo.max_steps / max(1, math.ceil(batches / dpo.gradient_accumulation_steps))
 
 
 def distributed() -> bool:

@@ -25,7 +25,7 @@ from dpo_wrap.data.splits import nothing_kept
 from dpo_wrap.diagnostics.not_finite import gradient_fault, loss_fault
 from dpo_wrap.errors import RunError, one_line
 from dpo_wrap.model.load import load_base, load_policy
-from dpo_wrap.prefix_sharing.switch import Shared, switched_on
+from dpo_wrap.prefix_sharing import PrefixSharing, share_prefixes
 from dpo_wrap.training.checkpoints import write_mark
 from dpo_wrap.training.prepare import Prepared, distributed
 from dpo_wrap.training.reference_logps import NAMES, KeptReference, reference_key
@@ -43,14 +43,14 @@ class PreparedTrainer(DPOTrainer):
     def __init__(
         self,
         *args,
-        switch_on: Callable[[DPOTrainer], Shared],
+        switch_on: Callable[[DPOTrainer], PrefixSharing],
         kept: KeptReference | None,
         needed: Sequence[int] | None,
         **kwargs,
     ):
         """`kept` and `needed` as for build_trainer."""
         self.step_batches: list[dict[str, Any]] = []
-        self.shared: Shared | None = None
+        self.shared: PrefixSharing | None = None
         self.switch_on, self.kept, self.needed = switch_on, kept, needed
         super().__init__(*args, **kwargs)
         self._share()
@@ -205,7 +205,7 @@ def build_trainer(
         PreparedTrainer,
         callbacks=list(callbacks),
         switch_on=functools.partial(
-            switched_on, settings=settings, unsupported_reason=prepared.unsupported_reason
+            share_prefixes, settings=settings, unsupported_reason=prepared.unsupported_reason
         ),
         kept=kept,
         needed=needed,
