@@ -160,7 +160,7 @@ def test_the_page_holds_every_part_of_a_run(filled):
         *("Judged by others", "Samples", "Training", "Data", "More"),
     ]
     # What matters most comes first: the verdict, what the figures mean, then the figures.
-    order = ("It prefers the chosen", "Training learned: the margin", "they look turned round")
+    order = ("It prefers the chosen", "learned: the margin", "they look turned round")
     order += ("held-out accuracy", "61.0%", "Q: why?")
     places = [said.index(text) for text in order]
     assert places == sorted(places)

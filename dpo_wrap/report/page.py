@@ -78,7 +78,7 @@ def _verdict(pieces: Pieces) -> Markup:
     colour = {"good": " good", "warning": " bad"}.get(str(first.get("tone")), "")
     if first.get("text"):
         head = tag("b", evaluation.sentence(first["text"]))
-        inside = joined(head, tag("span", f"Training {training}"))
+        inside = joined(head, tag("span", training))
     else:
         head, stop, rest = training.partition(". ")
         inside = joined(tag("b", head + stop.strip()), tag("span", rest) if rest else "")
