@@ -22,33 +22,39 @@ ON_CPU = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't alloc
 
 
 @pytest.fixture
-def run(tiny_model_dir, tmp_path):
-    long = ROWS[5] | {"chosen": f" {'so ' * 20}kind."}
-    rows = [long if n == 5 else row for n, row in enumerate(ROWS)]
+def failure(tiny_model_dir, tmp_path, capsys):
+    """A function that runs a training that fails; returns what it prints on stderr."""
     start = runner(tiny_model_dir, tmp_path)
-    (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    return start
+    long = ROWS[5] | {"chosen": f" {'so ' * 20}kind."}
+
+    def run(*options, copies=1, **keys):
+        rows = [*ROWS[:5], long, *ROWS[6:]]
+        more = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(1, copies) for row in ROWS]
+        (tmp_path / "pairs.json").write_text(json.dumps(rows + more))
+        status, _ = start(*options, **keys)
+        assert status == 1
+        return capsys.readouterr().err
+
+    return run
 
 
-def fail(monkeypatch, step, training=True, error=None):
+def run_out(monkeypatch, step, training=True, error=None):
     """Run out of memory in the batch after this step."""
-    plain = DPOTrainer.compute_loss
+    compute_loss = DPOTrainer.compute_loss
 
-    def short(self, *args, **kwargs):
+    def fail(self, *args, **kwargs):
         if self.state.global_step == step and self.model.training == training:
             raise error or torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, *args, **kwargs)
+        return compute_loss(self, *args, **kwargs)
 
-    monkeypatch.setattr(DPOTrainer, "compute_loss", short)
+    monkeypatch.setattr(DPOTrainer, "compute_loss", fail)
 
 
 def test_the_message_has_the_step_the_peak_the_longest_pairs_and_remedies_in_order(
-    run, monkeypatch, capsys
+    failure, monkeypatch
 ):
-    fail(monkeypatch, step=3)
-    status, _ = run(batch_size=6, activation_checkpointing=False)
-    assert status == 1
-    lines = capsys.readouterr().err.splitlines()
+    run_out(monkeypatch, step=3)
+    lines = failure(batch_size=6, activation_checkpointing=False).splitlines()
     start = next(n for n, line in enumerate(lines) if "out of memory" in line)
     where, batch, lengths, helps, *remedies = lines[start:]
     assert where.startswith("step 4: out of memory at a peak of ")
@@ -68,63 +74,47 @@ def test_the_message_has_the_step_the_peak_the_longest_pairs_and_remedies_in_ord
     ]
 
 
-def test_with_full_weights_the_remedies_avoid_copies_of_them(run, monkeypatch, capsys):
-    fail(monkeypatch, step=0)
-    status, _ = run(lora=False, batch_size=1, max_length=23)
-    assert status == 1
-    error = capsys.readouterr().err
+def test_with_full_weights_the_remedies_avoid_copies_of_them(failure, monkeypatch):
+    run_out(monkeypatch, step=0)
+    error = failure(lora=False, batch_size=1, max_length=23)
     assert "  1. precompute_ref_log_probs: true, which keeps no second copy of the model" in error
     assert "  2. LoRA instead of lora: false" in error
     assert "batch_size" not in error and "checkpointing" not in error and "max_length" not in error
 
 
-def test_in_an_evaluation_its_own_batch_size_comes_first(run, tmp_path, monkeypatch, capsys):
-    fail(monkeypatch, step=2, training=False, error=RuntimeError(ON_CPU))
-    rows = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(4) for row in ROWS]
-    (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    status, _ = run(eval_strategy="steps", eval_steps=2)
-    assert status == 1
-    error = capsys.readouterr().err
+def test_in_an_evaluation_its_own_batch_size_comes_first(failure, monkeypatch):
+    run_out(monkeypatch, step=2, training=False, error=RuntimeError(ON_CPU))
+    error = failure(copies=4, eval_strategy="steps", eval_steps=2)
     assert "evaluation after step 2: out of memory" in error
     assert "  1. per_device_eval_batch_size: " in error
 
 
-def test_while_loading_the_weights_no_batch_is_named(run, monkeypatch, capsys):
+def test_while_loading_the_weights_no_batch_is_named(failure, monkeypatch):
     def build(*args, **named):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(session, "build_trainer", build)
-    status, _ = run()
-    assert status == 1
-    error = capsys.readouterr().err
+    error = failure()
     assert error.startswith("while loading the weights: out of memory")
+    assert "  1. model_init_kwargs: {dtype: bfloat16}, half the size of the base" in error
     assert "batch" not in error
-    assert (
-        "  1. model_init_kwargs: {dtype: bfloat16}, half the size of the base model's weights"
-        in error
-    )
 
 
-def test_a_dry_run_explains_out_of_memory_too(run, monkeypatch, capsys):
-    fail(monkeypatch, step=0)
-    status, _ = run("--dry-run")
-    assert status == 1
-    error = capsys.readouterr().err
+def test_a_dry_run_explains_out_of_memory_too(failure, monkeypatch):
+    run_out(monkeypatch, step=0)
+    error = failure("--dry-run")
     assert "step 1: out of memory" in error
     assert "pairs.json#6: 80 tokens" in error
 
 
 def test_other_errors_are_not_changed():
-    prepared = SimpleNamespace()
-    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(prepared):
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(SimpleNamespace()):
         raise RuntimeError("shapes do not fit")
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError(ON_CPU))
-    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
 def test_bytes_are_formatted_in_gib_or_mib():
-    assert format_bytes(3 * 2**29) == "1.5 GiB"
-    assert format_bytes(300 * 2**20) == "300.0 MiB"
+    assert (format_bytes(3 * 2**29), format_bytes(300 * 2**20)) == ("1.5 GiB", "300.0 MiB")
     assert 2**26 < resident_bytes() < 2**36
 
 

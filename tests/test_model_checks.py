@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, Trainer
 from trl import DPOTrainer
 
 from dpo_wrap.diagnostics.checks import KL_ANSWERS, measure_kl
+from dpo_wrap.diagnostics.verdict import ReferenceKL
 from dpo_wrap.training import session
 
 BAD_TOKEN = "Z"  # in no row of training.py
@@ -47,11 +48,9 @@ def broken_token(monkeypatch):
 
     def embed_as_nan(trainer, prepared):
         bad = prepared.tokenizer.convert_tokens_to_ids(BAD_TOKEN)
-
-        def spoil(module, inputs, output):
-            return output.masked_fill((inputs[0] == bad)[..., None], math.nan)
-
-        trainer.model.get_input_embeddings().register_forward_hook(spoil)
+        trainer.model.get_input_embeddings().register_forward_hook(
+            lambda module, ids, output: output.masked_fill((ids[0] == bad)[..., None], math.nan)
+        )
 
     return after_building(monkeypatch, embed_as_nan)
 
@@ -214,15 +213,10 @@ def test_the_kl_is_the_mean_over_the_tokens_of_chosen_answers(model):
 def test_under_lora_the_reference_is_the_model_with_its_adapter_disabled(model):
     base = copy.deepcopy(model)
     policy = get_peft_model(model, LoraConfig(fan_in_fan_out=True, init_lora_weights=False))
-    found = kl(policy, held_out=None)
-    assert found.source.endswith("of train")
+    found = kl(policy, held_out=KL_ROWS.select(range(KL_ANSWERS // 2 - 1)))
+    assert found.source.endswith("of train")  # too few are held out
     assert found.per_token > 1e-3
     assert found.per_token == pytest.approx(kl_by_torch(policy, base), rel=1e-4)
-
-
-def test_few_held_out_answers_are_replaced_by_those_of_training(model):
-    few = KL_ROWS.select(range(KL_ANSWERS // 2 - 1))
-    assert kl(moved(model), model, held_out=few).source.endswith("of train")
 
 
 def test_a_reference_that_training_did_not_keep_is_loaded_again(model):
@@ -236,6 +230,5 @@ def test_where_the_kl_cannot_be_measured_the_reason_is_given(model):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     full, sharded = kl(model, load=out_of_memory), kl(model, sharded=True)
-    assert full.per_token is None and sharded.per_token is None
-    assert full.source == "the reference or an answer's logits do not fit in memory"
-    assert sharded.source == "the model is sharded"
+    assert full == ReferenceKL(None, "the reference or an answer's logits do not fit in memory")
+    assert sharded == ReferenceKL(None, "the model is sharded")

@@ -108,7 +108,7 @@ def flat_causes(trainer: DPOTrainer, logs: list[dict[str, Any]]) -> Iterator[str
     step, steps = trainer.state.global_step, trainer.state.max_steps
     norms = [log for log in logs if "grad_norm" in log]
     if norms and not 0 < (norm := _mean(norms, "grad_norm")) < float("inf"):
-        yield f"the gradient norm is {norm:.3g}; check what is trained, and use no fp16"
+        yield f"the gradient norm is {norm:.3g}; check which weights are trained, and avoid fp16"
     dtypes = {weight.dtype for weight in model.parameters() if weight.requires_grad}
     # Half precision keeps 8 to 11 bits, so that steps of about the learning rate are rounded away.
     if rate < 1e-5 and dtypes & {torch.bfloat16, torch.float16}:
@@ -118,11 +118,11 @@ def flat_causes(trainer: DPOTrainer, logs: list[dict[str, Any]]) -> Iterator[str
         )
     # With an adapter, 213 steps on a random 4-layer GPT-2 reach a margin of 0.002 at a learning
     # rate of 1e-6, 0.006 at 1e-5, and 0.40 at 1e-4.
-    low, high, usual = 1e-7, 5e-3, "5e-7 to 5e-6 for full weights"
+    low, high, usual = 1e-7, 5e-3, "full weights usually need 5e-7 to 5e-6"
     if isinstance(model, PeftModel):
-        low, high, usual = 5e-5, 5e-2, "1e-4 to 5e-4 for an adapter"
+        low, high, usual = 5e-5, 5e-2, "an adapter usually needs 1e-4 to 5e-4"
     if not low <= rate <= high:
-        yield f"learning_rate {rate:g} is {'low' if rate < low else 'high'}; {usual} is usual"
+        yield f"learning_rate {rate:g} is {'low' if rate < low else 'high'}; {usual}"
     warmup = args.get_warmup_steps(steps)
     rate_now = next((log["learning_rate"] for log in logs if "learning_rate" in log), rate)
     if warmup > step / 2 or (rate_now < rate / 10 and step < steps / 2):
@@ -131,10 +131,11 @@ def flat_causes(trainer: DPOTrainer, logs: list[dict[str, Any]]) -> Iterator[str
             "steps; lower warmup_steps, or train longer"
         )
     if _weights_unchanged(trainer):
-        yield "no trained weight has changed; check what is trained"
+        yield "no trained weight has changed; check which weights are trained"
     margin, accuracy = _mean(logs, "rewards/margins"), _mean(logs, "rewards/accuracies")
     if beta < 1e-3 or abs(margin / beta) >= 1:
-        yield f"beta {beta:g} makes this of {margin / beta:.2f} nats between answers; 0.1 is usual"
+        nats = f"{margin / beta:.2f} nats between the answers"
+        yield f"beta is {beta:g}, which turns {nats} into this margin; 0.1 is usual"
     similar, _ = similar_answers(trainer)
     if similar >= 0.25:
         yield f"{similar:.0%} of the pairs have almost identical answers; remove them"
