@@ -88,7 +88,7 @@ def _outcome(found: dict[str, Any], preference: bool) -> str:
         return (
             f"the policy {'learned' if loss < first - 0.01 else 'hardly moved'}: the loss went "
             f"from {first:.3f} to {loss:.3f} nats a token of the chosen answers; sft alone "
-            "compares no answers, so no margin is expected"
+            "compares no answers, so no margin is to be expected"
         )
     if margin <= -MOVED:
         return (
@@ -118,13 +118,15 @@ def _changes(found: dict[str, Any]) -> str:
     rise = max(found["chosen_log_ratio"], found["rejected_log_ratio"])
     if rise > -0.05 or found["reward_margin"] < MOVED:
         return f"change from the reference: {both}"
+    text = f"both answers became less likely than under the reference ({both})"
     if found.get("chosen_log_ratio_per_token", 0) > -FALLEN:
-        note = ": falling rewards are no fault, as the loss asks only for the gap between them"
-    else:
-        note = f", but beyond {FALLEN} nats a token it may now prefer answers that nobody chose"
+        return (
+            f"{text}, which is normal while the margin grows: falling rewards are no fault, as the "
+            "loss asks only for the gap between them"
+        )
     return (
-        f"both answers became less likely than under the reference ({both}), which is normal while "
-        f"the margin grows{note}"
+        f"{text}, which is normal while the margin grows, but the chosen ones lost more than "
+        f"{FALLEN} nats a token: the policy may now prefer answers that nobody chose"
     )
 
 
@@ -151,7 +153,7 @@ def _distance(kl: ReferenceKL) -> str:
         return f"the KL from the reference was not measured: {kl.source}"
     size = "large: its text may degenerate; read samples (eval), raise beta or train less"
     if kl.per_token < NEAR:
-        size = "small: it still writes much like the reference"
+        size = "small: the policy still writes much like it"
     elif kl.per_token < FAR:
         size = "moderate: read samples of both (eval)"
     return f"the KL from the reference is {kl.per_token:.3f} nats a token over {kl.source}, {size}"

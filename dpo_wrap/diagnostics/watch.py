@@ -157,13 +157,19 @@ def _weights_unchanged(trainer: DPOTrainer) -> bool:
     """Whether all trained weights are as they started, where the start is still in memory."""
     if is_sharded(trainer):
         return False
-    weights = dict(trainer.model.named_parameters())
-    start = dict(trainer.ref_model.named_parameters()) if trainer.ref_model is not None else {}
+    weights, start = dict(trainer.model.named_parameters()), {}
     if isinstance(trainer.model, PeftModel):
         # A new lora_B starts at zero, one of adapter_path at its frozen copy "ref".
-        names = [name for name in weights if ".lora_B.default." in name]
-        start = {name: weights.get(name.replace(".default.", ".ref."), 0) for name in names}
-    return bool(start) and not any((weights[name] != start[name]).any() for name in start)
+        for name in weights:
+            if ".lora_B.default." in name:
+                copied = name.replace(".default.", ".ref.")
+                start[name] = weights.get(copied, torch.zeros(1))
+    elif trainer.ref_model is not None:
+        start = dict(trainer.ref_model.named_parameters())
+    known = bool(start) and start.keys() <= weights.keys()
+    return known and all(
+        (weights[name] == value.to(weights[name].device)).all() for name, value in start.items()
+    )
 
 
 def warn(state: TrainerState, what: str, lines: list[str]) -> None:
