@@ -32,7 +32,7 @@ def explain_out_of_memory(prepared: Prepared, trainer: DPOTrainer | None = None)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: on a GPU told by the error's type, on the CPU by its message."""
+    """Whether memory ran out: by the type of the error on a GPU, by its message on the CPU."""
     kinds = torch.OutOfMemoryError | MemoryError
     return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
