@@ -15,7 +15,7 @@ class Meter:
     def __init__(self):
         import torch
 
-        from dpo_wrap.diagnostics.memory import resident
+        from dpo_wrap.diagnostics.memory import resident_bytes
 
         gc.collect()
         if gpu():
@@ -26,18 +26,18 @@ class Meter:
             # Memory that the last kind freed would hide what this one needs.
             ctypes.CDLL("libc.so.6").malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
-            self.before = resident("VmRSS:")
+            self.before = resident_bytes("VmRSS:")
         self.started = time.perf_counter()
 
     def read(self) -> tuple[float, int]:
         import torch
 
-        from dpo_wrap.diagnostics.memory import resident
+        from dpo_wrap.diagnostics.memory import resident_bytes
 
         if gpu():
             torch.cuda.synchronize()
         seconds = time.perf_counter() - self.started
-        peak = torch.cuda.max_memory_allocated() if gpu() else resident("VmHWM:")
+        peak = torch.cuda.max_memory_allocated() if gpu() else resident_bytes("VmHWM:")
         return seconds, peak - self.before
 
 

@@ -1,4 +1,4 @@
-"""What the machine lacks in one line, and what the libraries say among themselves in none."""
+"""Errors of the machine (memory, disk space, access rights) as one line with the fix."""
 
 import contextlib
 import logging
@@ -15,46 +15,44 @@ from transformers.utils import logging as transformers_logging
 from dpo_wrap.diagnostics.memory import is_out_of_memory
 from dpo_wrap.errors import RunError, StoppedError, one_line
 
-# What the libraries warn each other of, and no key of a config could change.
-LIBRARIES_AMONG_THEMSELVES = (
+# Warnings of one library about another, (module, message), that no key of a config can avoid.
+IGNORED_WARNINGS = (
     (r"transformers\.", r".*gradient_checkpointing"),
     (r"torch\.utils\.data", r".*pin_memory"),
 )
 
 
 @contextlib.contextmanager
-def system_errors_reported(out: Path, then: str, less: str = "a smaller batch") -> Iterator[None]:
-    """Turn what the machine lacks (memory, space, rights) into one line with its mend.
+def system_errors_reported(
+    directory: Path, retry: str, less_memory: str = "a smaller batch"
+) -> Iterator[None]:
+    """Raise RunError, or StoppedError for a lost process, instead of an error of the machine.
 
-    `out` is the directory that is read and written, `then` what the same command does afterwards,
-    `less` what takes less memory.
+    `directory` is named where the error names no file; `retry` completes "fix that, and ..." with
+    what the same command then does; `less_memory` completes "use ..." after out of memory.
+    Progress bars and warnings that are of no use to the user are switched off.
     """
-    _quiet()
-    try:
-        with warnings.catch_warnings():
-            for module, words in LIBRARIES_AMONG_THEMSELVES:
-                warnings.filterwarnings("ignore", words, module=module)
-            yield
-    except (OSError, SafetensorError) as error:
-        where = getattr(error, "filename", None) or out
-        text = getattr(error, "strerror", None) or one_line(error)
-        raise RunError(f"{where}: {text}; mend that, and {then}") from None
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise RunError(f"out of memory ({one_line(error)}); take {less}") from None
-        if isinstance(error, DistError) or "gloo" in str(error):
-            raise StoppedError(f"another process of this run has ended; {then}") from None
-        # How torch.save says that the disk is full.
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
-            raise
-        raise RunError(
-            f"{out}: a checkpoint could not be written whole; free some space, and {then}"
-        ) from None
-
-
-def _quiet() -> None:
-    """Bars are for terminals, and what the libraries log below an error is said here in lines."""
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         transformers_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module, message in IGNORED_WARNINGS:
+                warnings.filterwarnings("ignore", message, module=module)
+            yield
+    except (OSError, SafetensorError) as error:
+        where = getattr(error, "filename", None) or directory
+        text = getattr(error, "strerror", None) or one_line(error)
+        raise RunError(f"{where}: {text}; fix that, and {retry}") from None
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise RunError(f"out of memory ({one_line(error)}); use {less_memory}") from None
+        if isinstance(error, DistError) or "gloo" in str(error):
+            raise StoppedError(f"another process of this run has ended; {retry}") from None
+        # torch.save reports a full disk by the name of its zip writer.
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise RunError(
+            f"{directory}: a checkpoint was written only in part; free disk space, and {retry}"
+        ) from None

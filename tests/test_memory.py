@@ -1,4 +1,4 @@
-"""memory: out of memory names the peak, the longest rows and what this config can do."""
+"""diagnostics.memory: out of memory names the peak, the longest pairs and the remedies."""
 
 import json
 from types import SimpleNamespace
@@ -9,7 +9,12 @@ from training import ROWS, runner
 from trl import DPOTrainer
 
 from dpo_wrap.diagnostics import memory
-from dpo_wrap.diagnostics.memory import explained, is_out_of_memory, readable, resident
+from dpo_wrap.diagnostics.memory import (
+    explain_out_of_memory,
+    format_bytes,
+    is_out_of_memory,
+    resident_bytes,
+)
 from dpo_wrap.errors import RunError
 from dpo_wrap.training import session
 
@@ -17,109 +22,103 @@ ON_CPU = "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't alloc
 
 
 @pytest.fixture
-def run(tiny_model_dir, tmp_path):
-    long = ROWS[5] | {"chosen": f" {'so ' * 20}kind."}
-    rows = [long if n == 5 else row for n, row in enumerate(ROWS)]
+def failure(tiny_model_dir, tmp_path, capsys):
+    """A function that runs a training that fails; returns what it prints on stderr."""
     start = runner(tiny_model_dir, tmp_path)
-    (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    return start
+    long = ROWS[5] | {"chosen": f" {'so ' * 20}kind."}
+
+    def run(*options, copies=1, **keys):
+        rows = [*ROWS[:5], long, *ROWS[6:]]
+        more = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(1, copies) for row in ROWS]
+        (tmp_path / "pairs.json").write_text(json.dumps(rows + more))
+        status, _ = start(*options, **keys)
+        assert status == 1
+        return capsys.readouterr().err
+
+    return run
 
 
-def fail(monkeypatch, step, training=True, error=None):
+def run_out(monkeypatch, step, training=True, error=None):
     """Run out of memory in the batch after this step."""
-    plain = DPOTrainer.compute_loss
+    compute_loss = DPOTrainer.compute_loss
 
-    def short(self, *args, **kwargs):
+    def fail(self, *args, **kwargs):
         if self.state.global_step == step and self.model.training == training:
             raise error or torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, *args, **kwargs)
+        return compute_loss(self, *args, **kwargs)
 
-    monkeypatch.setattr(DPOTrainer, "compute_loss", short)
+    monkeypatch.setattr(DPOTrainer, "compute_loss", fail)
 
 
-def test_it_says_where_how_much_and_what_to_do_in_order(run, monkeypatch, capsys):
-    fail(monkeypatch, step=3)
-    status, _ = run(batch_size=6, activation_checkpointing=False)
-    assert status == 1
-    said = capsys.readouterr().err.splitlines()
-    start = next(n for n, line in enumerate(said) if "out of memory" in line)
-    where, batch, lengths, helps, *remedies = said[start:]
-    assert where.startswith("step 4: out of memory, at peak ") and where.endswith(
-        " in this process"
-    )
-    # The fourth batch is the last one of the first epoch: 23 pairs, less three times six.
+def test_the_message_has_the_step_the_peak_the_longest_pairs_and_remedies_in_order(
+    failure, monkeypatch
+):
+    run_out(monkeypatch, step=3)
+    lines = failure(batch_size=6, activation_checkpointing=False).splitlines()
+    start = next(n for n, line in enumerate(lines) if "out of memory" in line)
+    where, batch, lengths, helps, *remedies = lines[start:]
+    assert where.startswith("step 4: out of memory at a peak of ")
+    assert where.endswith(" in this process")
+    # The fourth batch is the last of the first epoch: 23 pairs, less three times six.
     assert batch.count("pairs.json#") == 5
     tokens = [int(part.split(": ")[-1].split()[0]) for part in batch.split(", ")[1:]]
     assert tokens == sorted(tokens, reverse=True)
-    assert lengths.endswith("half have at most 22 tokens, 95 % at most 23, the longest 80")
+    assert lengths.endswith("tokens of training pairs: median 22, 95 % 23, longest 80")
     assert helps == "  what helps, in this order:"
     assert [line.split(". ", 1)[1] for line in remedies] == [
-        "activation_checkpointing: true, slower by about a third, the same result",
+        "activation_checkpointing: true, a third slower, the same result",
         "batch_size: 3 with gradient_accumulation_steps: 2 (now 6 and 1), as many pairs a step",
         "max_length: 23 (now 128), which cuts at most 5 % of the pairs",
-        "model_init_kwargs: {dtype: bfloat16}, half of the base model's weights",
+        "model_init_kwargs: {dtype: bfloat16}, half the size of the base model's weights",
         "a smaller model, or a device with more memory",
     ]
 
 
-def test_full_weights_are_offered_what_spares_their_copies(run, monkeypatch, capsys):
-    fail(monkeypatch, step=0)
-    status, _ = run(lora=False, batch_size=1, max_length=23)
-    assert status == 1
-    said = capsys.readouterr().err
-    assert "  1. precompute_ref_log_probs: true, which keeps no second copy of the model" in said
-    assert "  2. LoRA in place of lora: false" in said
-    assert "batch_size" not in said and "checkpointing" not in said and "max_length" not in said
+def test_with_full_weights_the_remedies_avoid_copies_of_them(failure, monkeypatch):
+    run_out(monkeypatch, step=0)
+    error = failure(lora=False, batch_size=1, max_length=23)
+    assert "  1. precompute_ref_log_probs: true, which keeps no second copy of the model" in error
+    assert "  2. LoRA instead of lora: false" in error
+    assert "batch_size" not in error and "checkpointing" not in error and "max_length" not in error
 
 
-def test_in_an_evaluation_its_own_batch_is_lowered_first(run, tmp_path, monkeypatch, capsys):
-    fail(monkeypatch, step=2, training=False, error=RuntimeError(ON_CPU))
-    rows = [row | {"prompt": f"{row['prompt']} {n}"} for n in range(4) for row in ROWS]
-    (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    status, _ = run(eval_strategy="steps", eval_steps=2)
-    assert status == 1
-    said = capsys.readouterr().err
-    assert "evaluation after step 2: out of memory" in said
-    assert "  1. per_device_eval_batch_size: " in said
+def test_in_an_evaluation_its_own_batch_size_comes_first(failure, monkeypatch):
+    run_out(monkeypatch, step=2, training=False, error=RuntimeError(ON_CPU))
+    error = failure(copies=4, eval_strategy="steps", eval_steps=2)
+    assert "evaluation after step 2: out of memory" in error
+    assert "  1. per_device_eval_batch_size: " in error
 
 
-def test_while_loading_nothing_is_said_of_batches(run, monkeypatch, capsys):
+def test_while_loading_the_weights_no_batch_is_named(failure, monkeypatch):
     def build(*args, **named):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(session, "build_trainer", build)
-    status, _ = run()
-    assert status == 1
-    said = capsys.readouterr().err
-    assert said.startswith("while the weights were loaded: out of memory")
-    assert "batch" not in said
-    assert "  1. model_init_kwargs: {dtype: bfloat16}, half of the base model's weights" in said
+    error = failure()
+    assert error.startswith("while loading the weights: out of memory")
+    assert "  1. model_init_kwargs: {dtype: bfloat16}, half the size of the base" in error
+    assert "batch" not in error
 
 
-def test_a_dry_run_explains_it_too(run, monkeypatch, capsys):
-    fail(monkeypatch, step=0)
-    status, _ = run("--dry-run")
-    assert status == 1
-    said = capsys.readouterr().err
-    assert "step 1: out of memory" in said
-    assert "pairs.json#6: 80 tokens" in said
+def test_a_dry_run_explains_out_of_memory_too(failure, monkeypatch):
+    run_out(monkeypatch, step=0)
+    error = failure("--dry-run")
+    assert "step 1: out of memory" in error
+    assert "pairs.json#6: 80 tokens" in error
 
 
-def test_other_errors_pass():
-    prepared = SimpleNamespace()
-    with pytest.raises(RuntimeError, match="shapes"), explained(prepared):
+def test_other_errors_are_not_changed():
+    with pytest.raises(RuntimeError, match="shapes"), explain_out_of_memory(SimpleNamespace()):
         raise RuntimeError("shapes do not fit")
     assert is_out_of_memory(MemoryError()) and is_out_of_memory(RuntimeError(ON_CPU))
-    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
 
 
-def test_memory_is_shown_in_units_that_read():
-    assert readable(3 * 2**29) == "1.5 GiB"
-    assert readable(300 * 2**20) == "300.0 MiB"
-    assert 2**26 < resident() < 2**36
+def test_bytes_are_formatted_in_gib_or_mib():
+    assert (format_bytes(3 * 2**29), format_bytes(300 * 2**20)) == ("1.5 GiB", "300.0 MiB")
+    assert 2**26 < resident_bytes() < 2**36
 
 
-def test_on_a_gpu_the_peak_is_its_own_and_4_bits_are_offered(monkeypatch):
+def test_on_a_gpu_the_peak_is_that_of_the_gpu_and_load_in_4bit_is_a_remedy(monkeypatch):
     device = torch.device("cuda")
     monkeypatch.setattr(memory, "is_bitsandbytes_available", lambda: True)
     monkeypatch.setattr(memory, "is_torch_bf16_gpu_available", lambda: True)
@@ -142,14 +141,14 @@ def test_on_a_gpu_the_peak_is_its_own_and_4_bits_are_offered(monkeypatch):
         arguments=SimpleNamespace(dpo=dpo),
         fits={"train": SimpleNamespace(lengths={"pair": (10, 20, 30, 40)})},
     )
-    with pytest.raises(RunError) as raised, explained(prepared):
+    with pytest.raises(RunError) as raised, explain_out_of_memory(prepared):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    said = str(raised.value).splitlines()
-    assert said[0].endswith("out of memory, at peak 23.0 GiB of the GPU's 24.0 GiB")
-    assert [line.split(". ", 1)[1] for line in said[3:]] == [
+    lines = str(raised.value).splitlines()
+    assert lines[0].endswith("out of memory at a peak of 23.0 GiB of the GPU's 24.0 GiB")
+    assert [line.split(". ", 1)[1] for line in lines[3:]] == [
         "prefix_sharing: auto, which computes a prompt once and no padding, the same result",
         "bf16: true, which halves the activations",
-        "model_init_kwargs: {dtype: bfloat16}, half of the base model's weights",
-        "load_in_4bit: true, a quarter or less of the base model's weights",
+        "model_init_kwargs: {dtype: bfloat16}, half the size of the base model's weights",
+        "load_in_4bit: true, a quarter of the size of the base model's weights, or less",
         "a smaller model, or a device with more memory",
     ]

@@ -403,7 +403,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(trained, tmp_path, capsys):
         said = refused(capsys, trained, tmp_path / "merged", status=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "File too large" in said and "mend that, and run the same command again" in said
+    assert "File too large" in said and "fix that, and run the same command again" in said
     assert nothing_left(tmp_path)
 
 

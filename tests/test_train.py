@@ -75,7 +75,7 @@ def test_a_run_leaves_all_that_is_promised(run, capsys):
     assert result["step_0"]["margin"] == 0
     assert result["steps"] == 6
     assert result["data"]["fingerprint"] and result["versions"]["trl"]
-    assert result["verdict"].startswith("hardly moved: the margin ended at 0.01")
+    assert result["verdict"].startswith("The policy hardly moved: the margin ended at 0.01")
     assert result["verdict"] in capsys.readouterr().out
 
 
@@ -249,7 +249,7 @@ def test_a_full_disk_is_one_line(run, monkeypatch, capsys):
     status, out = run()
     assert status == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("out/adapter_model.safetensors: No space left on device; mend that")
+    assert said.startswith("out/adapter_model.safetensors: No space left on device; fix that")
     assert not (out / "run.json").exists()
 
 

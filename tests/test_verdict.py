@@ -1,99 +1,19 @@
-"""verdict: the words for how a run went, from its figures."""
+"""diagnostics.verdict: the final figures of a log, and the sentences that they make."""
 
 import pytest
 
-from dpo_wrap.diagnostics.kl import Drift
-from dpo_wrap.diagnostics.verdict import figures, verdict
+from dpo_wrap.diagnostics.verdict import ReferenceKL, figures, verdict
 
 
-def log(step, margin, accuracy=1.0, chosen=1.0, rejected=-1.0):
+def log(step, margin, accuracy=1.0, chosen=1.0, rejected=-1.0, loss=0.5):
     return {
         "step": step,
-        "loss": 0.5,
+        "loss": loss,
         "rewards/margins": margin,
         "rewards/accuracies": accuracy,
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
     }
-
-
-def test_the_figures_are_means_over_the_last_tenth_of_the_log():
-    history = [log(step, margin=step) for step in range(1, 41)] + [{"train_runtime": 1.0}]
-    found = figures(history, beta=0.5)
-    assert found["reward_margin"] == pytest.approx((37 + 38 + 39 + 40) / 4)
-    assert found["chosen_log_ratio"] == 2.0
-    assert found["rejected_log_ratio"] == -2.0
-
-
-def test_the_last_evaluation_is_among_the_figures():
-    history = [log(1, 0.1), {"eval_loss": 0.7}, {"eval_loss": 0.6, "step": 2}]
-    assert figures(history, beta=0.1)["eval_loss"] == 0.6
-
-
-@pytest.mark.parametrize(
-    ("entry", "said"),
-    [
-        (log(1, 1.5), "learned: the margin rose to 1.50, reward accuracy 1.00 (which counts who"),
-        (log(1, 1.5), "Against the reference: chosen +10.0 nats; rejected -10.0 nats"),
-        (
-            log(1, 1.5, chosen=-1.0),
-            "Both answers became less likely than under the reference (chosen -10.0 nats; rejected "
-            "-10.0 nats), which is usual while the margin grows: falling rewards are no fault",
-        ),
-        (log(1, 0.003), "hardly moved: the margin ended at 0.0030"),
-        (log(1, -0.002), "hardly moved: the margin ended at -0.0020"),
-        (log(1, -1e-9), "hardly moved: the margin ended at 0.0000"),
-        (log(1, -0.2), "went the wrong way: the margin ended at -0.200"),
-    ],
-)
-def test_the_verdict_goes_by_the_margin_not_by_the_accuracy(entry, said):
-    assert said in verdict(figures([entry], beta=0.1), None)
-
-
-def test_a_fault_of_step_zero_is_part_of_the_verdict():
-    start = {"loss": 0.7, "margin": 0.3, "fault": "step 0 has a margin of 0.3000, not 0"}
-    assert verdict(figures([log(1, 1.5)], 0.1), start).endswith(
-        "Step 0 has a margin of 0.3000, not 0"
-    )
-
-
-def test_without_a_log_nothing_is_claimed():
-    assert "nothing was logged" in verdict(figures([], 0.1), None)
-
-
-def test_with_the_answers_lengths_the_changes_are_also_per_token():
-    found = figures([log(1, 1.5, chosen=-1.0)], 0.1, {"chosen": 40, "rejected": 4})
-    assert found["chosen_log_ratio_per_token"] == -0.25
-    assert found["rejected_log_ratio_per_token"] == -2.5
-    said = verdict(found, None)
-    assert "chosen -10.0 nats, -0.25 a token; rejected -10.0 nats, -2.50 a token" in said
-    assert "falling rewards are no fault" in said
-
-
-def test_chosen_answers_that_lost_a_lot_are_not_called_usual():
-    found = figures([log(1, 1.5, chosen=-1.0)], 0.1, {"chosen": 20, "rejected": 4})
-    said = verdict(found, None)
-    assert "but more than 0.5 nats a token off the chosen ones is a lot" in said
-    assert "no fault" not in said
-
-
-@pytest.mark.parametrize(
-    ("nats", "said"),
-    [
-        (0.027, "KL from the reference 0.027 nats a token over 32 chosen answers of test, small"),
-        (0.2, "0.200 nats a token over 32 chosen answers of test, moderate"),
-        (0.9, "large: its texts may fall apart"),
-    ],
-)
-def test_the_drift_has_a_word(nats, said):
-    assert said in verdict(figures([log(1, 1.5)], 0.1), None, Drift(nats, "test", 32))
-
-
-def test_a_drift_that_was_not_measured_says_why():
-    said = verdict(
-        figures([log(1, 1.5)], 0.1), None, Drift(None, "test", 0, "the model is sharded")
-    )
-    assert said.endswith("The KL from the reference was not measured: the model is sharded")
 
 
 def evaluated(step, loss, margin):
@@ -105,31 +25,102 @@ def evaluated(step, loss, margin):
     }
 
 
-def test_held_out_figures_stand_beside_those_of_training():
-    said = verdict(figures([log(1, 1.5), evaluated(1, 0.5, 1.25)], 0.1), None)
-    assert "Held out: margin 1.25 against 1.50 in training, reward accuracy 0.75" in said
-    assert "by heart" not in said and "lowest" not in said
+def verdict_of(*history, tokens=None, start=None, **more):
+    return verdict(figures(list(history), 0.1, tokens), start, **more)
 
 
-def test_pairs_learned_by_heart_are_said_to_be():
-    said = verdict(figures([log(1, 1.5), evaluated(1, 0.5, 0.5)], 0.1), None)
-    assert "so much less means pairs learned by heart: fewer epochs, or more pairs" in said
+def test_the_figures_are_means_over_the_last_tenth_of_the_log():
+    history = [log(step, margin=step) for step in range(1, 41)] + [{"train_runtime": 1.0}]
+    found = figures(history, beta=0.5, tokens={"chosen": 4, "rejected": 0.5})
+    assert found["reward_margin"] == pytest.approx((37 + 38 + 39 + 40) / 4)
+    assert (found["first_margin"], found["first_loss"]) == (1, 0.5)
+    assert (found["chosen_log_ratio"], found["rejected_log_ratio"]) == (2.0, -2.0)
+    assert found["chosen_log_ratio_per_token"] == 0.5
+    assert found["rejected_log_ratio_per_token"] == -2.0  # no answer has less than a token
+    assert figures([], 0.5) == {}
 
 
-def test_a_held_out_loss_that_rose_names_its_lowest_step():
+def test_the_last_and_the_lowest_evaluation_are_among_the_figures():
+    found = figures([log(1, 0.1), evaluated(1, 0.6, 1.0), evaluated(2, 0.7, 1.1)], beta=0.1)
+    assert (found["eval_loss"], found["eval_rewards/margins"]) == (0.7, 1.1)
+    assert (found["lowest_eval_loss"], found["lowest_eval_step"]) == (0.6, 1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (log(1, 1.5), "The policy learned: the margin rose to 1.50, reward accuracy 1.00."),
+        (log(1, 1.5), "Change from the reference: chosen +10.0 nats; rejected -10.0 nats."),
+        (log(1, 0.003), "The policy hardly moved: the margin ended at 0.0030; raise learning_rate"),
+        (log(1, -0.002), "hardly moved: the margin ended at -0.0020"),
+        (log(1, -1e-9), "hardly moved: the margin ended at 0.0000"),
+        (log(1, -0.2), "The policy learned the opposite: the margin ended at -0.200"),
+        (log(1, 1.5, 0.5), "did not learn to prefer: the margin of 1.50 comes from a few pairs"),
+    ],
+)
+def test_the_outcome_depends_on_the_margin_before_the_accuracy(entry, sentence):
+    assert sentence in verdict_of(entry)
+
+
+def test_falling_rewards_are_normal_while_the_margin_grows():
+    text = verdict_of(log(1, 1.5, chosen=-1.0), tokens={"chosen": 40, "rejected": 4})
+    assert "Both answers became less likely than under the reference" in text
+    assert "chosen -10.0 nats, -0.25 a token; rejected -10.0 nats, -2.50 a token" in text
+    assert "normal while the margin grows: falling rewards are no fault" in text
+
+
+def test_chosen_answers_that_lost_a_lot_are_not_called_normal_alone():
+    text = verdict_of(log(1, 1.5, chosen=-1.0), tokens={"chosen": 20, "rejected": 4})
+    assert "but the chosen ones lost more than 0.5 nats a token: the policy may now prefer" in text
+    assert "no fault" not in text
+
+
+@pytest.mark.parametrize(
+    ("nats", "words"),
+    [
+        (0.027, "is 0.027 nats a token over 32 chosen answers of test, small"),
+        (0.2, "0.200 nats a token over 32 chosen answers of test, moderate"),
+        (0.9, "large: its text may degenerate"),
+    ],
+)
+def test_the_kl_is_called_small_moderate_or_large(nats, words):
+    assert words in verdict_of(log(1, 1.5), kl=ReferenceKL(nats, "32 chosen answers of test"))
+
+
+def test_a_kl_that_was_not_measured_comes_with_the_reason():
+    text = verdict_of(log(1, 1.5), kl=ReferenceKL(None, "the model is sharded"))
+    assert text.endswith("The KL from the reference was not measured: the model is sharded.")
+
+
+@pytest.mark.parametrize(("margin", "memorized"), [(1.25, False), (0.5, True)])
+def test_a_held_out_margin_far_below_training_means_memorized_pairs(margin, memorized):
+    text = verdict_of(log(1, 1.5), evaluated(1, 0.5, margin))
+    assert f"Held out, the margin is {margin:.2f} against 1.50 in training" in text
+    assert "and the reward accuracy 0.75." in text
+    assert ("memorized pairs; use fewer epochs or more pairs" in text) == memorized
+    assert "lowest" not in text
+
+
+@pytest.mark.parametrize("preference", [True, False])
+def test_a_held_out_loss_that_rose_names_its_lowest_step(preference):
     history = [log(1, 1.5), evaluated(10, 0.5, 1.4), evaluated(20, 0.6, 1.4)]
-    assert "the held-out loss was lowest at step 10 (0.5000) and rose to 0.6000" in verdict(
-        figures(history, 0.1), None
-    )
-
-
-def test_the_best_checkpoint_is_said_to_be_the_one_that_was_saved():
-    found = figures([log(1, 1.5)], 0.1) | {"saved_step": 40}
-    assert "The saved weights are those of step 40, the best" in verdict(found, None)
+    text = verdict_of(*history, preference=preference)
+    assert "held-out loss was lowest at step 10 (0.5000) and rose to 0.6000" in text
 
 
 def test_sft_alone_is_judged_by_its_loss():
-    history = [log(1, 0.0) | {"loss": 3.0}, log(2, 0.0) | {"loss": 2.5}]
-    said = verdict(figures(history, 0.1), None, preference=False)
-    assert said.startswith("learned: the loss went from 3.000 to 2.500 nats a token")
-    assert "no margin is to be expected" in said and "hardly" not in said
+    text = verdict_of(log(1, 0.0, loss=3.0), log(2, 0.0, loss=2.5), preference=False)
+    assert text.startswith("The policy learned: the loss went from 3.000 to 2.500 nats a token")
+    assert "no margin is to be expected" in text and "hardly" not in text
+
+
+def test_the_best_checkpoint_and_a_fault_of_step_0_are_part_of_the_verdict():
+    found = figures([log(1, 1.5)], 0.1) | {"saved_step": 40}
+    start = {"loss": 0.7, "margin": 0.3, "fault": "step 0 has a margin of 0.3000, not 0"}
+    assert verdict(found, start).endswith(
+        "The saved weights are those of step 40, the best. Step 0 has a margin of 0.3000, not 0."
+    )
+
+
+def test_without_a_log_nothing_is_claimed():
+    assert verdict_of() == ("Nothing was logged, so the run cannot be judged; lower logging_steps.")

@@ -1,1 +1,1 @@
-"""Is the run well? What is watched, why it goes wrong, how it went."""
+"""Checks of a training run, the explanation of its failures, and its verdict."""

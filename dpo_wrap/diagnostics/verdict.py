@@ -1,93 +1,36 @@
-"""Is the run well? Step 0 must be at ln 2 and margin 0; at the end, what was learned, in words."""
+"""The final figures of a run, and its verdict in plain sentences."""
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from trl import DPOTrainer
-
-from dpo_wrap.diagnostics.kl import Drift
 from dpo_wrap.evaluation.findings import FAR, NEAR
 
-# Losses that are ln 2 where policy and reference agree: -log sigmoid(0).
-AT_LN_2 = {"sigmoid", "robust", "sigmoid_norm"}
-# Nats an answer, whatever beta: policy and reference run the same arithmetic, so what stands
-# between them is rounding, of numbers with 24 or with 8 significant bits.
-TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1
-# A margin below this is what an adapter makes that has hardly moved (field measurements: 0.0003 to
-# 0.006 where nothing was learned, 2.2 where it was).
 MOVED = 0.05
-COIN = 0.55
-"""A reward accuracy up to this is a coin's, however large the margin."""
-# Nats a token by which the loss of sft alone must fall.
-SFT_MOVED = 0.01
-# Below this share of the training margin the held-out one says that pairs were learned by heart;
-# above this multiple of its lowest value the held-out loss has risen.
-GENERAL, RISEN = 0.5, 1.05
+"""Reward margin below which nothing was learned: such runs end at 0.0003 to 0.006."""
+CHANCE = 0.55
+"""Reward accuracy up to which a margin comes from a few pairs, whatever its size."""
 FALLEN = 0.5
-"""Nats a token that the chosen answers may lose before it is said: each of their tokens has then
-0.61 of the probability that it had."""
+"""Nats per token that the chosen answers may lose; each then keeps 0.61 of its probability."""
 
 
 @dataclass(frozen=True)
-class StepZero:
-    """Loss and mean reward margin on the first rows before any update, dropout off."""
+class ReferenceKL:
+    """KL(policy || reference) of the next token, mean over the tokens of some chosen answers."""
 
-    loss: float
-    margin: float
-    fault: str | None
-
-
-def step_zero(trainer: DPOTrainer) -> StepZero | None:
-    """Measure it on a batch of the first rows; None where the model is sharded and not yet set up.
-
-    The rows come straight from the dataset: drawing a batch would shift the run's random state.
-    """
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        return None
-    size = min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset))
-    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(size)])
-    training = trainer.model.training
-    trainer.model.eval()
-    try:
-        with torch.no_grad(), trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).item()
-        margin = trainer._metrics["eval"]["rewards/margins"][-1]
-    finally:
-        trainer._metrics["eval"].clear()
-        trainer.model.train(training)
-    exact = not (trainer.args.bf16 or trainer.args.fp16) and trainer.model.dtype == torch.float32
-    tolerance = trainer.beta * (TOLERANCE if exact else HALF_TOLERANCE)
-    fault = None
-    if abs(margin) > tolerance:
-        fault = (
-            f"step 0 has a margin of {margin:.4f}, not 0: the policy does not start at its "
-            "reference (an adapter initialised away from zero?)"
-        )
-    elif _starts_at_ln_2(trainer) and abs(loss - math.log(2)) > max(tolerance, 1e-4):
-        fault = f"step 0 has a loss of {loss:.4f}, not ln 2 = 0.6931"
-    return StepZero(loss, margin, fault)
-
-
-def _starts_at_ln_2(trainer: DPOTrainer) -> bool:
-    if trainer.use_weighting or trainer.aux_loss_enabled or trainer.loss_weights != [1.0]:
-        return False
-    return trainer.loss_types[0] in AT_LN_2
-
-
-def prefers(trainer: DPOTrainer) -> bool:
-    """Whether the loss asks for a margin; sft alone raises the chosen answers and asks for none."""
-    return any(name != "sft" for name in trainer.loss_types)
+    per_token: float | None
+    """In nats; None where it could not be measured."""
+    source: str
+    """The answers that it was measured on, or why it could not be measured."""
 
 
 def figures(
     history: list[dict[str, Any]], beta: float, tokens: dict[str, float] | None = None
 ) -> dict[str, Any]:
-    """The run's figures at its end: means over the last tenth of the log, at least one line of it.
+    """Means over the last tenth of the training log, at least one entry; {} without a log.
 
-    Log-ratios are of whole answers, policy over reference, in nats; with `tokens`, how many a
-    chosen and a rejected answer have in mean, also per token.
+    Log-ratios (policy over reference, nats) are of whole answers and, where `tokens` gives the mean
+    length of a chosen and of a rejected answer, also per token.
     """
     logs = [entry for entry in history if "loss" in entry]
     if not logs:
@@ -119,118 +62,98 @@ def figures(
 def verdict(
     found: dict[str, Any],
     start: dict[str, Any] | None,
-    drift: Drift | None = None,
+    kl: ReferenceKL | None = None,
     preference: bool = True,
 ) -> str:
-    """How the run went, in a few sentences; `preference` is whether the loss asks for a margin."""
-    if not found:
-        said = ["nothing was logged, so little can be said; lower logging_steps"]
-        return _joined([*said, _drift(drift), start["fault"] if start else None])
-    said = [_outcome(found) if preference else _outcome_of_sft(found), _changes(found)]
-    if preference:
-        said.append(_held_out(found))
-    else:
-        said.append(_rise_of_held_out_loss(found))
+    """How the run went, in a few sentences, from its figures, step 0 and KL.
+
+    `preference` is false where the loss is sft alone, which asks for no margin.
+    """
+    sentences = ["nothing was logged, so the run cannot be judged; lower logging_steps"]
+    if found:
+        sentences = [_outcome(found, preference), _changes(found), *_held_out(found, preference)]
     if "saved_step" in found:
-        said.append(f"the saved weights are those of step {found['saved_step']}, the best")
-    said += [_drift(drift), start["fault"] if start else None]
-    return _joined(said)
+        sentences.append(f"the saved weights are those of step {found['saved_step']}, the best")
+    if kl is not None:
+        sentences.append(_distance(kl))
+    if start and start["fault"]:
+        sentences.append(start["fault"])
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
-def _joined(said: list[str | None]) -> str:
-    first, *others = (sentence for sentence in said if sentence)
-    return ". ".join([first, *(f"{other[0].upper()}{other[1:]}" for other in others)])
-
-
-def _outcome(found: dict[str, Any]) -> str:
+def _outcome(found: dict[str, Any], preference: bool) -> str:
     margin, accuracy = found["reward_margin"], found["reward_accuracy"]
+    loss, first = found["loss"], found["first_loss"]
+    if not preference:
+        return (
+            f"the policy {'learned' if loss < first - 0.01 else 'hardly moved'}: the loss went "
+            f"from {first:.3f} to {loss:.3f} nats a token of the chosen answers; sft alone "
+            "compares no answers, so no margin is to be expected"
+        )
     if margin <= -MOVED:
         return (
-            f"went the wrong way: the margin ended at {margin:.3f}; look at the labels, then at "
-            "learning_rate and loss_type"
+            f"the policy learned the opposite: the margin ended at {margin:.3f}; check the labels, "
+            "then learning_rate and loss_type"
         )
     if margin < MOVED:
         return (
-            f"hardly moved: the margin ended at {margin:z.4f}; raise learning_rate or num_epochs "
-            f"(the accuracy of {accuracy:.2f} says little at such margins)"
+            f"the policy hardly moved: the margin ended at {margin:z.4f}; raise learning_rate or "
+            f"num_epochs (a reward accuracy of {accuracy:.2f} means little at such a margin)"
         )
-    if accuracy <= COIN:
+    if accuracy <= CHANCE:
         return (
-            f"did not learn to prefer: the margin ended at {margin:.2f}, but a few pairs make it, "
-            f"with a reward accuracy of {accuracy:.2f}; look at the labels, then at learning_rate"
+            f"the policy did not learn to prefer: the margin of {margin:.2f} comes from a few "
+            f"pairs, as the reward accuracy is {accuracy:.2f}; check the labels, then learning_rate"
         )
-    return (
-        f"learned: the margin rose to {margin:.2f}, reward accuracy {accuracy:.2f} (which counts "
-        "who is ahead, not by how much)"
-    )
-
-
-def _outcome_of_sft(found: dict[str, Any]) -> str:
-    loss, first = found["loss"], found["first_loss"]
-    way = "learned" if loss < first - SFT_MOVED else "hardly moved"
-    return (
-        f"{way}: the loss went from {first:.3f} to {loss:.3f} nats a token of the chosen answers; "
-        "sft alone prefers nothing, so no margin is to be expected"
-    )
+    return f"the policy learned: the margin rose to {margin:.2f}, reward accuracy {accuracy:.2f}"
 
 
 def _changes(found: dict[str, Any]) -> str:
-    chosen, rejected = found["chosen_log_ratio"], found["rejected_log_ratio"]
-    parts = []
-    for side, nats in (("chosen", chosen), ("rejected", rejected)):
+    changes = []
+    for side in ("chosen", "rejected"):
         per_token = found.get(f"{side}_log_ratio_per_token")
         each = "" if per_token is None else f", {per_token:+z.2f} a token"
-        parts.append(f"{side} {nats:+z.1f} nats{each}")
-    change = "; ".join(parts)
-    if max(chosen, rejected) <= -0.05 and found["reward_margin"] >= MOVED:
-        if found.get("chosen_log_ratio_per_token", 0) <= -FALLEN:
-            return (
-                f"both answers became less likely than under the reference ({change}), which is "
-                f"usual while the margin grows, but more than {FALLEN} nats a token off the chosen "
-                "ones is a lot: what it prefers now may be what nobody chose"
-            )
+        changes.append(f"{side} {found[f'{side}_log_ratio']:+z.1f} nats{each}")
+    both = "; ".join(changes)
+    rise = max(found["chosen_log_ratio"], found["rejected_log_ratio"])
+    if rise > -0.05 or found["reward_margin"] < MOVED:
+        return f"change from the reference: {both}"
+    text = f"both answers became less likely than under the reference ({both})"
+    if found.get("chosen_log_ratio_per_token", 0) > -FALLEN:
         return (
-            f"both answers became less likely than under the reference ({change}), which is usual "
-            "while the margin grows: falling rewards are no fault, the gap between them is what "
-            "the loss asks for"
+            f"{text}, which is normal while the margin grows: falling rewards are no fault, as the "
+            "loss asks only for the gap between them"
         )
-    return f"against the reference: {change}"
-
-
-def _held_out(found: dict[str, Any]) -> str | None:
-    margin, held_out = found["reward_margin"], found.get("eval_rewards/margins")
-    if held_out is None:
-        return None
-    said = (
-        f"held out: margin {held_out:z.2f} against {margin:z.2f} in training, reward accuracy "
-        f"{found['eval_rewards/accuracies']:.2f}"
-    )
-    if margin >= MOVED and held_out < margin * GENERAL:
-        said += "; so much less means pairs learned by heart: fewer epochs, or more pairs"
-    rise = _rise_of_held_out_loss(found)
-    return f"{said}; {rise}" if rise else said
-
-
-def _rise_of_held_out_loss(found: dict[str, Any]) -> str | None:
-    now, lowest = found.get("eval_loss"), found.get("lowest_eval_loss")
-    if now is None or now <= lowest * RISEN:
-        return None
     return (
-        f"the held-out loss was lowest at step {found['lowest_eval_step']} ({lowest:.4f}) and rose "
-        f"to {now:.4f}: stop earlier, or keep the best with load_best_model_at_end"
+        f"{text}, which is normal while the margin grows, but the chosen ones lost more than "
+        f"{FALLEN} nats a token: the policy may now prefer answers that nobody chose"
     )
 
 
-def _drift(drift: Drift | None) -> str | None:
-    if drift is None:
-        return None
-    if drift.per_token is None:
-        return f"the KL from the reference was not measured: {drift.missing}"
-    kl, where = drift.per_token, f"{drift.answers} chosen answers of {drift.split}"
-    if kl < NEAR:
-        word = "small: it still writes much as the reference does"
-    elif kl < FAR:
-        word = "moderate: read samples of both (eval)"
-    else:
-        word = "large: its texts may fall apart; read samples (eval), raise beta or train less"
-    return f"KL from the reference {kl:.3f} nats a token over {where}, {word}"
+def _held_out(found: dict[str, Any], preference: bool) -> Iterator[str]:
+    margin, held_out = found["reward_margin"], found.get("eval_rewards/margins")
+    if preference and held_out is not None:
+        accuracy = found["eval_rewards/accuracies"]
+        yield (
+            f"held out, the margin is {held_out:z.2f} against {margin:z.2f} in training, and the "
+            f"reward accuracy {accuracy:.2f}"
+        )
+        if margin >= MOVED and held_out < margin / 2:
+            yield "so small a held-out margin means memorized pairs; use fewer epochs or more pairs"
+    if found.get("eval_loss", 0) > 1.05 * found.get("lowest_eval_loss", 0):
+        yield (
+            f"the held-out loss was lowest at step {found['lowest_eval_step']} "
+            f"({found['lowest_eval_loss']:.4f}) and rose to {found['eval_loss']:.4f}; stop "
+            "earlier, or keep the best checkpoint with load_best_model_at_end"
+        )
+
+
+def _distance(kl: ReferenceKL) -> str:
+    if kl.per_token is None:
+        return f"the KL from the reference was not measured: {kl.source}"
+    size = "large: its text may degenerate; read samples (eval), raise beta or train less"
+    if kl.per_token < NEAR:
+        size = "small: the policy still writes much like it"
+    elif kl.per_token < FAR:
+        size = "moderate: read samples of both (eval)"
+    return f"the KL from the reference is {kl.per_token:.3f} nats a token over {kl.source}, {size}"

@@ -46,7 +46,7 @@ def dry_run(settings: Settings, resume: str) -> int:
         zero = measured_step_zero(trainer, prepared)
         if zero is not None:
             # Only a sharded model has none; it cannot be run before training begins.
-            with memory.explained(prepared, trainer):
+            with memory.explain_out_of_memory(prepared, trainer):
                 batch = preflight.longest_batch(trainer, prepared)
                 fit = preflight.familiarity(trainer, prepared)
             dpo = prepared.arguments.dpo

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dpo_wrap.config import Settings
-from dpo_wrap.diagnostics.answer_similarity import answer_tokens
-from dpo_wrap.diagnostics.kl import measure_drift
-from dpo_wrap.diagnostics.verdict import figures, prefers, verdict
-from dpo_wrap.diagnostics.watch import warn_of_a_flat_end, warnings_of
+from dpo_wrap.diagnostics.checks import measure_kl
+from dpo_wrap.diagnostics.pairs import answer_tokens
+from dpo_wrap.diagnostics.verdict import figures, verdict
+from dpo_wrap.diagnostics.watch import has_preference_loss, warn_if_flat_at_end, warnings_of
 from dpo_wrap.loss import covers
 from dpo_wrap.model.load import load_base
 from dpo_wrap.report.page import REPORT, write_page
@@ -28,14 +28,14 @@ def finish(
     dpo, history = prepared.arguments.dpo, trainer.state.log_history
     found = figures(history, dpo.beta, answer_tokens(trainer))
     load = functools.partial(load_base, prepared.settings, distributed())
-    drift = measure_drift(trainer, prepared.test, load)
+    kl = measure_kl(trainer, prepared.test, load)
     if found and trainer.args.load_best_model_at_end and trainer.state.best_global_step:
         found["saved_step"] = trainer.state.best_global_step
-    warn_of_a_flat_end(trainer, found)
+    warn_if_flat_at_end(trainer, found)
     runtime = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
     run = {
-        "verdict": verdict(found, identity["step_0"], drift, prefers(trainer)),
-        "figures": found | {"kl_per_token_on_chosen": drift.per_token},
+        "verdict": verdict(found, identity["step_0"], kl, has_preference_loss(trainer)),
+        "figures": found | {"kl_per_token_on_chosen": kl.per_token},
         "warnings": warnings_of(trainer.state),
         "step_0": identity["step_0"],
         "steps": trainer.state.global_step,

@@ -17,7 +17,7 @@ import torch
 from trl import DPOTrainer
 
 from dpo_wrap.data.length_stats import kept_ids, pair_lengths
-from dpo_wrap.diagnostics.memory import readable, resident
+from dpo_wrap.diagnostics.memory import format_bytes, resident_bytes
 from dpo_wrap.evaluation.sampling import answer_batch, draw_answers
 from dpo_wrap.evaluation.scoring import answer_logps
 from dpo_wrap.model.load import context_length
@@ -149,11 +149,11 @@ def spoken(
     instead = f", run as {batch.distinct:,} tokens" if batch.distinct else ""
     lines = [
         f"longest batch: {batch.rows} rows of {batch.tokens:,} tokens{instead}; forward and "
-        f"backward took {batch.seconds:.2g} s and {readable(batch.grown)}, at peak "
-        f"{readable(batch.peak)} {where}"
+        f"backward took {batch.seconds:.2g} s and {format_bytes(batch.grown)}, at peak "
+        f"{format_bytes(batch.peak)} {where}"
     ]
     if batch.optimizer is not None:
-        lines[0] += f"; AdamW adds {readable(batch.optimizer)}"
+        lines[0] += f"; AdamW adds {format_bytes(batch.optimizer)}"
     if fit is not None and math.isnan(fit.chosen):
         text = "reference: the log-probability of some chosen answers is no number"
         return [*lines, f"{text}; a run would stop there and name the row: look at the weights"]
@@ -191,6 +191,6 @@ def _peak(device: torch.device) -> Iterator[list[int]]:
     with contextlib.suppress(OSError):
         # Linux forgets its high-water mark at this word; elsewhere the process's whole life counts.
         Path("/proc/self/clear_refs").write_text("5")
-    peak.append(resident("VmRSS:"))
+    peak.append(resident_bytes("VmRSS:"))
     yield peak
-    peak.append(resident("VmHWM:"))
+    peak.append(resident_bytes("VmHWM:"))

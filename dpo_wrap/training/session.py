@@ -12,7 +12,7 @@ from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import adopt
 from dpo_wrap.diagnostics import memory
-from dpo_wrap.diagnostics.verdict import step_zero
+from dpo_wrap.diagnostics.checks import step_zero
 from dpo_wrap.diagnostics.watch import HealthWatch
 from dpo_wrap.errors import StoppedError
 from dpo_wrap.files import clear_own
@@ -63,7 +63,7 @@ def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> i
         if trainer.is_world_process_zero():
             _begin(out, aside, identity, fresh)
         trainer.accelerator.wait_for_everyone()
-        with memory.explained(prepared, trainer):
+        with memory.explain_out_of_memory(prepared, trainer):
             _run(trainer, start, settings, stop)
         step, steps = trainer.state.global_step, trainer.state.max_steps
         if stop.agreed and step < steps:
@@ -100,7 +100,7 @@ def trainer_of(
     if stop is not None:
         metrics = MetricsLog(Path(prepared.arguments.dpo.output_dir) / run_dir.METRICS)
         callbacks += [StopAfterStep(stop), metrics]
-    with memory.explained(prepared):
+    with memory.explain_out_of_memory(prepared):
         trainer = build_trainer(prepared, callbacks, notes, **reference)
     if stop is not None:
         trainer.add_callback(HealthWatch(trainer))
@@ -109,7 +109,7 @@ def trainer_of(
 
 def measured_step_zero(trainer: PreparedTrainer, prepared: Prepared) -> dict[str, Any] | None:
     """Loss and margin before the first step, said; None where the model is sharded."""
-    with memory.explained(prepared, trainer):
+    with memory.explain_out_of_memory(prepared, trainer):
         zero = step_zero(trainer)
     if zero is None:
         return None

@@ -22,7 +22,7 @@ from trl import DPOTrainer
 from dpo_wrap.arguments import construct
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import nothing_kept
-from dpo_wrap.diagnostics.not_finite import gradient_fault, loss_fault
+from dpo_wrap.diagnostics.checks import describe_bad_gradient, describe_bad_loss
 from dpo_wrap.errors import RunError, one_line
 from dpo_wrap.model.load import load_base, load_policy
 from dpo_wrap.prefix_sharing import PrefixSharing, share_prefixes
@@ -160,7 +160,7 @@ class PreparedTrainer(DPOTrainer):
         loss = result[0] if return_outputs else result
         # transformers would log the mean of earlier losses in its place (logging_nan_inf_filter).
         if not torch.isfinite(loss):
-            raise RunError(loss_fault(self, inputs, loss.item()))
+            raise RunError(describe_bad_loss(self, inputs, loss.item()))
         return result
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -171,7 +171,7 @@ class PreparedTrainer(DPOTrainer):
         if norm is not None and not self.args.fp16:
             value = norm.item() if isinstance(norm, torch.Tensor) else norm
             if not math.isfinite(value):
-                raise RunError(gradient_fault(self, batches, value))
+                raise RunError(describe_bad_gradient(self, batches, value))
         return norm
 
 

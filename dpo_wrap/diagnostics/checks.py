@@ -1,0 +1,195 @@
+"""Checks of the model: loss and margin of step 0, NaN and inf with their rows, the final KL."""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from trl import DPOTrainer
+from trl.trainer.utils import use_adapter
+
+from dpo_wrap.data.length_stats import kept_ids
+from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
+from dpo_wrap.diagnostics.verdict import ReferenceKL
+from dpo_wrap.evaluation.scoring import answer_logps, precision
+
+# Losses that are -log sigmoid(0) = ln 2 where policy and reference agree.
+LN_2_LOSSES = {"sigmoid", "robust", "sigmoid_norm"}
+# Nats per answer by which policy and reference may differ at step 0, whatever beta, through
+# rounding in float32 and in half precision.
+TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1
+KL_ANSWERS = 16
+
+
+@dataclass(frozen=True)
+class StepZero:
+    """Loss and mean reward margin on the first rows before any update, dropout off."""
+
+    loss: float
+    margin: float
+    fault: str | None
+
+
+def step_zero(trainer: DPOTrainer) -> StepZero | None:
+    """Measure step 0 on a batch of the first rows; None for a sharded model, which is not set up.
+
+    The rows are read from the dataset, as drawing a batch would shift the run's random state.
+    """
+    if is_sharded(trainer):
+        return None
+    args, model = trainer.args, trainer.model
+    size = min(args.per_device_train_batch_size, len(trainer.train_dataset))
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(size)])
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, trainer._prepare_inputs(batch)).item()
+        margin = trainer._metrics["eval"]["rewards/margins"][-1]
+    finally:
+        trainer._metrics["eval"].clear()
+        model.train(training)
+    half = args.bf16 or args.fp16 or model.dtype != torch.float32
+    tolerance = trainer.beta * (HALF_TOLERANCE if half else TOLERANCE)
+    more_terms = trainer.use_weighting or trainer.aux_loss_enabled or trainer.loss_weights != [1.0]
+    starts_at_ln_2 = trainer.loss_types[0] in LN_2_LOSSES and not more_terms
+    fault = None
+    if abs(margin) > tolerance:
+        fault = (
+            f"step 0 has a margin of {margin:.4f}, not 0: the policy does not start at its "
+            "reference (an adapter initialised away from zero?)"
+        )
+    elif starts_at_ln_2 and abs(loss - math.log(2)) > max(tolerance, 1e-4):
+        fault = f"step 0 has a loss of {loss:.4f}, not ln 2 = 0.6931"
+    return StepZero(loss, margin, fault)
+
+
+def describe_bad_loss(trainer: DPOTrainer, batch: dict[str, Any], loss: float) -> str:
+    """One line on a loss of NaN or inf: whether its rows or the weights cause it, and the fix."""
+    names = [name for name, _ in batch_rows(trainer, batch)]
+    line, fix = f"{current_step(trainer)}: the loss is {loss}; the run was stopped", _fix(trainer)
+    if is_sharded(trainer):
+        # A forward pass on this process alone would wait for the others.
+        return f"{line}; check the rows of its batch ({listed(names)}), or {fix}"
+    sides = _not_finite_sides(trainer, batch)
+    broken = [f"{name} ({side})" for name, side in zip(names, sides, strict=True) if side]
+    if not broken:
+        return (
+            f"{line}; the policy's log-probabilities of its rows ({listed(names)}) are finite, so "
+            f"the cause is the reference or the loss: loss_type {', '.join(trainer.loss_types)}, "
+            f"beta {trainer.beta:g}, label_smoothing {trainer.label_smoothing:g}; {fix}"
+        )
+    if len(broken) < len(names):
+        return (
+            f"{line} before the weights were updated; the log-probabilities of {listed(broken)} "
+            f"are NaN or inf, those of the other pairs of the batch ({len(names) - len(broken)}) "
+            "are finite; fix these rows, or remove them with convert --exclude-rows"
+        )
+    weights = dict(trainer.model.named_parameters())
+    bad = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if bad and trainer.state.global_step == 0:
+        fix = "replace the model's files, or load it in a larger dtype"
+    tensors = f"{len(bad)} of {len(weights)} weight tensors" if bad else "no weights"
+    return (
+        f"{line}; the log-probabilities of all its rows ({listed(broken)}) are NaN or inf, and so "
+        f"are {tensors}{f' (first: {bad[0]})' if bad else ''}; {fix}"
+    )
+
+
+def describe_bad_gradient(trainer: DPOTrainer, batches: list[dict[str, Any]], norm: float) -> str:
+    """One line on a step whose losses are finite and whose gradient norm is NaN or inf."""
+    names = [name for batch in batches for name, _ in batch_rows(trainer, batch)]
+    return (
+        f"{current_step(trainer)}: the loss is finite, but its gradient norm is {norm}; the run "
+        f"was stopped before the weights were updated; check the rows of the step "
+        f"({listed(names)}), or {_fix(trainer)}"
+    )
+
+
+def current_step(trainer: DPOTrainer) -> str:
+    """The step that is running, such as `step 7`, `evaluation after step 6` or `step 0`."""
+    step = trainer.state.global_step
+    if trainer.model.training:
+        return f"step {step + 1}"
+    return f"evaluation after step {step}" if step else "step 0"
+
+
+def is_sharded(trainer: DPOTrainer) -> bool:
+    """Whether the weights are spread over processes, so that none can run the model by itself."""
+    return trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+
+
+def measure_kl(
+    trainer: DPOTrainer, held_out: Dataset | None, load: Callable[[], nn.Module]
+) -> ReferenceKL:
+    """The KL from the reference over the whole vocabulary, on chosen answers spread over the rows.
+
+    The answers are held out, unless there are few. They run one at a time, so that only one
+    answer's logits are added to the memory of training. `load` gives the reference of full
+    weights that were trained on precomputed log-probabilities and have none in memory.
+    """
+    if is_sharded(trainer):
+        return ReferenceKL(None, "the model is sharded")
+    enough = held_out is not None and len(held_out) >= KL_ANSWERS // 2
+    rows, split = (held_out, "test") if enough else (trainer.train_dataset, "train")
+    args, separate = trainer.args, trainer.ref_model
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    count, total, tokens, training = min(KL_ANSWERS, len(rows)), 0.0, 0, policy.training
+
+    def next_token_logps(model: nn.Module, prompt: list[int], answer: list[int]) -> Tensor:
+        """(tokens of the answer, V); the first token of a text has nothing before it."""
+        input_ids = torch.tensor([prompt + answer], device=args.device)
+        mask = torch.ones_like(input_ids)
+        with precision(args):
+            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[0]
+        return logits[max(0, len(prompt) - 1) : -1].float().log_softmax(dim=-1)
+
+    policy.eval()
+    try:
+        if separate is None and not isinstance(policy, PeftModel):
+            separate = load().to(args.device).eval()
+        reference = policy if separate is None else separate
+        # TRL's frozen copy of a continued adapter, or no adapter.
+        adapter = "ref" if "ref" in getattr(policy, "peft_config", {}) else None
+        with torch.no_grad():
+            for number in range(count):
+                row = rows[number * len(rows) // count]
+                ids = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
+                logps = next_token_logps(policy, *ids)
+                with use_adapter(policy, adapter) if reference is policy else nullcontext():
+                    difference = logps - next_token_logps(reference, *ids)
+                total += (logps.exp() * difference).sum().item()
+                tokens += len(logps)
+    except torch.OutOfMemoryError:
+        return ReferenceKL(None, "the reference or an answer's logits do not fit in memory")
+    finally:
+        policy.train(training)
+    # Rounding can make the KL negative.
+    return ReferenceKL(max(0.0, total / max(1, tokens)), f"{count} chosen answers of {split}")
+
+
+def _not_finite_sides(trainer: DPOTrainer, batch: dict[str, Any]) -> list[str]:
+    """For each pair, the answers whose log-probability under the policy is NaN or inf, or ""."""
+    fields = ("input_ids", "attention_mask", "completion_mask")
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    # One row at a time: the logits of a batch may not fit next to what training holds.
+    finite = [
+        answer_logps(policy, {f: batch[f][i : i + 1] for f in fields}, trainer.args).isfinite()
+        for i in range(len(batch["input_ids"]))
+    ]
+    pairs = zip(finite[: len(finite) // 2], finite[len(finite) // 2 :], strict=True)
+    return [
+        " and ".join(side for side, ok in zip(SIDES, pair, strict=True) if not ok) for pair in pairs
+    ]
+
+
+def _fix(trainer: DPOTrainer) -> str:
+    args = trainer.args
+    if args.fp16:
+        return "train in bf16 or fp32 instead of fp16"
+    return f"lower learning_rate ({args.learning_rate:g}) or max_grad_norm ({args.max_grad_norm:g})"
