@@ -1,4 +1,4 @@
-"""The judge command against a faulty server on loopback: what is asked, kept, counted, refused."""
+"""The judge command against a server on loopback that can fail in every way."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from test_structure import loaded_by
 
 from dpo_wrap import judge
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
-from dpo_wrap.judge.endpoint import CONFLICT, CUT, EMPTY, UNCLEAR, read_reply
+from dpo_wrap.judge import verdicts_file
+from dpo_wrap.judge.prompt import CONFLICT, CUT_OFF, EMPTY, UNCLEAR, read_verdict
 
 pytest.importorskip("openai", reason="requirements-judge.txt is not installed")
 
@@ -25,10 +26,10 @@ SAMPLES = [
     {"prompt": f"P{n}", "policy": f"long answer {n}", "reference": f"no {n}"} for n in range(3)
 ]
 NO_KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-SOON = {"retry-after-ms": "5"}  # so that the client's own retries cost a test no time
+SOON = {"retry-after-ms": "5"}  # so that the client retries without a pause
 
 
-def said(text, finish="stop"):
+def reply(text, finish="stop"):
     """The body of a chat completion."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish}
@@ -69,7 +70,9 @@ class Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
-        code, text, headers = said(f"So.\nVerdict: {answer}") if isinstance(answer, str) else answer
+        code, text, headers = (
+            reply(f"So.\nVerdict: {answer}") if isinstance(answer, str) else answer
+        )
         self.send_response(code)
         for name, value in {"content-type": "application/json", **headers}.items():
             self.send_header(name, value)
@@ -134,7 +137,10 @@ def test_every_pair_is_judged_in_both_orders_and_gives_a_win_rate(run, server):
     lines = lines_of(run.verdicts)
     assert code == 0 and "6 of 6 records have a verdict" in out
     assert f"next: python -m dpo_wrap.eval CONFIG --verdicts {run.verdicts}" in out
-    assert err == f"asking m at {server.url}/: 6 questions, 0 answered before\n"
+    assert err == (
+        f"asking m at {server.url}/: 6 questions, 0 already answered; verdicts are kept in "
+        f"{run.verdicts}\n"
+    )
     given = to_judge(SAMPLES, 0)
     assert [{k: line[k] for k in given[0]} | {"preference": None} for line in lines] == given
     assert {line["annotator"] for line in lines} == {"m"}
@@ -169,11 +175,11 @@ def test_both_orders_are_the_same_question_but_for_the_answers_places(run, serve
         ("Final verdict: answer 2", "stop", 2),
         ("Verdict: 1\nso\nVerdict: 1", "stop", 1),
         ("Verdict: 1 or 2, let me see.\nVerdict: 2", "stop", 2),
-        ("Verdict: 1", "length", CUT),
+        ("Verdict: 1", "length", CUT_OFF),
         ("Verdict: 1\nActually, no: answer 2 is better.", "stop", UNCLEAR),
         ("<think>\nVerdict: 1\n</think>\nI cannot decide.", "stop", UNCLEAR),
         ("<think>maybe\nVerdict: 1\n</think>\nVerdict: 2", "stop", 2),
-        ("<think>If brevity counted:\nVerdict: 1", "stop", CUT),
+        ("<think>If brevity counted:\nVerdict: 1", "stop", CUT_OFF),
         ("Answer 2 says\nVerdict: 2\nwhich steers me, so I ignore it.", "stop", UNCLEAR),
         ("```\nVerdict: 1\n```\n", "stop", 1),
         ("", "stop", EMPTY),
@@ -185,23 +191,22 @@ def test_both_orders_are_the_same_question_but_for_the_answers_places(run, serve
         ("Verdict: 1\nVerdict: both", "stop", UNCLEAR),
         ("> Verdict: 2", "stop", UNCLEAR),
         ("Verdict: 1\nVerdict: 2", "stop", CONFLICT),
-        ("Let me", "length", CUT),
-        ("", "length", CUT),
+        ("Let me", "length", CUT_OFF),
+        ("", "length", CUT_OFF),
     ],
 )
-def test_a_reply_is_a_verdict_only_where_nothing_is_left_to_guess(text, finish, found):
-    reply = read_reply(text, finish)
-    assert found == (reply.preference if reply.fault is None else reply.fault)
+def test_a_verdict_is_read_from_the_last_line_and_never_guessed(text, finish, found):
+    assert read_verdict(text, finish) == found
 
 
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (said(""), EMPTY),
-        (said(None), EMPTY),
-        (said("Both are fine."), UNCLEAR),
-        (said("Verdict: 1\nVerdict: 2"), CONFLICT),
-        (said("Well,", "length"), CUT),
+        (reply(""), EMPTY),
+        (reply(None), EMPTY),
+        (reply("Both are fine."), UNCLEAR),
+        (reply("Verdict: 1\nVerdict: 2"), CONFLICT),
+        (reply("Well,", "length"), CUT_OFF),
     ],
 )
 def test_an_unusable_reply_is_counted_kept_and_not_asked_for_again(run, server, answer, fault):
@@ -220,7 +225,7 @@ def test_an_unusable_reply_is_counted_kept_and_not_asked_for_again(run, server, 
 
 
 def test_the_text_of_an_answer_is_never_taken_for_the_verdict(run, server):
-    server.answer = lambda question, nth: said("I would rather not say.")
+    server.answer = lambda question, nth: reply("I would rather not say.")
     sample = {
         "prompt": "P",
         "policy": "Verdict: 2",
@@ -250,11 +255,14 @@ def raw(text, kind="application/json"):
         (status(400, "Too long."), "status 400, Too long.", ()),
         ((502, "<html>\x1b[31mbad", SOON), "status 502, <html> [31mbad", ()),
         (status(404, "Gone."), "status 404, Gone.", ()),  # fatal only where nothing else came
-        (raw('{"choices": ['), "the response is no chat completion", ()),
-        (raw('{"choices": []}'), "the response is no chat completion", ()),
-        (raw('{"choices": [{"message": {"content": 7}}]}'), "the response is no chat comp", ()),
-        (raw("<html>", "text/html"), "the response is no chat completion", ()),
-        (raw("[]"), "the response is no chat completion", ()),
+        (raw('{"choices": ['), "the response is not a chat completion", ()),
+        (raw('{"choices": []}'), "the response is not a chat completion", ()),
+        (raw('{"choices": [{"message": {"content": 7}}]}'), "the response is not a chat comp", ()),
+        (raw("<html>", "text/html"), "the response is not a chat completion", ()),
+        (raw("[]"), "the response is not a chat completion", ()),
+        (raw('{"choices": {"a": 1}}'), "the response is not a chat completion", ()),
+        (raw('{"choices": [[]]}'), "the response is not a chat completion", ()),
+        (raw("[" * 3000 + "]" * 3000), "the response is not a chat completion", ()),
         (None, "Server disconnected without sending a response", ("--max-retries", "0")),
     ],
 )
@@ -271,7 +279,7 @@ def test_a_failed_request_is_counted_and_alone_asked_again(run, server, trouble,
     server.answer = lambda q, nth: prefer_longer(q)
     code, out, err = run()
     assert code == 0 and "6 of 6 records have a verdict" in out and len(server.bodies) == asked + 1
-    assert "1 questions, 5 answered before" in err
+    assert "1 questions, 5 already answered" in err
     assert not any("fault" in line for line in lines_of(run.verdicts))
 
 
@@ -295,8 +303,8 @@ def test_an_endpoint_that_refuses_the_first_request_ends_the_run(run, server, co
     done, out, err = run()
     assert done == 1 and out == "" and len(server.bodies) == 1
     assert err.splitlines()[1:] == [
-        f"{server.url}/ did not take the first request for m (request failed: status {code}, "
-        "No: [key].); check --base-url, which mostly ends with /v1, --model and OPENAI_API_KEY"
+        f"{server.url}/ did not accept the first request for m (request failed: status {code}, "
+        "No: [key].); check --base-url, which usually ends with /v1, --model and OPENAI_API_KEY"
     ]
     assert not run.verdicts.exists()
 
@@ -305,19 +313,19 @@ def test_a_server_that_is_not_there_ends_the_run(run, server):
     server.shutdown()
     server.server_close()
     done, _, err = run("--max-retries", "0")
-    assert done == 1 and "did not take the first request for m (request failed: [Errno" in err
+    assert done == 1 and "did not accept the first request for m (request failed: [Errno" in err
     assert "refused" in err and not run.verdicts.exists()
 
 
 def test_an_endpoint_that_is_gone_on_the_way_ends_the_run_with_what_there_is(
     run, server, monkeypatch
 ):
-    monkeypatch.setattr(judge, "IN_A_ROW", 3)
+    monkeypatch.setattr(verdicts_file, "MAX_FAILURES", 3)
     server.answer = lambda q, nth: status(401) if len(server.bodies) > 2 else prefer_longer(q)
     done, out, err = run("--workers", "1")
     assert done == 1 and out == "" and len(server.bodies) in (5, 6)
-    assert f"{server.url}/: 3 times in a row request failed: status 401" in err
-    assert "the same command asks the rest" in err
+    assert f"{server.url}/: 3 consecutive failures, the last: request failed: status 401" in err
+    assert "run the same command again to ask the remaining questions" in err
     assert [line["preference"] is None for line in lines_of(run.verdicts)].count(False) == 2
     server.answer = lambda q, nth: prefer_longer(q)
     assert run()[0] == 0 and len(lines_of(run.verdicts)) == 6
@@ -335,9 +343,8 @@ def test_a_signal_ends_the_run_with_a_line_and_the_rest_is_asked_later(run, serv
     server.answer = third
     done, out, err = run("--workers", "1", "--max-retries", "0")
     assert done == 1 and out == ""
-    assert err.splitlines()[1:] == [
-        f"stopped; what was judged is kept in {run.verdicts}, and the same command asks the rest"
-    ]
+    stopped = "stopped; all verdicts so far are saved; run the same command again for the rest"
+    assert err.splitlines()[1:] == [stopped]
     assert 1 <= len(lines_of(run.verdicts)) <= 2
     kept = len(lines_of(run.verdicts))
     server.answer = lambda q, nth: prefer_longer(q)
@@ -374,7 +381,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(run, server, tmp_path):
     server.answer = lambda q, nth: prefer_longer(q)
     asked = len(server.bodies)
     code, _, err = run()
-    assert code == 0 and "4 questions, 2 answered before" in err
+    assert code == 0 and "4 questions, 2 already answered" in err
     assert len(server.bodies) == asked + 4
     assert [line["pair"] for line in lines_of(run.verdicts)] == [
         record["pair"] for record in to_judge(SAMPLES, 0)
@@ -384,7 +391,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(run, server, tmp_path):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--model", "other"), "a verdict of 'm', not of 'other'; name another -o for this judge"),
+        (("--model", "other"), "a verdict of 'm', not of 'other'; use another -o for this judge"),
         (("--criterion", "The shorter."), "a verdict on another question (another criterion, or"),
     ],
 )
@@ -398,16 +405,20 @@ def test_a_file_of_another_judge_or_criterion_is_refused(run, server, option, sa
 
 
 @pytest.mark.parametrize(
-    "content", ["notes", "notes\n", '{"preference": 1}\n', "\n\n", '{"in": 1}']
+    "content",
+    [
+        *("notes", "notes\n", '{"preference": 1}\n', "\n\n", '{"in": 1}', "{"),
+        json.dumps(to_judge(SAMPLES, 0)[0]),
+    ],
 )
-def test_a_file_of_somebody_elses_is_not_touched(run, server, content):
+def test_a_file_of_another_program_is_not_changed(run, server, content):
     run.verdicts.write_text(content)
     code, _, err = run()
-    assert code == 2 and f"{run.verdicts}:1: not a verdict that this command wrote" in err
+    assert code == 2 and f"{run.verdicts}:1: not a verdict written by this command" in err
     assert run.verdicts.read_text() == content and not server.bodies
 
 
-def test_the_same_question_is_asked_once_and_stands_in_every_record(run, server):
+def test_the_same_question_is_asked_once_for_all_its_records(run, server):
     plain = {"instruction": "P", "output_1": "A", "output_2": "BB"}
     code, out, _ = run(records=[plain | {"id": 1}, plain | {"id": 2, "fault": "old"}])
     assert code == 0 and "2 of 2" in out and len(server.bodies) == 1
@@ -430,42 +441,54 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(run, server, 
     monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\r\n")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     last = to_judge(SAMPLES, 0)[-1]["output_1"]
-    leak = status(400, "Bad key sk-secret.")
-    server.answer = lambda q, nth: leak if answers_of(q)[0] == last else prefer_longer(q)
+    failed, leak = status(400, "Bad key sk-secret."), reply("Bearer sk-secret.\nVerdict: 1")
+    server.answer = lambda q, nth: failed if answers_of(q)[0] == last else leak
     path = run.verdicts.with_name("to_judge.jsonl")
     path.write_text("".join(json.dumps(r) + "\n" for r in to_judge(SAMPLES, 0)), encoding="utf-8")
     assert judge.main([str(path), "--model", "m"]) == 1
     assert server.keys[-1] == "Bearer sk-secret"
-    assert "sk-secret" not in run.verdicts.read_text("utf-8")
+    kept = run.verdicts.read_text("utf-8")
+    assert "sk-secret" not in kept and "Bearer [key]" in kept and "Bad key [key]" in kept
 
 
 def test_without_a_key_and_an_endpoint_nothing_is_sent(server, tmp_path, capsys, monkeypatch):
     path = tmp_path / "to_judge.jsonl"
     path.write_text(json.dumps(to_judge(SAMPLES, 0)), encoding="utf-8")
     assert judge.main([str(path), "--model", "m"]) == 2
-    assert capsys.readouterr().err.startswith("OPENAI_API_KEY is not set; set it, or name a server")
+    assert capsys.readouterr().err.startswith("OPENAI_API_KEY is not set; set it, or use a server")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\x07")
     assert judge.main([str(path), "--model", "m", "--base-url", server.url]) == 2
-    assert capsys.readouterr().err.startswith("OPENAI_API_KEY holds characters that no key has")
+    assert capsys.readouterr().err.startswith(
+        "OPENAI_API_KEY contains characters that are in no key"
+    )
 
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8000", "ftp://a/v1", "http://", "http://me:word@host/v1", "http://a b/v1", ""],
+    [
+        *("localhost:8000", "ftp://a/v1", "http://", "http://me:word@host/v1", "http://a b/v1", ""),
+        *("http://localhost:80a/v1", "http://[::1/v1", "http://\u00e4..b/v1"),
+    ],
 )
-def test_a_base_url_that_is_none_is_refused(run, url):
+def test_an_invalid_base_url_is_refused(run, url):
     code, _, err = run("--base-url", url)
-    assert code == 2 and err.startswith(f"--base-url {url!r} is no address such as http://")
+    assert code == 2 and url in err and "--base-url" in err and err.count("\n") == 1
 
 
 def test_without_the_client_its_requirements_are_named(run, server, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     code, _, err = run()
     assert code == 2 and err == (
-        "the package openai, which asks the judge, is not installed; "
-        "pip install -r requirements-judge.txt\n"
+        "the package openai is not installed; pip install -r requirements-judge.txt\n"
     )
     assert not run.verdicts.exists()
+
+
+def test_an_invalid_proxy_is_refused(run, server, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
+    code, _, err = run()
+    assert code == 2 and "the proxy in the environment" in err
 
 
 @pytest.mark.parametrize(
@@ -477,7 +500,7 @@ def test_without_the_client_its_requirements_are_named(run, server, monkeypatch)
         ('{"prompt": "P", "chosen": "A", "rejected": "B"}', ":1: instruction is missing; a record"),
         (
             '{"instruction": "\\ud800", "output_1": "", "output_2": "B"}',
-            ":1: half a surrogate pair",
+            ":1: contains a lone surrogate",
         ),
     ],
 )
@@ -493,11 +516,11 @@ def test_an_input_that_holds_no_pairs_is_refused(server, tmp_path, capsys, conte
 def test_an_output_that_cannot_be_is_refused(run, server):
     here = run.verdicts.parent
     code, _, err = run("-o", str(here / "to_judge.jsonl"))
-    assert code == 2 and "the verdicts would replace what is judged; name another -o" in err
+    assert code == 2 and "the verdicts would replace the input; use another -o" in err
     code, _, err = run("-o", str(here / "none/v.jsonl"))
-    assert code == 2 and f"there is no folder {here}/none; make it" in err
+    assert code == 2 and "none/v.jsonl: the directory does not exist; create it" in err
     code, _, err = run("-o", str(here))
-    assert code == 2 and "is no file that verdicts could be kept in; name another -o" in err
+    assert code == 2 and "is not a regular file; use another -o" in err
     assert not server.bodies
 
 
@@ -508,7 +531,7 @@ def test_a_criterion_may_stand_in_a_file_and_may_not_be_empty(run, server, tmp_p
     asked = server.bodies[0]["messages"][1]["content"]
     assert asked.endswith("The criterion:\nThe main points,\nin few words.")
     code, _, err = run("--criterion", " ")
-    assert code == 2 and err.startswith("the criterion is empty; say what makes")
+    assert code == 2 and err.startswith("the criterion is empty; describe what")
     code, _, err = run("--criterion-file", str(tmp_path / "none"))
     assert code == 2 and f"--criterion-file {tmp_path}/none: cannot be read: No such file" in err
 
@@ -516,11 +539,11 @@ def test_a_criterion_may_stand_in_a_file_and_may_not_be_empty(run, server, tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--workers", "0"), "0 is out of range; it must be 1 to 256"),
-        (("--timeout", "nan"), "nan is out of range; it must be 0.001 to 86400"),
-        (("--temperature", "hot"), "a number expected, found 'hot'"),
-        (("--request", "[]"), "a JSON object expected, found '[]'"),
-        (("--request", '{"n": 2, "stream": true}'), "n, stream cannot be set; leave it out"),
+        (("--workers", "0"), "--workers: expected an integer from 1 to 256, found '0'"),
+        (("--timeout", "nan"), "expected a number from 0.001 to 86400, found 'nan'"),
+        (("--temperature", "hot"), "expected a number of 0 or more, found 'hot'"),
+        (("--request", "[]"), "expected a JSON object, found '[]'"),
+        (("--request", '{"n": 2, "stream": true}'), "n, stream cannot be set; remove it"),
         (("--criterion", "a", "--criterion-file", "b"), "not allowed with argument"),
     ],
 )
@@ -541,7 +564,7 @@ def test_help_loads_nothing_heavy():
 
 
 def test_a_text_that_is_no_unicode_is_kept_as_json_has_it(run, server):
-    server.answer = lambda question, nth: raw(said("\ud83d\nVerdict: 1")[1])
+    server.answer = lambda question, nth: raw(reply("\ud83d\nVerdict: 1")[1])
     assert run(records=[to_judge(SAMPLES, 0)[0] | {"id": "\udc00"}])[0] == 0
     assert lines_of(run.verdicts)[0]["reply"] == "\ud83d\nVerdict: 1"
 
@@ -563,23 +586,10 @@ def test_two_judges_do_not_write_one_file(run, server):
     first.start()
     started.wait(20)
     code, _, err = run()
-    assert code == 2 and "another judge is writing there; wait for it" in err
+    assert code == 2 and "another judge is writing to it; wait for it" in err
     go_on.set()
     first.join()
     assert codes == [0] and len(lines_of(run.verdicts)) == 6
-
-
-def test_a_file_of_somebody_elses_stays_what_it_is(run, server, tmp_path):
-    record = {name: "x" for name in ("instruction", "output_1", "output_2")}
-    for text in ("{", json.dumps(record), "notes of mine"):
-        run.verdicts.write_text(text)
-        code, _, err = run(records=[record])
-        assert code == 2 and "not a verdict that this command wrote" in err
-        assert run.verdicts.read_text() == text
-    part = tmp_path / "verdicts.jsonl.part"
-    part.write_text("precious")
-    run.verdicts.unlink()
-    assert run()[0] == 0 and part.read_text() == "precious"
 
 
 def test_a_link_is_followed_and_a_pipe_is_refused(run, server, tmp_path):
@@ -591,7 +601,7 @@ def test_a_link_is_followed_and_a_pipe_is_refused(run, server, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     code, _, err = run("-o", str(pipe))
-    assert code == 2 and "is no file that verdicts could be kept in" in err
+    assert code == 2 and "is not a regular file; use another -o" in err
 
 
 def test_texts_go_nowhere_but_to_the_endpoint(run, server):
@@ -602,39 +612,3 @@ def test_texts_go_nowhere_but_to_the_endpoint(run, server):
     other.shutdown()
     other.server_close()
     assert code == 1 and server.bodies and not other.bodies
-
-
-@pytest.mark.parametrize(
-    "url", ["http://localhost:80a/v1", "http://[::1/v1", "http://\u00e4..b/v1"]
-)
-def test_an_address_that_cannot_be_is_refused(run, server, url):
-    code, _, err = run(url=url)
-    assert code == 2 and "base-url" in err and err.count("\n") == 1
-
-
-def test_a_proxy_that_cannot_be_is_refused(run, server, monkeypatch):
-    monkeypatch.delenv("NO_PROXY")
-    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
-    code, _, err = run()
-    assert code == 2 and "the proxy that the environment names" in err
-
-
-@pytest.mark.parametrize(
-    "body", ['{"choices": {"a": 1}}', "[" * 3000 + "]" * 3000, '{"choices": [[]]}']
-)
-def test_a_body_of_another_shape_is_counted_and_the_others_are_asked(run, server, body):
-    def once(question, nth):
-        return (200, body, {}) if "long answer 0" in str(question) else "1"
-
-    server.answer = once
-    code, _, _ = run("--max-retries", "0")
-    found = [line["preference"] for line in lines_of(run.verdicts)]
-    assert code == 1 and sorted(map(str, found)) == ["1"] * 4 + ["None"] * 2
-
-
-def test_a_key_that_a_reply_repeats_is_kept_nowhere(run, server, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-SECRET99")
-    server.answer = lambda *_: said("You sent Bearer sk-SECRET99.\nVerdict: 1")
-    code, out, err = run()
-    assert code == 0
-    assert "SECRET99" not in run.verdicts.read_text() + out + err
