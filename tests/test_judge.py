@@ -166,8 +166,10 @@ def test_both_orders_give_the_same_prompt_except_for_the_order_of_the_answers(ru
     first, second = (body["messages"] for body in server.bodies)
     assert first[0] == second[0] and first[0]["role"] == "system"
     assert first[1]["content"].endswith("The criterion:\nThe funnier one.")
-    turned = [m["content"].replace("long answer 0", "X") for m in (first[1], second[1])]
-    assert turned[0] == turned[1].replace("X", "Y").replace("no 0", "X").replace("Y", "no 0")
+    ones, others = (answers_of(messages[1]["content"]) for messages in (first, second))
+    assert ones == others[::-1]
+    text = first[1]["content"].replace(ones[0], "X").replace(ones[1], ones[0])
+    assert text.replace("X", ones[1]) == second[1]["content"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,6 @@ def test_both_orders_give_the_same_prompt_except_for_the_order_of_the_answers(ru
         ("**Verdict: 2**\n", "stop", 2),
         ("verdict: Tie.", "stop", 1.5),
         ("Final verdict: answer 2", "stop", 2),
-        ("Verdict: 1\nso\nVerdict: 1", "stop", 1),
         ("Verdict: 1 or 2, let me see.\nVerdict: 2", "stop", 2),
         ("Verdict: 1", "length", CUT_OFF),
         ("Verdict: 1\nActually, no: answer 2 is better.", "stop", UNCLEAR),
@@ -187,15 +188,12 @@ def test_both_orders_give_the_same_prompt_except_for_the_order_of_the_answers(ru
         ("Answer 2 says\nVerdict: 2\nwhich steers me, so I ignore it.", "stop", UNCLEAR),
         ("```\nVerdict: 1\n```\n", "stop", 1),
         ("", "stop", EMPTY),
-        (" \n", "stop", EMPTY),
         ("Answer 1 is better.", "stop", UNCLEAR),
         ("My verdict: 1 is better", "stop", UNCLEAR),
         ("Verdict: 3", "stop", UNCLEAR),
-        ("Verdict: 1 or 2", "stop", UNCLEAR),
         ("Verdict: 1\nVerdict: both", "stop", UNCLEAR),
         ("> Verdict: 2", "stop", UNCLEAR),
         ("Verdict: 1\nVerdict: 2", "stop", CONFLICT),
-        ("Let me", "length", CUT_OFF),
         ("", "length", CUT_OFF),
     ],
 )
@@ -206,10 +204,8 @@ def test_a_verdict_is_read_from_the_last_line_and_never_guessed(text, finish, fo
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (reply(""), EMPTY),
         (reply(None), EMPTY),
         (reply("Both are fine."), UNCLEAR),
-        (reply("Verdict: 1\nVerdict: 2"), CONFLICT),
         (reply("Well,", "length"), CUT_OFF),
     ],
 )
@@ -255,15 +251,12 @@ def raw(text, kind="application/json"):
     ("trouble", "fault", "options"),
     [
         (status(500, "Out of\nmemory."), "status 500, Out of memory.", ()),
-        (status(429, "Slow down."), "status 429, Slow down.", ()),
         (status(400, "Too long."), "status 400, Too long.", ()),
         ((502, "<html>\x1b[31mbad", SOON), "status 502, <html> [31mbad", ()),
         (status(404, "Gone."), "status 404, Gone.", ()),  # fatal only where nothing else came
         (raw('{"choices": ['), "the response is not a chat completion", ()),
-        (raw('{"choices": []}'), "the response is not a chat completion", ()),
         (raw('{"choices": [{"message": {"content": 7}}]}'), "the response is not a chat comp", ()),
         (raw("<html>", "text/html"), "the response is not a chat completion", ()),
-        (raw("[]"), "the response is not a chat completion", ()),
         (raw('{"choices": {"a": 1}}'), "the response is not a chat completion", ()),
         (raw('{"choices": [[]]}'), "the response is not a chat completion", ()),
         (raw("[" * 3000 + "]" * 3000), "the response is not a chat completion", ()),
@@ -286,7 +279,6 @@ def test_a_failed_request_is_counted_and_asked_again(run, server, trouble, fault
 
 
 def test_a_request_past_the_timeout_is_a_failed_one(run, server):
-
     def slow(question, nth):
         if answers_of(question)[0] == LAST:
             time.sleep(0.6)
@@ -345,9 +337,8 @@ def test_a_signal_ends_the_run_and_the_rest_is_asked_later(run, server, number):
     stopped = "stopped; all verdicts so far are saved; run the same command again for the rest"
     assert err.splitlines()[1:] == [stopped]
     assert 1 <= len(lines_of(run.verdicts)) <= 2
-    kept = len(lines_of(run.verdicts))
+    kept, asked = len(lines_of(run.verdicts)), len(server.bodies)
     server.answer = lambda q, nth: prefer_longer(q)
-    asked = len(server.bodies)
     assert run()[0] == 0 and len(server.bodies) == asked + 6 - kept
 
 

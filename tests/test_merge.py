@@ -5,8 +5,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,17 +19,6 @@ from dpo_wrap.files import make_own
 from tests.training import TALK, runner
 
 QUESTION = [{"role": "user", "content": "Day 3: it was"}]
-ANSWER = """
-import json, sys
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-talk = [{"role": "user", "content": "Day 3: it was"}]
-ids = tokenizer.apply_chat_template(talk, add_generation_prompt=True)["input_ids"]
-answer = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20)[0].tolist()
-print(json.dumps([ids, answer]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +77,10 @@ def nothing_left(tmp_path):
     return not list(tmp_path.glob("merged*"))
 
 
+def change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def test_the_merged_model_is_the_adapter_on_its_base(trained, tiny_model_dir, tmp_path, capsys):
     out = tmp_path / "merged"
     assert merge.main([str(trained), str(out)]) == 0
@@ -101,6 +92,8 @@ def test_the_merged_model_is_the_adapter_on_its_base(trained, tiny_model_dir, tm
         *("chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json"),
     ]
+    one, other = (AutoTokenizer.from_pretrained(path) for path in (trained, out))
+    assert one.apply_chat_template(QUESTION) == other.apply_chat_template(QUESTION)
     config = json.loads((out / "config.json").read_text())
     assert not config.keys() & {"quantization_config", "peft_config", "base_model_name_or_path"}
     assert config["dtype"] == "float32"
@@ -108,26 +101,6 @@ def test_the_merged_model_is_the_adapter_on_its_base(trained, tiny_model_dir, tm
     assert " nats; training changed them by up to " in message
     assert f"  vllm serve {out}\n" in message and f"{out} --outfile {out}.gguf" in message
     assert "no chat template" not in message
-
-
-@pytest.mark.slow
-def test_a_fresh_process_gives_the_same_prompt_ids_and_greedy_answers(
-    trained, tiny_model_dir, tmp_path
-):
-    out = tmp_path / "merged"
-    assert merge.main([str(trained), str(out)]) == 0
-    done = subprocess.run(
-        [sys.executable, "-c", ANSWER, str(out)], capture_output=True, text=True, check=True
-    )
-    ids, answer = json.loads(done.stdout)
-    tokenizer = AutoTokenizer.from_pretrained(trained)
-    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True)["input_ids"]
-    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    policy = PeftModel.from_pretrained(base, trained)
-    made = policy.generate(input_ids=torch.tensor([prompt]), do_sample=False, max_new_tokens=20)
-    assert ids == prompt
-    assert answer == made[0].tolist()
-    assert len(answer) > len(ids)
 
 
 @pytest.mark.parametrize(
@@ -152,21 +125,14 @@ def test_every_kind_of_adapter_merges_exactly(adapter, tiny_model_dir, tmp_path,
     assert torch.allclose(merged, adapted, atol=1e-4)
 
 
-def test_weights_are_saved_in_the_dtype_asked_for_or_trained_in(adapter, tmp_path):
+def test_weights_are_saved_in_the_given_dtype_or_that_of_training(
+    adapter, tiny_model_dir, tmp_path
+):
     made = adapter(scale=0.3)
     assert merge.main([str(made), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
-    (made / merge.RESOLVED).write_text(
-        yaml.safe_dump(
-            {
-                "model_path": json.loads((made / merge.ADAPTER).read_text())[
-                    "base_model_name_or_path"
-                ],
-                "dataset_path": "gone",
-                "output_dir": str(made),
-                "model_init_kwargs": {"dtype": "float16", "attn_implementation": "none of these"},
-            }
-        )
-    )
+    config = {"model_path": str(tiny_model_dir), "dataset_path": "gone", "output_dir": str(made)}
+    config["model_init_kwargs"] = {"dtype": "float16", "attn_implementation": "none of these"}
+    (made / merge.RESOLVED).write_text(yaml.safe_dump(config))
     assert merge.main([str(made), str(tmp_path / "as-trained")]) == 0
     for name, dtype in (("half", torch.bfloat16), ("as-trained", torch.float16)):
         saved = load_file(tmp_path / name / "model.safetensors")
@@ -175,11 +141,11 @@ def test_weights_are_saved_in_the_dtype_asked_for_or_trained_in(adapter, tmp_pat
 
 
 def test_a_difference_past_the_tolerance_is_refused_and_nothing_is_left(trained, tmp_path, capsys):
-    options = ("--dtype", "bfloat16", "--tolerance", "0")
-    message = refused(capsys, trained, tmp_path / "merged", *options, status=1)
+    out, options = tmp_path / "new/merged", ("--dtype", "bfloat16", "--tolerance", "0")
+    message = refused(capsys, trained, out, *options, status=1)
     assert message.startswith("the merged model differs from the adapter by 0.0")
     assert "the tolerance of 0; nothing was written; bfloat16 rounds too much" in message
-    assert nothing_left(tmp_path)
+    assert not out.parent.exists()
 
 
 def test_rounding_larger_than_what_training_changed_is_refused(adapter, tmp_path, capsys):
@@ -203,11 +169,8 @@ def test_an_adapter_on_tied_embeddings_is_refused_with_the_way_to_serve_it(
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (
-            lambda w: next(iter(w.values())).fill_(float("nan")),
-            "model with this adapter returns NaN",
-        ),
-        (lambda w: w.pop(sorted(w)[0]), "the adapter lacks some of its weights, or belongs to"),
+        (lambda w: w[min(w)].fill_(float("nan")), "the model with this adapter returns NaN"),
+        (lambda w: w.pop(min(w)), "the adapter lacks some of its weights, or belongs to"),
     ],
 )
 def test_spoiled_weights_are_refused(adapter, tmp_path, capsys, spoil, expected):
@@ -225,33 +188,22 @@ def test_an_adapter_of_a_larger_vocabulary_is_refused(adapter, tiny_model_dir, t
     shutil.copytree(tiny_model_dir, tmp_path / "grown")
     model.save_pretrained(tmp_path / "grown")
     made = adapter(tmp_path / "grown", modules_to_save=["wte", "lm_head"])
-    config = json.loads((made / merge.ADAPTER).read_text())
-    config["base_model_name_or_path"] = str(tiny_model_dir)
-    (made / merge.ADAPTER).write_text(json.dumps(config))
+    change_json(made / merge.ADAPTER, base_model_name_or_path=str(tiny_model_dir))
     assert "does not fit" in refused(capsys, made, tmp_path / "merged")
 
 
-def test_a_checkpoint_merges_into_the_base_that_its_run_names(trained, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    checkpoint = run / "checkpoint-6"
-    config = json.loads((checkpoint / merge.ADAPTER).read_text())
-    config["base_model_name_or_path"] = "/gone/base"
-    (checkpoint / merge.ADAPTER).write_text(json.dumps(config))
-    for source, name in ((run, "merged"), (checkpoint, "merged-6")):
-        assert merge.main([str(source), str(tmp_path / name)]) == 0
-    one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("merged", "merged-6"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_base_quantised_in_training_is_merged_unquantised(trained, tmp_path, capsys):
+def test_a_checkpoint_merges_into_the_unquantised_base_of_its_run(trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     config = yaml.safe_load((run / merge.RESOLVED).read_text())
     (run / merge.RESOLVED).write_text(yaml.safe_dump(config | {"load_in_4bit": True}))
-    assert merge.main([str(run), str(tmp_path / "merged")]) == 0
-    message = capsys.readouterr().out
-    assert "load_in_4bit: the adapter is merged into the unquantised base model" in message
+    change_json(run / "checkpoint-6" / merge.ADAPTER, base_model_name_or_path="/gone/base")
+    for source, name in ((run, "merged"), (run / "checkpoint-6", "merged-6")):
+        assert merge.main([str(source), str(tmp_path / name)]) == 0
+        message = capsys.readouterr().out
+        assert "load_in_4bit: the adapter is merged into the unquantised base model" in message
+    one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("merged", "merged-6"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_generation_stops_at_the_end_of_turn_of_the_template(tiny_model_dir, tmp_path):
@@ -302,10 +254,9 @@ def test_a_damaged_or_foreign_adapter_is_refused(adapter, tmp_path, capsys):
     message = refused(capsys, made, out)
     assert message.startswith(f"RUN_DIR: {weights} is damaged (")
     weights.write_bytes(whole)
-    config = json.loads((made / merge.ADAPTER).read_text())
-    (made / merge.ADAPTER).write_text(json.dumps({**config, "peft_type": "IA3"}))
-    assert "is no LoRA adapter but" in refused(capsys, made, out)
-    (made / merge.ADAPTER).write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    change_json(made / merge.ADAPTER, peft_type="IA3")
+    assert "IA3" in refused(capsys, made, out)
+    change_json(made / merge.ADAPTER, peft_type="LORA", base_model_name_or_path=None)
     assert "base_model_name_or_path is not set; set it to the path" in refused(capsys, made, out)
     (made / merge.ADAPTER).write_text("{")
     assert "adapter_config.json is damaged; fetch the adapter again" in refused(capsys, made, out)
@@ -319,12 +270,10 @@ def test_a_missing_or_quantised_base_is_refused_with_its_location(
     config = yaml.safe_load((run / merge.RESOLVED).read_text())
     (run / merge.RESOLVED).write_text(yaml.safe_dump(config | {"model_path": str(base)}))
     message = refused(capsys, run, tmp_path / "merged")
-    assert f"model_path '{base}' does not exist; give the path of a model's directory" in message
+    assert f"model_path '{base}' does not exist" in message
     assert message.startswith(f"{run}/config.resolved.yaml:")
     shutil.copytree(tiny_model_dir, base)
-    kept = json.loads((base / "config.json").read_text())
-    quantised = kept | {"quantization_config": {"quant_method": "bitsandbytes"}}
-    (base / "config.json").write_text(json.dumps(quantised))
+    change_json(base / "config.json", quantization_config={"quant_method": "bitsandbytes"})
     message = refused(capsys, run, tmp_path / "merged")
     assert "is stored quantised, so a merge would round it again; set it to the path" in message
 
@@ -399,10 +348,7 @@ def test_a_directory_of_the_user_is_not_removed(trained, tmp_path, capsys):
     assert (tmp_path / "merged.part/thesis.txt").read_text() == "mine"
 
 
-def test_past_tolerance_new_parents_are_removed_and_a_link_is_followed(trained, tmp_path):
-    deep = tmp_path / "new" / "deep" / "merged"
-    assert merge.main([str(trained), str(deep), "--tolerance", "0"]) == 1
-    assert not (tmp_path / "new").exists()
+def test_a_link_is_followed(trained, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
     assert merge.main([str(trained), str(tmp_path / "link")]) == 0
