@@ -13,8 +13,8 @@ from dpo_wrap.signals import Stop
 def run(command: Callable[[Stop], int], stopped: str) -> int:
     """Run a command and return its exit status.
 
-    An error of the user's or of the machine is printed without a traceback; `stopped` is printed
-    after a signal. Of the processes of a launcher only the first prints what concerns all.
+    A DpoWrapError is printed without a traceback, and `stopped` after SIGINT or SIGTERM. Under a
+    launcher, only the first process prints what all processes would.
     """
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:

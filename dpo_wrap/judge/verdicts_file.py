@@ -18,7 +18,7 @@ except ImportError:  # not on Windows
 from dpo_wrap.errors import ConfigError, RunError
 from dpo_wrap.evaluation.win_rate import FIRST, SECOND, TIE
 from dpo_wrap.files import write_atomically
-from dpo_wrap.judge.endpoint import FAILED, Judge, Reply, connect, replies
+from dpo_wrap.judge.endpoint import FAILED, Judge, connect, replies
 from dpo_wrap.judge.prompt import CUT_OFF, UNCLEAR, Question, read_criterion, read_questions
 
 VERDICTS = "verdicts.jsonl"
@@ -197,7 +197,11 @@ def _ask_all(
                     f"({reply.fault}); check --base-url, which usually ends with /v1, --model and "
                     "OPENAI_API_KEY"
                 )
-            verdicts[question.digest] = _verdict(question, judge.model, reply)
+            verdict = {"preference": reply.preference, "annotator": judge.model}
+            verdict |= {"reply": reply.text[:MAX_REPLY]}
+            if reply.fault is not None:
+                verdict["fault"] = reply.fault
+            verdicts[question.digest] = verdict | {"question": question.digest}
             file.write(_line(question, verdicts))
             file.flush()
             bar.update()
@@ -206,17 +210,6 @@ def _ask_all(
                     f"{judge.client.base_url}: {failures} consecutive failures, the last: "
                     f"{reply.fault}; run the same command again to ask the remaining questions"
                 )
-
-
-def _verdict(question: Question, model: str, reply: Reply) -> Verdict:
-    verdict = {
-        "preference": reply.preference,
-        "annotator": model,
-        "reply": reply.text[:MAX_REPLY],
-    }
-    if reply.fault is not None:
-        verdict["fault"] = reply.fault
-    return verdict | {"question": question.digest}
 
 
 def _is_failed(verdict: Verdict) -> bool:
