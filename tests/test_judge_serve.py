@@ -1,4 +1,4 @@
-"""The judge command against `transformers serve`, with a model that can say nothing sensible."""
+"""The judge command against `transformers serve`, with a model of random weights."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def test_replies_of_a_real_server_that_hold_no_verdict_are_counted(judged):
     assert len(lines) == 6
     assert {line["fault"] for line in lines} <= {CUT_OFF, EMPTY, UNCLEAR}
     assert all(line["reply"] for line in lines if line["fault"] != EMPTY)
-    assert sum(line["fault"] == CUT_OFF for line in lines) >= 1  # random weights hardly end a text
+    assert sum(line["fault"] == CUT_OFF for line in lines) >= 1  # random weights rarely end a text
     found = win_rate(SAMPLES, read_verdicts(judged.out))
     assert (found["win_rate"], found["unjudged"], found["no_verdict"]) == (None, 3, 6)
     again = judged("--max-tokens", "16")

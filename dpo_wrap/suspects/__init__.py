@@ -64,15 +64,14 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
     settle_environment(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
     from dpo_wrap.report.page import write_page
-    from dpo_wrap.suspects.cross_fit import clear, cross_fit
+    from dpo_wrap.suspects.cross_fit import cross_fit
     from dpo_wrap.suspects.selection import write_suspects
     from dpo_wrap.system_errors import system_errors_reported
 
     out = Path(settings.output_dir).expanduser()
     with system_errors_reported(out, "the same command resumes"):
-        scores, splits = cross_fit(settings, stop)
-        lines = write_suspects(scores, splits, out)
-        clear(settings)
+        with cross_fit(settings, stop) as (scores, splits):
+            lines = write_suspects(scores, splits, out)
         if (out / "run.json").is_file():
             write_page(out)
     print("\n".join(lines))

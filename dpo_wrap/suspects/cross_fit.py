@@ -32,12 +32,13 @@ COLUMNS = ("split", "row", "source", "chosen_tokens", "rejected_tokens", "reward
 NOT_FOR_FOLDS = ("push_to_hub", "report_to")
 
 
-def cross_fit(settings: Settings, stop: Stop) -> tuple[pd.DataFrame, dict[str, Dataset]]:
+@contextlib.contextmanager
+def cross_fit(settings: Settings, stop: Stop) -> Iterator[tuple[pd.DataFrame, dict[str, Dataset]]]:
     """The table of scores, and the rows of the splits that `split` and `row` refer to.
 
     A training pair is scored by the policy of the other fold, a test pair by both, with the mean
-    of their margins. An interrupted call is resumed by the next one; call `clear` after success.
-    Raises DpoWrapError.
+    of their margins. An interrupted call is resumed by the next one; after success the runs and
+    the data of the folds are removed. Raises DpoWrapError.
     """
     out = Path(settings.output_dir).expanduser()
     with tempfile.TemporaryDirectory() as converted:
@@ -55,19 +56,17 @@ def cross_fit(settings: Settings, stop: Stop) -> tuple[pd.DataFrame, dict[str, D
             tables = list(_score(settings, stop, work, data, rows, splits.test is not None))
         except (ConfigError, DataError, ModelError):
             # Refused: the same command would not resume.
-            clear(settings)
+            _clear(out)
             with contextlib.suppress(OSError):
                 out.rmdir()
             raise
-        read = {"train": splits.train} | ({} if splits.test is None else {"test": splits.test})
-        # In memory, because the files are removed with the temporary directory.
-        read = {name: Dataset.from_list(split.to_list()) for name, split in read.items()}
-    return _join(tables, read), read
+        whole = {"train": splits.train} | ({} if splits.test is None else {"test": splits.test})
+        yield _join(tables, whole), whole
+    _clear(out)
 
 
-def clear(settings: Settings) -> None:
-    """Remove the runs and the data of the folds."""
-    for folder in Path(settings.output_dir).expanduser().glob(f"{TEMPORARY}-*"):
+def _clear(out: Path) -> None:
+    for folder in out.glob(f"{TEMPORARY}-*"):
         clear_own(folder)
 
 
@@ -82,7 +81,7 @@ def _work_dir(settings: Settings, splits: Splits, out: Path) -> Path:
     text = json.dumps([splits.fingerprint, *keys], sort_keys=True, default=str)
     work = out / f"{TEMPORARY}-{xxhash.xxh3_64_hexdigest(text.encode())[:8]}"
     if not work.is_dir():
-        clear(settings)
+        _clear(out)
     make_own(work)
     return work
 

@@ -18,8 +18,6 @@ from dpo_wrap.suspects.cross_fit import COLUMNS
 SUSPECTS, FIGURES, SCORES = "suspects.jsonl", "suspects.json", "out_of_fold.parquet"
 RATIO, MINIMUM = 2.0, 3
 """Share of suspects over the overall share, and number of suspects, to report a group."""
-SHOWN, MAX_CHARS = 3, 160
-"""Suspects that are printed, and characters of each of their texts."""
 
 
 def confidence(margins: pd.Series) -> pd.Series:
@@ -107,24 +105,12 @@ def _summary(figures: dict[str, Any], records: list[dict[str, Any]], out: Path) 
         f"probability of at least {figures['threshold']:.2f}",
         *(f"! {sentence}" for sentence in figures["crowds"]),
     ]
-    for record in records[:SHOWN]:
-        lines += ["", f"{record['source']}: margin {record['reward_margin']:.2f}"]
-        sides = ("prompt", "chosen", "rejected")
-        lines += [f"  {side:<9} {_shortened(record[side])}" for side in sides]
     without = sum(not record["source"] for record in records)
-    if records and without == len(records):
-        lines.append("the data have no column `source`, so convert cannot exclude these rows")
-    elif records:
+    if without:
+        lines.append(f"{without:,} have no `source`, so convert cannot exclude them; delete them")
+    if records:
         lines += [
-            "",
-            "read them, delete the lines whose label is right, and exclude the others:",
-            f"python -m data_tools.convert RAW -o NEW --exclude-rows {out / SUSPECTS}",
+            f"read {out / SUSPECTS}, delete the lines with a correct label, exclude the others:",
+            f"  python -m data_tools.convert RAW -o NEW --exclude-rows {out / SUSPECTS}",
         ]
-        if without:
-            lines.append(f"delete the {without:,} lines without `source`; convert refuses them")
-    return [*lines, f"suspects {out / SUSPECTS}, every margin {out / SCORES}"]
-
-
-def _shortened(text: str) -> str:
-    text = "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
-    return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 1]}…"
+    return [*lines, f"every margin {out / SCORES}"]
