@@ -98,7 +98,6 @@ def read_verdicts(path: str | Path) -> list[dict[str, Any]]:
     """
     records = []
     for place, record in read_records(path):
-        check_texts(place, record)
         if "preference" not in record:
             raise ConfigError(f"{place}: preference is missing; {_FIX}")
         records.append({**record, "preference": _preference(place, record["preference"])})
@@ -106,9 +105,10 @@ def read_verdicts(path: str | Path) -> list[dict[str, Any]]:
 
 
 def read_records(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON Lines file or of one JSON array, each with its location.
+    """The records of a JSON Lines file or of one JSON array, each with its location.
 
-    A location is `file:line`, in an array `file#record`. Raises ConfigError for anything else.
+    A location is `file:line`, in an array `file#record`; a record has the TEXTS. Raises ConfigError
+    for anything else.
     """
     try:
         text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
@@ -126,18 +126,14 @@ def read_records(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         found = [(f"{path}:{n}", _load(line, path, n)) for n, line in lines]
     if not found:
         raise ConfigError(f"{path}: has no records; give the to_judge.jsonl of an evaluation")
-    for place, value in found:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{place}: {value!r:.60} is not an object; write one record a line")
+    for place, record in found:
+        if not isinstance(record, dict):
+            raise ConfigError(f"{place}: {record!r:.60} is not an object; write one record a line")
+        for name in TEXTS:
+            if not isinstance(record.get(name), str):
+                fault = f"{record[name]!r:.60}, not a text" if name in record else "missing"
+                raise ConfigError(f"{place}: {name} is {fault}; a record needs {', '.join(TEXTS)}")
     return found
-
-
-def check_texts(place: str, record: dict[str, Any]) -> None:
-    """Raise ConfigError if instruction, output_1 or output_2 is missing or not a text."""
-    for name in TEXTS:
-        if not isinstance(record.get(name), str):
-            found = f"{record[name]!r:.60}, not a text" if name in record else "missing"
-            raise ConfigError(f"{place}: {name} is {found}; a record needs {', '.join(TEXTS)}")
 
 
 def _load(text: str, path: str | Path, line: int) -> Any:

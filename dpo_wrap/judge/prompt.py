@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.evaluation.win_rate import FIRST, SECOND, TEXTS, TIE, check_texts, read_records
+from dpo_wrap.evaluation.win_rate import FIRST, SECOND, TEXTS, TIE, read_records
 
 CRITERION = (
     "The better answer does what the instruction asks for, is correct, and leaves out nothing that "
@@ -60,7 +60,6 @@ def read_questions(path: str, criterion: str) -> list[Question]:
     """A question for each record of the file. Raises ConfigError."""
     questions = []
     for place, record in read_records(path):
-        check_texts(place, record)
         try:
             questions.append(make_question(record, criterion))
         except UnicodeEncodeError:

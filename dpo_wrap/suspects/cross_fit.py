@@ -52,7 +52,7 @@ def cross_fit(settings: Settings, stop: Stop) -> Iterator[tuple[pd.DataFrame, di
         rows = [[row for row, its_fold in enumerate(folds) if its_fold == fold] for fold in (0, 1)]
         work = _work_dir(settings, splits, out)
         try:
-            data = [_fold_data(work / f"half-{n + 1}", splits, rows[n]) for n in (0, 1)]
+            data = [_fold_data(work / f"fold-{n + 1}", splits, rows[n]) for n in (0, 1)]
             tables = list(_score(settings, stop, work, data, rows, splits.test is not None))
         except (ConfigError, DataError, ModelError):
             # Refused: the same command would not resume.
@@ -60,8 +60,8 @@ def cross_fit(settings: Settings, stop: Stop) -> Iterator[tuple[pd.DataFrame, di
             with contextlib.suppress(OSError):
                 out.rmdir()
             raise
-        whole = {"train": splits.train} | ({} if splits.test is None else {"test": splits.test})
-        yield _join(tables, whole), whole
+        scored = {"train": splits.train} | ({} if splits.test is None else {"test": splits.test})
+        yield _join(tables, scored), scored
     _clear(out)
 
 
