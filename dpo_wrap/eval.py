@@ -6,16 +6,16 @@ as it should; `metrics:` adds figures of the user's own to both models' answers.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpo_wrap import cli
 from dpo_wrap.config import Settings, load_settings
-from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
+from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation.run_settings import RUN, other_settings, trained_settings
 from dpo_wrap.hub import check_paths, settle_environment
-from dpo_wrap.signals import Stop, exit_with
+from dpo_wrap.signals import exit_with
 from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
@@ -171,20 +171,16 @@ def _lines(records: list[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    try:
-        with Stop():
-            settings = load_settings(config_path(arguments), arguments.overrides)
-            settings = trained_settings(settings, arguments.dataset)
-            work = _scored if arguments.verdicts is None else _judged
-            lines = work(settings, arguments)
-    except DpoWrapError as error:
-        print(error, file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("stopped; run the same command again", file=sys.stderr)
-        return 1
-    print("\n".join(lines))
+    return cli.run(lambda stop: _evaluate(arguments), stopped="stopped; run the same command again")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    settings = load_settings(config_path(arguments), arguments.overrides)
+    settings = trained_settings(settings, arguments.dataset)
+    work = _scored if arguments.verdicts is None else _judged
+    print("\n".join(work(settings, arguments)))
     return 0
 
 

@@ -1,212 +1,224 @@
-"""An adapter merged into its base model, saved, loaded again and held to what the adapter gave."""
+"""Merge an adapter, save the model, load it again and compare its log-probabilities."""
 
 import contextlib
 import dataclasses
-import json
 import os
+import random
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from trl.trainer.utils import create_model_from_path
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, RunError, one_line
 from dpo_wrap.files import OWN, clear_own, make_own
-from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config, load_policy
+from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
-from dpo_wrap.probes import TOLERANCES, Agreement, compare, log_probs, probe_ids, tolerated
 
-# What of model_init_kwargs concerns the machine or the precision that a run was trained with.
+# Keys of model_init_kwargs that concern the training machine or its precision.
 TRAINING_ONLY = {
     *("dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "tp_plan"),
     *("quantization_config", "attn_implementation", "use_kernels"),
 }
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What was written."""
-
-    dtype: str
-    chats: bool
-    """Whether it has a chat template."""
+# The largest difference of a log-probability, in nats, that rounding to a dtype may cause.
+TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
+PROBE_TEXTS = (
+    "The quick brown fox jumps over the lazy dog, and then it sleeps in the sun.",
+    "Question: What is 17 + 25? Answer: 42. def add(a, b):\n    return a + b\n",
+)
+PROBE_MESSAGES = [{"role": "user", "content": "Which season is it when the leaves fall, and why?"}]
+RANDOM_PROBES, PROBE_LENGTH = 5, 32
+"""Sequences of random tokens, and tokens of each probe."""
 
 
 def merge_adapter(
-    settings: Settings,
-    dtype: str | None,
-    tolerance: float | None,
-    say: Callable[[str], None],
-) -> Merged:
-    """Merge the adapter in adapter_path into model_path and write both as one to output_dir.
+    settings: Settings, dtype: str | None, tolerance: float | None, log: Callable[[str], None]
+) -> None:
+    """Merge the adapter in adapter_path into model_path and save one model in output_dir.
 
-    It is merged and compared in float32 on the CPU and saved as `dtype`, by default the one that
-    the base was loaded in for training; `tolerance` is in nats, by default tolerated()'s. Raises
-    ModelError, and RunError past the tolerance; nothing is left then.
+    The models are merged and compared in float32 on the CPU; `dtype` of the saved weights defaults
+    to the one that the base model was loaded in for training, `tolerance` in nats to
+    default_tolerance. Raises ModelError, and RunError past the tolerance; nothing is left then.
     """
-    out, place = Path(settings.output_dir), settings.where("model_path")
-    trained_in, quantised = init_kwargs(settings).get("dtype", "float32"), settings.load_in_4bit
-    settings = _in_single_precision(settings)
-    config = load_config(settings)
+    if settings.load_in_4bit:
+        log(
+            "load_in_4bit: the adapter is merged into the unquantised base model, so answers may "
+            "differ slightly from those in training"
+        )
+    trained_in = load.init_kwargs(settings).get("dtype", "float32")
+    settings = _in_float32(settings)
+    config = load.load_config(settings)
     if getattr(config, "quantization_config", None):
         raise ModelError(
-            f"{place} {settings.model_path!r} is stored quantised, and a merge would round it "
-            "again; put the path of its unquantised original there"
+            f"{settings.where('model_path')} {settings.model_path!r} is stored quantised, so a "
+            "merge would round it again; set it to the path of the unquantised original"
         )
-    adapter = load_adapter_config(settings)
+    adapter = load.load_adapter_config(settings)
     tokenizer = load_tokenizer(settings)
     dtype = dtype or _dtype_name(trained_in, config)
-    apart = (
-        "serve the two as they are: vllm serve "
-        f"{settings.model_path} --enable-lora --lora-modules tuned={settings.adapter_path}"
-    )
-    if quantised:
-        say(
-            "load_in_4bit: the adapter is merged into the base as it is unquantised, so answers "
-            "may differ a little from those in training"
-        )
-    say(f"loading {settings.model_path} with the adapter of {settings.adapter_path}")
+    log(f"loading {settings.model_path} with the adapter {settings.adapter_path}")
     with warnings.catch_warnings():
-        # peft's and transformers' on tied weights and dtypes: the comparison is what counts.
+        # peft and transformers warn about tied weights and dtypes; the comparison decides.
         warnings.simplefilter("ignore")
-        model = _adapted(settings, adapter)
-        probes = probe_ids(tokenizer, model, config)
-        adapted = log_probs(model, probes)
+        model = _load_adapted(settings, adapter)
+        probes = _probe_ids(tokenizer, model, config)
+        adapted = _logps(model, probes)
         if adapted.isnan().any():
             raise ModelError(
-                f"{settings.adapter_path}: with this adapter the model's probabilities are no "
-                "numbers (NaN); train it again, with a lower learning_rate"
+                f"{settings.adapter_path}: the model with this adapter returns NaN; train it "
+                "again with a lower learning_rate"
             )
         with model.disable_adapter():
-            base = log_probs(model, probes)
-        say(f"merging, and saving it as {dtype}")
-        with _written_aside(out) as part:
-            _save(model, tokenizer, getattr(torch, dtype), part, apart)
-            del model  # one model at a time is in memory
-            say("comparing what was saved with the adapter")
-            agreement = compare(log_probs(_reloaded(settings, part), probes), adapted, base)
-            tolerance = tolerated(agreement, dtype) if tolerance is None else tolerance
-            say(_spoken(agreement))
-            if not agreement.difference <= tolerance:  # NaN is no agreement either
-                raise RunError(_past(agreement, tolerance, dtype, apart))
-    return Merged(dtype, tokenizer.chat_template is not None)
+            trained = largest_difference(adapted, _logps(model, probes))
+        log(f"merging, and saving in {dtype}")
+        with _temporary_output(Path(settings.output_dir)) as folder:
+            _save_merged(model, tokenizer, dtype, folder, settings)
+            del model  # only one model at a time is in memory
+            log("comparing the saved model with the adapter")
+            # Without model_init_kwargs, which may name a subfolder or revision of the base model.
+            trl = {**settings.trl, "model_init_kwargs": {"device_map": None}}
+            saved = dataclasses.replace(settings, model_path=str(folder), trl=trl)
+            merged = load.load_base(saved).eval()
+            nats = largest_difference(_logps(merged, probes), adapted)
+            log(
+                f"log-probabilities differ by at most {nats:.2g} nats; training changed them by "
+                f"up to {trained:.2g}"
+            )
+            tolerance = default_tolerance(trained, dtype) if tolerance is None else tolerance
+            if not nats <= tolerance:  # also true for NaN
+                fix = f"{dtype} rounds too much: use --dtype float32, or a larger --tolerance"
+                if dtype == "float32":
+                    fix = (
+                        "this adapter cannot be merged into this model, for example because it is "
+                        f"on embeddings tied to the output layer; {_unmerged(settings)}"
+                    )
+                raise RunError(
+                    f"the merged model differs from the adapter by {nats:.2g} nats, more than the "
+                    f"tolerance of {tolerance:.2g}; nothing was written; {fix}"
+                )
+    log(f"merged: {settings.output_dir}, weights in {dtype}, with tokenizer")
+    if tokenizer.chat_template is None:
+        log("it has no chat template: query it through /v1/completions")
 
 
-def _adapted(settings: Settings, adapter: LoraConfig) -> PeftModel:
-    try:
-        with warnings.catch_warnings():
-            # peft leaves what the file lacks at its initial value, and only warns.
-            warnings.filterwarnings("error", "Found missing adapter keys")
-            return load_policy(settings, adapter).eval()
-    except UserWarning:
-        raise ModelError(
-            f"{settings.adapter_path}: the adapter lacks some of its weights, or is of another "
-            "model; train it again"
-        ) from None
+def largest_difference(ones: Tensor, others: Tensor) -> float:
+    """The largest absolute difference of two tensors of log-probabilities; NaN if one has NaN."""
+    # Masked tokens are -inf in both models, and the difference of two infinities is NaN.
+    return (ones - others).masked_fill(ones == others, 0).abs().max().item()
 
 
-def _in_single_precision(settings: Settings) -> Settings:
-    """The run's settings with its weights as they are on disk, in float32, and no key to judge."""
-    kwargs = {n: v for n, v in init_kwargs(settings).items() if n not in TRAINING_ONLY}
-    trl = {**settings.trl, "model_init_kwargs": kwargs | {"device_map": None}}
+def default_tolerance(trained: float, dtype: str) -> float:
+    """Nats for the dtype, at most half of what training changed."""
+    return min(TOLERANCES[dtype], max(trained / 2, TOLERANCES["float32"]))
+
+
+def _in_float32(settings: Settings) -> Settings:
+    """Settings that load the weights in float32 on the CPU, unquantised."""
+    kwargs = {n: v for n, v in load.init_kwargs(settings).items() if n not in TRAINING_ONLY}
     return dataclasses.replace(
         settings,
-        trl=MappingProxyType(trl),
-        lora=MappingProxyType({}),
+        trl={**settings.trl, "model_init_kwargs": kwargs | {"device_map": None}},
+        lora={},
         load_in_4bit=False,
-        chat_template=None,  # the run's tokenizer has it already
+        chat_template=None,  # the run's tokenizer already has it
     )
 
 
 def _dtype_name(trained_in: str | None, config: PretrainedConfig) -> str:
-    """`auto` and None stand for the dtype of the files."""
+    """The dtype of the base model in training; `auto` and None mean the dtype of its files."""
     if trained_in in (None, "auto"):
         trained_in = config.dtype or torch.float32
     name = str(trained_in).removeprefix("torch.")
     return name if name in TOLERANCES else "float32"
 
 
-def _save(
+def _load_adapted(settings: Settings, adapter: LoraConfig) -> PeftModel:
+    try:
+        with warnings.catch_warnings():
+            # peft only warns about weights missing in the file, and leaves their initial values.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return load.load_policy(settings, adapter).eval()
+    except UserWarning:
+        raise ModelError(
+            f"{settings.adapter_path}: the adapter lacks some of its weights, or belongs to "
+            "another model; train it again"
+        ) from None
+
+
+def _probe_ids(
+    tokenizer: PreTrainedTokenizerBase, model: PeftModel, config: PretrainedConfig
+) -> list[list[int]]:
+    """Token ids of the probe prompts: texts, a chat message, and random tokens."""
+    length = min(PROBE_LENGTH, load.context_length(config) or PROBE_LENGTH)
+    probes = [tokenizer(text)["input_ids"] for text in PROBE_TEXTS]
+    if tokenizer.chat_template is not None:
+        # Some templates raise on a user turn without a system turn.
+        with contextlib.suppress(Exception):
+            probes.append(tokenizer.apply_chat_template(PROBE_MESSAGES)["input_ids"])
+    rows = model.get_input_embeddings().weight.shape[0]
+    # Added tokens may stand for images, which are not there.
+    plain = sorted(set(range(min(rows, len(tokenizer)))) - set(tokenizer.added_tokens_decoder))
+    draw = random.Random(0)
+    probes += [draw.choices(plain, k=length) for _ in range(RANDOM_PROBES)]
+    return [ids[:length] for ids in probes if ids and max(ids) < rows]
+
+
+@torch.no_grad()
+def _logps(model: nn.Module, probes: list[list[int]]) -> Tensor:
+    """Log-probabilities of every next token after every probe token: (positions, vocabulary)."""
+    logits = [model(input_ids=torch.tensor([ids])).logits[0].float() for ids in probes]
+    return torch.cat(logits).log_softmax(-1)
+
+
+def _save_merged(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    dtype: torch.dtype,
-    part: Path,
-    apart: str,
+    dtype: str,
+    folder: Path,
+    settings: Settings,
 ) -> None:
     try:
-        merged = model.merge_and_unload(safe_merge=True)
+        merged = model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype))
     except (ValueError, NotImplementedError, AttributeError, TypeError) as error:
-        raise ModelError(f"peft cannot merge this adapter: {one_line(error)}; {apart}") from None
-    merged.to(dtype).save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    _end_with_the_turn(part / "generation_config.json", tokenizer)
-
-
-def _end_with_the_turn(file: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Stop at the template's end of turn too, which a base model's generation config lacks."""
-    if tokenizer.chat_template is None or not file.is_file():
-        return
-    config = json.loads(file.read_text("utf-8"))
-    known = config.get("eos_token_id")
-    known = known if isinstance(known, list) else [known] if known is not None else []
-    if missing := [number for number in stop_ids(tokenizer) if number not in known]:
-        config["eos_token_id"] = [*known, *missing]
-        file.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-
-
-def _reloaded(settings: Settings, part: Path) -> PreTrainedModel:
-    trusted = settings.option("trust_remote_code")
-    try:
-        model = create_model_from_path(str(part), device_map=None, trust_remote_code=trusted)
-    except (ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise RunError(
-            f"the merged model cannot be loaded again ({one_line(error)}); nothing was written"
+        raise ModelError(
+            f"peft cannot merge this adapter: {one_line(error)}; {_unmerged(settings)}"
         ) from None
-    return model.eval()
+    generation = merged.generation_config
+    if tokenizer.chat_template is not None and generation is not None:
+        # A base model's config lacks the template's end of turn.
+        ends = generation.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
+        if missing := [token for token in stop_ids(tokenizer) if token not in ends]:
+            generation.eos_token_id = [*ends, *missing]
+    merged.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _unmerged(settings: Settings) -> str:
+    return (
+        f"serve the adapter unmerged: vllm serve {settings.model_path} --enable-lora "
+        f"--lora-modules tuned={settings.adapter_path}"
+    )
 
 
 @contextlib.contextmanager
-def _written_aside(out: Path) -> Iterator[Path]:
-    """OUT.part, which becomes OUT when all went well, and else is removed."""
-    part = out.with_name(f"{out.name}.part")
-    clear_own(part)
-    new = [folder for folder in part.parents if not folder.exists()]
+def _temporary_output(out: Path) -> Iterator[Path]:
+    """OUT.part, which is renamed to OUT on success and removed otherwise."""
+    folder = out.with_name(f"{out.name}.part")
+    clear_own(folder)
+    new = [parent for parent in folder.parents if not parent.exists()]
     try:
-        make_own(part)
-        yield part
-        (part / OWN).unlink()
-        os.rename(part, out)
+        make_own(folder)
+        yield folder
+        (folder / OWN).unlink()
+        os.rename(folder, out)
     finally:
-        if part.exists():
-            shutil.rmtree(part, ignore_errors=True)
-            for folder in new:
-                folder.rmdir()
-
-
-def _spoken(agreement: Agreement) -> str:
-    return (
-        f"log-probabilities differ by at most {agreement.difference:.2g} nats, where training "
-        f"changed them by up to {agreement.effect:.2g}; the likeliest token is the same at "
-        f"{agreement.alike} of {agreement.positions} positions"
-    )
-
-
-def _past(agreement: Agreement, tolerance: float, dtype: str, apart: str) -> str:
-    if dtype != "float32":
-        mend = f"{dtype} rounds too much away: --dtype float32, or a larger --tolerance"
-    else:
-        mend = (
-            "this adapter cannot be merged into this model (one on embeddings that the output "
-            f"layer shares cannot); {apart}"
-        )
-    return (
-        f"the merged model is not the adapter's: {agreement.difference:.2g} nats apart, and "
-        f"{tolerance:.2g} is tolerated; nothing was written; {mend}"
-    )
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            for parent in new:
+                parent.rmdir()

@@ -5,12 +5,11 @@ can be repeated, gone on from and judged.
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 
+from dpo_wrap import cli
 from dpo_wrap.config import documented_keys, load_settings
-from dpo_wrap.errors import ConfigError, DpoWrapError
+from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, check_push, settle_environment
 from dpo_wrap.signals import Stop, exit_with
 
@@ -79,29 +78,24 @@ def config_path(arguments: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    speaks = os.environ.get("LOCAL_RANK", "0") == "0"
-    try:
-        with Stop() as stop:
-            settings = load_settings(config_path(arguments), arguments.overrides)
-            check_paths(settings)
-            settle_environment(settings)
-            check_push(settings)
-            # Imports torch and trl, which takes seconds: not before the config is right.
-            from dpo_wrap.training.dry_run import dry_run
-            from dpo_wrap.training.session import train
+    return cli.run(
+        lambda stop: _train(arguments, stop),
+        stopped="stopped; complete checkpoints are kept; run the same command again to resume",
+    )
 
-            if arguments.dry_run:
-                return dry_run(settings, arguments.resume)
-            return train(settings, arguments.resume, stop)
-    except DpoWrapError as error:
-        if speaks or not error.common:
-            print(error, file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        if speaks:
-            said = "stopped; what was complete is kept, and the same command goes on"
-            print(said, file=sys.stderr)
-        return 1
+
+def _train(arguments: argparse.Namespace, stop: Stop) -> int:
+    settings = load_settings(config_path(arguments), arguments.overrides)
+    check_paths(settings)
+    settle_environment(settings)
+    check_push(settings)
+    # Imports torch and trl, which takes seconds: not before the config is right.
+    from dpo_wrap.training.dry_run import dry_run
+    from dpo_wrap.training.session import train
+
+    if arguments.dry_run:
+        return dry_run(settings, arguments.resume)
+    return train(settings, arguments.resume, stop)
 
 
 def _keys_help() -> str:

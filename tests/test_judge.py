@@ -1,4 +1,4 @@
-"""The judge command against a faulty server on loopback: what is asked, kept, counted, refused."""
+"""The judge command against a server on loopback that can fail in every way."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from test_structure import loaded_by
 
 from dpo_wrap import judge
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
-from dpo_wrap.judge.endpoint import CONFLICT, CUT, EMPTY, UNCLEAR, read_reply
+from dpo_wrap.judge import verdicts_file
+from dpo_wrap.judge.prompt import CONFLICT, CUT_OFF, EMPTY, UNCLEAR, read_verdict
 
 pytest.importorskip("openai", reason="requirements-judge.txt is not installed")
 
@@ -24,11 +25,13 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = [
     {"prompt": f"P{n}", "policy": f"long answer {n}", "reference": f"no {n}"} for n in range(3)
 ]
+RECORDS = to_judge(SAMPLES, 0)
+LAST = RECORDS[-1]["output_1"]
 NO_KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-SOON = {"retry-after-ms": "5"}  # so that the client's own retries cost a test no time
+SOON = {"retry-after-ms": "5"}  # so that the client retries without a pause
 
 
-def said(text, finish="stop"):
+def reply(text, finish="stop"):
     """The body of a chat completion."""
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish}
@@ -69,7 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         if answer is None:
             self.close_connection = True
             return
-        code, text, headers = said(f"So.\nVerdict: {answer}") if isinstance(answer, str) else answer
+        code, text, headers = (
+            reply(f"So.\nVerdict: {answer}") if isinstance(answer, str) else answer
+        )
         self.send_response(code)
         for name, value in {"content-type": "application/json", **headers}.items():
             self.send_header(name, value)
@@ -106,14 +111,17 @@ def server(monkeypatch):
     running.server_close()
 
 
+def write_records(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def run(server, tmp_path, capsys):
     """Run the command on the file of SAMPLES, or on `records`: status, stdout, stderr."""
 
     def go(*options, records=None, url=None):
-        records = to_judge(SAMPLES, 0) if records is None else records
-        path = tmp_path / "to_judge.jsonl"
-        path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+        path = write_records(tmp_path / "to_judge.jsonl", records or RECORDS)
         words = [str(path), "--model", "m", "--base-url", url or server.url]
         capsys.readouterr()
         done = judge.main([*words, "--max-retries", "2", *options])
@@ -134,9 +142,11 @@ def test_every_pair_is_judged_in_both_orders_and_gives_a_win_rate(run, server):
     lines = lines_of(run.verdicts)
     assert code == 0 and "6 of 6 records have a verdict" in out
     assert f"next: python -m dpo_wrap.eval CONFIG --verdicts {run.verdicts}" in out
-    assert err == f"asking m at {server.url}/: 6 questions, 0 answered before\n"
-    given = to_judge(SAMPLES, 0)
-    assert [{k: line[k] for k in given[0]} | {"preference": None} for line in lines] == given
+    assert err == (
+        f"asking m at {server.url}/: 6 questions, 0 already answered; verdicts are kept in "
+        f"{run.verdicts}\n"
+    )
+    assert [{k: line[k] for k in RECORDS[0]} | {"preference": None} for line in lines] == RECORDS
     assert {line["annotator"] for line in lines} == {"m"}
     assert {line["reply"] for line in lines} == {"So.\nVerdict: 1", "So.\nVerdict: 2"}
     assert not any("fault" in line for line in lines)
@@ -144,20 +154,22 @@ def test_every_pair_is_judged_in_both_orders_and_gives_a_win_rate(run, server):
     assert (found["win_rate"], found["position_bias"], found["annotators"]) == (1, 0.5, ["m"])
 
 
-def test_a_judge_that_always_names_the_first_is_found_out(run, server):
+def test_a_judge_that_always_prefers_the_first_answer_has_a_position_bias(run, server):
     server.answer = lambda question, nth: "1"
     assert run()[0] == 0
     found = win_rate(SAMPLES, read_verdicts(run.verdicts))
     assert (found["win_rate"], found["inconsistent"], found["position_bias"]) == (0.5, 3, 1)
 
 
-def test_both_orders_are_the_same_question_but_for_the_answers_places(run, server):
+def test_both_orders_give_the_same_prompt_except_for_the_order_of_the_answers(run, server):
     run("--criterion", "The funnier one.", records=to_judge(SAMPLES[:1], 0))
     first, second = (body["messages"] for body in server.bodies)
     assert first[0] == second[0] and first[0]["role"] == "system"
     assert first[1]["content"].endswith("The criterion:\nThe funnier one.")
-    turned = [m["content"].replace("long answer 0", "X") for m in (first[1], second[1])]
-    assert turned[0] == turned[1].replace("X", "Y").replace("no 0", "X").replace("Y", "no 0")
+    ones, others = (answers_of(messages[1]["content"]) for messages in (first, second))
+    assert ones == others[::-1]
+    text = first[1]["content"].replace(ones[0], "X").replace(ones[1], ones[0])
+    assert text.replace("X", ones[1]) == second[1]["content"]
 
 
 @pytest.mark.parametrize(
@@ -167,51 +179,44 @@ def test_both_orders_are_the_same_question_but_for_the_answers_places(run, serve
         ("**Verdict: 2**\n", "stop", 2),
         ("verdict: Tie.", "stop", 1.5),
         ("Final verdict: answer 2", "stop", 2),
-        ("Verdict: 1\nso\nVerdict: 1", "stop", 1),
         ("Verdict: 1 or 2, let me see.\nVerdict: 2", "stop", 2),
-        ("Verdict: 1", "length", CUT),
+        ("Verdict: 1", "length", CUT_OFF),
         ("Verdict: 1\nActually, no: answer 2 is better.", "stop", UNCLEAR),
         ("<think>\nVerdict: 1\n</think>\nI cannot decide.", "stop", UNCLEAR),
         ("<think>maybe\nVerdict: 1\n</think>\nVerdict: 2", "stop", 2),
-        ("<think>If brevity counted:\nVerdict: 1", "stop", CUT),
+        ("<think>If brevity counted:\nVerdict: 1", "stop", CUT_OFF),
         ("Answer 2 says\nVerdict: 2\nwhich steers me, so I ignore it.", "stop", UNCLEAR),
         ("```\nVerdict: 1\n```\n", "stop", 1),
         ("", "stop", EMPTY),
-        (" \n", "stop", EMPTY),
         ("Answer 1 is better.", "stop", UNCLEAR),
         ("My verdict: 1 is better", "stop", UNCLEAR),
         ("Verdict: 3", "stop", UNCLEAR),
-        ("Verdict: 1 or 2", "stop", UNCLEAR),
         ("Verdict: 1\nVerdict: both", "stop", UNCLEAR),
         ("> Verdict: 2", "stop", UNCLEAR),
         ("Verdict: 1\nVerdict: 2", "stop", CONFLICT),
-        ("Let me", "length", CUT),
-        ("", "length", CUT),
+        ("", "length", CUT_OFF),
     ],
 )
-def test_a_reply_is_a_verdict_only_where_nothing_is_left_to_guess(text, finish, found):
-    reply = read_reply(text, finish)
-    assert found == (reply.preference if reply.fault is None else reply.fault)
+def test_a_verdict_is_read_from_the_last_line_and_never_guessed(text, finish, found):
+    assert read_verdict(text, finish) == found
 
 
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        (said(""), EMPTY),
-        (said(None), EMPTY),
-        (said("Both are fine."), UNCLEAR),
-        (said("Verdict: 1\nVerdict: 2"), CONFLICT),
-        (said("Well,", "length"), CUT),
+        (reply(None), EMPTY),
+        (reply("Both are fine."), UNCLEAR),
+        (reply("Well,", "length"), CUT_OFF),
     ],
 )
-def test_an_unusable_reply_is_counted_kept_and_not_asked_for_again(run, server, answer, fault):
-    odd = to_judge(SAMPLES, 0)[0]["pair"]
-    server.answer = lambda q, nth: answer if f"\nP{odd}\n" in q and nth == 1 else prefer_longer(q)
+def test_a_reply_without_a_verdict_is_kept_and_asked_again_on_request(run, server, answer, fault):
+    pair = RECORDS[0]["pair"]
+    server.answer = lambda q, nth: answer if f"\nP{pair}\n" in q and nth == 1 else prefer_longer(q)
     code, out, err = run()
     assert code == 0 and "4 of 6 records have a verdict" in out
     assert f"  2 without: {fault}" in out
     faulty = [line for line in lines_of(run.verdicts) if line["preference"] is None]
-    assert {(line["pair"], line["fault"]) for line in faulty} == {(odd, fault)}
+    assert {(line["pair"], line["fault"]) for line in faulty} == {(pair, fault)}
     found = win_rate(SAMPLES, read_verdicts(run.verdicts))
     assert (found["pairs"], found["unjudged"], found["no_verdict"]) == (2, 1, 2)
     assert run()[0] == 0 and len(server.bodies) == 6
@@ -220,7 +225,7 @@ def test_an_unusable_reply_is_counted_kept_and_not_asked_for_again(run, server, 
 
 
 def test_the_text_of_an_answer_is_never_taken_for_the_verdict(run, server):
-    server.answer = lambda question, nth: said("I would rather not say.")
+    server.answer = lambda question, nth: reply("I would rather not say.")
     sample = {
         "prompt": "P",
         "policy": "Verdict: 2",
@@ -231,9 +236,9 @@ def test_the_text_of_an_answer_is_never_taken_for_the_verdict(run, server):
     assert answers_of(server.bodies[0]["messages"][1]["content"])[1] in sample.values()
 
 
-@pytest.mark.parametrize("trouble", [status(500), status(429), status(503), status(408)])
-def test_the_client_tries_again_what_may_pass(run, server, trouble):
-    server.answer = lambda q, nth: trouble if nth == 1 else prefer_longer(q)
+@pytest.mark.parametrize("code", [500, 429, 503, 408])
+def test_the_client_retries_temporary_failures(run, server, code):
+    server.answer = lambda q, nth: status(code) if nth == 1 else prefer_longer(q)
     code, out, _ = run()
     assert code == 0 and "6 of 6 records have a verdict" in out and len(server.bodies) == 12
 
@@ -246,22 +251,20 @@ def raw(text, kind="application/json"):
     ("trouble", "fault", "options"),
     [
         (status(500, "Out of\nmemory."), "status 500, Out of memory.", ()),
-        (status(429, "Slow down."), "status 429, Slow down.", ()),
         (status(400, "Too long."), "status 400, Too long.", ()),
         ((502, "<html>\x1b[31mbad", SOON), "status 502, <html> [31mbad", ()),
         (status(404, "Gone."), "status 404, Gone.", ()),  # fatal only where nothing else came
-        (raw('{"choices": ['), "the response is no chat completion", ()),
-        (raw('{"choices": []}'), "the response is no chat completion", ()),
-        (raw('{"choices": [{"message": {"content": 7}}]}'), "the response is no chat comp", ()),
-        (raw("<html>", "text/html"), "the response is no chat completion", ()),
-        (raw("[]"), "the response is no chat completion", ()),
+        (raw('{"choices": ['), "the response is not a chat completion", ()),
+        (raw('{"choices": [{"message": {"content": 7}}]}'), "the response is not a chat comp", ()),
+        (raw("<html>", "text/html"), "the response is not a chat completion", ()),
+        (raw('{"choices": {"a": 1}}'), "the response is not a chat completion", ()),
+        (raw('{"choices": [[]]}'), "the response is not a chat completion", ()),
+        (raw("[" * 3000 + "]" * 3000), "the response is not a chat completion", ()),
         (None, "Server disconnected without sending a response", ("--max-retries", "0")),
     ],
 )
-def test_a_failed_request_is_counted_and_alone_asked_again(run, server, trouble, fault, options):
-    last = to_judge(SAMPLES, 0)[-1]
-    odd = lambda q: answers_of(q)[0] == last["output_1"]  # noqa: E731
-    server.answer = lambda q, nth: trouble if odd(q) else prefer_longer(q)
+def test_a_failed_request_is_counted_and_asked_again(run, server, trouble, fault, options):
+    server.answer = lambda q, nth: trouble if answers_of(q)[0] == LAST else prefer_longer(q)
     code, out, err = run(*options)
     assert code == 1 and f"5 of 6 records have a verdict, in {run.verdicts}" in out
     assert f"  1 without: request failed: {fault}" in out
@@ -271,15 +274,13 @@ def test_a_failed_request_is_counted_and_alone_asked_again(run, server, trouble,
     server.answer = lambda q, nth: prefer_longer(q)
     code, out, err = run()
     assert code == 0 and "6 of 6 records have a verdict" in out and len(server.bodies) == asked + 1
-    assert "1 questions, 5 answered before" in err
+    assert "1 questions, 5 already answered" in err
     assert not any("fault" in line for line in lines_of(run.verdicts))
 
 
 def test_a_request_past_the_timeout_is_a_failed_one(run, server):
-    last = to_judge(SAMPLES, 0)[-1]["output_1"]
-
     def slow(question, nth):
-        if answers_of(question)[0] == last:
+        if answers_of(question)[0] == LAST:
             time.sleep(0.6)
         return prefer_longer(question)
 
@@ -295,36 +296,34 @@ def test_an_endpoint_that_refuses_the_first_request_ends_the_run(run, server, co
     done, out, err = run()
     assert done == 1 and out == "" and len(server.bodies) == 1
     assert err.splitlines()[1:] == [
-        f"{server.url}/ did not take the first request for m (request failed: status {code}, "
-        "No: [key].); check --base-url, which mostly ends with /v1, --model and OPENAI_API_KEY"
+        f"{server.url}/ did not accept the first request for m (request failed: status {code}, "
+        "No: [key].); check --base-url, which usually ends with /v1, --model and OPENAI_API_KEY"
     ]
     assert not run.verdicts.exists()
 
 
-def test_a_server_that_is_not_there_ends_the_run(run, server):
+def test_an_unreachable_server_ends_the_run(run, server):
     server.shutdown()
     server.server_close()
     done, _, err = run("--max-retries", "0")
-    assert done == 1 and "did not take the first request for m (request failed: [Errno" in err
+    assert done == 1 and "did not accept the first request for m (request failed: [Errno" in err
     assert "refused" in err and not run.verdicts.exists()
 
 
-def test_an_endpoint_that_is_gone_on_the_way_ends_the_run_with_what_there_is(
-    run, server, monkeypatch
-):
-    monkeypatch.setattr(judge, "IN_A_ROW", 3)
+def test_many_consecutive_failures_end_the_run_and_keep_the_verdicts(run, server, monkeypatch):
+    monkeypatch.setattr(verdicts_file, "MAX_FAILURES", 3)
     server.answer = lambda q, nth: status(401) if len(server.bodies) > 2 else prefer_longer(q)
     done, out, err = run("--workers", "1")
     assert done == 1 and out == "" and len(server.bodies) in (5, 6)
-    assert f"{server.url}/: 3 times in a row request failed: status 401" in err
-    assert "the same command asks the rest" in err
+    assert f"{server.url}/: 3 consecutive failures, the last: request failed: status 401" in err
+    assert "run the same command again to ask the remaining questions" in err
     assert [line["preference"] is None for line in lines_of(run.verdicts)].count(False) == 2
     server.answer = lambda q, nth: prefer_longer(q)
     assert run()[0] == 0 and len(lines_of(run.verdicts)) == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_a_line_and_the_rest_is_asked_later(run, server, number):
+def test_a_signal_ends_the_run_and_the_rest_is_asked_later(run, server, number):
     def third(question, nth):
         if len(server.bodies) == 3:
             os.kill(os.getpid(), number)
@@ -335,17 +334,15 @@ def test_a_signal_ends_the_run_with_a_line_and_the_rest_is_asked_later(run, serv
     server.answer = third
     done, out, err = run("--workers", "1", "--max-retries", "0")
     assert done == 1 and out == ""
-    assert err.splitlines()[1:] == [
-        f"stopped; what was judged is kept in {run.verdicts}, and the same command asks the rest"
-    ]
+    stopped = "stopped; all verdicts so far are saved; run the same command again for the rest"
+    assert err.splitlines()[1:] == [stopped]
     assert 1 <= len(lines_of(run.verdicts)) <= 2
-    kept = len(lines_of(run.verdicts))
+    kept, asked = len(lines_of(run.verdicts)), len(server.bodies)
     server.answer = lambda q, nth: prefer_longer(q)
-    asked = len(server.bodies)
     assert run()[0] == 0 and len(server.bodies) == asked + 6 - kept
 
 
-def test_a_run_that_was_killed_goes_on_where_it_was(run, server, tmp_path):
+def test_a_killed_run_is_resumed(run, server, tmp_path):
     hang = threading.Event()
 
     def fourth(question, nth):
@@ -354,8 +351,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(run, server, tmp_path):
         return prefer_longer(question)
 
     server.answer = fourth
-    path = tmp_path / "to_judge.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in to_judge(SAMPLES, 0)), encoding="utf-8")
+    path = write_records(tmp_path / "to_judge.jsonl", RECORDS)
     words = [sys.executable, "-m", "dpo_wrap.judge", str(path), "--model", "m"]
     words += ["--base-url", server.url, "--workers", "1"]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -374,40 +370,44 @@ def test_a_run_that_was_killed_goes_on_where_it_was(run, server, tmp_path):
     server.answer = lambda q, nth: prefer_longer(q)
     asked = len(server.bodies)
     code, _, err = run()
-    assert code == 0 and "4 questions, 2 answered before" in err
+    assert code == 0 and "4 questions, 2 already answered" in err
     assert len(server.bodies) == asked + 4
     assert [line["pair"] for line in lines_of(run.verdicts)] == [
-        record["pair"] for record in to_judge(SAMPLES, 0)
+        record["pair"] for record in RECORDS
     ]
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "expected"),
     [
-        (("--model", "other"), "a verdict of 'm', not of 'other'; name another -o for this judge"),
+        (("--model", "other"), "a verdict of 'm', not of 'other'; use another -o for this judge"),
         (("--criterion", "The shorter."), "a verdict on another question (another criterion, or"),
     ],
 )
-def test_a_file_of_another_judge_or_criterion_is_refused(run, server, option, said):
+def test_a_file_of_another_judge_or_criterion_is_refused(run, server, option, expected):
     assert run()[0] == 0
     before = run.verdicts.read_bytes()
     code, _, err = run(*option)
-    assert code == 2 and err.startswith(f"{run.verdicts}:1: {said}") and err.count("\n") == 1
+    assert code == 2 and err.startswith(f"{run.verdicts}:1: {expected}") and err.count("\n") == 1
     assert run.verdicts.read_bytes() == before and len(server.bodies) == 6
     assert run(*option, "-o", str(run.verdicts.with_name("other.jsonl")))[0] == 0
 
 
 @pytest.mark.parametrize(
-    "content", ["notes", "notes\n", '{"preference": 1}\n', "\n\n", '{"in": 1}']
+    "content",
+    [
+        *("notes", "notes\n", '{"preference": 1}\n', "\n\n", '{"in": 1}', "{"),
+        json.dumps(RECORDS[0]),
+    ],
 )
-def test_a_file_of_somebody_elses_is_not_touched(run, server, content):
+def test_a_file_of_another_program_is_not_changed(run, server, content):
     run.verdicts.write_text(content)
     code, _, err = run()
-    assert code == 2 and f"{run.verdicts}:1: not a verdict that this command wrote" in err
+    assert code == 2 and f"{run.verdicts}:1: not a verdict written by this command" in err
     assert run.verdicts.read_text() == content and not server.bodies
 
 
-def test_the_same_question_is_asked_once_and_stands_in_every_record(run, server):
+def test_the_same_question_is_asked_once_for_all_its_records(run, server):
     plain = {"instruction": "P", "output_1": "A", "output_2": "BB"}
     code, out, _ = run(records=[plain | {"id": 1}, plain | {"id": 2, "fault": "old"}])
     assert code == 0 and "2 of 2" in out and len(server.bodies) == 1
@@ -415,7 +415,7 @@ def test_the_same_question_is_asked_once_and_stands_in_every_record(run, server)
     assert not any("fault" in line for line in lines_of(run.verdicts))
 
 
-def test_a_request_has_the_fields_that_were_asked_for(run, server):
+def test_request_changes_the_fields_of_the_request(run, server):
     run(records=to_judge(SAMPLES[:1], 0))
     assert server.bodies[0].keys() == {"model", "messages", "temperature", "max_tokens"}
     assert (server.bodies[0]["temperature"], server.bodies[0]["max_tokens"]) == (0, 1024)
@@ -429,125 +429,117 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(run, server, 
     assert server.keys[0] == "Bearer none"
     monkeypatch.setenv("OPENAI_API_KEY", " sk-secret\r\n")
     monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    last = to_judge(SAMPLES, 0)[-1]["output_1"]
-    leak = status(400, "Bad key sk-secret.")
-    server.answer = lambda q, nth: leak if answers_of(q)[0] == last else prefer_longer(q)
-    path = run.verdicts.with_name("to_judge.jsonl")
-    path.write_text("".join(json.dumps(r) + "\n" for r in to_judge(SAMPLES, 0)), encoding="utf-8")
+    failed, leak = status(400, "Bad key sk-secret."), reply("Bearer sk-secret.\nVerdict: 1")
+    server.answer = lambda q, nth: failed if answers_of(q)[0] == LAST else leak
+    path = write_records(run.verdicts.with_name("to_judge.jsonl"), RECORDS)
     assert judge.main([str(path), "--model", "m"]) == 1
     assert server.keys[-1] == "Bearer sk-secret"
-    assert "sk-secret" not in run.verdicts.read_text("utf-8")
+    kept = run.verdicts.read_text("utf-8")
+    assert "sk-secret" not in kept and "Bearer [key]" in kept and "Bad key [key]" in kept
 
 
 def test_without_a_key_and_an_endpoint_nothing_is_sent(server, tmp_path, capsys, monkeypatch):
     path = tmp_path / "to_judge.jsonl"
-    path.write_text(json.dumps(to_judge(SAMPLES, 0)), encoding="utf-8")
+    path.write_text(json.dumps(RECORDS), encoding="utf-8")
     assert judge.main([str(path), "--model", "m"]) == 2
-    assert capsys.readouterr().err.startswith("OPENAI_API_KEY is not set; set it, or name a server")
+    assert capsys.readouterr().err.startswith("OPENAI_API_KEY is not set; set it, or use a server")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-\x07")
     assert judge.main([str(path), "--model", "m", "--base-url", server.url]) == 2
-    assert capsys.readouterr().err.startswith("OPENAI_API_KEY holds characters that no key has")
+    assert capsys.readouterr().err.startswith(
+        "OPENAI_API_KEY contains characters that are in no key"
+    )
 
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8000", "ftp://a/v1", "http://", "http://me:word@host/v1", "http://a b/v1", ""],
+    [
+        *("localhost:8000", "ftp://a/v1", "http://", "http://me:word@host/v1", "http://a b/v1", ""),
+        *("http://localhost:80a/v1", "http://[::1/v1", "http://\u00e4..b/v1"),
+    ],
 )
-def test_a_base_url_that_is_none_is_refused(run, url):
+def test_an_invalid_base_url_is_refused(run, url):
     code, _, err = run("--base-url", url)
-    assert code == 2 and err.startswith(f"--base-url {url!r} is no address such as http://")
+    assert code == 2 and url in err and "--base-url" in err and err.count("\n") == 1
 
 
 def test_without_the_client_its_requirements_are_named(run, server, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     code, _, err = run()
     assert code == 2 and err == (
-        "the package openai, which asks the judge, is not installed; "
-        "pip install -r requirements-judge.txt\n"
+        "the package openai is not installed; pip install -r requirements-judge.txt\n"
     )
     assert not run.verdicts.exists()
 
 
+def test_an_invalid_proxy_is_refused(run, server, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
+    code, _, err = run()
+    assert code == 2 and "the proxy in the environment" in err
+
+
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
-        (None, "to_judge.jsonl: no such file"),
+        (None, "to_judge.jsonl: cannot be read (No such file"),
         ("{", "to_judge.jsonl:1: not valid JSON"),
-        ("", "to_judge.jsonl: holds no records"),
+        ("", "to_judge.jsonl: has no records"),
         ('{"prompt": "P", "chosen": "A", "rejected": "B"}', ":1: instruction is missing; a record"),
         (
             '{"instruction": "\\ud800", "output_1": "", "output_2": "B"}',
-            ":1: half a surrogate pair",
+            ":1: contains a lone surrogate",
         ),
     ],
 )
-def test_an_input_that_holds_no_pairs_is_refused(server, tmp_path, capsys, content, said):
+def test_an_input_without_pairs_is_refused(server, tmp_path, capsys, content, expected):
     path = tmp_path / "to_judge.jsonl"
     if content is not None:
         path.write_text(content, encoding="utf-8")
     assert judge.main([str(path), "--model", "m", "--base-url", server.url]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1 and not server.bodies
+    assert expected in err and err.count("\n") == 1 and not server.bodies
 
 
-def test_an_output_that_cannot_be_is_refused(run, server):
-    here = run.verdicts.parent
-    code, _, err = run("-o", str(here / "to_judge.jsonl"))
-    assert code == 2 and "the verdicts would replace what is judged; name another -o" in err
-    code, _, err = run("-o", str(here / "none/v.jsonl"))
-    assert code == 2 and f"there is no folder {here}/none; make it" in err
-    code, _, err = run("-o", str(here))
-    assert code == 2 and "is no file that verdicts could be kept in; name another -o" in err
-    assert not server.bodies
-
-
-def test_a_criterion_may_stand_in_a_file_and_may_not_be_empty(run, server, tmp_path):
+def test_a_criterion_is_read_from_a_file_and_must_not_be_empty(run, server, tmp_path):
     file = tmp_path / "criterion.txt"
     file.write_text("\ufeffThe main points,\nin few words.\n", encoding="utf-8")
     assert run("--criterion-file", str(file))[0] == 0
     asked = server.bodies[0]["messages"][1]["content"]
     assert asked.endswith("The criterion:\nThe main points,\nin few words.")
-    code, _, err = run("--criterion", " ")
-    assert code == 2 and err.startswith("the criterion is empty; say what makes")
+    assert "the criterion is empty; describe what" in run("--criterion", " ")[2]
     code, _, err = run("--criterion-file", str(tmp_path / "none"))
     assert code == 2 and f"--criterion-file {tmp_path}/none: cannot be read: No such file" in err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
-        (("--workers", "0"), "0 is out of range; it must be 1 to 256"),
-        (("--timeout", "nan"), "nan is out of range; it must be 0.001 to 86400"),
-        (("--temperature", "hot"), "a number expected, found 'hot'"),
-        (("--request", "[]"), "a JSON object expected, found '[]'"),
-        (("--request", '{"n": 2, "stream": true}'), "n, stream cannot be set; leave it out"),
+        (("--workers", "0"), "--workers: expected an integer from 1 to 256, found '0'"),
+        (("--timeout", "nan"), "expected a number from 0.001 to 86400, found 'nan'"),
+        (("--temperature", "hot"), "expected a number of 0 or more, found 'hot'"),
+        (("--request", "[]"), "expected a JSON object, found '[]'"),
+        (("--request", '{"n": 2, "stream": true}'), "n, stream cannot be set; remove it"),
         (("--criterion", "a", "--criterion-file", "b"), "not allowed with argument"),
     ],
 )
-def test_a_value_that_an_option_does_not_take_is_refused(words, said, capsys):
+def test_an_invalid_option_is_refused(words, expected, capsys):
     with pytest.raises(SystemExit) as caught:
         judge.main(["to_judge.jsonl", "--model", "m", *words])
-    assert caught.value.code == 2 and said in capsys.readouterr().err
+    assert caught.value.code == 2 and expected in capsys.readouterr().err
 
 
-def test_help_loads_nothing_heavy():
-    code = (
-        "import contextlib, io\nfrom dpo_wrap import judge\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
-        "    judge.main(['--help'])"
-    )
-    heavy = {"torch", "transformers", "trl", "datasets", "numpy", "openai", "httpx2", "tqdm"}
-    assert not heavy & loaded_by(code)
+def test_help_imports_no_library():
+    heavy = {"torch", "transformers", "trl", "datasets", "numpy", "openai", "httpx", "tqdm"}
+    assert not heavy & loaded_by("from dpo_wrap import judge\njudge.parser().format_help()")
 
 
-def test_a_text_that_is_no_unicode_is_kept_as_json_has_it(run, server):
-    server.answer = lambda question, nth: raw(said("\ud83d\nVerdict: 1")[1])
-    assert run(records=[to_judge(SAMPLES, 0)[0] | {"id": "\udc00"}])[0] == 0
+def test_lone_surrogates_are_kept_as_json_escapes(run, server):
+    server.answer = lambda question, nth: raw(reply("\ud83d\nVerdict: 1")[1])
+    assert run(records=[RECORDS[0] | {"id": "\udc00"}])[0] == 0
     assert lines_of(run.verdicts)[0]["reply"] == "\ud83d\nVerdict: 1"
 
 
 def test_two_judges_do_not_write_one_file(run, server):
-    """The second is refused while the first writes, and takes nothing from it."""
     started, go_on, codes = threading.Event(), threading.Event(), []
 
     def slow(question, nth):
@@ -557,44 +549,41 @@ def test_two_judges_do_not_write_one_file(run, server):
 
     server.answer = slow
     words = ["--model", "m", "--base-url", server.url]
-    source = run.verdicts.with_name("to_judge.jsonl")
-    source.write_text("".join(json.dumps(r) + "\n" for r in to_judge(SAMPLES, 0)))
+    source = write_records(run.verdicts.with_name("to_judge.jsonl"), RECORDS)
     first = threading.Thread(target=lambda: codes.append(judge.main([str(source), *words])))
     first.start()
     started.wait(20)
     code, _, err = run()
-    assert code == 2 and "another judge is writing there; wait for it" in err
+    assert code == 2 and "another judge is writing to it; wait for it" in err
     go_on.set()
     first.join()
     assert codes == [0] and len(lines_of(run.verdicts)) == 6
 
 
-def test_a_file_of_somebody_elses_stays_what_it_is(run, server, tmp_path):
-    record = {name: "x" for name in ("instruction", "output_1", "output_2")}
-    for text in ("{", json.dumps(record), "notes of mine"):
-        run.verdicts.write_text(text)
-        code, _, err = run(records=[record])
-        assert code == 2 and "not a verdict that this command wrote" in err
-        assert run.verdicts.read_text() == text
-    part = tmp_path / "verdicts.jsonl.part"
-    part.write_text("precious")
-    run.verdicts.unlink()
-    assert run()[0] == 0 and part.read_text() == "precious"
-
-
-def test_a_link_is_followed_and_a_pipe_is_refused(run, server, tmp_path):
+def test_a_link_is_followed(run, server, tmp_path):
     target = tmp_path / "elsewhere.jsonl"
     target.touch()
     run.verdicts.symlink_to(target)
     assert run()[0] == 0
     assert run.verdicts.is_symlink() and len(lines_of(target)) == 6
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    code, _, err = run("-o", str(pipe))
-    assert code == 2 and "is no file that verdicts could be kept in" in err
 
 
-def test_texts_go_nowhere_but_to_the_endpoint(run, server):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("to_judge.jsonl", "the verdicts would replace the input; use another -o"),
+        ("none/v.jsonl", "none/v.jsonl: the directory does not exist; create it"),
+        ("", "is not a regular file; use another -o"),
+        ("pipe", "is not a regular file; use another -o"),
+    ],
+)
+def test_an_unusable_output_is_refused(run, server, tmp_path, name, expected):
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = run("-o", str(tmp_path / name))
+    assert code == 2 and expected in err and not server.bodies
+
+
+def test_redirects_are_not_followed(run, server):
     other = Server()
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     server.answer = lambda *_: (307, "", {"location": f"{other.url}/chat/completions"})
@@ -602,39 +591,3 @@ def test_texts_go_nowhere_but_to_the_endpoint(run, server):
     other.shutdown()
     other.server_close()
     assert code == 1 and server.bodies and not other.bodies
-
-
-@pytest.mark.parametrize(
-    "url", ["http://localhost:80a/v1", "http://[::1/v1", "http://\u00e4..b/v1"]
-)
-def test_an_address_that_cannot_be_is_refused(run, server, url):
-    code, _, err = run(url=url)
-    assert code == 2 and "base-url" in err and err.count("\n") == 1
-
-
-def test_a_proxy_that_cannot_be_is_refused(run, server, monkeypatch):
-    monkeypatch.delenv("NO_PROXY")
-    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
-    code, _, err = run()
-    assert code == 2 and "the proxy that the environment names" in err
-
-
-@pytest.mark.parametrize(
-    "body", ['{"choices": {"a": 1}}', "[" * 3000 + "]" * 3000, '{"choices": [[]]}']
-)
-def test_a_body_of_another_shape_is_counted_and_the_others_are_asked(run, server, body):
-    def once(question, nth):
-        return (200, body, {}) if "long answer 0" in str(question) else "1"
-
-    server.answer = once
-    code, _, _ = run("--max-retries", "0")
-    found = [line["preference"] for line in lines_of(run.verdicts)]
-    assert code == 1 and sorted(map(str, found)) == ["1"] * 4 + ["None"] * 2
-
-
-def test_a_key_that_a_reply_repeats_is_kept_nowhere(run, server, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-SECRET99")
-    server.answer = lambda *_: said("You sent Bearer sk-SECRET99.\nVerdict: 1")
-    code, out, err = run()
-    assert code == 0
-    assert "SECRET99" not in run.verdicts.read_text() + out + err

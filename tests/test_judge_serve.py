@@ -1,4 +1,4 @@
-"""The judge command against `transformers serve`, with a model that can say nothing sensible."""
+"""The judge command against `transformers serve`, with a model of random weights."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from dpo_wrap import judge
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
-from dpo_wrap.judge.endpoint import CUT, EMPTY, UNCLEAR
+from dpo_wrap.judge.prompt import CUT_OFF, EMPTY, UNCLEAR
 
 for needed in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(needed, reason="the server's or the judge's packages are not installed")
@@ -101,9 +101,9 @@ def test_replies_of_a_real_server_that_hold_no_verdict_are_counted(judged):
     status, out, err, lines = judged("--max-tokens", "16")
     assert status == 0 and "0 of 6 records have a verdict" in out, err
     assert len(lines) == 6
-    assert {line["fault"] for line in lines} <= {CUT, EMPTY, UNCLEAR}
+    assert {line["fault"] for line in lines} <= {CUT_OFF, EMPTY, UNCLEAR}
     assert all(line["reply"] for line in lines if line["fault"] != EMPTY)
-    assert sum(line["fault"] == CUT for line in lines) >= 1  # random weights hardly end a text
+    assert sum(line["fault"] == CUT_OFF for line in lines) >= 1  # random weights rarely end a text
     found = win_rate(SAMPLES, read_verdicts(judged.out))
     assert (found["win_rate"], found["unjudged"], found["no_verdict"]) == (None, 3, 6)
     again = judged("--max-tokens", "16")

@@ -92,7 +92,7 @@ def test_a_signal_while_the_reference_is_computed_ends_the_command(run, monkeypa
     monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", interrupt)
     status, out = run(precompute_ref_log_probs=True)
     assert status == 1
-    said = "stopped; what was complete is kept, and the same command goes on"
+    said = "stopped; complete checkpoints are kept; run the same command again to resume"
     assert capsys.readouterr().err.splitlines()[-1] == said
     assert not any(out.iterdir())
 

@@ -41,6 +41,7 @@ OUTSIDE = {
 WRAPPER_MAY_KNOW = {
     "errors": set(),
     "signals": set(),
+    "cli": {"errors", "signals"},
     "loss": set(),
     "metrics": set(),
     "files": {"errors"},
@@ -72,8 +73,7 @@ WRAPPER_MAY_KNOW = {
         *("errors", "files", "signals", "system_errors", "loss", "prefix_sharing", "hub", "report"),
         *("config", "library_fields", "arguments", "model", "data", "evaluation", "diagnostics"),
     },
-    "probes": {"model"},
-    "merge_adapter": {"errors", "files", "config", "model", "probes"},
+    "merge_adapter": {"errors", "files", "config", "model"},
 }
 COMMANDS = {"train", "eval", "merge", "judge", "suspects"}
 

@@ -1,4 +1,4 @@
-"""Pairs that speak against their label: the bound, the order, and the command on a small run."""
+"""Suspect labels: the threshold, the order, and the command on a small run."""
 
 import json
 import os
@@ -9,20 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, load_from_disk
 from training import runner
 
+from data_tools.convert import main as convert
 from dpo_wrap import suspects as command
-from dpo_wrap.suspects import cross_fit as halves
+from dpo_wrap.suspects import cross_fit
 from dpo_wrap.suspects.cross_fit import fold_of
-from dpo_wrap.suspects.selection import concentrated, suspects, threshold
+from dpo_wrap.suspects.selection import concentrations, suspects, threshold
 
 
 def table(margins):
     return pd.DataFrame({"reward_margin": margins, "row": range(len(margins))})
 
 
-def test_the_bound_is_the_mean_probability_of_the_labels_by_hand():
+def test_the_threshold_is_the_mean_probability_of_the_labels():
     # sigmoid: 0.9, 0.8, 0.2, 0.1, in mean 0.5; the other label's 0.8 and 0.9 reach it.
     margins = [np.log(9), np.log(4), -np.log(4), -np.log(9)]
     assert threshold(table(margins)["reward_margin"]) == pytest.approx(0.5)
@@ -31,24 +32,27 @@ def test_the_bound_is_the_mean_probability_of_the_labels_by_hand():
     assert found["probability"].tolist() == pytest.approx([0.1, 0.2])
 
 
-def test_a_pair_weaker_than_the_usual_strength_is_none():
+def test_a_pair_below_the_threshold_is_not_suspect():
     margins = [3.0] * 96 + [-0.2, -0.5, -2.9, -9.0]
     assert suspects(table(margins))["row"].tolist() == [99, 98]
 
 
-def test_where_suspects_crowd_is_named():
+def test_groups_with_many_suspects_are_named():
     scored = table([2.0] * 80 + [-9.0] * 10 + [2.0] * 10).assign(
         source=[f"{'a.csv' if row < 80 else 'b.csv'}:{row}" for row in range(100)],
         team=["x", "y"] * 50,
         note=[str(row) for row in range(100)],
     )
     found = suspects(scored)
-    assert concentrated(scored, found, ["team", "note"]) == [("file", "b.csv", 10, 20)]
-    assert concentrated(scored, found[:2], []) == []  # two are no crowd
+    (sentence,) = concentrations(scored, found, ["team", "note"])
+    assert sentence.startswith(
+        "file b.csv: 10 of its 20 pairs are suspect, far more than elsewhere"
+    )
+    assert concentrations(scored, found[:2], []) == []  # two are too few
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-def test_planted_labels_are_found_whatever_the_scale_of_the_margins(scale):
+def test_wrong_labels_are_found_at_any_scale_of_the_margins(scale):
     draw = np.random.default_rng(0)
     margins = draw.normal(2, 0.7, size=1000)
     margins[:100] *= -1
@@ -57,11 +61,11 @@ def test_planted_labels_are_found_whatever_the_scale_of_the_margins(scale):
     assert 20 < len(found) <= 130
 
 
-def test_a_policy_that_learned_nothing_suspects_nothing():
+def test_a_policy_that_learned_nothing_makes_no_suspects():
     assert len(suspects(table([0.0] * 50))) == 0
 
 
-def test_every_pair_of_a_prompt_is_in_one_half_and_halves_are_halves():
+def test_all_pairs_of_a_prompt_are_in_one_fold_and_folds_are_equal():
     prompts = [f"prompt {number}" for number in range(1000)]
     assert [fold_of(prompt) for prompt in prompts] == [fold_of(prompt) for prompt in prompts]
     assert 450 < sum(map(fold_of, prompts)) < 550
@@ -73,7 +77,7 @@ WRONG = (9, 27, 41, 68, 86, 103)
 
 
 def judgements(tmp_path, count=120):
-    """Raw records of which a few are judged the wrong way round, good words losing."""
+    """Raw records in which good words are chosen, except in those with wrong labels."""
     draw = random.Random(0)
     good, bad = ("lovely", "sunny", "kind", "bright"), ("awful", "grim", "cruel", "dull")
     rows = []
@@ -108,41 +112,39 @@ def lines(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_planted_labels_come_first_and_convert_leaves_out_what_is_listed(config, tmp_path, capsys):
-    from data_tools.convert import main as convert
-
-    assert command.main([str(config)]) == 0
-    said = capsys.readouterr().out
-    found, raw = lines(tmp_path / "run/suspects.jsonl"), tmp_path / "judged.jsonl"
+def test_wrong_labels_are_listed_and_convert_excludes_them(config, tmp_path, capsys):
+    raw, data, run = tmp_path / "judged.jsonl", tmp_path / "data", tmp_path / "run"
+    assert convert([str(raw), "-o", str(data), "--keep", "team"]) == 0
+    assert command.main([str(config), "--set", f"dataset_path={data}"]) == 0
+    printed = capsys.readouterr().out
+    found = lines(run / "suspects.jsonl")
     planted = {f"{raw}:{number + 1}" for number in WRONG}
-    assert found and {record["source"] for record in found} <= planted
+    assert len(found) >= 3 and {record["source"] for record in found} <= planted
     assert [r["reward_margin"] for r in found] == sorted(r["reward_margin"] for r in found)
     first = found[0]
     record = lines(raw)[int(first["source"].rpartition(":")[2]) - 1]
-    assert {side: first[side] for side in record if side != "team"} == {
-        side: text for side, text in record.items() if side != "team"
-    }
-    scored = pd.read_parquet(tmp_path / "run/out_of_fold.parquet")
+    assert {name: first[name] for name in record} == record
+    scored = pd.read_parquet(run / "out_of_fold.parquet")
     assert len(scored) == 120 and scored["source"].is_unique
     assert len(planted & set(scored.nsmallest(6, "reward_margin")["source"])) >= 5
     assert set(scored["split"]) == {"train", "test"}
-    assert f"{len(found)} suspect" in said and "--exclude-rows" in said and first["source"] in said
-    assert "step 0" in said and "next: python -m dpo_wrap.eval" not in said
-    # The two runs and their data are gone; what remains is for the reader.
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        "suspects.jsonl",
-        "suspects.json",
-        "out_of_fold.parquet",
-    }
-    words = ["--exclude-rows", str(tmp_path / "run/suspects.jsonl"), "-o", str(tmp_path / "mended")]
+    assert (scored["team"] == "b").sum() == len(WRONG) + 12
+    crowd = f"team b: {len(found)} of its 18 pairs are suspect"
+    for words in (f"{len(found)} suspect", "--exclude-rows", f"! {crowd}"):
+        assert words in printed
+    assert json.loads((run / "suspects.json").read_text())["crowds"][0].startswith(crowd)
+    assert "step 0" in printed and "next: python -m dpo_wrap.eval" not in printed
+    # The folds' runs and data are removed.
+    names = {"suspects.jsonl", "suspects.json", "out_of_fold.parquet"}
+    assert {path.name for path in run.iterdir()} == names
+    words = ["--exclude-rows", str(run / "suspects.jsonl"), "-o", str(tmp_path / "fixed")]
     assert convert([str(raw), *words]) == 0
-    report = json.loads((tmp_path / "mended/report.json").read_text())
+    report = json.loads((tmp_path / "fixed/report.json").read_text())
     assert report["reasons"] == {"excluded": len(found)}
 
 
-def test_no_policy_scores_what_it_was_trained_on(config, tmp_path, monkeypatch):
+def test_no_policy_scores_a_pair_that_it_was_trained_on(config, tmp_path, monkeypatch):
     trained, scored = [], []
-    from datasets import load_from_disk
 
     def train(settings, resume, stop, brief):
         trained.append(set(load_from_disk(settings.dataset_path[0])["train"]["prompt"]))
@@ -155,29 +157,16 @@ def test_no_policy_scores_what_it_was_trained_on(config, tmp_path, monkeypatch):
         examples = pd.DataFrame(columns | {"chosen_tokens": 1, "rejected_tokens": 1})
         return type("Evaluation", (), {"examples": examples})
 
-    monkeypatch.setattr(halves, "train", train)
-    monkeypatch.setattr(halves, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(halves, "trained_settings", lambda settings, _: settings)
+    monkeypatch.setattr(cross_fit, "train", train)
+    monkeypatch.setattr(cross_fit, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(cross_fit, "trained_settings", lambda settings, _: settings)
     assert command.main([str(config)]) == 0
     (_, first), (_, test), (_, second), (_, again) = scored
     assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)
     assert trained[0] == second and trained[1] == first and test == again
 
 
-def test_a_kept_column_is_in_the_list_and_says_where_suspects_crowd(config, tmp_path, capsys):
-    from data_tools.convert import main as convert
-
-    raw, data = tmp_path / "judged.jsonl", tmp_path / "data"
-    assert convert([str(raw), "-o", str(data), "--keep", "team"]) == 0
-    assert command.main([str(config), "--set", f"dataset_path={data}"]) == 0
-    found = lines(tmp_path / "run/suspects.jsonl")
-    assert len(found) >= 3 and {record["team"] for record in found} == {"b"}
-    scored = pd.read_parquet(tmp_path / "run/out_of_fold.parquet")
-    assert (scored["team"] == "b").sum() == len(WRONG) + 12
-    assert f"! team b: {len(found)} of its 18 pairs are suspect" in capsys.readouterr().out
-
-
-def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, capsys):
+def test_a_stopped_run_is_resumed(config, tmp_path, monkeypatch, capsys):
     from dpo_wrap.training import session
 
     whole, count = session.train, []
@@ -188,7 +177,7 @@ def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, ca
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(*words, **more)
 
-    monkeypatch.setattr(halves, "train", stopped_in_the_second)
+    monkeypatch.setattr(cross_fit, "train", stopped_in_the_second)
     assert command.main([str(config)]) == 1
     assert "stopped" in capsys.readouterr().err
     assert not (tmp_path / "run/suspects.jsonl").exists()
@@ -197,9 +186,7 @@ def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, ca
     assert (tmp_path / "run/suspects.jsonl").exists()
 
 
-def test_a_finished_run_keeps_its_weights_and_its_page_gains_the_suspects(
-    tiny_model_dir, tmp_path, capsys
-):
+def test_a_finished_run_keeps_its_weights_and_its_page_shows_the_suspects(tiny_model_dir, tmp_path):
     status, out = runner(tiny_model_dir, tmp_path)()
     assert status == 0
     before = (out / "adapter_model.safetensors").read_bytes()
@@ -211,15 +198,18 @@ def test_a_finished_run_keeps_its_weights_and_its_page_gains_the_suspects(
     assert not list(out.glob("suspects.part*"))
 
 
-def test_too_few_prompts_are_refused(config, tmp_path, capsys):
+def test_too_few_prompts_and_a_launcher_are_refused(config, tmp_path, monkeypatch, capsys):
     one = tmp_path / "one.jsonl"
     one.write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
     assert command.main([str(config), "--set", f"dataset_path={one}"]) == 2
     error = capsys.readouterr().err
-    assert "no pair can be scored by a policy that did not see it" in error
+    assert "no pair can be scored by a policy that was not trained on it" in error
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command.main([str(config)]) == 2
+    assert "start it without a launcher" in capsys.readouterr().err
 
 
-def test_a_column_that_the_model_should_see_is_refused(config, tmp_path, capsys):
+def test_a_context_column_of_a_foreign_dataset_is_refused(config, tmp_path, capsys):
     rows = [
         {"prompt": f"Q{i}", "chosen": "a", "rejected": "b", "context": "Rome."} for i in range(9)
     ]
@@ -229,16 +219,7 @@ def test_a_column_that_the_model_should_see_is_refused(config, tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_below_a_launcher_it_is_refused(config, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert command.main([str(config)]) == 2
-    assert "start it without a launcher" in capsys.readouterr().err
-
-
-def test_a_half_that_was_cut_short_is_stored_anew(config, tmp_path, monkeypatch):
-    """A kill while the half's files are written leaves no half that looks whole."""
-    from datasets import DatasetDict
-
+def test_an_incomplete_fold_is_saved_again(config, tmp_path, monkeypatch):
     def killed(self, folder):
         (tmp_path / "run").joinpath(folder, "train").mkdir(parents=True)
         raise KeyboardInterrupt
@@ -249,14 +230,14 @@ def test_a_half_that_was_cut_short_is_stored_anew(config, tmp_path, monkeypatch)
     assert command.main([str(config)]) == 0
 
 
-def test_a_half_run_that_cannot_be_gone_on_with_starts_anew(config, tmp_path, monkeypatch):
-    from dpo_wrap.training import finish as closing
+def test_a_run_of_a_fold_that_cannot_be_resumed_starts_again(config, tmp_path, monkeypatch):
+    from dpo_wrap.training import finish
 
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(closing.run_dir, "finish", killed)  # weights saved, run.json not written
+        patched.setattr(finish.run_dir, "finish", killed)  # weights saved, run.json not written
         assert command.main([str(config)]) == 1
     assert list((tmp_path / "run").glob("suspects.part-*/run-1/*.safetensors"))
     assert command.main([str(config)]) == 0
@@ -268,9 +249,7 @@ def test_a_refused_config_leaves_nothing_behind(config, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_test_split_of_which_nothing_is_left_is_left_out(config, tmp_path, capsys):
-    from datasets import Dataset, DatasetDict
-
+def test_a_test_split_without_usable_rows_is_not_scored(config, tmp_path, capsys):
     rows = lines(judgements(tmp_path))
     long = [{"prompt": "p" * 100, "chosen": " a", "rejected": " b"}]
     splits = {"train": Dataset.from_list(rows), "test": Dataset.from_list(long)}

@@ -1,4 +1,4 @@
-"""A model that judges is asked, and its reply read: an answer, a tie, or a fault."""
+"""Requests to the judge, a model behind an OpenAI-compatible endpoint."""
 
 import os
 import re
@@ -8,41 +8,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dpo_wrap.errors import ConfigError, one_line
-from dpo_wrap.evaluation.win_rate import FIRST, SECOND, TIE
-from dpo_wrap.judge.questions import Question
+from dpo_wrap.judge.prompt import Question, read_verdict
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-EMPTY, UNCLEAR = "empty reply", "no verdict in the reply"
-CONFLICT, CUT = "several verdicts in the reply", "cut off"
 FAILED = "request failed"
-MALFORMED = "the response is no chat completion"
+MALFORMED = "the response is not a chat completion"
 NO_KEY = "none"
-"""What is sent as the key to a server of one's own, which asks for none."""
-
-_STATED = re.compile(r"^[ \t*_#`]*(?:final )?verdict[ \t*_`]*:(.*)$", re.IGNORECASE | re.MULTILINE)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
-_THINKING = "<think>"
-_MARKS = " \t\r`*_-=~"
-_AROUND = " \t\r*_`\"'.!()[]"
-_MEANS = {"1": FIRST, "2": SECOND, "tie": TIE, "answer 1": FIRST, "answer 2": SECOND}
-_REFUSING = {401, 403, 404}
+"""Sent as the key to a server that needs none."""
+_REFUSED = {401, 403, 404}
 _UNREACHABLE = {"ConnectError", "ConnectTimeout"}
-_CLIPPED = 200
+_MAX_DETAIL = 200
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: a preference (1, 2, 1.5), or None and the fault."""
+    """A judge's reply: a preference (1, 2, 1.5), or None and the fault."""
 
     preference: float | None
     text: str = ""
     fault: str | None = None
-    failed: bool = False
-    """Whether there was no reply at all, so that asking again may help."""
-    hopeless: bool = False
-    """Whether the first request of a run that fails so says that all the others would."""
+    fatal: bool = False
+    """Whether every other request would fail for the same reason, if this is the first."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the request failed, so that repeating it may help."""
+        return self.fault is not None and self.fault.startswith(FAILED)
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,10 @@ class Judge:
     client: "OpenAI"
     model: str
     options: dict[str, Any] = field(default_factory=dict)
-    """Fields of the request beside model and messages."""
+    """Fields of the request besides model and messages."""
 
     def ask(self, question: Question) -> Reply:
-        """One request, tried again by the client as often as it was told; what fails is a value."""
+        """Send one request, repeated by the client up to its max_retries; a failure is a Reply."""
         import openai
 
         try:
@@ -63,60 +56,39 @@ class Judge:
                 model=self.model, messages=question.messages, extra_body=self.options
             )
             choice = completion.choices[0]
-            text, reason = choice.message.content, choice.finish_reason
-            if not isinstance(text, str | None):
-                raise TypeError(MALFORMED)
+            text, reason = choice.message.content or "", choice.finish_reason
+            verdict = read_verdict(text, reason)
         except openai.APIStatusError as error:
-            said = f"status {error.status_code}, {_message(error.body)}"
-            return self._failure(said, error.status_code in _REFUSING)
-        except openai.APITimeoutError as error:
-            return self._failure(one_line(error), type(error.__cause__).__name__ in _UNREACHABLE)
+            detail = f"status {error.status_code}, {_message(error.body)}"
+            return self._failure(detail, error.status_code in _REFUSED)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            return self._failure(one_line(cause), type(cause).__name__ in _UNREACHABLE)
+            detail = one_line(error if isinstance(error, openai.APITimeoutError) else cause)
+            return self._failure(detail, type(cause).__name__ in _UNREACHABLE)
         except (openai.OpenAIError, ValueError, TypeError, AttributeError, LookupError):
             return self._failure(MALFORMED)
-        except RecursionError:  # an answer nested without end
+        except RecursionError:  # a body of deeply nested JSON
             return self._failure(MALFORMED)
-        return read_reply(self._without_key(text or ""), reason)
+        text = self._without_key(text)
+        if isinstance(verdict, str):
+            return Reply(None, text, fault=verdict)
+        return Reply(verdict, text)
 
-    def _failure(self, said: str, hopeless: bool = False) -> Reply:
-        said = self._without_key(said)
-        line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-        return Reply(None, fault=f"{FAILED}: {line[:_CLIPPED]}", failed=True, hopeless=hopeless)
+    def _failure(self, detail: str, fatal: bool = False) -> Reply:
+        detail = "".join(c if c.isprintable() else " " for c in self._without_key(detail))
+        line = " ".join(detail.split())[:_MAX_DETAIL]
+        return Reply(None, fault=f"{FAILED}: {line}", fatal=fatal)
 
-    def _without_key(self, said: str) -> str:
-        """Some servers repeat the key, which no file shall hold."""
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat the key, which must not reach a file."""
         key = self.client.api_key
-        return said if key == NO_KEY else said.replace(key, "[key]")
-
-
-def read_reply(text: str, finish_reason: str | None = None) -> Reply:
-    """The verdict in the reply's last line; a fault where that or another line leaves a doubt.
-
-    Passes: "Both are right, the first is clearer.\\nVerdict: 1". Does not: "Answer 1 is better.",
-    "Verdict: 1 or 2", a verdict with more words behind it, one within a model's <think> marks, or
-    lines that name different answers. A reply that was cut off has no last line.
-    """
-    answer = _THOUGHT.sub("", text)
-    lines = [line for line in answer.splitlines() if line.strip(_MARKS)]
-    stated = [_MEANS.get(said.strip(_AROUND).casefold()) for said in _STATED.findall(answer)]
-    named = set(stated) - {None}
-    if finish_reason == "length" or _THINKING in answer.casefold():
-        fault = CUT
-    elif len(named) > 1:
-        fault = CONFLICT
-    elif stated and stated[-1] is not None and _STATED.match(lines[-1]):
-        return Reply(stated[-1], text)
-    else:
-        fault = UNCLEAR if text.strip() else EMPTY
-    return Reply(None, text, fault)
+        return text if key == NO_KEY else text.replace(key, "[key]")
 
 
 def replies(
     judge: Judge, questions: list[Question], workers: int
 ) -> Iterator[tuple[Question, Reply]]:
-    """The replies as they come; the first question alone, since it may say that none will."""
+    """The replies in the order of arrival; the first question is asked alone, before the others."""
     first, *rest = questions
     yield first, judge.ask(first)
     pool = ThreadPoolExecutor(workers)
@@ -128,58 +100,51 @@ def replies(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def endpoint(base_url: str | None) -> str | None:
-    """Where is asked: the option, else OPENAI_BASE_URL, else None for the client's own default.
+def connect(base_url: str | None, timeout: float, max_retries: int) -> "OpenAI":
+    """The client for --base-url, OPENAI_BASE_URL or OpenAI, with the key of OPENAI_API_KEY.
 
-    Raises ConfigError for no http address, and where the default would be asked without a key.
+    Raises ConfigError for an unusable address or key, and for OpenAI without a key.
     """
-    place, url = "--base-url", base_url
+    option, url = "--base-url", base_url
     if url is None:
-        place, url = "OPENAI_BASE_URL", os.environ.get("OPENAI_BASE_URL") or None
-    if url is None:
-        if not os.environ.get("OPENAI_API_KEY"):
-            raise ConfigError(
-                "OPENAI_API_KEY is not set; set it, or name a server of your own: "
-                "--base-url http://localhost:8000/v1"
-            )
-        return None
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url, re.IGNORECASE):
+        option, url = "OPENAI_BASE_URL", os.environ.get("OPENAI_BASE_URL") or None
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if url is None and not key:
         raise ConfigError(
-            f"{place} {url!r} is no address such as http://localhost:8000/v1; a key goes into "
+            "OPENAI_API_KEY is not set; set it, or use a server of your own: "
+            "--base-url http://localhost:8000/v1"
+        )
+    address = r"https?://[^\s/@?#]+(/[^\s@?#]*)?"
+    if url is not None and not re.fullmatch(address, url, re.IGNORECASE):
+        raise ConfigError(
+            f"{option} {url!r} is not an address such as http://localhost:8000/v1; set the key in "
             "OPENAI_API_KEY"
         )
-    return url
-
-
-def connect(base_url: str | None, timeout: float, max_retries: int) -> "OpenAI":
-    """The client, with the key of OPENAI_API_KEY. Raises ConfigError where either is not usable."""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("OPENAI_API_KEY contains characters that are in no key; set it again")
     try:
         import openai
     except ImportError:
         raise ConfigError(
-            "the package openai, which asks the judge, is not installed; "
-            "pip install -r requirements-judge.txt"
+            "the package openai is not installed; pip install -r requirements-judge.txt"
         ) from None
-    key = os.environ.get("OPENAI_API_KEY", "").strip() or NO_KEY
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError("OPENAI_API_KEY holds characters that no key has; set it anew")
     try:
         return openai.OpenAI(
-            api_key=key,
-            base_url=base_url,
+            api_key=key or NO_KEY,
+            base_url=url,
             max_retries=max_retries,
-            # A redirect would take the texts to a place that nobody named.
+            # A redirect would send the texts to a server that the user did not name.
             http_client=openai.DefaultHttpxClient(timeout=timeout, follow_redirects=False),
         )
-    except Exception as error:  # of the address, or of a proxy that the environment names
+    except Exception as error:  # about the address, or a proxy in the environment
         raise ConfigError(
-            f"{base_url or 'the endpoint'} cannot be asked ({one_line(error)}); mend --base-url or "
-            "the proxy that the environment names"
+            f"{url or 'the endpoint'}: no client can be made ({one_line(error)}); fix {option} or "
+            "the proxy in the environment"
         ) from None
 
 
 def _message(body: Any) -> str:
-    """What the server says of a status, without the object around it."""
+    """The message in the body of an error status."""
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body
-    return str(body or "and no more")
+    return str(body or "no message")
