@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.signals import Stop, exit_with
 from dpo_wrap.training import checkpoints
 
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Stop():
             settings = merge_settings(arguments.run_dir, arguments.out_dir)
-            settle_environment(settings)
+            configure_environment(settings)
             if _unfinished(settings):
                 _say(
                     f"{settings.adapter_path} has no {RUN}: its run has not finished; the adapter "

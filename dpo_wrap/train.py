@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from dpo_wrap.config import documented_keys, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError
-from dpo_wrap.hub import check_paths, check_push, settle_environment
+from dpo_wrap.hub import check_paths, check_push, configure_environment
 from dpo_wrap.signals import Stop, exit_with
 
 EXAMPLES = """examples:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Stop() as stop:
             settings = load_settings(config_path(arguments), arguments.overrides)
             check_paths(settings)
-            settle_environment(settings)
+            configure_environment(settings)
             check_push(settings)
             # Imports torch and trl, which takes seconds: not before the config is right.
             from dpo_wrap.training.dry_run import dry_run

@@ -14,7 +14,7 @@ from typing import Any
 
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.signals import Stop
 from dpo_wrap.train import add_config_options, config_path
 
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if os.environ.get("WORLD_SIZE", "1") != "1":
                 raise ConfigError("suspects runs in one process; start it without a launcher")
             check_paths(settings)
-            settle_environment(settings)
+            configure_environment(settings)
             # Imports torch and trl, which takes seconds: not before the config is right.
             from dpo_wrap.system_errors import system_errors_reported
 
