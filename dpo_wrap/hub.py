@@ -92,13 +92,13 @@ def is_hub_name(name: str) -> bool:
     )
 
 
-def load_failure(settings: Settings, key: str, name: str, what: str, error: Exception) -> str:
+def load_failure(settings: Settings, key: str, name: str, error: Exception) -> str:
     """The message for a model, adapter or dataset that a library could not load."""
     reason = one_line(error)
     if not is_local(name) and _is_offline():
         reason = (
             "it is not a local path and was not downloaded before, and the Hub is unreachable or "
-            f"HF_HUB_OFFLINE is set; give the path of {what}, or run once online"
+            "HF_HUB_OFFLINE is set; give a local path, or run once online"
         )
     return f"{settings.where(key)} {name!r} could not be loaded: {reason}"
 

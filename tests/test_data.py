@@ -376,7 +376,7 @@ def test_repeated_and_contradictory_pairs_of_several_datasets_are_counted(
     ("one", "two", "message"),
     [
         ((ROWS[:5], ROWS[5:]), (ROWS[5:], ROWS[:5]), "no rows are left to train on"),
-        ((ROWS,), (TALKS,), "text and messages cannot be mixed"),
+        ((ROWS,), (TALKS,), "text and messages are mixed"),
         (
             (TALKS[:9],),
             ([t | {"prompt": [{"role": "user", "content": "Q", "name": "A"}]} for t in TALKS],),
@@ -392,8 +392,7 @@ def test_datasets_that_do_not_go_together_are_refused(refusal, saved, one, two, 
 def test_a_dataset_that_is_given_twice_is_refused(refusal, saved):
     path = saved(ROWS)
     again = f"{path.parent}/./{path.name}/"
-    message = refusal(path, again)
-    assert f"{again!r} is the same dataset as '{path}'; remove one of them" in message
+    assert f"dataset_path: '{path}' and {again!r} are the same; remove one" in refusal(path, again)
 
 
 # Columns that training ignores

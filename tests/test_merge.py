@@ -337,7 +337,7 @@ def test_a_damaged_or_foreign_adapter_is_refused(adapter, tmp_path, capsys):
     weights.write_bytes(whole)
     config = json.loads((made / merge.ADAPTER).read_text())
     (made / merge.ADAPTER).write_text(json.dumps({**config, "peft_type": "IA3"}))
-    assert "is no LoRA adapter but" in refused(capsys, made, out)
+    assert "is not a LoRA adapter but" in refused(capsys, made, out)
     (made / merge.ADAPTER).write_text(json.dumps({**config, "base_model_name_or_path": None}))
     assert "base_model_name_or_path is not set; put the base" in refused(capsys, made, out)
     (made / merge.ADAPTER).write_text("{")

@@ -206,7 +206,7 @@ def test_the_pad_token_falls_back_to_the_end_of_text(settings):
 @pytest.mark.parametrize(
     ("template", "data", "message"),
     [
-        (None, "conversational", "has no chat template; set chat_template to chatml or to the pat"),
+        (None, "conversational", "has no chat template; set chat_template: chatml, or to the path"),
         ("chatml", "", "chat_template: no effect, because the data are plain text"),
         ("chatml", "conversational tools", "data have tools, which this chat template does not"),
         ("chatml", "conversational calls", "data have tool calls, which this chat template does"),

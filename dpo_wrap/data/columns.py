@@ -82,9 +82,7 @@ def check_context(
 
 def has_tools(rows: Dataset) -> bool:
     """Whether any row has definitions of tools."""
-    if "tools" not in rows.column_names:
-        return False
-    return rows.data.column("tools").null_count < len(rows.data)
+    return "tools" in rows.column_names and rows.data.column("tools").null_count < len(rows.data)
 
 
 def has_tool_calls(rows: Dataset) -> bool:

@@ -26,6 +26,7 @@ from dpo_wrap.data.overlap import drop_train_test_overlap
 from dpo_wrap.data.stored import READ_ERRORS, open_directory, open_hub
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.files import OWN, make_own
+from dpo_wrap.hub import is_local
 
 TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
 """The columns that the trainer reads; `source` finds a row again in the raw file."""
@@ -58,7 +59,11 @@ def load_splits(
     a single dataset are included, their names prefixed with KEPT.
     """
     paths, place = settings.dataset_path, settings.where("dataset_path")
-    _check_distinct(settings)
+    targets = [str(Path(p).expanduser().resolve()) if is_local(p) else p for p in paths]
+    if twice := [
+        path for path, target in zip(paths, targets, strict=True) if targets.count(target) > 1
+    ]:
+        raise DataError(f"{place}: {' and '.join(map(repr, twice))} are the same; remove one")
     notes: list[str] = []
     parts, kinds = [], {}
     for position, path in enumerate(paths):
@@ -70,7 +75,7 @@ def load_splits(
     if len(set.union(*kinds.values())) > 1:
         described = ", ".join(f"{path} has {' and '.join(found)}" for path, found in kinds.items())
         raise DataError(
-            f"{place}: text and messages cannot be mixed ({described}); convert them together"
+            f"{place}: text and messages are mixed ({described}); convert them together"
         )
     kept = kept and len(parts) == 1
     parts = [{split: _columns(rows, kept) for split, rows in part.items()} for part in parts]
@@ -119,20 +124,6 @@ def caching_disabled() -> Iterator[None]:
     finally:
         if enabled:
             datasets.enable_caching()
-
-
-def _check_distinct(settings: Settings) -> None:
-    """Raise DataError for a dataset that is given twice: each of its rows would count double."""
-    seen: dict[str, str] = {}
-    for path in settings.dataset_path:
-        local = Path(path).expanduser()
-        target = str(local.resolve()) if local.exists() else path
-        if target in seen:
-            raise DataError(
-                f"{settings.where('dataset_path')}: {path!r} is the same dataset as "
-                f"{seen[target]!r}; remove one of them"
-            )
-        seen[target] = path
 
 
 def _open(
@@ -210,12 +201,9 @@ def _check_context(splits: dict[str, Dataset], path: str, notes: list[str]) -> N
 
 def _columns(rows: Dataset, kept: bool) -> Dataset:
     own = [name for name in (*TRAINED, "source") if name in rows.column_names]
-    texts = [
-        name
-        for name, kind in rows.features.items()
-        if kept and name not in own and isinstance(kind, datasets.Value) and kind.dtype == "string"
-    ]
-    return rows.select_columns([*own, *texts]).rename_columns({n: KEPT + n for n in texts})
+    texts = [name for name, kind in rows.features.items() if kind == datasets.Value("string")]
+    others = [name for name in texts if kept and name not in own]
+    return rows.select_columns([*own, *others]).rename_columns({n: KEPT + n for n in others})
 
 
 def _pair_key(row: dict[str, Any]) -> tuple[bytes, bool]:

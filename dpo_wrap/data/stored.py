@@ -41,8 +41,7 @@ def open_hub(settings: Settings, path: str, notes: list[str]) -> dict[str, Datas
     try:
         return _train_and_test(datasets.load_dataset(path), path, notes)
     except READ_ERRORS as error:
-        what = "a file or a converted directory"
-        raise DataError(load_failure(settings, "dataset_path", path, what, error)) from None
+        raise DataError(load_failure(settings, "dataset_path", path, error)) from None
 
 
 def _load_saved(directory: Path) -> dict[str, Dataset | None]:

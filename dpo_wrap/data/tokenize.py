@@ -15,20 +15,10 @@ from dpo_wrap.data.splits import Splits, caching_disabled
 from dpo_wrap.errors import DataError, ModelError, one_line
 from dpo_wrap.model.load import context_length
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "probe_tool",
-        "description": "A probe.",
-        "parameters": {"type": "object", "properties": {"x": {"type": "string"}}},
-    },
-}
-CALL = {"type": "function", "function": {"name": "probe_call", "arguments": {"x": "1"}}}
-TOOL_TURNS = [
-    {"role": "user", "content": "ask"},
-    {"role": "assistant", "content": "", "tool_calls": [CALL]},
-]
-"""A conversation that shows whether a template renders tools and calls."""
+PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}}
+TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": PARAMETERS}
+CALL = {"name": "probe_call", "arguments": {"x": "1"}}
+CALLS = [{"type": "function", "function": CALL}]
 
 
 def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
@@ -41,21 +31,23 @@ def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, split
     if tokenizer.chat_template is None:
         raise ModelError(
             f"{settings.where('model_path')}: the data are conversations, and this tokenizer has "
-            "no chat template; set chat_template to chatml or to the path of a template, or "
-            "convert the data to plain text"
+            "no chat template; set chat_template: chatml, or to the path of a template"
         )
+    calling = {"role": "assistant", "content": "", "tool_calls": CALLS}
+    messages = [{"role": "user", "content": "ask"}, calling]
+    tools = [{"type": "function", "function": TOOL}]
     try:
-        text = tokenizer.apply_chat_template(TOOL_TURNS, tools=[TOOL], tokenize=False)
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
     except Exception:  # a template is code and may raise anything; tokenize names the row
         return
     for present, what, name in (
-        (splits.calls, "tool calls", "probe_call"),
-        (splits.tools, "tools", "probe_tool"),
+        (splits.calls, "tool calls", CALL["name"]),
+        (splits.tools, "tools", TOOL["name"]),
     ):
         if present and name not in text:
             raise ModelError(
-                f"{place}: the data have {what}, which this chat template does not render, so the "
-                "model would not see them; set it to the path of a template that renders them"
+                f"{place}: the data have {what}, which this chat template does not render; set it "
+                "to the path of a template that renders them"
             )
 
 

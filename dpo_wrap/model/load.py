@@ -13,13 +13,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from trl.trainer.utils import create_model_from_path
 
 from dpo_wrap.config import Settings
@@ -49,8 +43,7 @@ def load_config(settings: Settings) -> PretrainedConfig:
             revision=init_kwargs(settings).get("revision"),
         )
     except OSError as error:
-        what = "a model's directory"
-        raise ModelError(load_failure(settings, "model_path", path, what, error)) from None
+        raise ModelError(load_failure(settings, "model_path", path, error)) from None
     except CONFIG_ERRORS as error:
         raise ModelError(f"{place} {path!r} has an unusable config: {one_line(error)}") from None
     if config.is_encoder_decoder:
@@ -82,19 +75,18 @@ def load_adapter_config(settings: Settings) -> LoraConfig | None:
     try:
         adapter = PeftConfig.from_pretrained(located(path))
     except (OSError, *CONFIG_ERRORS) as error:
-        what = "an adapter's directory"
-        raise ModelError(load_failure(settings, "adapter_path", path, what, error)) from None
+        raise ModelError(load_failure(settings, "adapter_path", path, error)) from None
     if not isinstance(adapter, LoraConfig):
         raise ModelError(f"{place} {path!r} is not a LoRA adapter but {adapter.peft_type}")
-    for name, value in (settings.lora or {}).items():
+    given = dict(settings.lora or {})
+    adapter.lora_dropout = given.pop("lora_dropout", adapter.lora_dropout)
+    for name, value in given.items():
         saved = getattr(adapter, name)
-        if name != "lora_dropout" and value != (sorted(saved) if isinstance(saved, set) else saved):
+        if value != (sorted(saved) if isinstance(saved, set) else saved):
             raise ConfigError(
                 f"{settings.where(f'lora.{name}')} is {value!r}, but the adapter {path!r} was made "
                 f"with {saved!r}, which cannot change; remove the key"
             )
-        if name == "lora_dropout":
-            adapter.lora_dropout = value
     return adapter
 
 
@@ -154,7 +146,7 @@ def load_policy(
         return PeftModel.from_pretrained(
             model, located(settings.adapter_path), config=adapter, is_trainable=True
         )
-    except (*WEIGHT_ERRORS, ValueError, TypeError) as error:
+    except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
         raise ModelError(
             f"{settings.where('adapter_path')} {settings.adapter_path!r} does not fit "
             f"{settings.model_path!r}: {one_line(error)}"
@@ -179,13 +171,12 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
         model, loading = create_model_from_path(located(path), output_loading_info=True, **kwargs)
     except torch.OutOfMemoryError:
         raise
-    except (*WEIGHT_ERRORS, TypeError, ValueError, ImportError) as error:
-        if isinstance(error, WEIGHT_ERRORS) or "model_init_kwargs" not in settings.locations:
-            text = f"{place} {path!r}: its weights could not be loaded: {one_line(error)}"
-            raise ModelError(text) from None
-        given = settings.where("model_init_kwargs")
-        text = f"{given}: {path!r} cannot be loaded with them: {one_line(error)}"
-        raise ConfigError(text) from None
+    except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
+        given = settings.locations.get("model_init_kwargs")
+        how = f" with {given}" if given else ""
+        raise ModelError(
+            f"{place} {path!r}: its weights could not be loaded{how}: {one_line(error)}"
+        ) from None
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{place} {path!r} lacks {len(missing)} of its weights (first {missing[0]}), which "
@@ -256,7 +247,7 @@ def _without_weights(settings: Settings, config: PretrainedConfig) -> PreTrained
     if architecture is not None:
         return architecture(config)
     trust = settings.option("trust_remote_code")
-    return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+    return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
 
 
 def _check_names(
