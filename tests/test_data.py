@@ -269,12 +269,9 @@ def test_columns_of_different_types_are_refused(refusal, saved, change, message)
     assert message in refusal(saved([row | change for row in TALKS]))
 
 
-def test_conversations_are_recognised(load, saved):
-    splits = load(saved(TALKS))
+def test_conversations_tools_and_tool_calls_are_recognised(load, saved):
+    splits = load(saved(TALKS, name="talks"))
     assert (splits.conversational, splits.tools, splits.calls) == (True, False, False)
-
-
-def test_tools_and_tool_calls_are_recognised(load, saved):
     call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
     calling = [{"role": "assistant", "content": "", "tool_calls": [call]}]
     rows = [row | {"tools": "[]" if i else None, "chosen": calling} for i, row in enumerate(TALKS)]
@@ -313,15 +310,6 @@ def test_a_prompt_held_out_in_one_dataset_is_held_out_in_all(load, saved):
         "train: 5 pairs are in another of the datasets too and count twice; convert the raw files "
         "together, which keeps one of each",
     ]
-
-
-def test_a_conversation_held_out_in_one_dataset_is_held_out_in_all(load, saved):
-    one = saved([talk(i) for i in range(9)], [talk(9)], name="one")
-    two = saved([talk(i) for i in range(8, 12)], name="two")
-    splits = load(two, one)
-    assert list(splits.test["prompt"]) == [user("Q9")]
-    assert user("Q9") not in list(splits.train["prompt"])
-    assert len(splits.train) == 3 + 9
 
 
 def test_a_row_of_several_datasets_has_the_position_of_its_dataset(load, raw, saved):
