@@ -60,9 +60,8 @@ def load_splits(
     """
     paths, place = settings.dataset_path, settings.where("dataset_path")
     targets = [str(Path(p).expanduser().resolve()) if is_local(p) else p for p in paths]
-    if twice := [
-        path for path, target in zip(paths, targets, strict=True) if targets.count(target) > 1
-    ]:
+    twice = [p for p, target in zip(paths, targets, strict=True) if targets.count(target) > 1]
+    if twice:
         raise DataError(f"{place}: {' and '.join(map(repr, twice))} are the same; remove one")
     notes: list[str] = []
     parts, kinds = [], {}
