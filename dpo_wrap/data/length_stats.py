@@ -50,15 +50,15 @@ WARNINGS = {
 
 @dataclass(frozen=True)
 class LengthStats:
-    """How the pairs of one split fit max_length and the tokenizer's special tokens."""
+    """The lengths of one split's pairs, and the problems with them."""
 
     pairs: int
     kept: int
     counts: Counter[str]
     """Pairs by the names of CUT and WARNINGS."""
-    moved_text: str
+    dropped_prompt_end: str
     """The end of the first prompt counted as `moved`, which is trained without it."""
-    closes: bool
+    adds_eos: bool
     """Whether the tokenizer adds an end of text to every text, also to prompts."""
     lengths: dict[str, tuple[int, ...]]
     """Tokens of the prompt, the chosen and the rejected answer and the whole pair, at SHARES."""
@@ -71,8 +71,8 @@ class LengthStats:
     def as_record(self) -> dict[str, Any]:
         """The figures for run.json."""
         counts = {name: self.counts[name] for name in (*CUT, *WARNINGS)}
-        record = {"pairs": self.pairs, **counts, "moved_text": self.moved_text}
-        return record | {"closes": self.closes, "kept": self.kept, "lengths": self.lengths}
+        record = {"pairs": self.pairs, **counts, "moved_text": self.dropped_prompt_end}
+        return record | {"closes": self.adds_eos, "kept": self.kept, "lengths": self.lengths}
 
 
 class SpecialTokens:
@@ -80,8 +80,8 @@ class SpecialTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.stops = frozenset(stop_ids(tokenizer))
-        self.start = tokenizer.bos_token_id if adds_bos(tokenizer) else None
-        self.closes = tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
+        self.bos = tokenizer.bos_token_id if adds_bos(tokenizer) else None
+        self.adds_eos = tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
         # Cached, because a template ends all answers alike.
         self._is_blank = lru_cache(1024)(lambda ids: not tokenizer.decode(ids).strip())
 
@@ -91,15 +91,13 @@ class SpecialTokens:
             yield "endless"
         if any(len(a) > 1 and self.stops.issuperset(a[-2:]) for a in answers):
             yield "two_ends"
-        if self.start is not None and prompt[:2] == [self.start] * 2:
+        if self.bos is not None and prompt[:2] == [self.bos] * 2:
             yield "two_starts"
-        if self.start is not None and prompt[:1] != [self.start]:
+        if self.bos is not None and prompt[:1] != [self.bos]:
             yield "no_start"
 
     def _ends(self, answer: list[int]) -> bool:
         """Whether only white space follows the last stop token of the answer."""
-        if answer and answer[-1] in self.stops:
-            return True
         last = next((n for n in range(len(answer), 0, -1) if answer[n - 1] in self.stops), None)
         return last is not None and self._is_blank(tuple(answer[last:]))
 
@@ -134,12 +132,12 @@ def length_stats(
     lengths = {name: array("I") for name in ("prompt", "chosen", "rejected", "pair")}
     for number, row in enumerate(rows_of(tokens)):
         prompt, *answers = (row[name] for name in IDS)
-        whole = len(prompt) + max(map(len, answers))
-        sizes = (*map(len, (prompt, *answers)), whole)
-        for values, size in zip(lengths.values(), sizes, strict=True):
-            values.append(size)
+        size = len(prompt) + max(map(len, answers))
+        sizes = (*map(len, (prompt, *answers)), size)
+        for values, length in zip(lengths.values(), sizes, strict=True):
+            values.append(length)
         counts.update(special.problems(prompt, answers))
-        long = limit is not None and whole > limit
+        long = limit is not None and size > limit
         counts["too_long"] += long
         if long and overlength == "drop":
             continue
@@ -157,7 +155,9 @@ def length_stats(
                 counts["prompt_cut"] += left < len(prompt)
                 counts["prompt_gone"] += left == 0
     percentiles = {name: _percentiles(values) for name, values in lengths.items()}
-    return keep, LengthStats(len(tokens), len(keep), counts, moved[1], special.closes, percentiles)
+    return keep, LengthStats(
+        len(tokens), len(keep), counts, moved[1], special.adds_eos, percentiles
+    )
 
 
 def lengths_line(split: str, stats: LengthStats) -> str:
@@ -172,15 +172,15 @@ def lengths_line(split: str, stats: LengthStats) -> str:
 def report_lines(split: str, stats: LengthStats, limit: int | None, overlength: str) -> list[str]:
     """A line for each problem with a split's tokens."""
     lines = ["; ".join(_cut(stats, limit, overlength))]
-    if stats.closes:
+    if stats.adds_eos:
         lines.append(
             "the tokenizer adds an end of text to every text, also to prompts and twice to "
             "answers; set add_eos_token: false in its tokenizer_config.json"
         )
     for name, text in WARNINGS.items():
-        explained = stats.closes and name in ("moved", "two_ends")
+        explained = stats.adds_eos and name in ("moved", "two_ends")
         if (n := stats.counts[name]) and not explained:
-            lines.append(text.format(n=n, pairs=stats.pairs, end=stats.moved_text[:40]))
+            lines.append(text.format(n=n, pairs=stats.pairs, end=stats.dropped_prompt_end[:40]))
     return [f"{split}: {line}" for line in lines if line]
 
 
