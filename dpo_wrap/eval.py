@@ -14,7 +14,7 @@ from dpo_wrap import cli
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation.run_settings import RUN, other_settings, trained_settings
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.signals import exit_with
 from dpo_wrap.train import add_config_options, config_path
 
@@ -206,7 +206,7 @@ def _scored(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     for given in (settings, other):
         if given is not None:
             check_paths(given)
-    settle_environment(settings)
+    configure_environment(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
     from dpo_wrap.evaluation import summary
     from dpo_wrap.evaluation.evaluate import Request, evaluate_run

@@ -1,9 +1,10 @@
-"""Whether the Hub is asked at all: settled before any Hugging Face library is imported.
+"""Check the paths of a config, and decide whether the Hugging Face Hub is used at all.
 
-Those libraries read their environment on import, retry an unreachable Hub for half a minute, and
-look it up for telemetry even where model and data are local.
+Nothing here imports a Hugging Face library: those read their environment variables on import, and
+spend 23 seconds a file on retries when the Hub cannot be reached, whatever their timeouts are.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -12,11 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dpo_wrap.config import Settings
-from dpo_wrap.errors import ConfigError
+from dpo_wrap.errors import ConfigError, one_line
 
-PATIENCE = 3.0
-"""Seconds after which the Hub counts as unreachable."""
-# What ends like a file and does not exist is a mistyped path, not the name of something on the Hub.
+CONNECT_SECONDS = 3.0
+# A missing path that ends like a file is a mistyped path, not the name of something on the Hub.
 FILE_ENDINGS = (
     *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".arrow"),
     *(".gz", ".zst", ".bz2", ".xz", ".zip"),
@@ -25,54 +25,48 @@ FILE_ENDINGS = (
 
 
 def check_paths(settings: Settings) -> None:
-    """Raise ConfigError for paths that can only be mistaken, all at once."""
-    faults = [
+    """Raise ConfigError with a line for each input or output path that cannot be right."""
+    metrics = [("metrics", name, "a metric module") for name in settings.metrics]
+    errors = [
         f"{settings.where(key)} {name!r} does not exist; give the path of {what}"
-        for key, name, what in _named(settings)
-        if not is_local(name) and not is_hub_name(name)
+        for key, name, what in [*_inputs(settings), *metrics]
+        if not is_local(name) and (key == "metrics" or not is_hub_name(name))
     ]
-    faults += [
-        f"{settings.where('metrics')}: {name!r} does not exist; give the path of a metric module"
-        for name in settings.metrics
-        if not is_local(name)
-    ]
-    faults += _output_faults(settings)
-    if faults:
-        raise ConfigError("\n".join(faults))
+    if errors := [*errors, *_output_errors(settings)]:
+        raise ConfigError("\n".join(errors))
 
 
 def check_moving(settings: Settings) -> None:
-    """Raise ConfigError where `--resume never` would move aside what the new run is made from."""
-    run = Path(settings.output_dir).expanduser().resolve()
-    for key, name, _ in _named(settings):
-        if is_local(name) and run in Path(name).expanduser().resolve().parents:
+    """Raise ConfigError where `--resume never` would move an input away with the older run."""
+    run = _resolved(settings.output_dir)
+    for key, name, _ in _inputs(settings):
+        if is_local(name) and run in _resolved(name).parents:
             raise ConfigError(
-                f"{settings.where(key)} {name!r} lies in {settings.output_dir}, which --resume "
-                "never would move aside; choose another output_dir, or move it out first"
+                f"{settings.where(key)} {name!r} is inside {settings.output_dir}, which --resume "
+                "never renames; choose another output_dir, or move the input out of it"
             )
 
 
-def settle_environment(settings: Settings) -> None:
-    """Switch telemetry off, and the Hub too where nothing named is on it or it is out of reach."""
+def configure_environment(settings: Settings) -> None:
+    """Disable telemetry, and the Hub too if nothing is needed from it or it is unreachable."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    remote = settings.option("push_to_hub") or not all(
-        is_local(name) for _, name, _ in _named(settings)
-    )
-    if "HF_HUB_OFFLINE" not in os.environ and not (remote and _reachable()):
+    if "HF_HUB_OFFLINE" in os.environ:
+        return
+    all_local = all(is_local(name) for _, name, _ in _inputs(settings))
+    if all_local and not settings.option("push_to_hub") or not _hub_is_reachable():
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def check_push(settings: Settings) -> None:
-    """Raise ConfigError where push_to_hub cannot be done; called once the environment is settled.
+    """Raise ConfigError for push_to_hub without a Hub; call it after configure_environment.
 
-    Left to the trainer it would end a run in its first steps.
+    The trainer would fail at its first steps instead.
     """
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    if settings.option("push_to_hub") and offline:
+    if settings.option("push_to_hub") and _is_offline():
         raise ConfigError(
             f"{settings.where('push_to_hub')}: the Hub cannot be reached, or HF_HUB_OFFLINE is "
-            "set; remove it, and push the finished run later: hf upload REPOSITORY "
+            "set; remove the key, and push the finished run later: hf upload REPOSITORY "
             f"{settings.output_dir}"
         )
 
@@ -83,12 +77,12 @@ def is_local(name: str) -> bool:
 
 
 def located(name: str) -> str:
-    """The name as libraries take it: a local path with its ~ filled in, anything else as it is."""
+    """The name as libraries take it: `~` expanded in a local path, a Hub name unchanged."""
     return str(Path(name).expanduser()) if is_local(name) else name
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a path that does not exist can name something on the Hub: `gpt2`, `owner/name`."""
+    """Whether a path that does not exist can be a name on the Hub: `gpt2`, `owner/name`."""
     parts = name.split("/")
     return (
         len(parts) <= 2
@@ -98,58 +92,65 @@ def is_hub_name(name: str) -> bool:
     )
 
 
-def unreachable(settings: Settings, key: str, name: str, what: str) -> str:
-    """One line for something that is neither here nor to be had."""
-    return (
-        f"{settings.where(key)} {name!r} could not be loaded: it is no local path, no earlier "
-        "download of it is kept, and the Hub cannot be reached; "
-        f"give the path of {what}, or run once online (downloads are kept under HF_HOME)"
-    )
+def load_failure(settings: Settings, key: str, name: str, error: Exception) -> str:
+    """The message for a model, adapter or dataset that a library could not load."""
+    reason = one_line(error)
+    if not is_local(name) and _is_offline():
+        reason = (
+            "it is not a local path and was not downloaded before, and the Hub is unreachable or "
+            "HF_HUB_OFFLINE is set; give a local path, or run once online"
+        )
+    return f"{settings.where(key)} {name!r} could not be loaded: {reason}"
 
 
-def _output_faults(settings: Settings) -> Iterator[str]:
-    """Why no run can be written to output_dir: a run has a directory to itself."""
+def _output_errors(settings: Settings) -> Iterator[str]:
+    """Why output_dir cannot be the directory of this run and of nothing else."""
     place, here = settings.where("output_dir"), Path.cwd()
-    run = Path(settings.output_dir).expanduser().resolve()
-    standing = next(path for path in (run, *run.parents) if path.exists())
-    if not standing.is_dir():
-        yield f"{place}: {standing} is a file; name a directory"
-    elif not os.access(standing, os.W_OK):
-        yield f"{place}: {standing} may not be written to; name another directory"
+    run = _resolved(settings.output_dir)
+    existing = next(path for path in (run, *run.parents) if path.exists())
+    if not existing.is_dir():
+        yield f"{place}: {existing} is a file; name a directory"
+    elif not os.access(existing, os.W_OK):
+        yield f"{place}: {existing} is not writable; name another directory"
     elif run == here or run in here.parents:
         yield f"{place} {settings.output_dir!r} holds more than a run; name a directory of its own"
-    for key, name, _ in _named(settings):
-        given = Path(name).expanduser().resolve()
-        # A converted dataset is a folder of files that are opened together.
+    for key, name, _ in _inputs(settings):
+        given = _resolved(name)
+        # Every file in the directory of a converted dataset is part of that dataset.
         if is_local(name) and (run == given or key == "dataset_path" and given in run.parents):
-            yield f"{place} {settings.output_dir!r} is or lies in {key} {name!r}; name another"
+            yield f"{place} {settings.output_dir!r} is {key} {name!r} or inside it; name another"
 
 
-def _named(settings: Settings) -> list[tuple[str, str, str]]:
-    """(key, path or name, what it should be) of everything that a config asks to be loaded."""
-    named = [("model_path", settings.model_path, "a model's directory")]
+def _resolved(name: str) -> Path:
+    return Path(name).expanduser().resolve()
+
+
+def _inputs(settings: Settings) -> list[tuple[str, str, str]]:
+    """(key, path or Hub name, what it must be) of the model, the adapter and the datasets."""
+    inputs = [("model_path", settings.model_path, "a model's directory")]
     if settings.adapter_path is not None:
-        named.append(("adapter_path", settings.adapter_path, "an adapter's directory"))
-    return named + [("dataset_path", path, "a dataset") for path in settings.dataset_path]
+        inputs.append(("adapter_path", settings.adapter_path, "an adapter's directory"))
+    return inputs + [("dataset_path", path, "a dataset") for path in settings.dataset_path]
 
 
-def _reachable() -> bool:
-    """Whether the Hub, or the proxy on the way to it, takes a connection within PATIENCE."""
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _hub_is_reachable() -> bool:
+    """Whether the Hub, or the proxy in front of it, accepts a connection in CONNECT_SECONDS."""
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-    target = urlsplit(proxy or endpoint)
+    target = urlsplit(proxy or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     port = target.port or (80 if target.scheme == "http" else 443)
-    answers = []
+    connected = threading.Event()
 
-    def knock() -> None:
-        try:
-            socket.create_connection((target.hostname, port), timeout=PATIENCE).close()
-            answers.append(True)
-        except OSError:
-            answers.append(False)
+    def connect() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection((target.hostname, port), timeout=CONNECT_SECONDS).close()
+            connected.set()
 
-    # Name resolution has no timeout of its own, hence the thread.
-    thread = threading.Thread(target=knock, daemon=True)
+    # In a thread, because name resolution has no timeout of its own.
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
-    return bool(answers and answers[0])
+    thread.join(CONNECT_SECONDS)
+    return connected.is_set()

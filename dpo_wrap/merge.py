@@ -13,7 +13,7 @@ from pathlib import Path
 from dpo_wrap import cli
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.signals import exit_with
 from dpo_wrap.training import checkpoints
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     settings = merge_settings(arguments.run_dir, arguments.out_dir)
-    settle_environment(settings)
+    configure_environment(settings)
     run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
     if (run / RESOLVED).is_file() and not (run / RUN).is_file():
         _print(f"{run} has no {RUN}: its run has not finished; its current adapter is merged")

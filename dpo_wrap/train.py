@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dpo_wrap import cli
 from dpo_wrap.config import documented_keys, load_settings
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.hub import check_paths, check_push, settle_environment
+from dpo_wrap.hub import check_paths, check_push, configure_environment
 from dpo_wrap.signals import Stop, exit_with
 
 EXAMPLES = """examples:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace, stop: Stop) -> int:
     settings = load_settings(config_path(arguments), arguments.overrides)
     check_paths(settings)
-    settle_environment(settings)
+    configure_environment(settings)
     check_push(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
     from dpo_wrap.training.dry_run import dry_run

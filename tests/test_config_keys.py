@@ -66,6 +66,10 @@ def test_every_key_of_the_tables_is_a_field():
     assert named <= known
 
 
+def test_the_trackers_are_those_of_the_installed_transformers():
+    assert set(get_args(config_keys.Tracker)) == {*INTEGRATION_TO_CALLBACK, "all", "none"}
+
+
 def test_no_replaced_key_is_a_field_and_every_fix_names_one():
     known = {*trl_fields(), *own_fields(), *config_keys.SHORT_NAMES, "lora"}
     assert not config_keys.REPLACED.keys() & known

@@ -52,7 +52,7 @@ WRAPPER_MAY_KNOW = {
     "hub": {"errors", "config"},
     "arguments": {"errors", "config", "model"},
     "data": {"errors", "files", "config", "hub", "model"},
-    "model": {"errors", "config", "hub", "arguments", "data"},
+    "model": {"errors", "config", "hub"},
     "prefix_sharing": {"errors", "config", "model", "data"},
     "evaluation": {
         "errors",

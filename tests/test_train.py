@@ -373,8 +373,7 @@ def test_half_precision_that_no_device_has_is_refused(run, capsys):
 
 def test_what_the_model_cannot_be_loaded_with_is_named_by_its_key(run, capsys):
     assert run(model_init_kwargs={"dtype": "float8"})[0] == 2
-    said = capsys.readouterr().err
-    assert "model_init_kwargs: " in said and "cannot be loaded so: Invalid `dtype`" in said
+    assert "model_init_kwargs: Invalid `dtype`" in capsys.readouterr().err
 
 
 def test_full_weights_can_be_saved_whatever_the_base_says_of_sampling(

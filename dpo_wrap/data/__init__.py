@@ -1,1 +1,1 @@
-"""All that a run is made from: model, tokenizer, data, options; refused here, before weights."""
+"""Load, check, join and tokenise the data of a run."""

@@ -1,10 +1,10 @@
-"""The columns of one split, held to what TRL assumes of every row and checks on the first alone."""
+"""Check the columns of a split: TRL looks at the first row only, and ignores unknown columns."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
@@ -13,60 +13,50 @@ from dpo_wrap.errors import DataError
 
 SIDES = ("prompt", "chosen", "rejected")
 BATCH = 5000
-# What a column next to the sides holds, the sides that may have its texts too, and how to fix it.
+CONVERT = "python -m data_tools.convert"
 CONTEXT = {
     "system": (
         "system texts",
         ("prompt",),
-        "write each split with to_json and convert the files: python -m data_tools.convert FILES "
+        f"write each split with to_json and convert the files: {CONVERT} FILES "
         '--map prompt=prompt chosen=chosen rejected=rejected "system={name}"',
     ),
     "turns": ("earlier turns", SIDES, "put them into prompt, which may be a list of messages"),
-    "media": ("media", (), "remove the rows that need it, as training reads text alone"),
+    "media": ("media", (), "remove the rows that need it, because training reads text only"),
     "context": ("context", ("prompt",), "put it into prompt"),
 }
+"""By what a column holds: its description, the sides that may repeat its texts, and the fix."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What the sides of a split's rows are."""
-
-    conversational: bool
-    tools: bool
-    """Whether any row brings definitions of tools."""
-    calls: bool
-    """Whether any message may call one."""
-
-
-def check_columns(rows: Dataset, path: str, split: str) -> Kind:
-    """The kind of a split whose every row can be trained on. Raises DataError where some cannot."""
+def check_columns(rows: Dataset, path: str, split: str) -> str:
+    """Whether a split's pairs are "text" or "messages". Raises DataError for unusable rows."""
     missing = [name for name in SIDES if name not in rows.column_names]
     if missing:
         raise DataError(
             f"{path}: the {split} split has no column {' or '.join(map(repr, missing))} (it has "
-            f"{', '.join(rows.column_names)}); convert the raw data: python -m data_tools.convert, "
-            "with --map where its names are others"
+            f"{', '.join(rows.column_names)}); convert the raw data: {CONVERT}, with --map if its "
+            "columns have other names"
         )
-    schema = rows.with_format("arrow").features.arrow_schema
-    kinds = {name: _kind(schema.field(name).type) for name in SIDES}
-    if set(kinds.values()) not in ({"text"}, {"messages"}):
-        described = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
+    types = {name: _describe(field) for name, field in _arrow_types(rows).items() if name in SIDES}
+    if set(types.values()) not in ({"text"}, {"messages"}):
+        described = ", ".join(f"{name} is {types[name]}" for name in SIDES)
         raise DataError(
             f"{path}: prompt, chosen and rejected must be all text or all messages, but "
-            f"{described}; convert the raw data: python -m data_tools.convert"
+            f"{described}; convert the raw data: {CONVERT}"
         )
-    conversational = kinds["prompt"] == "messages"
-    faults = list(_faults(rows, conversational))
-    if faults:
-        first = "; ".join(f"row {row} of {split}: {text}" for row, text in faults[:3])
-        more = f"; and {len(faults) - 3} more rows" * (len(faults) > 3)
-        raise DataError(f"{path}: {first}{more}; convert the raw data, which finds all such rows")
-    if not conversational and len(rows) and _answers_repeat_prompt(rows):
+    if errors := dict(_row_errors(rows, types["prompt"])):
+        row, error = min(errors.items())
+        more = f" (and {len(errors) - 1} more rows are unusable)" if len(errors) > 1 else ""
+        raise DataError(
+            f"{path}: row {row} of {split}: {error}{more}; convert the raw data, which reports "
+            "all such rows"
+        )
+    if types["prompt"] == "text" and len(rows) and _answers_repeat_prompt(rows):
         raise DataError(
             f"{path}: every answer begins with its prompt, which would be trained on twice; "
-            "convert the raw data: python -m data_tools.convert"
+            f"convert the raw data: {CONVERT}"
         )
-    return Kind(conversational, _has_tools(rows), _has_calls(rows))
+    return types["prompt"]
 
 
 def check_context(
@@ -74,7 +64,7 @@ def check_context(
 ) -> None:
     """Raise DataError for a column that training ignores although the model should see its values.
 
-    `kind_of` says by the name of a column which key of CONTEXT it is.
+    `kind_of` maps a column's name to a key of CONTEXT, or to None.
     """
     for name in rows.column_names:
         if (kind := kind_of(name)) is None:
@@ -82,75 +72,67 @@ def check_context(
         what, sides, fix = CONTEXT[kind]
         for number, row in enumerate(_records(rows, [name, *sides])):
             seen = _words(" ".join(text for side in sides for text in _texts(row[side])))
-            if all(_words(text) in seen for text in _texts(row[name])):
-                continue
-            raise DataError(
-                f"{path}: the column {name!r} has {what} that the model would not see (row "
-                f"{number} of {split}); {fix.format(name=name)}; or remove the column: "
-                f"dataset.remove_columns({name!r})"
-            )
+            if any(_words(text) not in seen for text in _texts(row[name])):
+                raise DataError(
+                    f"{path}: the column {name!r} has {what} that the model would not see (row "
+                    f"{number} of {split}); {fix.format(name=name)}; or remove the column: "
+                    f"dataset.remove_columns({name!r})"
+                )
 
 
-def _words(text: str) -> str:
-    """The text without its punctuation and line breaks, a blank at either end."""
-    return re.sub(r"\W+", " ", f" {text} ")
+def has_tools(rows: Dataset) -> bool:
+    """Whether any row has definitions of tools."""
+    return "tools" in rows.column_names and rows.data.column("tools").null_count < len(rows.data)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a value, of a message its content alone; none in what is empty."""
-    if isinstance(value, dict):
-        contents = [value[key] for key in ("content", "value") if key in value]
-        value = contents or list(value.values())
-    if isinstance(value, list):
-        for part in value:
-            yield from _texts(part)
-    elif value:
-        yield str(value)
+def has_tool_calls(rows: Dataset) -> bool:
+    """Whether the messages have a field for tool calls."""
+    types = [kind for name, kind in _arrow_types(rows).items() if name in SIDES]
+    return any("tool_calls" in _message_fields(kind) for kind in types)
 
 
-def _kind(kind: pa.DataType) -> str:
+def _arrow_types(rows: Dataset) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in rows.features.arrow_schema}
+
+
+def _message_fields(kind: pa.DataType) -> dict[str, pa.DataType]:
+    """The fields of the structs in a list, by name; empty for another type."""
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not listed or not pa.types.is_struct(kind.value_type):
+        return {}
+    return {field.name: field.type for field in kind.value_type}
+
+
+def _describe(kind: pa.DataType) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        inner = kind.value_type
-        if pa.types.is_struct(inner) and _is_message({part.name: part.type for part in inner}):
-            return "messages"
-    return f"{kind}" if len(f"{kind}") < 60 else "something else"
+    fields = _message_fields(kind)
+    if all(name in fields and _describe(fields[name]) == "text" for name in ("role", "content")):
+        return "messages"
+    return str(kind) if len(str(kind)) < 60 else "something else"
 
 
-def _is_message(parts: dict[str, pa.DataType]) -> bool:
-    return all(name in parts and _kind(parts[name]) == "text" for name in ("role", "content"))
-
-
-def _faults(rows: Dataset, conversational: bool) -> Iterator[tuple[int, str]]:
-    """(row, what is wrong) for every row that TRL would choke on or train wrongly on."""
-    find = _message_fault if conversational else _text_fault
+def _row_errors(rows: Dataset, kind: str) -> Iterator[tuple[int, str]]:
+    """(row, what is wrong) for every row that TRL could not train on."""
     start = 0
     for table in rows.select_columns(list(SIDES)).with_format("arrow").iter(batch_size=BATCH):
-        if conversational or _blank(table):
-            for offset, row in enumerate(table.to_pylist()):
-                if fault := find(row):
-                    yield start + offset, fault
+        if kind == "text":
+            errors = _text_errors(table)
+        else:
+            errors = enumerate(map(_message_error, table.to_pylist()))
+        yield from ((start + row, error) for row, error in errors if error)
         start += len(table)
 
 
-def _blank(table: pa.Table) -> bool:
-    """Whether any text of the batch is null or white space; the common answer is no, and quick."""
+def _text_errors(table: pa.Table) -> Iterator[tuple[int, str]]:
     for name in SIDES:
         column = table.column(name)
-        if column.null_count or pc.any(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py():
-            return True
-    return False
+        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+        for row in np.flatnonzero(blank):
+            yield int(row), f"the {name} is {'empty' if column[row].is_valid else 'null'}"
 
 
-def _text_fault(row: dict[str, Any]) -> str | None:
-    for name in SIDES:
-        if row[name] is None or not row[name].strip():
-            return f"the {name} is {'null' if row[name] is None else 'empty'}"
-    return None
-
-
-def _message_fault(row: dict[str, Any]) -> str | None:
+def _message_error(row: dict[str, Any]) -> str | None:
     for name in SIDES:
         messages = row[name]
         if not messages:
@@ -162,35 +144,34 @@ def _message_fault(row: dict[str, Any]) -> str | None:
                 return f"the {name} has a message without content"
         if not any((m["content"] or "").strip() or m.get("tool_calls") for m in messages):
             return f"the {name} is empty"
-    for name in ("chosen", "rejected"):
-        if row[name][0]["role"] != "assistant":
-            return f"the {name} answer begins with a turn of {row[name][0]['role']}"
+        if name != "prompt" and messages[0]["role"] != "assistant":
+            return f"the {name} answer begins with a message of {messages[0]['role']}"
     return None
 
 
 def _answers_repeat_prompt(rows: Dataset) -> bool:
-    answers = ((row["prompt"], row[name]) for row in _records(rows, SIDES) for name in SIDES[1:])
-    return all(answer.startswith(prompt) for prompt, answer in answers)
+    records = _records(rows, SIDES)
+    return all(row[name].startswith(row["prompt"]) for row in records for name in SIDES[1:])
+
+
+def _words(text: str) -> str:
+    """The text without punctuation and line breaks, with a blank at either end."""
+    return re.sub(r"\W+", " ", f" {text} ")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a nested value; of a message only its content."""
+    if isinstance(value, dict):
+        contents = [value[key] for key in ("content", "value") if key in value]
+        value = contents or list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+    elif value:
+        yield str(value)
 
 
 def _records(rows: Dataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows, a few at a time, as what is stored: an image is bytes or a path."""
+    """The rows as stored, a few at a time: an image is bytes or a path, not decoded."""
     for table in rows.select_columns([*names]).with_format("arrow").iter(batch_size=100):
         yield from table.to_pylist()
-
-
-def _some(column: pa.ChunkedArray) -> bool:
-    return column.null_count < len(column)
-
-
-def _has_tools(rows: Dataset) -> bool:
-    return "tools" in rows.column_names and _some(rows.data.column("tools"))
-
-
-def _has_calls(rows: Dataset) -> bool:
-    types = (rows.with_format("arrow").features.arrow_schema.field(name).type for name in SIDES)
-    return any(
-        "tool_calls" in {part.name for part in kind.value_type}
-        for kind in types
-        if hasattr(kind, "value_type")
-    )

@@ -1,103 +1,111 @@
-"""How tokenised pairs fit: lengths, what max_length cuts, where texts begin and end, counted.
+"""Count what max_length does to the pairs of a split, and how their texts begin and end.
 
-kept, fit = fitted(tokens, marks, moved, limit, mode, overlength)
-for line in spoken("train", fit, limit, overlength): print(line)
+keep, stats = length_stats(tokens, special, moved, limit, mode, overlength)
+for line in report_lines("train", stats, limit, overlength): print(line)
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from dpo_wrap.model.tokenizer import stop_ids
+from dpo_wrap.model.tokenizer import adds_bos, stop_ids
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 BATCH = 1000
 SHARES = (50, 95, 99, 100)
-"""The percentiles that are shown, nearest rank: the last is the longest."""
+"""The percentiles of the lengths, by nearest rank: the last is the longest."""
+
+CUT = {
+    "too_long": "more than max_length tokens in the prompt and the longer answer",
+    "prompt_fills": "dropped: the prompt alone has max_length tokens",
+    "identical": "dropped: both answers are the same tokens, usually after the cut",
+    "end_cut": "kept without the end of an answer, and so without its end of text",
+    "prompt_cut": "kept without the beginning of a prompt (truncation_mode: keep_end)",
+    "prompt_gone": "of these, the pairs in which a side has no prompt left",
+}
+"""What max_length does, counted in pairs; as those of WARNINGS, the names are keys of run.json."""
+WARNINGS = {
+    "endless": "in {n:,} of {pairs:,} pairs an answer ends in no token that generation stops at, "
+    "so the model does not learn to stop there; set a chat_template that ends each turn with one",
+    "two_ends": "in {n:,} of {pairs:,} pairs an answer ends in two ends of text or turn; remove "
+    "one from the data or from the template",
+    "two_starts": "{n:,} of {pairs:,} prompts begin with two begin-of-text tokens; remove one from "
+    "the data or from the template",
+    "no_start": "{n:,} of {pairs:,} prompts lack the begin-of-text token that this tokenizer puts "
+    "before plain text, and that most models were trained with; begin the chat_template with it",
+    "moved": "in {n:,} of {pairs:,} pairs the prompt's tokens are not a prefix of the tokens of "
+    "prompt and answer, so the end of the prompt is dropped, such as {end!r}; end prompts on a "
+    "token boundary (no space), or use a template that renders both alike",
+}
+"""What is wrong with how texts begin and end, whether cut or not."""
 
 
 @dataclass(frozen=True)
 class LengthStats:
-    """How one split fits max_length and the tokenizer's marks, in pairs."""
+    """The lengths of one split's pairs, and the problems with them."""
 
     pairs: int
-    too_long: int
-    """More than max_length tokens in prompt and longer answer."""
-    prompt_fills: int
-    """The prompt alone takes max_length, so nothing of an answer would be left."""
-    identical: int
-    """Both answers are the same tokens, for most because what told them apart was cut."""
-    end_cut: int
-    """Kept, but an answer's end is cut off, so that stopping is not learned from it."""
-    prompt_cut: int
-    """Kept, but with truncation_mode: keep_end a side's prompt has lost its beginning."""
-    prompt_gone: int
-    """Of these, pairs of which a side is left without any prompt."""
-    endless: int
-    """An answer ends in no token that generation stops at, cut or not."""
-    two_ends: int
-    """An answer ends in two ends of text."""
-    two_starts: int
-    """The prompt begins with two begin-of-text tokens."""
-    no_start: int
-    """The prompt lacks the begin-of-text token that this tokenizer puts before plain text."""
-    moved: int
-    """The prompt's own tokens are no prefix of those of prompt and answer."""
-    moved_text: str
-    """The end of the first such prompt, which is trained without it."""
-    closes: bool
-    """The tokenizer itself puts an end of text after every text, also after a prompt."""
     kept: int
+    counts: Counter[str]
+    """Pairs by the names of CUT and WARNINGS."""
+    dropped_prompt_end: str
+    """The end of the first prompt counted as `moved`, which is trained without it."""
+    adds_eos: bool
+    """Whether the tokenizer adds an end of text to every text, also to prompts."""
     lengths: dict[str, tuple[int, ...]]
-    """Tokens of the prompt, the chosen, the rejected answer and of the whole, at SHARES."""
+    """Tokens of the prompt, the chosen and the rejected answer and the whole pair, at SHARES."""
 
     @property
     def longest(self) -> int:
         """Tokens of the longest pair's prompt and longer answer."""
         return self.lengths["pair"][-1]
 
+    def as_record(self) -> dict[str, Any]:
+        """The figures for run.json."""
+        counts = {name: self.counts[name] for name in (*CUT, *WARNINGS)}
+        record = {"pairs": self.pairs, **counts, "moved_text": self.dropped_prompt_end}
+        return record | {"closes": self.adds_eos, "kept": self.kept, "lengths": self.lengths}
 
-@dataclass(frozen=True)
+
 class SpecialTokens:
-    """The token ids by which a tokenizer's texts begin and end."""
+    """The token ids that a tokenizer's texts should begin and end with."""
 
-    tokenizer: PreTrainedTokenizerBase
-    stops: frozenset[int]
-    start: int | None
-    """The begin-of-text id, where the tokenizer puts one before plain text."""
-    closes: bool
-    """Whether the tokenizer itself puts an end after every text."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.stops = frozenset(stop_ids(tokenizer))
+        self.bos = tokenizer.bos_token_id if adds_bos(tokenizer) else None
+        self.adds_eos = tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id]
+        # Cached, because a template ends all answers alike.
+        self._is_blank = lru_cache(1024)(lambda ids: not tokenizer.decode(ids).strip())
 
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "SpecialTokens":
-        bos = tokenizer.bos_token_id
-        ids = tokenizer("a")["input_ids"]
-        begins, closes = bos is not None and ids[:1] == [bos], ids[-1:] == [tokenizer.eos_token_id]
-        return cls(tokenizer, frozenset(stop_ids(tokenizer)), bos if begins else None, closes)
+    def problems(self, prompt: list[int], answers: list[list[int]]) -> Iterator[str]:
+        """The names of WARNINGS that apply to a pair."""
+        if not all(map(self._ends, answers)):
+            yield "endless"
+        if any(len(a) > 1 and self.stops.issuperset(a[-2:]) for a in answers):
+            yield "two_ends"
+        if self.bos is not None and prompt[:2] == [self.bos] * 2:
+            yield "two_starts"
+        if self.bos is not None and prompt[:1] != [self.bos]:
+            yield "no_start"
 
-    def ends(self, answer: list[int]) -> bool:
-        """Whether nothing but white space follows the answer's last stop."""
-        place = next((i for i in range(len(answer), 0, -1) if answer[i - 1] in self.stops), None)
-        return place is not None and self._blank(tuple(answer[place:]))
-
-    def ends_twice(self, answer: list[int]) -> bool:
-        return len(answer) > 1 and answer[-1] in self.stops and answer[-2] in self.stops
-
-    @lru_cache(maxsize=1024)  # noqa: B019 - few tails exist, and the marks live as long as a run
-    def _blank(self, ids: tuple[int, ...]) -> bool:
-        return not ids or not self.tokenizer.decode(ids).strip()
+    def _ends(self, answer: list[int]) -> bool:
+        """Whether only white space follows the last stop token of the answer."""
+        last = next((n for n in range(len(answer), 0, -1) if answer[n - 1] in self.stops), None)
+        return last is not None and self._is_blank(tuple(answer[last:]))
 
 
 def kept_ids(
     row: dict[str, list[int]], side: str, limit: int | None, mode: str
 ) -> tuple[list[int], list[int]]:
-    """(prompt ids, answer ids) of one side as TRL's collator leaves them."""
+    """(prompt ids, answer ids) of one side as TRL's collator truncates them."""
     prompt, answer = row["prompt_ids"], row[f"{side}_ids"]
     excess = max(0, len(prompt) + len(answer) - limit) if limit else 0
     if not excess:
@@ -107,108 +115,80 @@ def kept_ids(
     return prompt[excess:], answer[max(0, excess - len(prompt)) :]
 
 
-def fitted(
+def length_stats(
     tokens: Dataset,
-    marks: SpecialTokens,
+    special: SpecialTokens,
     moved: tuple[int, str],
     limit: int | None,
     mode: str,
     overlength: str,
 ) -> tuple[list[int], LengthStats]:
-    """The numbers of the rows that can be trained on, and the counts over all rows.
+    """The numbers of the rows to train on, and the figures of all rows.
 
-    `moved` is what tokens.moved_boundaries found.
+    `moved` is the result of tokenize.moved_boundaries.
     """
     keep: list[int] = []
-    names = ("too_long", "prompt_fills", "identical", "end_cut", "prompt_cut", "prompt_gone")
-    count = dict.fromkeys((*names, "endless", "two_ends", "two_starts", "no_start"), 0)
+    counts = Counter(moved=moved[0])
     lengths = {name: array("I") for name in ("prompt", "chosen", "rejected", "pair")}
     for number, row in enumerate(rows_of(tokens)):
-        prompt, answers = row["prompt_ids"], (row["chosen_ids"], row["rejected_ids"])
-        whole = len(prompt) + max(map(len, answers))
-        parts = (prompt, *answers)
-        for name, length in zip(lengths, (*map(len, parts), whole), strict=True):
-            lengths[name].append(length)
-        count["endless"] += not all(map(marks.ends, answers))
-        count["two_ends"] += any(map(marks.ends_twice, answers))
-        if marks.start is not None:
-            count["two_starts"] += prompt[:2] == [marks.start] * 2
-            count["no_start"] += prompt[:1] != [marks.start]
-        long = limit is not None and whole > limit
-        count["too_long"] += long
+        prompt, *answers = (row[name] for name in IDS)
+        size = len(prompt) + max(map(len, answers))
+        sizes = (*map(len, (prompt, *answers)), size)
+        for values, length in zip(lengths.values(), sizes, strict=True):
+            values.append(length)
+        counts.update(special.problems(prompt, answers))
+        long = limit is not None and size > limit
+        counts["too_long"] += long
         if long and overlength == "drop":
             continue
+        chosen, rejected = (kept_ids(row, side, limit, mode) for side in ("chosen", "rejected"))
         if limit is not None and len(prompt) >= limit and mode == "keep_start":
-            count["prompt_fills"] += 1
-        elif kept_ids(row, "chosen", limit, mode) == kept_ids(row, "rejected", limit, mode):
-            count["identical"] += 1
+            counts["prompt_fills"] += 1
+        elif chosen == rejected:
+            counts["identical"] += 1
         else:
             keep.append(number)
-            count["end_cut"] += long and mode == "keep_start"
-            if long and mode == "keep_end":
-                left = [len(kept_ids(row, side, limit, mode)[0]) for side in ("chosen", "rejected")]
-                count["prompt_cut"] += min(left) < len(prompt)
-                count["prompt_gone"] += min(left) == 0
-    shown = {name: _percentiles(values) for name, values in lengths.items()}
-    both = {"moved": moved[0], "moved_text": moved[1], "closes": marks.closes}
-    return keep, LengthStats(pairs=len(tokens), kept=len(keep), lengths=shown, **count, **both)
-
-
-def lengths_line(split: str, fit: LengthStats) -> str:
-    """How long a split's pairs are, in tokens."""
-    middle, most, nearly, longest = fit.lengths["pair"]
-    return (
-        f"{split}: tokens of prompt and longer answer: median {middle:,}, 95 % {most:,}, "
-        f"99 % {nearly:,}, longest {longest:,}"
+            if long and mode == "keep_start":
+                counts["end_cut"] += 1
+            elif long:
+                left = min(len(chosen[0]), len(rejected[0]))
+                counts["prompt_cut"] += left < len(prompt)
+                counts["prompt_gone"] += left == 0
+    percentiles = {name: _percentiles(values) for name, values in lengths.items()}
+    return keep, LengthStats(
+        len(tokens), len(keep), counts, moved[1], special.adds_eos, percentiles
     )
 
 
-def spoken(split: str, fit: LengthStats, limit: int | None, overlength: str) -> list[str]:
-    """What a user should know of a split's tokens, a line for each matter; none where all fits."""
-    lines = []
-    if fit.too_long or fit.identical:
-        lines.append(f"{split}: {'; '.join(_cut(fit, limit, overlength))}")
-    if fit.closes:
-        lines.append(
-            f"{split}: the tokenizer puts an end of text after every text, also after prompts and "
-            "twice after answers; set add_eos_token: false in its tokenizer_config.json"
-        )
-    elif fit.moved:
-        lines.append(
-            f"{split}: in {fit.moved:,} of {fit.pairs:,} pairs the prompt's tokens are no prefix "
-            f"of prompt and answer's, so its end is left out, such as {fit.moved_text[:40]!r}; "
-            "end prompts on a token boundary (no space), or use a template that renders both alike"
-        )
-    if fit.endless:
-        lines.append(
-            f"{split}: in {fit.endless:,} of {fit.pairs:,} pairs an answer ends in no token that "
-            "generation stops at, so the model is not taught to stop there; give a chat_template "
-            "that ends a turn in one"
-        )
-    if fit.two_ends and not fit.closes:
-        lines.append(
-            f"{split}: in {fit.two_ends:,} of {fit.pairs:,} pairs an answer ends in two ends of "
-            "text or turn; remove the one from the data, or from the template"
-        )
-    if fit.two_starts:
-        lines.append(
-            f"{split}: {fit.two_starts:,} of {fit.pairs:,} prompts begin with two begin-of-text "
-            "tokens; remove the one from the data, or from the template"
-        )
-    if fit.no_start:
-        lines.append(
-            f"{split}: {fit.no_start:,} of {fit.pairs:,} prompts lack the begin-of-text token that "
-            "this tokenizer puts before plain text; most models were trained with it, so let the "
-            "chat_template begin with it"
-        )
-    return lines
+def lengths_line(split: str, stats: LengthStats) -> str:
+    """One line with the lengths of a split's pairs in tokens."""
+    p50, p95, p99, longest = stats.lengths["pair"]
+    return (
+        f"{split}: tokens of prompt and longer answer: median {p50:,}, 95 % {p95:,}, "
+        f"99 % {p99:,}, longest {longest:,}"
+    )
 
 
-def table(fit: LengthStats) -> list[str]:
+def report_lines(split: str, stats: LengthStats, limit: int | None, overlength: str) -> list[str]:
+    """A line for each problem with a split's tokens."""
+    lines = ["; ".join(_cut(stats, limit, overlength))]
+    if stats.adds_eos:
+        lines.append(
+            "the tokenizer adds an end of text to every text, also to prompts and twice to "
+            "answers; set add_eos_token: false in its tokenizer_config.json"
+        )
+    for name, text in WARNINGS.items():
+        explained = stats.adds_eos and name in ("moved", "two_ends")
+        if (n := stats.counts[name]) and not explained:
+            lines.append(text.format(n=n, pairs=stats.pairs, end=stats.dropped_prompt_end[:40]))
+    return [f"{split}: {line}" for line in lines if line]
+
+
+def table(stats: LengthStats) -> list[str]:
     """The lengths in tokens, a line for each part of a pair."""
     heads = "".join(f"{f'{share} %' if share < 100 else 'longest':>9}" for share in SHARES)
     lines = [f"  {'tokens':<9}{heads}"]
-    for name, values in fit.lengths.items():
+    for name, values in stats.lengths.items():
         lines.append(f"  {name:<9}{''.join(f'{value:>9,}' for value in values)}")
     return lines
 
@@ -221,36 +201,32 @@ def rows_of(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
 
 
 def pair_lengths(tokens: Dataset, limit: int | None) -> np.ndarray:
-    """Tokens of each row's prompt and longer answer, cut at `limit`: (rows,)."""
+    """Tokens of each row's prompt and longer answer, at most `limit`: (rows,)."""
     found = []
-    for table in tokens.select_columns(list(IDS)).with_format("arrow").iter(batch_size=BATCH):
-        prompt, chosen, rejected = (pc.list_value_length(table[name]) for name in IDS)
+    for batch in tokens.select_columns(list(IDS)).with_format("arrow").iter(batch_size=BATCH):
+        prompt, chosen, rejected = (pc.list_value_length(batch[name]) for name in IDS)
         found.append(pc.add(prompt, pc.max_element_wise(chosen, rejected)).to_numpy())
     lengths = np.concatenate(found) if found else np.zeros(0, dtype=int)
     return lengths if limit is None else np.minimum(lengths, limit)
 
 
-def _cut(fit: LengthStats, limit: int | None, overlength: str) -> Iterator[str]:
-    if fit.too_long:
-        if overlength == "drop":
-            done = "dropped"
-        else:
-            done = "their beginnings cut" if fit.prompt_cut else "their answers cut"
-            if fit.prompt_gone:
-                done += (
-                    f", {fit.prompt_gone} of them without any prompt on a side (truncation_mode: "
-                    "keep_end; keep_start keeps both sides' prompt alike)"
-                )
-            if fit.prompt_fills:
-                done += f", {fit.prompt_fills} of them dropped (the prompt alone fills it)"
-            if fit.end_cut:
-                done += f", {fit.end_cut} of them without their end of text"
-        yield (
-            f"{fit.too_long} of {fit.pairs} pairs have more than {limit} tokens (longest "
-            f"{fit.longest}): {done}"
+def _cut(stats: LengthStats, limit: int | None, overlength: str) -> Iterator[str]:
+    counts = stats.counts
+    if counts["too_long"]:
+        cut = f"their {'beginnings' if counts['prompt_cut'] else 'answers'} cut"
+        details = (
+            ("prompt_gone", "without any prompt on a side (set truncation_mode: keep_start)"),
+            ("prompt_fills", "dropped (the prompt alone fills it)"),
+            ("end_cut", "without their end of text"),
         )
-    if fit.identical:
-        yield f"{fit.identical} dropped, as both answers are the same tokens"
+        results = [f"{counts[name]} of them {text}" for name, text in details if counts[name]]
+        yield (
+            f"{counts['too_long']} of {stats.pairs} pairs have more than {limit} tokens (longest "
+            f"{stats.longest}): "
+            f"{'dropped' if overlength == 'drop' else ', '.join([cut, *results])}"
+        )
+    if counts["identical"]:
+        yield f"{counts['identical']} dropped, because both answers are the same tokens"
 
 
 def _percentiles(values: array) -> tuple[int, ...]:

@@ -1,25 +1,20 @@
-"""Several datasets told apart, and what they share: held-out prompts, repeats, contradictions.
-
-Rows are known by 16-byte keys, of which eight are kept: among a million rows the odds that two
-prompts are taken for one are one in thirty million.
-"""
+"""What several datasets share: prompts held out for test, repeated and contradictory pairs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset
 
 ORIGIN = "dataset"
-"""The column that says which dataset a row came from: its place in dataset_path."""
+"""The column with the position in dataset_path that a row came from."""
 BATCH = 1000
-KEY = np.dtype("<u8")
-COMPARISON = np.dtype([("key", KEY), ("dataset", "<u4"), ("forward", "?")])
+PAIR = np.dtype([("key", "u8"), ("order", "?"), (ORIGIN, "u4")])
 
 PromptKey = Callable[[Any], bytes]
 PairKey = Callable[[dict[str, Any]], tuple[bytes, bool]]
-"""A row to the key of its comparison whichever way it went, and which way it went."""
+"""Maps a row to the key of its prompt and two answers in either order, and to the order."""
 
 
 def drop_train_test_overlap(
@@ -29,99 +24,83 @@ def drop_train_test_overlap(
     pair_key: PairKey,
     notes: list[str],
 ) -> list[dict[str, Dataset]]:
-    """The splits of several datasets with ORIGIN, less the training rows that any of them tests on.
+    """The splits of several datasets, without training rows whose prompt any of them tests on.
 
-    What they share besides stays, and the notes say it.
+    Adds the column ORIGIN. Other rows that the datasets share are kept and counted in the notes.
     """
     parts = [
-        {split: _from(rows, position) for split, rows in part.items()}
+        {
+            split: rows.add_column(ORIGIN, np.full(len(rows), position, np.uint32))
+            for split, rows in part.items()
+        }
         for position, part in enumerate(parts)
     ]
-    train = [_Keyed(part["train"], _prompt_keys(part["train"], prompt_key)) for part in parts]
-    test = [_Keyed(p["test"], _prompt_keys(p["test"], prompt_key)) for p in parts if "test" in p]
-    held = np.concatenate([np.empty(0, KEY), *(part.keys for part in test)])
-    kept = [part.taken(~np.isin(part.keys, held)) for part in train]
-    told = [part | {"train": rest.rows} for part, rest in zip(parts, kept, strict=True)]
-    for path, part in zip(paths, told, strict=True):
-        tested = len(part["test"]) if "test" in part else 0
-        notes.append(f"{path}: {len(part['train']):,} pairs to train on, {tested:,} held out")
-    left_out = sum(len(part.keys) for part in train) - sum(len(part.keys) for part in kept)
-    if left_out:
-        notes.append(f"train: {left_out:,} pairs left out, as their prompts are held out for test")
-    for split, shares in (("train", kept), ("test", test)):
-        both, again = _repeats(_comparisons(shares, pair_key))
-        if both:
+    keys = [{s: _prompt_keys(rows, prompt_key) for s, rows in part.items()} for part in parts]
+    held_out = _concatenate(key["test"] for key in keys if "test" in key)
+    dropped = 0
+    for path, part, key in zip(paths, parts, keys, strict=True):
+        keep = ~np.isin(key["train"], held_out)
+        if not keep.all():
+            part["train"], key["train"] = _select(part["train"], keep), key["train"][keep]
+            dropped += np.count_nonzero(~keep)
+        tests = len(part["test"]) if "test" in part else 0
+        notes.append(f"{path}: {len(part['train']):,} pairs to train on, {tests:,} held out")
+    if dropped:
+        notes.append(f"train: {dropped:,} pairs dropped, because their prompts are held out")
+    for split in ("train", "test"):
+        having = [(p[split], k[split]) for p, k in zip(parts, keys, strict=True) if split in p]
+        contradictory, repeated = _shared_pairs(having, pair_key)
+        if contradictory:
             notes.append(
-                f"{split}: {both:,} comparisons are judged both ways by the datasets, and nothing "
-                "is learned from such; convert the raw files together, which takes them out"
+                f"{split}: the datasets contradict each other on {contradictory:,} pairs, from "
+                "which nothing is learned; convert the raw files together, which removes them"
             )
-        if again:
+        if repeated:
             notes.append(
-                f"{split}: {again:,} pairs stand in another of the datasets too and count twice; "
+                f"{split}: {repeated:,} pairs are in another of the datasets too and count twice; "
                 "convert the raw files together, which keeps one of each"
             )
-    return told
-
-
-@dataclass(frozen=True)
-class _Keyed:
-    """Rows with the keys of their prompts, in the same order."""
-
-    rows: Dataset
-    keys: np.ndarray
-
-    def taken(self, which: np.ndarray) -> "_Keyed":
-        """The rows where `which` is true."""
-        if which.all():
-            return self
-        return _Keyed(self.rows.select(np.flatnonzero(which)), self.keys[which])
-
-
-def _from(rows: Dataset, position: int) -> Dataset:
-    return rows.add_column(ORIGIN, np.full(len(rows), position, np.uint32))
+    return parts
 
 
 def _prompt_keys(rows: Dataset, prompt_key: PromptKey) -> np.ndarray:
-    batches = rows.select_columns(["prompt"]).iter(batch_size=BATCH)
-    keys = (prompt_key(prompt) for batch in batches for prompt in batch["prompt"])
-    return np.fromiter(map(_number, keys), KEY)
+    """8 bytes for each prompt: the odds of a collision among a million are 1 in 30 million."""
+    records = _records(rows.select_columns(["prompt"]))
+    return np.fromiter((_number(prompt_key(row["prompt"])) for row in records), np.uint64)
+
+
+def _shared_pairs(parts: list[tuple[Dataset, np.ndarray]], pair_key: PairKey) -> tuple[int, int]:
+    """How many pairs have both orders, and how often the others are in a further dataset.
+
+    `parts` are rows with the keys of their prompts. A pair that is twice in one dataset counts
+    once.
+    """
+    prompts, counts = np.unique(_concatenate(np.unique(k) for _, k in parts), return_counts=True)
+    shared = prompts[counts > 1]
+    records = (row for rows, k in parts for row in _records(_select(rows, np.isin(k, shared))))
+    pairs = ((*pair_key(row), row[ORIGIN]) for row in records)
+    found = np.fromiter(((_number(key), order, origin) for key, order, origin in pairs), PAIR)
+    by_pair = pd.DataFrame(found).drop_duplicates().groupby("key")
+    contradictory = by_pair["order"].nunique() > 1
+    repeated = by_pair.size()[~contradictory] - 1
+    return int(contradictory.sum()), int(repeated.sum())
 
 
 def _number(key: bytes) -> int:
-    return int.from_bytes(key[:8], "little")
+    """The last 8 bytes; the first 8 of a pair's key are those of its prompt."""
+    return int.from_bytes(key[-8:], "little")
 
 
-def _comparisons(parts: list[_Keyed], pair_key: PairKey) -> np.ndarray:
-    """The COMPARISONs of all rows whose prompt stands in more than one part."""
-    every = np.concatenate([np.empty(0, KEY), *(np.unique(part.keys) for part in parts)])
-    prompts, counts = np.unique(every, return_counts=True)
-    shared = prompts[counts > 1]
-    common = (part.taken(np.isin(part.keys, shared)).rows for part in parts)
-    found = (_comparison(row, pair_key) for rows in common for row in _each(rows))
-    return np.fromiter(found, COMPARISON)
+def _concatenate(keys: Iterator[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, np.uint64), *keys])
 
 
-def _comparison(row: dict[str, Any], pair_key: PairKey) -> tuple[int, int, bool]:
-    key, forward = pair_key(row)
-    return _number(key), row[ORIGIN], forward
+def _select(rows: Dataset, which: np.ndarray) -> Dataset:
+    return rows.select(np.flatnonzero(which))
 
 
-def _each(rows: Dataset) -> Iterator[dict[str, Any]]:
+def _records(rows: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows, read in batches, which is faster than one by one."""
     for batch in rows.iter(batch_size=BATCH):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
-
-
-def _repeats(comparisons: np.ndarray) -> tuple[int, int]:
-    """How many comparisons are judged both ways, and how often the others stand once more.
-
-    One that a dataset holds twice counts once; that is not the matter of several.
-    """
-    distinct = np.unique(comparisons)
-    if not len(distinct):
-        return 0, 0
-    _, starts, counts = np.unique(distinct["key"], return_index=True, return_counts=True)
-    forward = np.logical_or.reduceat(distinct["forward"], starts)
-    backward = np.logical_or.reduceat(~distinct["forward"], starts)
-    both = forward & backward
-    return int(both.sum()), int((counts[~both] - 1).sum())

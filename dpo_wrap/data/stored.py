@@ -1,10 +1,7 @@
-"""A dataset as it stands in a directory or on the Hub, opened: its splits, and what is amiss."""
+"""Open a stored dataset, in a directory or on the Hub, and return its train and test splits."""
 
 import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -12,98 +9,69 @@ from datasets import Dataset
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import DataError, one_line
-from dpo_wrap.hub import unreachable
+from dpo_wrap.hub import load_failure
 
-# How `datasets` and pyarrow object to what they read; StopIteration is an empty file of JSON Lines.
-FAILURES = (OSError, ValueError, LookupError, TypeError, RuntimeError, pa.ArrowException)
-EMPTY = re.compile(r'Instruction "(\w+)" corresponds to no data')
-READ = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The splits that a run reads: `train`, and `test` where it has rows."""
-
-    splits: dict[str, Dataset]
-    unread: tuple[str, ...]
-    """The names of the dataset's other splits."""
-    notes: tuple[str, ...]
+READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, pa.ArrowException)
+"""What `datasets` and pyarrow raise for files that they cannot read."""
+SPLITS = ("train", "test")
 
 
-def from_directory(directory: Path, path: str) -> Stored:
-    """What data_tools.convert or `save_to_disk` wrote; `path` is what messages call it."""
+def open_directory(directory: Path, path: str, notes: list[str]) -> dict[str, Dataset]:
+    """Open what data_tools.convert or `save_to_disk` wrote; messages call it `path`."""
     saved = any((directory / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    tables = [*directory.glob("train*.parquet"), *directory.glob("train*.jsonl")]
-    if not saved and not tables:
+    tables = [*directory.glob("t*.parquet"), *directory.glob("t*.jsonl")]
+    if not saved and not any(file.name.startswith("train") for file in tables):
         raise DataError(
-            f"{path}: a directory without a converted dataset (no dataset_dict.json, "
-            "train.parquet or train.jsonl); convert it: "
-            f"python -m data_tools.convert {path}"
+            f"{path}: the directory has no converted dataset (no dataset_dict.json, train.parquet "
+            f"or train.jsonl); convert it: python -m data_tools.convert {path}"
         )
+    if empty := sorted(file.name for file in tables if not file.stat().st_size):
+        raise DataError(f"{path}: {empty[0]} has no rows; remove it, or convert the data again")
     try:
-        return _stored(_from_disk(directory) if saved else _from_tables(directory, path), path)
-    except FAILURES as error:
+        loaded = _load_saved(directory) if saved else datasets.load_dataset(str(directory))
+    except READ_ERRORS as error:
         raise DataError(
             f"{path}: the dataset is damaged ({one_line(error)}); convert it again"
         ) from None
+    return _train_and_test(loaded, path, notes)
 
 
-def from_hub(settings: Settings, path: str) -> Stored:
-    """A dataset by its name on the Hub, or its earlier download."""
+def open_hub(settings: Settings, path: str, notes: list[str]) -> dict[str, Dataset]:
+    """Open a dataset by its name on the Hub, or its earlier download."""
     try:
-        return _stored(datasets.load_dataset(path), path)
-    except FAILURES as error:
-        text = one_line(error)
-        if datasets.config.HF_HUB_OFFLINE or "reach" in text or "onnect" in text:
-            text = unreachable(settings, "dataset_path", path, "a file or a converted directory")
-            raise DataError(text) from None
-        raise DataError(
-            f"{settings.where('dataset_path')} {path!r} could not be loaded from the Hub: {text}"
-        ) from None
+        return _train_and_test(datasets.load_dataset(path), path, notes)
+    except READ_ERRORS as error:
+        raise DataError(load_failure(settings, "dataset_path", path, error)) from None
 
 
-def _from_disk(directory: Path) -> dict[str, Dataset | None]:
-    """The splits of a saved dataset; None for one that has no rows or is not read.
-
-    `load_from_disk` of a split without rows ends in an IndexError, so its files are asked first.
-    """
+def _load_saved(directory: Path) -> dict[str, Dataset | None]:
+    """The splits of a saved dataset, None for one without rows and for one that is not read."""
     if not (directory / "dataset_dict.json").is_file():
-        return {"train": _saved(directory)}
+        return {"train": _load_saved_split(directory)}
     names = json.loads((directory / "dataset_dict.json").read_text("utf-8"))["splits"]
-    return {name: _saved(directory / name) if name in READ else None for name in names}
+    return {n: _load_saved_split(directory / n) if n in SPLITS else None for n in names}
 
 
-def _saved(directory: Path) -> Dataset | None:
-    files: Any = json.loads((directory / "state.json").read_text("utf-8"))["_data_files"]
+def _load_saved_split(directory: Path) -> Dataset | None:
+    # load_from_disk raises IndexError for a split without rows.
+    files = json.loads((directory / "state.json").read_text("utf-8"))["_data_files"]
     return Dataset.load_from_disk(str(directory)) if files else None
 
 
-def _from_tables(directory: Path, path: str) -> dict[str, Dataset]:
-    try:
-        return datasets.load_dataset(str(directory))
-    except StopIteration:
-        raise DataError(f"{path}: its files hold no rows; convert it again") from None
-    except ValueError as error:
-        if found := EMPTY.search(str(error)):
-            raise DataError(
-                f"{path}: the file of its {found[1]} split holds no rows; remove it"
-            ) from None
-        raise
-
-
-def _stored(loaded: dict[str, Dataset | None], path: str) -> Stored:
+def _train_and_test(
+    loaded: dict[str, Dataset | None], path: str, notes: list[str]
+) -> dict[str, Dataset]:
     if "train" not in loaded:
         raise DataError(
-            f"{path}: no split is called train; there are {', '.join(loaded)}; save those that "
-            "you want as train and test, or convert the raw file"
+            f"{path}: no split is named train (found: {', '.join(loaded)}); save the splits to use "
+            "as train and test, or convert the raw file"
         )
-    splits = {name: loaded[name] for name in READ if loaded.get(name)}
-    if "train" not in splits:
+    if not loaded["train"]:
         raise DataError(f"{path}: its train split has no rows; convert the raw data")
-    unread, notes = tuple(name for name in loaded if name not in READ), []
+    splits = {name: loaded[name] for name in SPLITS if loaded.get(name)}
     if "test" in loaded and "test" not in splits:
         notes.append(f"{path}: its test split has no rows")
-    if unread:
-        way_on = "" if "test" in splits else "; save one of them as test to evaluate on it"
-        notes.append(f"{path}: only train and test are read, not {', '.join(unread)}{way_on}")
-    return Stored(splits, unread, tuple(notes))
+    if unread := [name for name in loaded if name not in SPLITS]:
+        fix = "" if "test" in splits else "; save one of them as test to evaluate on it"
+        notes.append(f"{path}: only train and test are read, not {', '.join(unread)}{fix}")
+    return splits

@@ -1,4 +1,4 @@
-"""Splits to token ids with TRL's own code, and what max_length does to them, counted and said."""
+"""Tokenise splits with TRL's own code, and check the tokens against model and chat template."""
 
 import json
 from types import SimpleNamespace
@@ -10,13 +10,45 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer
 
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import BATCH, IDS, LengthStats, SpecialTokens, fitted
-from dpo_wrap.data.splits import nothing_kept
-from dpo_wrap.errors import DataError, one_line
+from dpo_wrap.data.length_stats import BATCH, IDS, LengthStats, SpecialTokens, length_stats
+from dpo_wrap.data.splits import Splits, caching_disabled
+from dpo_wrap.errors import DataError, ModelError, one_line
 from dpo_wrap.model.load import context_length
 
-# What a chat template reads beside the messages.
-RENDERED = ("tools", "chat_template_kwargs")
+PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}}
+TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": PARAMETERS}
+CALL = {"name": "probe_call", "arguments": {"x": "1"}}
+CALLS = [{"type": "function", "function": CALL}]
+
+
+def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
+    """Raise ModelError if the tokenizer's chat template cannot render the data."""
+    place = settings.where("chat_template")
+    if not splits.conversational:
+        if settings.chat_template is not None:
+            raise ModelError(f"{place}: no effect, because the data are plain text; remove it")
+        return
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"{settings.where('model_path')}: the data are conversations, and this tokenizer has "
+            "no chat template; set chat_template: chatml, or to the path of a template"
+        )
+    calling = {"role": "assistant", "content": "", "tool_calls": CALLS}
+    messages = [{"role": "user", "content": "ask"}, calling]
+    tools = [{"type": "function", "function": TOOL}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
+    except Exception:  # a template is code and may raise anything; tokenize names the row
+        return
+    for present, what, name in (
+        (splits.calls, "tool calls", CALL["name"]),
+        (splits.tools, "tools", TOOL["name"]),
+    ):
+        if present and name not in text:
+            raise ModelError(
+                f"{place}: the data have {what}, which this chat template does not render; set it "
+                "to the path of a template that renders them"
+            )
 
 
 def tokenize(
@@ -28,14 +60,15 @@ def tokenize(
     config: PretrainedConfig,
     needed: bool = True,
 ) -> tuple[Dataset, LengthStats]:
-    """The rows with prompt_ids, chosen_ids and rejected_ids, less those that cannot be trained on.
+    """The rows with prompt_ids, chosen_ids and rejected_ids, without those that cannot be used.
 
-    Raises DataError where overlength: error finds one, or nothing is left of what is needed.
+    Raises DataError for a row that is too long under `overlength: error`, and if no row of a
+    split that is `needed` is left.
     """
     plain = SimpleNamespace(
         max_length=None, truncation_mode="keep_start", dataset_num_proc=dpo.dataset_num_proc
     )
-    with nothing_kept():
+    with caching_disabled():
         # TRL's own method, which needs of its trainer the tokenizer alone. With a max_length it
         # would drop rows uncounted.
         try:
@@ -43,24 +76,25 @@ def tokenize(
                 SimpleNamespace(_tokenizer=tokenizer), rows, tokenizer, plain, split
             )
         except Exception as error:  # a template is code and may raise anything
-            raise _unrendered(rows, split, tokenizer, error) from error
+            raise _template_error(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)
     limit = dpo.max_length or context_length(config)
-    marks = SpecialTokens.of(tokenizer)
-    moved = moved_boundaries(tokens, tokenizer)
-    keep, fit = fitted(tokens, marks, moved, limit, dpo.truncation_mode, settings.overlength)
-    _refuse(settings, split, fit, dpo.max_length, limit, needed)
-    return (tokens if fit.kept == fit.pairs else tokens.select(keep)), fit
+    special, moved = SpecialTokens(tokenizer), moved_boundaries(tokens, tokenizer)
+    mode, overlength = dpo.truncation_mode, settings.overlength
+    keep, stats = length_stats(tokens, special, moved, limit, mode, overlength)
+    _check_lengths(settings, split, stats, dpo.max_length, limit, needed)
+    return (tokens if stats.kept == stats.pairs else tokens.select(keep)), stats
 
 
 def moved_boundaries(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:
-    """In how many rows the prompt's own tokens are no prefix of those of prompt and answer.
+    """How many rows have prompt ids that are not a prefix of those of prompt and answer.
 
-    TRL trains such rows without the end of the prompt, a context that generation never sees; the
-    second value is that end in the first of them.
+    TRL trains these rows without the end of the prompt, a context that generation never sees.
+    Also returns that end in the first of them.
     """
     moved, example = 0, ""
-    columns = [n for n in ("prompt", "prompt_ids", *RENDERED) if n in tokens.column_names]
+    columns = ("prompt", "prompt_ids", "tools", "chat_template_kwargs")
+    columns = [name for name in columns if name in tokens.column_names]
     for batch in tokens.select_columns(columns).iter(batch_size=BATCH):
         for whole, kept in zip(_prompt_ids(batch, tokenizer), batch["prompt_ids"], strict=True):
             if len(kept) < len(whole):
@@ -69,27 +103,28 @@ def moved_boundaries(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> tup
     return moved, example
 
 
-def _unrendered(
+def _template_error(
     rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, error: Exception
 ) -> Exception:
-    """The first row that the chat template refuses, as a DataError; else the error itself."""
+    """A DataError for the first row that the chat template cannot render, else the error itself."""
     for number, row in enumerate(rows if tokenizer.chat_template else ()):
         keywords = row.get("chat_template_kwargs") or {}
         for side in ("chosen", "rejected"):
+            messages = row["prompt"] + row[side]
             try:
-                tokenizer.apply_chat_template(row["prompt"] + row[side], tokenize=False, **keywords)
-            except Exception as refusal:
+                tokenizer.apply_chat_template(messages, tokenize=False, **keywords)
+            except Exception as row_error:
                 name = row.get("source") or f"row {number} of {split}"
-                roles = " ".join(message["role"] for message in row["prompt"] + row[side])
+                roles = " ".join(message["role"] for message in messages)
                 return DataError(
-                    f"{name}: the chat template refuses its turns ({roles}): {one_line(refusal)}; "
-                    "mend or leave out such rows, or give a chat_template that takes them"
+                    f"{name}: the chat template cannot render its turns ({roles}): "
+                    f"{one_line(row_error)}; fix or remove such rows, or set another chat_template"
                 )
     return error
 
 
 def _prompt_ids(batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The prompts tokenised as generation will see them, by the calls that TRL makes."""
+    """The prompts tokenised as generation sees them, by the calls that TRL makes."""
     prompts = batch["prompt"]
     if isinstance(prompts[0], str):
         return tokenizer(prompts)["input_ids"]
@@ -108,38 +143,39 @@ def _prompt_ids(batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase)
     ]
 
 
-def _refuse(
+def _check_lengths(
     settings: Settings,
     split: str,
-    fit: LengthStats,
+    stats: LengthStats,
     max_length: int | None,
     limit: int | None,
     needed: bool,
 ) -> None:
+    too_long, counts = stats.counts["too_long"], stats.counts
     found = (
-        f"{fit.too_long} of {fit.pairs} pairs have more than {limit} tokens (longest {fit.longest})"
+        f"{too_long} of {stats.pairs} pairs have more than {limit} tokens (longest {stats.longest})"
     )
-    mend = "raise max_length" if fit.too_long else "the template may have no words for them"
-    if fit.too_long and max_length is None:
+    if too_long and max_length is None:
         raise DataError(
-            f"{settings.where('max_length')}: nothing is cut without it, but in {split} {found}, "
+            f"{settings.where('max_length')}: without it nothing is cut, but in {split} {found}, "
             "the model's context; set a number"
         )
-    if fit.too_long and settings.overlength == "error":
+    if too_long and settings.overlength == "error":
         raise DataError(
             f"{settings.where('overlength')}: in {split} {found}; raise max_length, or set "
             "overlength to truncate or drop"
         )
-    if needed and not fit.kept:
+    if needed and not stats.kept:
+        fix = "raise max_length" if too_long else "the template may not render them"
         raise DataError(
             f"{settings.where('dataset_path')}: nothing is left of {split}: {found}, "
-            f"{fit.prompt_fills} prompts fill it alone, {fit.identical} pairs have the same tokens "
-            f"twice; {mend}"
+            f"{counts['prompt_fills']} prompts fill it alone, {counts['identical']} pairs have the "
+            f"same tokens twice; {fix}"
         )
 
 
 def _check_ids(settings: Settings, tokens: Dataset, config: PretrainedConfig) -> None:
-    """Raise DataError for ids beyond the embeddings; they would end the run in an IndexError."""
+    """Raise DataError for ids beyond the embeddings; the model would raise an IndexError."""
     size = getattr(config.get_text_config(), "vocab_size", None)
     if size is None:
         return
@@ -149,5 +185,6 @@ def _check_ids(settings: Settings, tokens: Dataset, config: PretrainedConfig) ->
             if top is not None and top >= size:
                 raise DataError(
                     f"{settings.where('model_path')} {settings.model_path!r}: its tokenizer makes "
-                    f"the id {top}, its embeddings end at {size - 1}; they do not belong together"
+                    f"the id {top}, but its embeddings end at {size - 1}; use the model's own "
+                    "tokenizer"
                 )

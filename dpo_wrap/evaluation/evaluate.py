@@ -15,9 +15,9 @@ from trl import DPOConfig
 
 from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import spoken
-from dpo_wrap.data.splits import load_splits, nothing_kept
-from dpo_wrap.data.tokenize import tokenize
+from dpo_wrap.data.length_stats import report_lines
+from dpo_wrap.data.splits import caching_disabled, load_splits
+from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import DataError
 from dpo_wrap.evaluation import answer_stats as answers
 from dpo_wrap.evaluation import pair_stats as preferences
@@ -35,7 +35,7 @@ from dpo_wrap.evaluation.findings import findings
 from dpo_wrap.evaluation.models import load_judged, load_run_tokenizer
 from dpo_wrap.evaluation.sampling import Sampled
 from dpo_wrap.model.load import context_length, load_adapter_config, load_config
-from dpo_wrap.model.tokenizer import check_data_fit, stop_ids
+from dpo_wrap.model.tokenizer import stop_ids
 from dpo_wrap.report import run_files
 
 
@@ -104,7 +104,7 @@ def _asked(settings: Settings, request: Request, config: Any, dpo: DPOConfig) ->
     with _rows(settings, request.split) as rows:
         judged = load_judged(settings, dpo.device)
         tokens, fit = tokenize(settings, rows, request.split, judged.tokenizer, dpo, config)
-        for line in spoken(request.split, fit, dpo.max_length, settings.overlength):
+        for line in report_lines(request.split, fit, dpo.max_length, settings.overlength):
             print(line, file=sys.stderr)
         scores = scoring.score_rows(judged, tokens, dpo)
         examples, kept = (
@@ -147,7 +147,7 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
                 "with --test-size above 0, or name another: --split train, --dataset PATH"
             )
         check_data_fit(settings, load_run_tokenizer(settings), splits)
-        with nothing_kept():
+        with caching_disabled():
             numbered = rows.add_column(ROW, list(range(len(rows))))
         yield numbered
 

@@ -1,28 +1,35 @@
-"""The model's files, checked before a weight is read; then the policy and its reference."""
+"""Check a model's and an adapter's files before any weight is read, then load the weights."""
 
+import copy
 import importlib.util
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.constants import HF_HUB_OFFLINE
-from peft import LoraConfig, PeftConfig, PeftModel
+import transformers
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 from trl.trainer.utils import create_model_from_path
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError, ModelError, one_line
-from dpo_wrap.hub import located, unreachable
+from dpo_wrap.hub import load_failure, located
 
 ADAPTER_FILE = "adapter_config.json"
-# Where architectures keep the number of positions that they can tell apart.
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")
+"""Where architectures keep the number of positions."""
+CONFIG_ERRORS = (ValueError, KeyError, TypeError, ImportError, NotImplementedError)
+"""What transformers and peft raise for a config that they cannot use."""
+WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError)
 
 
 def load_config(settings: Settings) -> PretrainedConfig:
-    """The base model's config.json; its weight files are checked where local. Raises ModelError."""
+    """The base model's config; local weight files are opened but not read. Raises ModelError."""
     path, place = settings.model_path, settings.where("model_path")
     local = Path(path).expanduser()
     if local.is_dir():
@@ -36,28 +43,26 @@ def load_config(settings: Settings) -> PretrainedConfig:
             revision=init_kwargs(settings).get("revision"),
         )
     except OSError as error:
-        if not local.exists() and "connect" in str(error):
-            what = "a model's directory"
-            raise ModelError(unreachable(settings, "model_path", path, what)) from None
-        raise ModelError(f"{place} {path!r} could not be loaded: {one_line(error)}") from None
-    except (ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{place} {path!r} has a strange config: {one_line(error)}") from None
+        raise ModelError(load_failure(settings, "model_path", path, error)) from None
+    except CONFIG_ERRORS as error:
+        raise ModelError(f"{place} {path!r} has an unusable config: {one_line(error)}") from None
     if config.is_encoder_decoder:
         raise ModelError(f"{place} {path!r} is an encoder-decoder; only decoders are trained")
     return config
 
 
 def context_length(config: PretrainedConfig) -> int | None:
-    """How many tokens the model can take, or None where its config does not say."""
+    """The model's context in tokens, or None if its config does not give it."""
     text = config.get_text_config()
-    found = (getattr(text, name, None) for name in CONTEXT_NAMES)
-    return next((value for value in found if isinstance(value, int) and value > 0), None)
+    lengths = (getattr(text, name, None) for name in CONTEXT_NAMES)
+    return next((n for n in lengths if isinstance(n, int) and n > 0), None)
 
 
 def load_adapter_config(settings: Settings) -> LoraConfig | None:
-    """The config of the adapter to go on from, or None. Raises ModelError, ConfigError.
+    """The config of the adapter in adapter_path, or None without one.
 
-    LoRA keys of the config must agree with it, but for lora_dropout, which replaces the adapter's.
+    lora_dropout replaces the adapter's; other LoRA keys must agree with it. Raises ModelError and
+    ConfigError.
     """
     if settings.adapter_path is None:
         return None
@@ -65,35 +70,74 @@ def load_adapter_config(settings: Settings) -> LoraConfig | None:
     local = Path(path).expanduser()
     if local.exists():
         if not (local / ADAPTER_FILE).is_file():
-            raise ModelError(f"{place} {path!r} has no {ADAPTER_FILE}, so it is no adapter")
+            raise ModelError(f"{place} {path!r} is not an adapter: it has no {ADAPTER_FILE}")
         _check_safetensors(sorted(local.glob("*.safetensors")), place)
     try:
         adapter = PeftConfig.from_pretrained(located(path))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        if not local.exists() and HF_HUB_OFFLINE:
-            what = "an adapter's directory"
-            raise ModelError(unreachable(settings, "adapter_path", path, what)) from None
-        raise ModelError(f"{place} {path!r} could not be loaded: {one_line(error)}") from None
+    except (OSError, *CONFIG_ERRORS) as error:
+        raise ModelError(load_failure(settings, "adapter_path", path, error)) from None
     if not isinstance(adapter, LoraConfig):
-        raise ModelError(f"{place} {path!r} is no LoRA adapter but {adapter.peft_type}")
-    for name, value in settings.lora.items():
-        own = getattr(adapter, name)
-        if name != "lora_dropout" and value != (sorted(own) if isinstance(own, set) else own):
+        raise ModelError(f"{place} {path!r} is not a LoRA adapter but {adapter.peft_type}")
+    given = dict(settings.lora or {})
+    adapter.lora_dropout = given.pop("lora_dropout", adapter.lora_dropout)
+    for name, value in given.items():
+        saved = getattr(adapter, name)
+        if value != (sorted(saved) if isinstance(saved, set) else saved):
             raise ConfigError(
                 f"{settings.where(f'lora.{name}')} is {value!r}, but the adapter {path!r} was made "
-                f"with {own!r}, which stays; remove the key"
+                f"with {saved!r}, which cannot change; remove the key"
             )
-    if "lora_dropout" in settings.lora:
-        adapter.lora_dropout = settings.lora["lora_dropout"]
     return adapter
+
+
+def check_targets(
+    settings: Settings, config: PretrainedConfig, lora: LoraConfig | None, notes: list[str]
+) -> None:
+    """Raise ConfigError for an adapter that matches nothing in the model or cannot be trained.
+
+    Builds the model on torch's meta device, where tensors have shapes and no data. A model that
+    cannot be built without its weights is a note; its targets are checked once they are loaded.
+    """
+    if lora is None:
+        return
+    # Initialisations that read the weights find none here; the matching is the same without them.
+    plain = copy.copy(lora)
+    plain.init_lora_weights, plain.inference_mode = False, False
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            model = _without_weights(settings, config)
+        except Exception as error:  # a model's own code may raise anything
+            notes.append(
+                f"{settings.where('model_path')}: the model cannot be built without its weights "
+                f"({one_line(error)}), so LoRA's targets are checked after loading them"
+            )
+            return
+        modules = [name for name, _ in model.named_modules()]
+        try:
+            adapted = get_peft_model(model, plain)
+        except CONFIG_ERRORS as error:
+            text = " ".join(str(error).split())
+            words = text.lower().replace("_", " ")
+            named = [name for name in settings.lora or () if name.replace("_", " ") in words]
+            raise ConfigError(
+                f"{settings.where(f'lora.{named[0]}' if named else 'adapter_path')}: peft refuses "
+                f"it: {text}"
+            ) from None
+    _check_names(settings, lora, adapted.targeted_module_names, modules)
+    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
+        raise ConfigError(
+            f"{settings.where('lora.target_modules')}: the output layer cannot be adapted, because "
+            "TRL reads its weight without the adapter, which would never be trained; remove it"
+        )
 
 
 def load_policy(
     settings: Settings, adapter: LoraConfig | None, distributed: bool = False
 ) -> PreTrainedModel | PeftModel:
-    """The model to train, with the adapter to go on from. Raises ModelError.
+    """The model to train, with the adapter of adapter_path. Raises ModelError.
 
-    A new adapter is left to DPOTrainer, which draws its weights from the run's seed.
+    DPOTrainer adds a new adapter itself, with weights drawn from the run's seed.
     """
     model = load_base(settings, distributed)
     if adapter is None:
@@ -102,7 +146,7 @@ def load_policy(
         return PeftModel.from_pretrained(
             model, located(settings.adapter_path), config=adapter, is_trainable=True
         )
-    except (RuntimeError, ValueError, TypeError, OSError, SafetensorError) as error:
+    except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
         raise ModelError(
             f"{settings.where('adapter_path')} {settings.adapter_path!r} does not fit "
             f"{settings.model_path!r}: {one_line(error)}"
@@ -110,9 +154,9 @@ def load_policy(
 
 
 def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
-    """The base model as TRL would load it (fp32 unless model_init_kwargs says otherwise).
+    """The base model as TRL would load it, in float32 unless model_init_kwargs has a dtype.
 
-    It is also the reference of a run on full weights. Raises ModelError.
+    It is also the reference of a run on full weights. Raises ModelError and ConfigError.
     """
     path, place = settings.model_path, settings.where("model_path")
     kwargs = init_kwargs(settings)
@@ -127,21 +171,20 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
         model, loading = create_model_from_path(located(path), output_loading_info=True, **kwargs)
     except torch.OutOfMemoryError:
         raise
-    except (TypeError, ValueError, ImportError) as error:
-        if "model_init_kwargs" in settings.locations:
-            given = settings.where("model_init_kwargs")
-            raise ConfigError(f"{given}: {path!r} cannot be loaded so: {one_line(error)}") from None
-        raise ModelError(f"{place} {path!r}: its weights failed: {one_line(error)}") from None
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{place} {path!r}: its weights failed: {one_line(error)}") from None
+    except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
+        given = settings.locations.get("model_init_kwargs")
+        how = f" with {given}" if given else ""
+        raise ModelError(
+            f"{place} {path!r}: its weights could not be loaded{how}: {one_line(error)}"
+        ) from None
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{place} {path!r} lacks {len(missing)} of its weights (first {missing[0]}), which "
-            "would be random; fetch the model again"
+            "would be random; download the model again"
         )
     for module in model.modules():
-        # On CPUs that have it, bitsandbytes packs a layer for inference at its first pass in
-        # evaluation mode, such as step 0's; after that no gradient goes through, without an error.
+        # On CPUs with AVX512-BF16, bitsandbytes packs a layer for inference at its first forward
+        # pass in evaluation mode, such as step 0's; after that no gradient passes through it.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
@@ -154,10 +197,10 @@ def init_kwargs(settings: Settings) -> dict[str, Any]:
 
 def _four_bit(settings: Settings) -> BitsAndBytesConfig:
     """NF4 with bfloat16 arithmetic: Dettmers et al. 2023 (QLoRA), section 3."""
-    place = settings.where("load_in_4bit")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            f"{place} needs the package bitsandbytes; pip install bitsandbytes, or remove the key"
+            f"{settings.where('load_in_4bit')} needs the package bitsandbytes; pip install "
+            "bitsandbytes, or remove the key"
         )
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
@@ -167,41 +210,63 @@ def _four_bit(settings: Settings) -> BitsAndBytesConfig:
 def _check_directory(path: Path, place: str) -> None:
     if (path / ADAPTER_FILE).is_file():
         raise ModelError(
-            f"{place} '{path}' is an adapter, not a model; give it as adapter_path, and its base "
-            f"model{_adapter_base(path)} as model_path"
+            f"{place} '{path}' is an adapter, not a model; set adapter_path to it, and model_path "
+            f"to the base model that its {ADAPTER_FILE} names"
         )
     if not (path / "config.json").is_file():
-        raise ModelError(f"{place} '{path}' has no config.json, so it is no model's directory")
+        raise ModelError(f"{place} '{path}' has no config.json, so it is not a model's directory")
     index = path / "model.safetensors.index.json"
     files = sorted(path.glob("*.safetensors"))
     if index.is_file():
         try:
             names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
-            raise ModelError(f"{place}: {index} is damaged; fetch the model again") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelError(f"{place}: {index} is damaged; download the model again") from None
         files = [path / name for name in sorted(names)]
     elif not files and not any(path.glob("*.bin")):
-        raise ModelError(f"{place} '{path}' has no weights (*.safetensors); fetch the model again")
+        raise ModelError(
+            f"{place} '{path}' has no weights (*.safetensors); download the model again"
+        )
     _check_safetensors(files, place)
 
 
 def _check_safetensors(files: list[Path], place: str) -> None:
-    """Open each file: its header holds its length, so a cut file is found without reading it."""
+    """Open each file: its header has its length, so a truncated file is found without reading."""
     for file in files:
-        if not file.is_file():
-            raise ModelError(f"{place}: {file} is missing; fetch the model again")
         try:
             with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{place}: {file} is damaged ({one_line(error)}); fetch the model again"
-            ) from None
+            problem = f"damaged ({one_line(error)})" if file.is_file() else "missing"
+            raise ModelError(f"{place}: {file} is {problem}; download the model again") from None
 
 
-def _adapter_base(path: Path) -> str:
-    try:
-        name = json.loads((path / ADAPTER_FILE).read_text("utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    return f" ({name})" if name else ""
+def _without_weights(settings: Settings, config: PretrainedConfig) -> PreTrainedModel:
+    """The model of the class that TRL loads: the config's own architecture, else a causal LM."""
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if architecture is not None:
+        return architecture(config)
+    trust = settings.option("trust_remote_code")
+    return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+
+
+def _check_names(
+    settings: Settings, lora: LoraConfig, adapted: list[str], modules: list[str]
+) -> None:
+    """Raise ConfigError for names without a match, which peft ignores if another name has one."""
+    for key, within in (("modules_to_save", modules), ("target_modules", adapted)):
+        names = getattr(lora, key)
+        names = names if isinstance(names, set | list | tuple) else ()
+        if unmatched := [n for n in names if not any(f".{m}".endswith(f".{n}") for m in within)]:
+            last = ", ".join(sorted({name.rpartition(".")[2] for name in adapted}))
+            raise ConfigError(
+                f"{settings.where(f'lora.{key}')}: {', '.join(sorted(unmatched))} match no module "
+                f"of this model; remove them (adapted are {last})"
+            )
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(lora, key) or {}:
+            if not any(get_pattern_key([pattern], name) == pattern for name in adapted):
+                raise ConfigError(
+                    f"{settings.where(f'lora.{key}')}: {pattern!r} matches no adapted module; "
+                    "remove it"
+                )

@@ -12,7 +12,7 @@ from pathlib import Path
 from dpo_wrap import cli
 from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.signals import Stop
 from dpo_wrap.train import add_config_options, config_path
 
@@ -61,7 +61,7 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("suspects runs in one process; start it without a launcher")
     check_paths(settings)
-    settle_environment(settings)
+    configure_environment(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
     from dpo_wrap.report.page import write_page
     from dpo_wrap.suspects.cross_fit import cross_fit

@@ -1,6 +1,5 @@
 """The end of a run: weights saved, figures taken, the verdict found, run.json written last."""
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def finish(
         "weights": identity["weights"],
         "data": identity["data"]
         | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
-        | {"fit": {split: dataclasses.asdict(fit) for split, fit in prepared.fits.items()}},
+        | {"fit": {split: fit.as_record() for split, fit in prepared.fits.items()}},
         "prefix_sharing": trainer.shared.figures(),
         "notes": [*prepared.notes, trainer.shared.line()],
         "versions": run_dir.versions(),

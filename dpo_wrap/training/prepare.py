@@ -17,13 +17,12 @@ from trl import DPOConfig
 
 from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, spoken
+from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, report_lines
 from dpo_wrap.data.splits import Splits, load_splits
-from dpo_wrap.data.tokenize import tokenize
+from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config
-from dpo_wrap.model.lora_targets import check_targets
-from dpo_wrap.model.tokenizer import check_data_fit, load_tokenizer
+from dpo_wrap.model.load import check_targets, init_kwargs, load_adapter_config, load_config
+from dpo_wrap.model.tokenizer import load_tokenizer
 from dpo_wrap.prefix_sharing.support import unsupported_before_loading
 
 
@@ -81,7 +80,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
         _precompute_reference(settings, arguments, len(tokens["train"]))
     said = []
     for name, fit in fits.items():
-        said += [lengths_line(name, fit), *spoken(name, fit, limit, settings.overlength)]
+        said += [lengths_line(name, fit), *report_lines(name, fit, limit, settings.overlength)]
     return Prepared(
         settings=settings,
         config=config,

@@ -10,7 +10,7 @@ from typing import Any
 
 from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.config import Settings
-from dpo_wrap.data.splits import adopt
+from dpo_wrap.data.splits import move_into_run
 from dpo_wrap.diagnostics import memory
 from dpo_wrap.diagnostics.checks import step_zero
 from dpo_wrap.diagnostics.watch import HealthWatch
@@ -124,7 +124,7 @@ def _begin(out: Path, aside: Path, identity: dict[str, Any], fresh: bool) -> Non
     if fresh:
         say(f"the older run was moved to {run_dir.move_aside(out)}")
     out.mkdir(parents=True, exist_ok=True)
-    adopt(out, aside)
+    move_into_run(out, aside)
     run_dir.begin(out, identity["config"])
 
 

@@ -21,7 +21,7 @@ from trl import DPOTrainer
 
 from dpo_wrap.arguments import construct
 from dpo_wrap.config import Settings
-from dpo_wrap.data.splits import nothing_kept
+from dpo_wrap.data.splits import caching_disabled
 from dpo_wrap.diagnostics.checks import describe_bad_gradient, describe_bad_loss
 from dpo_wrap.errors import RunError, one_line
 from dpo_wrap.model.load import load_base, load_policy
@@ -220,7 +220,7 @@ def build_trainer(
         "processing_class": prepared.tokenizer,
         "peft_config": arguments.lora,
     }
-    with nothing_kept(), _tensorboard_folder(settings.logging_dir):
+    with caching_disabled(), _tensorboard_folder(settings.logging_dir):
         trainer = construct(build, kwargs, settings, notes)
     complete_reference(trainer.model)
     if arguments.lora_dropout and "disable_dropout" not in settings.trl:
