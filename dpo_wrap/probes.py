@@ -8,6 +8,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model.load import context_length
 
 # The largest difference of any log-probability, in nats, that rounding to a dtype may make.
@@ -53,11 +54,9 @@ def probe_ids(
     return [ids[:length] for ids in [*texts, *random] if ids and max(ids) < rows]
 
 
-@torch.no_grad()
 def log_probs(model: nn.Module, probes: list[list[int]]) -> torch.Tensor:
     """Log-probabilities of every token at every position of the probes: (positions, vocabulary)."""
-    logits = [model(input_ids=torch.tensor([ids])).logits[0].float() for ids in probes]
-    return torch.cat(logits).log_softmax(-1)
+    return torch.cat([next_token_logps(model, ids) for ids in probes])
 
 
 def compare(merged: torch.Tensor, adapted: torch.Tensor, base: torch.Tensor) -> Agreement:

@@ -54,7 +54,7 @@ def test_verdicts_without_samples_are_refused(trained, tmp_path, capsys):
     for text in ("", '{"prompt": "an older evaluation"}\n', '{"instruction": 1, "policy": 2}\n'):
         (tmp_path / "run/samples.jsonl").write_text(text)
         error = refused(capsys, str(trained), *where, "--verdicts", str(verdicts))
-        assert "holds no sampled answers to judge" in error
+        assert "no sampled answers to judge" in error
 
 
 def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_path, capsys):
@@ -63,8 +63,8 @@ def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_
     verdicts = tmp_path / "verdicts.jsonl"
     verdicts.write_text(json.dumps(records[0] | {"preference": 1}))
     for name, change, said in (
-        ("run.json", {"steps": 999}, "was trained further since the answers were sampled"),
-        ("eval.json", {"steps": 999, "groups": float("nan")}, "trained further"),
+        ("run.json", {"steps": 999}, "was resumed after the answers were sampled"),
+        ("eval.json", {"steps": 999, "groups": float("nan")}, "resumed after"),
     ):
         path = tmp_path / "run" / name
         before = path.read_text(encoding="utf-8")

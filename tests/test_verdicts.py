@@ -7,8 +7,8 @@ import pytest
 from test_structure import loaded_by
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.evaluation.intervals import share_interval
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
+from dpo_wrap.metrics.intervals import wilson
 
 RECORD = {"instruction": "P", "output_1": "A", "output_2": "B", "preference": 1}
 
@@ -73,10 +73,10 @@ def test_a_pair_is_won_where_both_orders_say_so_and_halved_where_they_differ():
     assert found["win_rate"] == pytest.approx((3 + 2 / 2) / 6)
     counts = ("pairs", "wins", "losses", "ties", "inconsistent", "identical")
     assert [found[name] for name in counts] == [6, 3, 1, 2, 1, 0]
-    assert found["win_rate_interval"] == pytest.approx([*share_interval(4, 6)])
+    assert found["win_rate_interval"] == pytest.approx([*wilson(4 / 6, 6)])
     # Decisive verdicts: 3 x 2 of wins, 2 of the loss, each once for either place, and 2 x first.
     assert found["position_bias"] == pytest.approx(6 / 10)
-    assert found["position_bias_interval"] == pytest.approx([*share_interval(6, 10)])
+    assert found["position_bias_interval"] == pytest.approx([*wilson(6 / 10, 10)])
 
 
 def test_a_tie_in_one_order_and_a_win_in_the_other_is_an_inconsistent_tie():

@@ -1,18 +1,16 @@
 """How far the policy has gone from its reference: exact KL over the vocabulary, token by token."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from trl import DPOTrainer
-from trl.trainer.utils import use_adapter
 
 from dpo_wrap.data.length_stats import kept_ids
-from dpo_wrap.evaluation.scoring import precision
+from dpo_wrap.logps import mixed_precision, next_token_logps, reference_model
 
 ANSWERS = 16
 
@@ -52,10 +50,13 @@ def measure_drift(
             separate = load().to(args.device).eval()
         for place in range(count):
             row = rows[place * len(rows) // count]
-            ids = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
-            logps = _next_token_logps(policy, ids, trainer)
-            with _as_reference(separate, policy) as reference:
-                other = _next_token_logps(reference, ids, trainer)
+            prompt, answer = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
+            # The first token of all has nothing before it.
+            ids, start = prompt + answer, max(0, len(prompt) - 1)
+            with mixed_precision(args), reference_model(policy, separate) as reference:
+                other = next_token_logps(reference, ids, start)[:-1]
+            with mixed_precision(args):
+                logps = next_token_logps(policy, ids, start)[:-1]
             total += (logps.exp() * (logps - other)).sum().item()
             tokens += len(logps)
     except torch.OutOfMemoryError:
@@ -64,24 +65,3 @@ def measure_drift(
         policy.train(training)
     # Never negative but for rounding.
     return Drift(max(0.0, total / max(1, tokens)), split, count)
-
-
-def _next_token_logps(model: nn.Module, ids: tuple[list[int], list[int]], trainer) -> Tensor:
-    """Log-probabilities over the vocabulary where the answer's tokens are chosen: (tokens, V)."""
-    prompt, answer = ids
-    whole = torch.tensor([prompt + answer], device=trainer.args.device)
-    with torch.no_grad(), precision(trainer.args):
-        logits = model(
-            input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False
-        ).logits[0]
-    # The first token of all has nothing before it.
-    return logits[max(0, len(prompt) - 1) : -1].float().log_softmax(dim=-1)
-
-
-@contextlib.contextmanager
-def _as_reference(separate: nn.Module | None, policy: nn.Module) -> Iterator[nn.Module]:
-    if separate is not None:
-        yield separate
-        return
-    with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
-        yield policy

@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 from trl import DPOTrainer
-from trl.trainer.utils import use_adapter
 
 from dpo_wrap.diagnostics.batch_rows import listed, rows_in
-from dpo_wrap.evaluation.scoring import answer_logps
+from dpo_wrap.logps import answer_logps, reference_model
 
 
 def loss_fault(trainer: DPOTrainer, batch: dict[str, Any], loss: float) -> str:
@@ -87,11 +86,9 @@ def _broken_sides(trainer: DPOTrainer, batch: dict[str, Any]) -> list[str]:
     if "ref_chosen_logps" in batch:
         precomputed = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
         found["reference"] = torch.isfinite(precomputed).tolist()
-    elif trainer.ref_model is not None:
-        found["reference"] = finite(trainer.ref_model)
-    elif isinstance(model, PeftModel):
-        with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-            found["reference"] = finite(model)
+    elif trainer.ref_model is not None or isinstance(model, PeftModel):
+        with reference_model(model, trainer.ref_model) as reference:
+            found["reference"] = finite(reference)
     half = len(rows) // 2
     sides = {"chosen": 0, "rejected": half}
     return [

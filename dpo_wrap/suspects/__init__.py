@@ -59,7 +59,7 @@ def find(settings: Settings, stop: Stop) -> list[str]:
     """Score every pair out of fold, write what is suspect, and return what to say of it."""
     import io
 
-    from dpo_wrap.evaluation.examples import said
+    from dpo_wrap.evaluation.examples import as_text
     from dpo_wrap.files import write_atomically
     from dpo_wrap.report.page import write_page
     from dpo_wrap.suspects.cross_fit import OWN_COLUMNS, clear, scored_apart
@@ -71,7 +71,7 @@ def find(settings: Settings, stop: Stop) -> list[str]:
     kept = [name for name in scored if name not in OWN_COLUMNS]
     for row in found.to_dict("records"):
         pair = splits[row["split"]][row["row"]]
-        text = {side: said(pair[side]) for side in ("prompt", "chosen", "rejected")}
+        text = {side: as_text(pair[side]) for side in ("prompt", "chosen", "rejected")}
         records.append(as_record(row, text, kept))
     table = io.BytesIO()
     scored.to_parquet(table, index=False)

@@ -21,7 +21,7 @@ from dpo_wrap.data.splits import KEPT, Splits, load_splits
 from dpo_wrap.errors import ConfigError, DataError, ModelError
 from dpo_wrap.evaluation.evaluate import Request, evaluate_run
 from dpo_wrap.evaluation.examples import kept_columns, with_kept
-from dpo_wrap.evaluation.run_settings import trained_settings
+from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own
 from dpo_wrap.signals import Stop
 from dpo_wrap.training.session import say, train
@@ -101,12 +101,12 @@ def _scored(
         )
         _train(own, stop)
         asked = dataclasses.replace(own, dataset_path=(str(halves[other]),))
-        found = evaluate_run(trained_settings(asked, None), Request("train", samples=0)).examples
+        found = evaluate_run(run_settings(asked, None), Request("train", samples=0)).examples
         # The places of the half, in the whole split.
         yield found.assign(split="train", row=[rows[other][row] for row in found["row"]])
         if tests:
             try:
-                found = evaluate_run(trained_settings(own, None), Request("test", samples=0))
+                found = evaluate_run(run_settings(own, None), Request("test", samples=0))
             except DataError as error:
                 # A run needs no test split, so one of which nothing is left stops nothing here.
                 say(f"the test split is not scored: {error}")
