@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,21 +57,12 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--split", choices=("test", "train"), default="test", help="default: test")
     add("--dataset", metavar="PATH", help="evaluate on this instead of the config's dataset_path")
-    add(
-        "--samples",
-        type=_number(ge=0),
-        default=64,
-        metavar="N",
-        help="prompts that both models answer (default 64; 0 samples none)",
-    )
-    add(
-        "--max-new-tokens",
-        type=_number(ge=1),
-        default=128,
-        metavar="N",
-        help="length in tokens at which sampling stops (default 128)",
-    )
-    add("--seed", type=_number(ge=0), default=0, metavar="N", help="of the sampling (default 0)")
+    for name, default, ge, text in (
+        ("--samples", 64, 0, "prompts that both models answer (default 64; 0 samples none)"),
+        ("--max-new-tokens", 128, 1, "tokens at which an answer is cut off (default 128)"),
+        ("--seed", 0, 0, "of the sampling (default 0)"),
+    ):
+        add(name, type=partial(_integer, ge), default=default, metavar="N", help=text)
     add(
         "--against",
         metavar="RUN_DIR",
@@ -86,17 +78,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(ge: int, le: int = 2**32 - 1):
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected an integer, found {text!r}") from None
-        if not ge <= value <= le:
-            raise argparse.ArgumentTypeError(f"{text} is out of range; it must be {ge} to {le}")
-        return value
-
-    return convert
+def _integer(ge: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, found {text!r}") from None
+    if not ge <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; it must be {ge} to {2**32 - 1}")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -129,14 +129,8 @@ def test_without_pairs_or_samples_there_are_no_findings_on_them():
     assert not any("nats" in text for _, text in found(samples=0, kl_per_token=None))
 
 
-def win_rate(rate, bounds, bias=0.5, bias_bounds=(0.4, 0.6)):
-    return {
-        "win_rate": rate,
-        "win_rate_interval": bounds,
-        "pairs": 60,
-        "position_bias": bias,
-        "position_bias_interval": bias_bounds,
-    }
+def win_rate(rate, bounds):
+    return {"win_rate": rate, "win_rate_interval": bounds, "pairs": 60}
 
 
 @pytest.mark.parametrize(
@@ -155,9 +149,7 @@ def test_the_win_rate_follows_the_accuracy(tone, rate, bounds):
     )
 
 
-def test_position_bias_is_a_warning_and_no_win_rate_is_no_finding():
-    (line,) = warnings(win_rate=win_rate(0.5, [0.4, 0.6], 0.9, [0.8, 0.95]))
-    assert line.startswith("90.0% of the verdicts name the answer shown first")
+def test_without_a_win_rate_there_is_no_finding_on_it():
     assert found(win_rate=win_rate(None, None)) == found()
 
 

@@ -89,7 +89,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         **sampling.answer_figures(answers),
         **_conversion_figures(settings, request.split),
         "beta": args.beta,
-        "slices": _slices(settings, examples, args.beta),
+        "slices": pair_stats.slices(examples, args.beta, settings.dataset_path),
         "groups": pair_stats.groups(examples, args.beta, kept),
         "against_label": against_label,
         "samples": len(samples),
@@ -175,19 +175,10 @@ def _decoded(tokenizer: PreTrainedTokenizerBase, sample: Sampled) -> tuple[str, 
     return prompt, {w: whole.removeprefix(prompt) for w, whole in zip(MODELS, wholes, strict=True)}
 
 
-def _slices(settings: Settings, examples: pd.DataFrame, beta: float) -> dict[str, Any]:
-    """The figures of each dataset by its path; empty for a single dataset."""
-    if len(settings.dataset_path) < 2:
-        return {}
-    return {
-        path: pair_stats.preference_of(examples[examples["dataset"] == path], beta)
-        for path in settings.dataset_path
-    }
-
-
 def _conversion_figures(settings: Settings, split: str) -> dict[str, Any]:
     """From the converter's reports: how often the answer shown first won, annotator agreement."""
-    reports = conversions.reports(Path(settings.output_dir), settings.dataset_path).values()
-    pairs, wins = conversions.ordered(list(reports), split)
+    found = conversions.reports(Path(settings.output_dir), settings.dataset_path)
+    reports = list(found.values())
+    pairs, wins = conversions.ordered(reports, split)
     first = {"accuracy": wins / pairs, "pairs": pairs} if pairs else None
-    return {"first_answer": first, "ceiling": conversions.agreement(list(reports))}
+    return {"first_answer": first, "ceiling": conversions.agreement(reports)}

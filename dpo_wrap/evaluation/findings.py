@@ -17,8 +17,6 @@ LONGER, SHORTER = 1.25, 0.8
 """Length ratios beyond which it is a warning."""
 ENDS, REPEATS = 0.05, 0.05
 """Decreases of the shares of ended answers and of distinct token pairs that are a warning."""
-BIASED = 0.1
-"""The distance from 0.5 of the share of verdicts for the answer shown first that is a warning."""
 ENOUGH = 20
 """Samples below which answers get no warning."""
 MANY_TIES = 0.1
@@ -103,13 +101,6 @@ def _win_rate(figures: dict[str, Any]) -> Iterator[Finding]:
     tone = "good" if low > CHANCE else "warning" if high < CHANCE else "neutral"
     rate, prompts = _share(found, "win_rate"), _count(found["pairs"], "prompt")
     yield tone, f"Judges prefer the policy's answer in {rate} of {prompts}, a tie being half a win"
-    bias, bounds = found["position_bias"], found["position_bias_interval"]
-    if bounds and not bounds[0] <= CHANCE <= bounds[1] and abs(bias - CHANCE) > BIASED:
-        yield (
-            "warning",
-            f"{bias:.1%} of the verdicts name the answer shown first, so position influences the "
-            "judges; pairs on which the two orders disagree are counted as ties",
-        )
 
 
 def _groups(figures: dict[str, Any]) -> Iterator[Finding]:

@@ -105,6 +105,13 @@ def histogram(values: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"edges": edges.tolist(), **counts}
 
 
+def slices(examples: pd.DataFrame, beta: float, paths: Sequence[str]) -> dict[str, Any]:
+    """Figures by dataset path; empty for a single dataset."""
+    if len(paths) < 2:
+        return {}
+    return {path: preference_of(examples[examples["dataset"] == path], beta) for path in paths}
+
+
 def groups(examples: pd.DataFrame, beta: float, kept: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Figures by source file and by each kept column that has 2 to VALUES values."""
     columns = {"file": examples["source"].map(file_of, na_action="ignore")}
