@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
+from dpo_wrap.evaluation import summary
+from dpo_wrap.evaluation.findings import findings
 from dpo_wrap.evaluation.run_settings import RUN, other_run_settings, run_settings
+from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
+from dpo_wrap.files import write_atomically
 from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.report.page import write_page
+from dpo_wrap.report.run_files import read_lines, read_object
 from dpo_wrap.signals import Stop, exit_with
 from dpo_wrap.train import add_config_options, config_path
 
@@ -119,7 +125,6 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     # Imports torch and trl, which takes seconds, so the config is checked first.
     from dpo_wrap.evaluation.evaluate import Request, evaluate_run
     from dpo_wrap.evaluation.pair_stats import paired_differences
-    from dpo_wrap.evaluation.summary import summary
     from dpo_wrap.system_errors import system_errors_reported
 
     request = Request(arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed)
@@ -132,7 +137,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
             done.figures["against"] = {"run": against, "differences": differences}
         _write(done, run)
     return [
-        *summary(done.figures),
+        *summary.summary(done.figures),
         f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES}",
         f"page, to open in a browser: {out}/{PAGE}",
     ]
@@ -140,24 +145,19 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
 
 def _write(done: "Evaluation", run: Path) -> None:
     """Write the figures, samples, examples, questions to judges and the page. Raises OSError."""
-    from dpo_wrap.evaluation.win_rate import to_judge
-    from dpo_wrap.files import write_atomically
-    from dpo_wrap.report.run_files import read_object
-
     table = io.BytesIO()
     done.examples.to_parquet(table, index=False)
     write_atomically(run / EXAMPLES, table.getvalue())
     write_atomically(run / SAMPLES, _lines(done.samples))
-    write_atomically(run / TO_JUDGE, _lines(to_judge(_asked(done.samples), done.figures["seed"])))
+    write_atomically(
+        run / TO_JUDGE, _lines(to_judge(_for_judges(done.samples), done.figures["seed"]))
+    )
     # The steps identify the weights that were evaluated, since a run may be resumed.
     _write_figures({**done.figures, "steps": read_object(run / RUN).get("steps")}, run)
 
 
 def _write_figures(figures: dict[str, Any], run: Path) -> None:
     """Write eval.json and refresh the page."""
-    from dpo_wrap.files import write_atomically
-    from dpo_wrap.report.page import write_page
-
     try:
         text = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False)
     except ValueError:
@@ -170,18 +170,13 @@ def _lines(records: Iterable[dict[str, Any]]) -> str:
     return "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
 
 
-def _asked(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _for_judges(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The samples with their prompts as people read them, without a template's tokens."""
     return [sample | {"prompt": sample["instruction"]} for sample in samples]
 
 
 def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     """Add the win rate to eval.json and the page; returns what to print."""
-    from dpo_wrap.evaluation.findings import findings
-    from dpo_wrap.evaluation.summary import win_rate as summary
-    from dpo_wrap.evaluation.win_rate import read_verdicts, win_rate
-    from dpo_wrap.report.run_files import read_lines, read_object
-
     names = ("split", "dataset", "samples", "max_new_tokens", "seed", "against")
     defaults = parser().parse_args([settings.source])
     ignored = [n for n in names if getattr(arguments, n) != getattr(defaults, n)]
@@ -203,13 +198,13 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
     verdicts = read_verdicts(arguments.verdicts)
     if all(record["preference"] is None for record in verdicts):
         raise ConfigError(f"{arguments.verdicts}: every preference is null; fill in the file")
-    figures["win_rate"] = win_rate(_asked(samples), verdicts)
+    figures["win_rate"] = win_rate(_for_judges(samples), verdicts)
     figures["findings"] = findings(figures)
     try:
         _write_figures(figures, run)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; fix that, and {AGAIN}") from None
-    return [*summary(figures["win_rate"]), f"page {settings.output_dir}/{PAGE}"]
+    return [*summary.win_rate(figures["win_rate"]), f"page {settings.output_dir}/{PAGE}"]
 
 
 if __name__ == "__main__":
