@@ -157,7 +157,7 @@ def test_no_policy_scores_what_it_was_trained_on(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(halves, "train", train)
     monkeypatch.setattr(halves, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(halves, "trained_settings", lambda settings, _: settings)
+    monkeypatch.setattr(halves, "run_settings", lambda settings, _: settings)
     assert command.main([str(config)]) == 0
     (_, first), (_, test), (_, second), (_, again) = scored
     assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)
