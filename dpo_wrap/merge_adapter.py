@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, RunError, one_line
 from dpo_wrap.files import OWN, clear_own, make_own
+from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
 
@@ -168,11 +169,9 @@ def _probe_ids(
     return [ids[:length] for ids in probes if ids and max(ids) < rows]
 
 
-@torch.no_grad()
 def _logps(model: nn.Module, probes: list[list[int]]) -> Tensor:
     """Log-probabilities of every next token after every probe token: (positions, vocabulary)."""
-    logits = [model(input_ids=torch.tensor([ids])).logits[0].float() for ids in probes]
-    return torch.cat(logits).log_softmax(-1)
+    return torch.cat([next_token_logps(model, ids) for ids in probes])
 
 
 def _save_merged(

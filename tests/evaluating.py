@@ -1,4 +1,4 @@
-"""What the tests of eval share: pairs, configs of small runs, a look at what eval found."""
+"""Helpers of the tests of eval: pairs, configs of small runs, and the figures that eval writes."""
 
 import json
 import random
@@ -7,12 +7,13 @@ from pathlib import Path
 import yaml
 
 from dpo_wrap import eval as eval_command
+from dpo_wrap import train
 
 SHORT = ("--samples", "2", "--max-new-tokens", "6")
 
 
 def write_pairs(path: Path, count: int) -> Path:
-    """Pairs in which the chosen answer is of other letters than the rejected one."""
+    """Pairs in which the chosen answer has other letters than the rejected one."""
     draw = random.Random(0)
     rows = [
         {
@@ -22,11 +23,16 @@ def write_pairs(path: Path, count: int) -> Path:
         }
         for number in range(count)
     ]
+    return write_lines(path, rows)
+
+
+def write_lines(path: Path, rows: list[dict]) -> Path:
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
 
 
 def write_config(folder: Path, model: Path, data: Path, **keys) -> Path:
+    """The config of a small LoRA run, with these keys changed; a key of None is left out."""
     config = {
         "model_path": str(model),
         "dataset_path": str(data),
@@ -40,13 +46,29 @@ def write_config(folder: Path, model: Path, data: Path, **keys) -> Path:
         "logging_steps": 1,
         "save_strategy": "no",
     }
+    kept = {name: value for name, value in (config | keys).items() if value is not None}
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config | keys), encoding="utf-8")
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
     return path
 
 
+def train_run(folder: Path, model: Path, data: Path, **keys) -> Path:
+    """The config of a finished run."""
+    config = write_config(folder, model, data, **keys)
+    assert train.main([str(config)]) == 0
+    return config
+
+
+def keys_of(config: Path) -> dict:
+    return yaml.safe_load(config.read_text(encoding="utf-8"))
+
+
 def run_of(config: Path) -> Path:
-    return Path(yaml.safe_load(config.read_text(encoding="utf-8"))["output_dir"])
+    return Path(keys_of(config)["output_dir"])
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def figures_of(config: Path) -> dict:

@@ -1,4 +1,4 @@
-"""What eval refuses or is stopped by, each in a line and by its exit status."""
+"""What eval refuses, and what stops it: one line on stderr and the exit status."""
 
 import os
 import shutil
@@ -7,39 +7,48 @@ import signal
 import pytest
 import yaml
 from datasets import Dataset
-from evaluating import SHORT, evaluated, refused, run_of, write_pairs
+from evaluating import SHORT, evaluated, keys_of, refused, run_of, write_pairs
 
 from dpo_wrap import eval as eval_command
 
 
-def spoiled(tmp_path, trained, change):
-    """A copy of the trained run whose adapter's tensors were changed, and its config."""
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The config of a copy of the trained run in tmp_path/run."""
+    shutil.copytree(run_of(trained), tmp_path / "run")
+    config = tmp_path / "config.yaml"
+    keys = keys_of(trained) | {"output_dir": str(tmp_path / "run")}
+    config.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    return config
+
+
+def change_tensors(config, change):
     from safetensors.torch import load_file, save_file
 
-    keys = yaml.safe_load(trained.read_text(encoding="utf-8"))
-    shutil.copytree(keys["output_dir"], tmp_path / "run")
-    file = tmp_path / "run/adapter_model.safetensors"
+    file = run_of(config) / "adapter_model.safetensors"
     save_file(change(load_file(file)), file)
-    (tmp_path / "c.yaml").write_text(
-        yaml.safe_dump(keys | {"output_dir": str(tmp_path / "run")}), encoding="utf-8"
-    )
-    return str(tmp_path / "c.yaml")
 
 
 def test_without_a_finished_run_the_train_command_is_named(trained, tmp_path, capsys):
     error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/none")
-    assert "holds no finished run; train it: python -m dpo_wrap.train" in error
+    assert "has no finished run; train it: python -m dpo_wrap.train" in error
     assert not (tmp_path / "none").exists()
 
 
-def test_a_config_that_is_not_the_runs_is_refused_by_its_keys(trained, capsys):
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]"])
+def test_a_run_json_that_is_not_complete_is_no_finished_run(copied, text, capsys):
+    (run_of(copied) / "run.json").write_text(text)
+    assert "has no finished run" in refused(capsys, str(copied), *SHORT)
+
+
+def test_a_config_that_differs_from_the_runs_is_refused_with_its_keys(trained, capsys):
     error = refused(capsys, str(trained), "--set", "beta=0.5")
-    assert "beta 0.5, trained with 0.1; train it anew" in error
+    assert "--set beta=0.5: beta is 0.5, but the run was trained with 0.1" in error
     error = refused(capsys, str(trained), "--set", "lora.r=3", "--set", "overlength=drop")
-    assert "lora.r 3, trained with" in error and "overlength 'drop', trained with" in error
+    assert "lora.r is 3, but the run was" in error and "overlength is 'drop', but" in error
 
 
-def test_without_a_test_split_the_ways_on_are_named(trained, tmp_path, capsys):
+def test_without_a_test_split_the_alternatives_are_named(trained, tmp_path, capsys):
     few = write_pairs(tmp_path / "few.jsonl", 2)
     error = refused(capsys, str(trained), "--dataset", str(few))
     assert "there is no test split" in error and "--split train" in error
@@ -56,77 +65,66 @@ def test_a_column_that_the_model_should_see_is_refused(trained, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    "words", [("--max-new-tokens", "0"), ("--seed", str(2**40)), ("--samples", "many")]
+    "words, message",
+    [
+        (("--max-new-tokens", "0"), "out of range; it must be 1 to"),
+        (("--seed", str(2**40)), "out of range; it must be 0 to"),
+        (("--samples", "many"), "expected an integer, found 'many'"),
+    ],
 )
-def test_a_number_that_cannot_be_is_a_fault_of_usage(trained, words, capsys):
+def test_a_number_out_of_range_is_a_usage_error(trained, words, message, capsys):
     with pytest.raises(SystemExit) as ended:
         eval_command.main([str(trained), *words])
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert "out of range; it must be" in said or "an integer expected, found 'many'" in said
+    assert message in capsys.readouterr().err
 
 
-def test_another_dataset_that_does_not_exist_is_named_as_it_was_given(trained, capsys):
-    assert "--dataset '/no/where' does not exist" in refused(
-        capsys, str(trained), "--dataset", "/no/where"
-    )
+@pytest.mark.parametrize(
+    "path, message",
+    [("/no/where", "--dataset '/no/where' does not exist"), ("", "--dataset: empty")],
+)
+def test_a_dataset_that_does_not_exist_is_refused(trained, path, message, capsys):
+    assert message in refused(capsys, str(trained), "--dataset", path)
 
 
-def test_a_run_without_its_weights_is_refused(trained, tmp_path, capsys):
-    run = run_of(trained)
-    shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run/adapter_model.safetensors").unlink()
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run")
-    assert "its weights (*.safetensors) are gone; train it again" in error
+def test_a_run_without_its_weights_is_refused(copied, capsys):
+    (run_of(copied) / "adapter_model.safetensors").unlink()
+    error = refused(capsys, str(copied))
+    assert "its weights (*.safetensors) are missing; train again" in error
 
 
-def test_weights_that_are_not_all_there_are_refused(trained, tmp_path, capsys):
-    half = spoiled(tmp_path, trained, lambda tensors: dict(list(tensors.items())[1:]))
-    assert "could not be loaded" in refused(capsys, half, "--samples", "0")
+def test_incomplete_weights_are_refused(copied, capsys):
+    change_tensors(copied, lambda tensors: dict(list(tensors.items())[1:]))
+    assert "cannot be loaded" in refused(capsys, str(copied), "--samples", "0")
 
 
-def test_weights_that_are_no_numbers_are_one_line(trained, tmp_path, capsys):
-    bad = spoiled(
-        tmp_path, trained, lambda tensors: {n: t * float("nan") for n, t in tensors.items()}
-    )
-    assert eval_command.main([bad, "--samples", "0"]) == 1
-    said = capsys.readouterr().err
-    assert "their log-probabilities are no numbers (NaN)" in said and "Traceback" not in said
-    assert not list((tmp_path / "run").glob("*.part"))
-
-
-def test_an_empty_dataset_is_a_fault_of_usage(trained, capsys):
-    assert "--dataset: empty" in refused(capsys, str(trained), "--dataset", "")
+def test_nan_weights_fail_with_one_line(copied, capsys):
+    change_tensors(copied, lambda tensors: {n: t * float("nan") for n, t in tensors.items()})
+    assert eval_command.main([str(copied), "--samples", "0"]) == 1
+    error = capsys.readouterr().err
+    assert "pairs 1 to 4: log-probabilities are NaN or inf" in error and "Traceback" not in error
+    assert not list(run_of(copied).glob("*.part"))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_tokenizer_that_is_damaged_is_refused(trained, tmp_path, name, damage, capsys):
-    shutil.copytree(run_of(trained), tmp_path / "run")
-    file = tmp_path / "run" / name
-    if damage == "gone":
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_tokenizer_is_refused(copied, name, damage, capsys):
+    file = run_of(copied) / name
+    if damage == "missing":
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:40])
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run", *SHORT)
-    assert "its tokenizer cannot be loaded" in error and "train it again" in error
-
-
-@pytest.mark.parametrize("text", ["", "{", "{}", "[1]"])
-def test_a_run_json_that_is_not_whole_is_no_finished_run(trained, tmp_path, text, capsys):
-    shutil.copytree(run_of(trained), tmp_path / "run")
-    (tmp_path / "run/run.json").write_text(text)
-    error = refused(capsys, str(trained), "--set", f"output_dir={tmp_path}/run", *SHORT)
-    assert "holds no finished run" in error
+    error = refused(capsys, str(copied), *SHORT)
+    assert "its tokenizer cannot be loaded" in error and "train again" in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_eval_with_a_line_and_status_1(trained, number, monkeypatch, capsys):
-    from dpo_wrap.evaluation import evaluate as evaluation
+    from dpo_wrap.evaluation import evaluate
 
     run = run_of(trained)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    monkeypatch.setattr(evaluation, "evaluate_run", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda *_: os.kill(os.getpid(), number))
     capsys.readouterr()
     assert eval_command.main([str(trained)]) == 1
     assert capsys.readouterr().err == "stopped; run the same command again\n"

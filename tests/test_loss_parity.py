@@ -1,8 +1,7 @@
-"""Holds TRL's DPO losses, rewards and gradients to `dpo_wrap.loss` on a tiny random model.
+"""TRL's DPO losses, rewards and gradients equal those of `dpo_wrap.loss` on a tiny random model.
 
-TRL's side is the real thing: a `DPOTrainer` built from a `DPOConfig`, its own collator, its own
-`compute_loss`, its own logged figures. Ours takes the same batch through the model's plain forward
-to logits; our reference is a model loaded afresh, which no trainer has touched.
+TRL's figures come from a `DPOTrainer` with its own collator, `compute_loss` and log. Ours come from
+the same batch and the plain logits of the model; our reference is loaded without a trainer.
 """
 
 import json
@@ -31,7 +30,7 @@ BETA = 0.5
 FLIP_RATE = 0.2
 MAX_LENGTH = 40
 STEEP = ("sppo_hard", "discopop")
-EOS = 0  # the tokenizer pads with it too, so padding cannot be told from an answer's end by its id
+EOS = 0  # also the padding token, so an id does not tell padding from the end of an answer
 METRICS = {
     "chosen_rewards": "rewards/chosen",
     "rejected_rewards": "rewards/rejected",
@@ -42,7 +41,7 @@ METRICS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """A model this small gains nothing from a second thread; on a busy machine it waits for it."""
+    """A second thread makes a model this small no faster, and slower on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +50,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def build(tiny_model_dir, tmp_path_factory):
-    """A function (tuning, loss_type, **options of DPOConfig) -> trainer, each built once."""
+    """A function (tuning, loss_type, **DPOConfig options) -> trainer, each built once."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
     dataset = Dataset.from_dict({"prompt": ["ab"], "chosen": ["cd"], "rejected": ["e"]})
     out = tmp_path_factory.mktemp("parity")
@@ -91,7 +90,7 @@ def reference(tiny_model_dir):
 
 
 def move_off_the_reference(model):
-    """Shake every trained weight, LoRA's zero B matrices among them, so that no margin is 0."""
+    """Change every trained weight, including LoRA's zero B matrices, so that no margin is 0."""
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for name, parameter in trained(model):
@@ -104,63 +103,55 @@ def trained(model):
 
 
 def random_examples(seed, size, prompt=(2, 15), answer=(1, 15)):
-    """What TRL's tokenised dataset holds: random ids, every answer closed by EOS."""
+    """Rows of TRL's tokenized dataset with random ids; every answer ends with EOS."""
     rng = random.Random(seed)
 
     def ids(span):
         return [rng.randint(1, 256) for _ in range(rng.randint(*span))]
 
     return [
-        {
-            "prompt_ids": ids(prompt),
-            "chosen_ids": ids(answer) + [EOS],
-            "rejected_ids": ids(answer) + [EOS],
-        }
+        dict(
+            prompt_ids=ids(prompt), chosen_ids=[*ids(answer), EOS], rejected_ids=[*ids(answer), EOS]
+        )
         for _ in range(size)
     ]
 
 
-def padded_sides(batch):
-    """(some chosen row is padded, some rejected row is padded)"""
-    return tuple(bool((half == 0).any()) for half in batch["attention_mask"].chunk(2))
+def padded_sides(*expected):
+    """A function (batch) -> whether chosen and rejected rows are padded as expected."""
+    return lambda batch: (
+        tuple(bool((half == 0).any()) for half in batch["attention_mask"].chunk(2)) == expected
+    )
 
 
-# Each case: (examples, what it changes on TRL's collator, what must be true of the batch).
+# Each case: (examples, changes of TRL's collator, what must be true of the batch).
 CASES = {
-    "four pairs": (
-        random_examples(1, 4),
-        {},
-        lambda batch: padded_sides(batch) == (True, True),
-    ),
-    "eight pairs": (
-        random_examples(2, 8),
-        {},
-        lambda batch: padded_sides(batch) == (True, True),
-    ),
+    "four pairs": (random_examples(1, 4), {}, padded_sides(True, True)),
+    "eight pairs": (random_examples(2, 8), {}, padded_sides(True, True)),
     "padded to a multiple": (
         random_examples(3, 3),
         {"pad_to_multiple_of": 16},
         lambda batch: (batch["attention_mask"][:, -1] == 0).all(),
     ),
     "one pair, chosen padded": (
-        [{"prompt_ids": [5, 6], "chosen_ids": [7, EOS], "rejected_ids": [8, 9, 9, EOS]}],
+        [dict(prompt_ids=[5, 6], chosen_ids=[7, EOS], rejected_ids=[8, 9, 9, EOS])],
         {},
-        lambda batch: padded_sides(batch) == (True, False),
+        padded_sides(True, False),
     ),
     "one pair, rejected padded": (
-        [{"prompt_ids": [5], "chosen_ids": [8, 9, EOS, 9, 9, EOS], "rejected_ids": [EOS]}],
+        [dict(prompt_ids=[5], chosen_ids=[8, 9, EOS, 9, 9, EOS], rejected_ids=[EOS])],
         {},
-        lambda batch: padded_sides(batch) == (False, True),
+        padded_sides(False, True),
     ),
     "answers cut": (
         random_examples(5, 6, prompt=(15, 30), answer=(2, 30)),
         {},
         lambda batch: batch["input_ids"].shape[1] == MAX_LENGTH,
     ),
-    "prompts cut, some wholly": (
+    "prompts cut, some completely": (
         random_examples(6, 6, prompt=(2, 6), answer=(1, 20)),
         {"max_length": 16, "truncation_mode": "keep_end"},
-        lambda batch: batch["completion_mask"][:, 0].any() and padded_sides(batch) == (True, True),
+        lambda batch: batch["completion_mask"][:, 0].any() and padded_sides(True, True)(batch),
     ),
 }
 
@@ -168,7 +159,7 @@ CASES = {
 def collate(trainer, case):
     examples, changes, holds = CASES[case]
     batch = replace(trainer.data_collator, **changes)(examples)
-    assert holds(batch), "the case does not show what it is named for"
+    assert holds(batch), "the batch is not what the case is named for"
     return batch
 
 
@@ -184,49 +175,43 @@ def trl_figures(trainer, batch):
 
 
 def lengths_in_trl(batch, loss_type):
-    """TRL counts a first token that has no prompt, and so is never scored, but not in `sft`."""
+    """TRL counts a first token without a prompt, which is never scored, except in `sft`."""
     first = 1 if "sft" in loss_type else 0
     return batch["completion_mask"][:, first:].sum(dim=-1).chunk(2)
 
 
-def logps_by_forward(model, batch):
-    """Log-probabilities by our own plain forward to logits: chosen, rejected."""
+def logps_of_logits(model, batch):
+    """Log-probabilities by our plain forward: chosen, rejected."""
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return sequence_logps(logits, batch["input_ids"], batch["completion_mask"]).chunk(2)
 
 
 def logps_in_trl(model, batch):
-    """Log-probabilities as the trainer's patched model gives them: chosen, rejected."""
+    """Log-probabilities by the trainer's patched model: chosen, rejected."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
     return model(**inputs, labels=labels, fused_lm_head=True).log_probs.sum(dim=1).chunk(2)
 
 
 def our_figures(trainer, reference, batch, **options):
-    """The same from `dpo_wrap.loss`, through plain forwards.
+    """The figures of `trl_figures` by `dpo_wrap.loss`.
 
-    Where the loss turns steeply, what two forwards differ by in float32 (up to 4e-6 in a reward)
-    comes out larger than the tolerance; there it is given the log-probabilities that TRL has, and
-    the forwards are held to each other by the other losses.
+    Two forwards differ by up to 4e-6 in a reward in float32, which steep losses amplify beyond the
+    tolerance. These get TRL's log-probabilities; the other losses compare the forwards.
     """
-    steep = options["loss_type"] in STEEP or "f_divergence_type" in options
-    with torch.no_grad():
-        reference_logps = (
-            trainer.compute_ref_log_probs(trainer.ref_model or trainer.model, batch)
-            if steep
-            else logps_by_forward(reference, batch)
-        )
     trainer.model.zero_grad()
-    policy_logps = (logps_in_trl if steep else logps_by_forward)(trainer.model, batch)
-    chosen_lengths, rejected_lengths = lengths_in_trl(batch, options["loss_type"])
-    result = dpo_loss(
-        *policy_logps,
-        *reference_logps,
-        chosen_lengths=chosen_lengths,
-        rejected_lengths=rejected_lengths,
-        **options,
-    )
-    assert result.margins.abs().min() > 1e-4, "a near tie leaves accuracy to the rounding"
+    if options["loss_type"] in STEEP or "f_divergence_type" in options:
+        with torch.no_grad():
+            before = trainer.compute_ref_log_probs(trainer.ref_model or trainer.model, batch)
+        policy = logps_in_trl(trainer.model, batch)
+    else:
+        with torch.no_grad():
+            before = logps_of_logits(reference, batch)
+        policy = logps_of_logits(trainer.model, batch)
+    chosen, rejected = lengths_in_trl(batch, options["loss_type"])
+    lengths = dict(chosen_lengths=chosen, rejected_lengths=rejected)
+    result = dpo_loss(*policy, *before, **lengths, **options)
+    assert result.margins.abs().min() > 1e-4, "rounding would decide the accuracy of a near tie"
     loss = result.losses.mean()
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in trained(trainer.model)}
@@ -234,7 +219,7 @@ def our_figures(trainer, reference, batch, **options):
 
 
 def assert_equal_figures(theirs, ours):
-    """Within 1e-5, and each gradient to 3e-5 of its own size, since many are small."""
+    """Equal within 1e-5, and each gradient within 3e-5 of its norm, since many are small."""
     (their_loss, their_metrics, their_gradients), (loss, metrics, gradients) = theirs, ours
     assert loss == pytest.approx(their_loss, abs=1e-5, rel=0)
     for name, value in metrics.items():
@@ -243,7 +228,7 @@ def assert_equal_figures(theirs, ours):
     for name, gradient in gradients.items():
         difference = gradient - their_gradients[name]
         assert difference.abs().max() <= 1e-5, name
-        assert gradient.norm() > 1e-3, f"{name} does not learn, so that nothing is compared"
+        assert gradient.norm() > 1e-3, f"{name} has no gradient to compare"
         assert difference.norm() <= 3e-5 * gradient.norm(), name
 
 
@@ -253,15 +238,17 @@ def options_of(loss_type):
     return {"beta": BETA, "loss_type": loss_type} | smoothing
 
 
+def assert_parity(trainer, reference, case="four pairs", **options):
+    batch = collate(trainer, case)
+    ours = our_figures(trainer, reference, batch, **options)
+    assert_equal_figures(trl_figures(trainer, batch), ours)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_trl_and_our_loss_give_the_same_figures(build, reference, tuning, loss_type, case):
-    trainer = build(tuning, loss_type)
-    batch = collate(trainer, case)
-    theirs = trl_figures(trainer, batch)
-    ours = our_figures(trainer, reference, batch, **options_of(loss_type))
-    assert_equal_figures(theirs, ours)
+    assert_parity(build(tuning, loss_type), reference, case, **options_of(loss_type))
 
 
 @pytest.mark.parametrize("beta", [0.2, 0.9])
@@ -269,10 +256,7 @@ def test_trl_and_our_loss_give_the_same_figures(build, reference, tuning, loss_t
 def test_they_agree_at_other_betas(build, reference, loss_type, beta, monkeypatch):
     trainer = build("full", loss_type)
     monkeypatch.setattr(trainer, "beta", beta)
-    batch = collate(trainer, "four pairs")
-    theirs = trl_figures(trainer, batch)
-    ours = our_figures(trainer, reference, batch, **options_of(loss_type) | {"beta": beta})
-    assert_equal_figures(theirs, ours)
+    assert_parity(trainer, reference, **options_of(loss_type) | {"beta": beta})
 
 
 @pytest.mark.parametrize("case", ["four pairs", "answers cut"])
@@ -282,10 +266,7 @@ def test_they_agree_at_other_betas(build, reference, loss_type, beta, monkeypatc
 def test_weighted_combinations_agree(build, reference, tuning, loss_type, weights, case):
     options = {"loss_weights": weights and weights[-len(loss_type) :]}
     trainer = build(tuning, loss_type, **options)
-    batch = collate(trainer, case)
-    theirs = trl_figures(trainer, batch)
-    ours = our_figures(trainer, reference, batch, **options_of(loss_type), **options)
-    assert_equal_figures(theirs, ours)
+    assert_parity(trainer, reference, case, **options_of(loss_type), **options)
 
 
 @pytest.mark.parametrize(
@@ -301,10 +282,7 @@ def test_divergences_agree(
     options = {"f_divergence_type": divergence, "f_alpha_divergence_coef": coefficient}
     for name, value in options.items():
         monkeypatch.setattr(trainer, name, value)
-    batch = collate(trainer, "four pairs")
-    theirs = trl_figures(trainer, batch)
-    ours = our_figures(trainer, reference, batch, **options_of(loss_type), **options)
-    assert_equal_figures(theirs, ours)
+    assert_parity(trainer, reference, **options_of(loss_type), **options)
 
 
 def test_trl_takes_divergences_for_the_same_losses(build):
@@ -326,7 +304,7 @@ def test_they_agree_under_gradient_checkpointing(build, reference):
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_the_reference_is_the_model_before_training(build, reference, tuning):
-    """And a model that TRL has patched still gives plain logits, on which all the above rests."""
+    """A model that TRL has patched still returns plain logits, which the other tests rely on."""
     trainer = build(tuning, "sigmoid")
     batch = collate(trainer, "four pairs")
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
@@ -334,14 +312,13 @@ def test_the_reference_is_the_model_before_training(build, reference, tuning):
         expected = reference(**inputs).logits
         theirs = trainer.compute_ref_log_probs(trainer.ref_model or trainer.model, batch)
         moved = trainer.model(**inputs).logits
-    ours = sequence_logps(expected, batch["input_ids"], batch["completion_mask"]).chunk(2)
-    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(logps_of_logits(reference, batch), theirs, rtol=1e-6, atol=1e-5)
     assert moved.shape == expected.shape
     assert (moved - expected).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
-def test_trl_reads_label_smoothing_where_we_do(build, loss_type, monkeypatch):
+def test_trl_reads_label_smoothing_for_the_same_losses(build, loss_type, monkeypatch):
     trainer = build("lora", loss_type)
     batch = collate(trainer, "four pairs")
     losses = []
@@ -357,16 +334,13 @@ def test_trl_reads_label_smoothing_where_we_do(build, loss_type, monkeypatch):
 def test_a_sigmoid_config_with_label_smoothing_trains_as_one_without(build, reference):
     trainer = build("lora", "sigmoid", label_smoothing=FLIP_RATE)
     assert trainer.label_smoothing == FLIP_RATE
-    batch = collate(trainer, "four pairs")
-    theirs = trl_figures(trainer, batch)
-    ours = our_figures(trainer, reference, batch, beta=BETA, loss_type="sigmoid")
-    assert_equal_figures(theirs, ours)
+    assert_parity(trainer, reference, **options_of("sigmoid"))
     with pytest.raises(ValueError, match="label_smoothing has no effect on sigmoid"):
-        our_figures(trainer, reference, batch, **options_of("sigmoid"), label_smoothing=FLIP_RATE)
+        assert_parity(trainer, reference, **options_of("sigmoid"), label_smoothing=FLIP_RATE)
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_loss_that_is_not_defined_here_trains_and_run_json_says_so(
+def test_run_json_records_whether_the_loss_is_defined_here(
     tiny_model_dir, tmp_path, monkeypatch, known
 ):
     if not known:

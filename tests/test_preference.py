@@ -1,7 +1,8 @@
-"""dpo_wrap/metrics/preference.py: hand-worked numbers, coverage, and its use by evaluate.load."""
+"""Intervals and preference figures: hand-worked numbers, coverage, and use by evaluate.load."""
 
 import math
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpo_wrap.evaluation.intervals import share_interval
-from dpo_wrap.metrics.preference import (
-    calibration,
-    length_matched,
-    mean,
-    preference_figures,
-    share,
-    wilson,
-)
+from dpo_wrap.metrics.intervals import mean, share, wilson
+from dpo_wrap.metrics.preference import calibration, length_matched, preference_figures
 
 MODULE = Path(__file__).parent.parent / "dpo_wrap/metrics/preference.py"
 
@@ -25,14 +19,14 @@ MODULE = Path(__file__).parent.parent / "dpo_wrap/metrics/preference.py"
 def test_rewards_are_beta_times_the_log_ratios_averaged_per_example():
     figures = preference_figures([2.0, -1.0, 0.5, 3.0], [0.0, 1.0, 0.5, -1.0], beta=0.5)
     assert figures["examples"] == figures["prompts"] == 4
-    assert figures["reward_accuracy"] == 0.5  # the third is a tie, which is no win
+    assert figures["reward_accuracy"] == 0.5  # the third is a tie, so no win
     assert figures["ties"] == 1
     assert figures["reward_margin"] == pytest.approx(0.5 * (2 - 2 + 0 + 4) / 4)
     assert figures["chosen_log_ratio"] == pytest.approx(4.5 / 4)
     assert figures["rejected_log_ratio"] == pytest.approx(0.5 / 4)
 
 
-def test_swapping_the_answers_negates_the_margin_and_turns_the_wins():
+def test_swapping_the_answers_negates_the_margin_and_the_wins():
     chosen, rejected = [2.0, -1.0, 3.0], [0.0, 1.0, -1.0]
     one = preference_figures(chosen, rejected, beta=0.1)
     other = preference_figures(rejected, chosen, beta=0.1)
@@ -46,53 +40,81 @@ def test_no_examples_have_no_figures():
     assert set(none.values()) == {0, None}
 
 
-def test_without_repeated_prompts_the_interval_is_wilsons():
-    for wins in range(21):
-        found, bounds = share([True] * wins + [False] * (20 - wins), range(20))
-        assert found == wins / 20
-        assert bounds == pytest.approx(share_interval(wins, 20))
+def test_the_interval_of_a_share_is_wilsons():
+    # 8 of 10: (0.8 + 1.92073/10 -+ 1.95996 sqrt(0.016 + 0.0096036)) / 1.38415
     assert wilson(0.8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    low, high = wilson(1.0, 20)
+    assert high == 1.0 and 0.83 < low < 0.85
+    for wins in range(21):
+        hits = [True] * wins + [False] * (20 - wins)
+        for clusters in (None, range(20)):
+            value, bounds = share(hits, clusters)
+            assert value == wins / 20
+            assert bounds == pytest.approx(wilson(wins / 20, 20))
 
 
-def test_ten_copies_of_every_pair_say_no_more_than_one():
+def test_without_examples_there_is_no_interval():
+    with pytest.raises(ValueError, match="at least one example"):
+        share([])
+    with pytest.raises(ValueError, match="at least one value"):
+        mean([])
+    assert mean([1.0]) == (1.0, None)
+
+
+def test_ten_copies_of_every_pair_give_the_interval_of_one():
     once, bounds = share([1, 1, 0, 1], "abcd")
-    again, wider = share([1, 1, 0, 1] * 10, "abcd" * 10)
-    assert again == once
+    copied, wider = share([1, 1, 0, 1] * 10, "abcd" * 10)
+    assert copied == once
     assert wider[1] - wider[0] == pytest.approx(bounds[1] - bounds[0], rel=0.02)
-    assert share([1] * 40, "abcd" * 10)[1] == pytest.approx(share_interval(4, 4))
-    assert share([1] * 40, "a" * 40)[1] == pytest.approx(share_interval(1, 1))
+    assert share([1] * 40, "abcd" * 10)[1] == pytest.approx(wilson(1, 4))
+    assert share([1] * 40, "a" * 40)[1] == pytest.approx(wilson(1, 1))
 
 
-def test_a_mean_over_clusters_is_that_of_their_sums():
-    # Residuals -1.5 -0.5 | 0.5 1.5: sums -2 and 2, so the error is sqrt(8 * 2 / 1) / 4 = 1.
-    middle, bounds = mean([1.0, 2.0, 3.0, 4.0], "aabb")
+def test_the_interval_of_a_mean_is_the_normal_approximation_over_cluster_sums():
+    # Residuals -1.5 -0.5 0.5 1.5: variance 5/3, standard error sqrt(5/12) = 0.6454972.
+    middle, bounds = mean([1.0, 2.0, 3.0, 4.0])
     assert middle == 2.5
+    assert bounds == pytest.approx((2.5 - 1.265151, 2.5 + 1.265151), abs=1e-5)
+    # In two clusters their sums are -2 and 2, and the error is sqrt(8 * 2 / 1) / 4 = 1.
+    middle, bounds = mean([1.0, 2.0, 3.0, 4.0], "aabb")
     assert bounds == pytest.approx((2.5 - 1.959964, 2.5 + 1.959964), abs=1e-5)
     assert mean([1.0, 2.0], "aa") == (1.5, None)
+    assert mean([1e16, 1.0, -1e16])[0] == pytest.approx(1 / 3)
 
 
-def test_intervals_cover_the_truth_where_pairs_share_a_prompt_and_plain_ones_do_not():
+def test_both_intervals_cover_the_truth_nineteen_times_in_twenty():
+    draw, shares, means = random.Random(0), 0, 0
+    for _ in range(1000):
+        low, high = share([draw.random() < 0.8 for _ in range(50)])[1]
+        shares += low <= 0.8 <= high
+        low, high = mean([draw.gauss(1.0, 2.0) for _ in range(50)])[1]
+        means += low <= 1.0 <= high
+    assert 920 <= shares <= 980
+    assert 920 <= means <= 980
+
+
+def test_clustered_intervals_cover_the_truth_where_unclustered_ones_do_not():
     draw = np.random.default_rng(0)
     clustered = plain = 0
     for _ in range(400):
         chance = draw.beta(2, 1, size=60)  # of a prompt; the mean is 2/3
         sizes = draw.integers(1, 9, size=60)
         prompts = np.repeat(np.arange(60), sizes)
-        hits = draw.random(len(prompts)) < chance[prompts]
+        hits = (draw.random(len(prompts)) < chance[prompts]).tolist()
         low, high = share(hits, prompts.tolist())[1]
         clustered += low <= 2 / 3 <= high
-        low, high = share_interval(int(hits.sum()), len(hits))
+        low, high = share(hits)[1]
         plain += low <= 2 / 3 <= high
     assert 0.92 <= clustered / 400 <= 0.98
     assert plain / 400 < 0.9
 
 
-def test_a_pure_length_shortcut_falls_to_chance_under_length_matching():
+def test_a_preference_for_length_is_chance_with_lengths_matched():
     draw = np.random.default_rng(1)
     chosen, rejected = draw.integers(5, 60, size=(2, 3000))
     longer = np.maximum(chosen, rejected), np.minimum(chosen, rejected)
-    turned = draw.random(3000) < 0.2  # chosen is the longer answer in four pairs of five
-    chosen, rejected = (np.where(turned, longer[1 - i], longer[i]) for i in (0, 1))
+    swapped = draw.random(3000) < 0.2  # chosen is the longer answer in four pairs of five
+    chosen, rejected = (np.where(swapped, longer[1 - i], longer[i]) for i in (0, 1))
     margins = 0.03 * (chosen - rejected)
     assert 0.77 < preference_figures(margins, 0 * margins, 1.0)["reward_accuracy"] < 0.83
     matched = length_matched(margins, chosen, rejected)
@@ -101,14 +123,14 @@ def test_a_pure_length_shortcut_falls_to_chance_under_length_matching():
     assert low < 0.5 < high
 
 
-def test_what_does_not_look_at_length_keeps_its_accuracy_under_matching():
+def test_a_policy_that_ignores_length_keeps_its_accuracy_with_lengths_matched():
     draw = np.random.default_rng(2)
     chosen, rejected = draw.integers(5, 60, size=(2, 5000))
     margins = np.where(draw.random(5000) < 0.8, 1.0, -1.0)
     assert length_matched(margins, chosen, rejected)["accuracy"] == pytest.approx(0.8, abs=0.02)
 
 
-def test_bins_say_how_each_direction_fared_and_pairs_without_a_counterpart_are_left_out():
+def test_bins_have_both_directions_and_pairs_without_a_counterpart_are_left_out():
     # Ratios 2.5 (twice longer, once shorter), 1 (a tie in length), 1.2 (longer alone).
     found = length_matched([1, -1, 1, 0, 1], [25, 50, 10, 7, 12], [10, 20, 25, 7, 10])
     like, some, far = found["bins"]
@@ -122,13 +144,13 @@ def test_bins_say_how_each_direction_fared_and_pairs_without_a_counterpart_are_l
     assert found["accuracy"] == pytest.approx((0.5 + 0.5 + 0 + 1) / 3)
 
 
-def test_where_chosen_is_always_the_longer_nothing_is_left_to_match():
+def test_without_shorter_chosen_answers_nothing_can_be_matched():
     found = length_matched([1.0, 1.0], [10, 20], [5, 9])
     assert (found["accuracy"], found["accuracy_interval"], found["pairs"]) == (None, None, 0)
 
 
 def test_calibration_by_hand():
-    # sigmoid(ln 3) = 0.75 and right; sigmoid(-ln 3) = 0.25, so 0.75 sure and wrong; 0 half right.
+    # sigmoid(ln 3) = 0.75, right; sigmoid(-ln 3) = 0.25, wrong at confidence 0.75; 0 half right.
     found = calibration([math.log(3), -math.log(3), 0.0])
     low, high = found["bins"]
     assert (low["confidence"], low["accuracy"], low["pairs"]) == (0.5, 0.5, 1)
@@ -140,7 +162,7 @@ def test_calibration_by_hand():
     assert found["log_loss"] == pytest.approx(-math.log(0.75 * 0.25 * 0.5) / 3)
 
 
-def test_margins_that_say_what_happens_are_calibrated():
+def test_margins_with_the_right_probabilities_are_calibrated():
     draw = np.random.default_rng(3)
     margins = np.abs(draw.normal(0, 2, size=20_000))
     right = draw.random(20_000) < 1 / (1 + np.exp(-margins))
@@ -148,7 +170,7 @@ def test_margins_that_say_what_happens_are_calibrated():
     assert calibration(np.where(right, 5 * margins, -5 * margins))["ece"] > 0.1
 
 
-def test_a_script_anywhere_takes_the_module_from_its_path(tmp_path):
+def test_a_script_outside_the_project_loads_the_module_from_its_path(tmp_path):
     script = f"""
 import evaluate
 metric = evaluate.load({str(MODULE)!r})

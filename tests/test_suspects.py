@@ -159,7 +159,7 @@ def test_no_policy_scores_a_pair_that_it_was_trained_on(config, tmp_path, monkey
 
     monkeypatch.setattr(cross_fit, "train", train)
     monkeypatch.setattr(cross_fit, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(cross_fit, "trained_settings", lambda settings, _: settings)
+    monkeypatch.setattr(cross_fit, "run_settings", lambda settings, _: settings)
     assert command.main([str(config)]) == 0
     (_, first), (_, test), (_, second), (_, again) = scored
     assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)

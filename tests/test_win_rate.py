@@ -10,8 +10,8 @@ from test_structure import loaded_by
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.evaluation.intervals import share_interval
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
+from dpo_wrap.metrics.intervals import wilson
 
 RECORD = {"instruction": "P", "output_1": "A", "output_2": "B", "preference": 1}
 RULES = {
@@ -77,10 +77,10 @@ def test_a_pair_is_won_if_both_orders_agree_and_tied_if_they_differ():
     assert found["win_rate"] == pytest.approx((3 + 2 / 2) / 6)
     counts = ("pairs", "wins", "losses", "ties", "inconsistent", "identical")
     assert [found[name] for name in counts] == [6, 3, 1, 2, 1, 0]
-    assert found["win_rate_interval"] == pytest.approx([*share_interval(4, 6)])
+    assert found["win_rate_interval"] == pytest.approx([*wilson(4 / 6, 6)])
     # Decisive verdicts: 3 x 2 of wins, 2 of the loss, each once for either place, and 2 x first.
     assert found["position_bias"] == pytest.approx(6 / 10)
-    assert found["position_bias_interval"] == pytest.approx([*share_interval(6, 10)])
+    assert found["position_bias_interval"] == pytest.approx([*wilson(6 / 10, 10)])
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_verdicts_without_samples_are_refused(trained, tmp_path, capsys):
     for text in ("", '{"prompt": "an older evaluation"}\n', '{"instruction": 1, "policy": 2}\n'):
         (tmp_path / "run/samples.jsonl").write_text(text)
         error = refused(capsys, str(trained), *where, "--verdicts", str(tmp_path / "verdicts"))
-        assert "holds no sampled answers to judge" in error
+        assert "no sampled answers to judge" in error
 
 
 def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_path, capsys):
@@ -313,5 +313,5 @@ def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_
         before = path.read_text(encoding="utf-8")
         path.write_text(json.dumps(json.loads(before) | change))
         error = refused(capsys, str(config), *where, "--verdicts", str(verdicts))
-        assert "was trained further since the answers were sampled" in error
+        assert "was resumed after the answers were sampled" in error
         path.write_text(before)

@@ -2,21 +2,19 @@
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import nn
 from trl import DPOTrainer
-from trl.trainer.utils import use_adapter
 
 from dpo_wrap.data.length_stats import kept_ids
 from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
 from dpo_wrap.diagnostics.verdict import ReferenceKL
-from dpo_wrap.evaluation.scoring import answer_logps, precision
+from dpo_wrap.logps import answer_logps, mixed_precision, next_token_logps, reference_model
 
 # Losses that are -log sigmoid(0) = ln 2 where policy and reference agree.
 LN_2_LOSSES = {"sigmoid", "robust", "sigmoid_norm"}
@@ -141,30 +139,21 @@ def measure_kl(
     policy = trainer.accelerator.unwrap_model(trainer.model)
     count, total, tokens, training = min(KL_ANSWERS, len(rows)), 0.0, 0, policy.training
 
-    def next_token_logps(model: nn.Module, prompt: list[int], answer: list[int]) -> Tensor:
-        """(tokens of the answer, V); the first token of a text has nothing before it."""
-        input_ids = torch.tensor([prompt + answer], device=args.device)
-        mask = torch.ones_like(input_ids)
-        with precision(args):
-            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits[0]
-        return logits[max(0, len(prompt) - 1) : -1].float().log_softmax(dim=-1)
-
     policy.eval()
     try:
         if separate is None and not isinstance(policy, PeftModel):
             separate = load().to(args.device).eval()
-        reference = policy if separate is None else separate
-        # TRL's frozen copy of a continued adapter, or no adapter.
-        adapter = "ref" if "ref" in getattr(policy, "peft_config", {}) else None
-        with torch.no_grad():
-            for number in range(count):
-                row = rows[number * len(rows) // count]
-                ids = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
-                logps = next_token_logps(policy, *ids)
-                with use_adapter(policy, adapter) if reference is policy else nullcontext():
-                    difference = logps - next_token_logps(reference, *ids)
-                total += (logps.exp() * difference).sum().item()
-                tokens += len(logps)
+        for number in range(count):
+            row = rows[number * len(rows) // count]
+            prompt, answer = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
+            # The first token of a text has nothing before it.
+            ids, start = prompt + answer, max(0, len(prompt) - 1)
+            with mixed_precision(args):
+                logps = next_token_logps(policy, ids, start)[:-1]
+                with reference_model(policy, separate) as reference:
+                    difference = logps - next_token_logps(reference, ids, start)[:-1]
+            total += (logps.exp() * difference).sum().item()
+            tokens += len(logps)
     except torch.OutOfMemoryError:
         return ReferenceKL(None, "the reference or an answer's logits do not fit in memory")
     finally:

@@ -1,1 +1,1 @@
-"""A finished run beside its reference: pairs scored, answers sampled, figures with intervals."""
+"""Evaluation of a finished run: scored pairs, sampled answers, figures with intervals."""

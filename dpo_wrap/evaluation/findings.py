@@ -1,74 +1,90 @@
-"""What an evaluation's figures mean, in sentences, with a tone: good, neutral or a warning."""
+"""Sentences on what an evaluation's figures mean and what to do, each with a tone."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from dpo_wrap.evaluation.intervals import share_interval
+from dpo_wrap.metrics.intervals import wilson
 
-Finding = dict[str, str]
+Finding = tuple[str, str]
+"""(tone, sentence); the tone is good, neutral or warning."""
 
-# Nats a token. The quickstart's policy ends at 0.04 and still writes reviews (0.93 well formed); at
-# beta 0.3 and twice the learning rate it ends at 0.48, and every second one falls apart.
+# KL in nats per token. The quickstart's policy ends at 0.04 with 93 % of its reviews well
+# formed; at beta 0.3 and twice the learning rate it ends at 0.48, and half of its reviews are.
 NEAR, FAR = 0.1, 0.3
 SHORTCUT = 0.1
-"""Accuracy that may be lost under length matching before it is said that length carries it."""
+"""The loss of accuracy under length matching from which it is a warning."""
 LONGER, SHORTER = 1.25, 0.8
-"""Length ratios beyond which the policy writes longer or shorter than its reference."""
+"""Length ratios beyond which it is a warning."""
 ENDS, REPEATS = 0.05, 0.05
-"""Shares by which endings and distinct pairs of words may fall."""
-BIASED = 0.1
-"""How far from one half the share of verdicts that name the first answer is worth a warning."""
+"""Decreases of the shares of ended answers and of distinct token pairs that are a warning."""
 ENOUGH = 20
-"""Pairs, or samples, from which a part of them is spoken of."""
-MANY = 0.1
-"""The share of ties from which they are spoken of first."""
+"""Samples below which answers get no warning."""
+MANY_TIES = 0.1
+CHANCE = 0.5
 
 
-def findings(found: dict[str, Any]) -> list[Finding]:
-    """The sentences, what matters most first; empty where no pairs were scored."""
-    if not found.get("examples"):
+def findings(figures: dict[str, Any]) -> list[dict[str, str]]:
+    """The findings, most important first; empty where no pairs were scored."""
+    if not figures.get("examples"):
         return []
     return [
         {"tone": tone, "text": text}
-        for part in (_preference, _won, _groups, _length, _ceiling, _writing)
-        for tone, text in part(found)
+        for part in (_accuracy, _win_rate, _groups, _length, _ceiling, _answers)
+        for tone, text in part(figures)
     ]
 
 
-def _preference(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    accuracy, (low, high) = found["reward_accuracy"], found["reward_accuracy_interval"]
-    noun = "held-out pair" if found["split"] == "test" else "pair"
-    said = (
-        f"it prefers the chosen answer in {accuracy:.1%} of {_counted(found['examples'], noun)} "
-        f"(95 % interval {low:.1%} to {high:.1%})"
-    )
-    rules = _rules(found)
-    name, best = max(rules.items(), key=lambda rule: rule[1])
-    if found["ties"] > MANY * found["examples"]:
-        yield (
-            "warning",
-            f"{said}, and neither answer in {found['ties']:,}: it has hardly moved there",
-        )
-    elif _surely_against(found):
-        yield "warning", f"{said}: the wrong way round; look at which answer the labels call chosen"
-    elif low <= 0.5:
-        yield "warning", f"{said}: that cannot be told from a coin"
+def _accuracy(figures: dict[str, Any]) -> Iterator[Finding]:
+    low, ties = figures["reward_accuracy_interval"][0], figures["ties"]
+    pairs = _count(figures["examples"], "held-out pair" if figures["split"] == "test" else "pair")
+    baselines = _baselines(figures)
+    name, best = max(baselines.items(), key=lambda baseline: baseline[1])
+    tone = "warning"
+    if ties > MANY_TIES * figures["examples"]:
+        comment = f"{ties:,} are ties, so it has hardly moved from its reference; train longer"
+    elif _contradicts(figures):
+        comment = "less than chance; check which answer the labels call chosen"
+    elif low <= CHANCE:
+        comment = "not distinguishable from chance; train longer or evaluate more pairs"
     elif low <= best:
-        yield "warning", f"{said}, which is no better than {name} would do ({best:.1%})"
+        comment = f"no better than {name} ({best:.1%}); train longer or evaluate more pairs"
     else:
-        yield "good", f"{said}; without training the best is {best:.1%}, by {name}"
-    if found.get("caution"):
-        yield "warning", found["caution"]
+        tone, comment = "good", f"the best baseline is {name} ({best:.1%})"
+    accuracy = _share(figures, "reward_accuracy")
+    yield tone, f"The policy prefers the chosen answer in {accuracy} of {pairs}: {comment}"
+    if figures.get("caution"):
+        yield "warning", figures["caution"]
 
 
-def _counted(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _surely_against(figures: dict[str, Any]) -> bool:
-    """Whether labels are contradicted more often than not; a tie contradicts nothing."""
-    bounds, decided = figures["reward_accuracy_interval"], figures["examples"] - figures["ties"]
-    return bounds[1] < 0.5 and decided > 0 and share_interval(_losses(figures), decided)[0] > 0.5
+def _share(figures: dict[str, Any], name: str) -> str:
+    low, high = figures[f"{name}_interval"]
+    return f"{figures[name]:.1%} (95 % interval {low:.1%} to {high:.1%})"
+
+
+def _baselines(figures: dict[str, Any]) -> dict[str, float]:
+    """Accuracies that need no training."""
+    found = figures["baselines"]
+    named = {
+        "choosing the answer that the reference finds likelier": found["reference"]["accuracy"],
+        "always choosing the longer answer": found["longer"]["accuracy"],
+        "always choosing the shorter answer": found["shorter"]["accuracy"],
+    }
+    if first := figures.get("first_answer"):
+        named["always choosing the answer shown first"] = first["accuracy"]
+        named["always choosing the answer shown last"] = 1 - first["accuracy"]
+    return named
+
+
+def _contradicts(figures: dict[str, Any]) -> bool:
+    """Whether the policy contradicts most labels, beyond chance; ties contradict none."""
+    decided = figures["examples"] - figures["ties"]
+    if figures["reward_accuracy_interval"][1] >= CHANCE or not decided:
+        return False
+    return wilson(_losses(figures) / decided, decided)[0] > CHANCE
 
 
 def _losses(figures: dict[str, Any]) -> int:
@@ -76,152 +92,105 @@ def _losses(figures: dict[str, Any]) -> int:
     return figures["examples"] - figures["ties"] - wins
 
 
-def _rules(found: dict[str, Any]) -> dict[str, float]:
-    """What needs no training: accuracies of rules, and of the reference by its own likelihood."""
-    rules = found["baselines"]
-    named = {
-        "taking what the reference finds likelier": rules["reference"]["accuracy"],
-        "always taking the longer answer": rules["longer"]["accuracy"],
-        "always taking the shorter answer": rules["shorter"]["accuracy"],
-    }
-    if first := found.get("first_answer"):
-        named["always taking the first answer shown"] = first["accuracy"]
-        named["always taking the last answer shown"] = 1 - first["accuracy"]
-    return named
+def _win_rate(figures: dict[str, Any]) -> Iterator[Finding]:
+    """The verdicts that `eval --verdicts` read."""
+    found = figures.get("win_rate")
+    if not found or found["win_rate"] is None:
+        return
+    low, high = found["win_rate_interval"]
+    tone = "good" if low > CHANCE else "warning" if high < CHANCE else "neutral"
+    rate, prompts = _share(found, "win_rate"), _count(found["pairs"], "prompt")
+    yield tone, f"Judges prefer the policy's answer in {rate} of {prompts}, a tie being half a win"
 
 
-def _length(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    matched, accuracy = found["length_matched"], found["reward_accuracy"]
-    if found["reward_accuracy_interval"][0] <= 0.5:
-        return  # nothing was learned that length could carry
+def _groups(figures: dict[str, Any]) -> Iterator[Finding]:
+    for column, values in [*figures["groups"].items(), ("dataset", figures["slices"])]:
+        groups = {value: group for value, group in values.items() if group["examples"]}
+        pairs = sum(group["examples"] for group in groups.values())
+        losses = sum(map(_losses, groups.values()))
+        for value, group in groups.items():
+            if _contradicts(group):
+                rest = pairs - group["examples"]
+                others = f" ({(losses - _losses(group)) / rest:.1%} elsewhere)" if rest else ""
+                yield (
+                    "warning",
+                    f"{column} {value}: the policy disagrees with {_losses(group):,} of "
+                    f"{_count(group['examples'], 'label')}{others}, so chosen and rejected may be "
+                    "swapped; check how these labels were made, then fix or remove them all, in "
+                    "the training data too",
+                )
+
+
+def _length(figures: dict[str, Any]) -> Iterator[Finding]:
+    if figures["reward_accuracy_interval"][0] <= CHANCE:
+        return  # nothing was learned that length could explain
+    matched = figures["length_matched"]
     if matched["accuracy"] is None:
         yield (
             "warning",
-            "no two pairs differ alike in length with the longer answer chosen in one and the "
-            "shorter in the other, so what it learned cannot be told from a taste for length",
+            "Among pairs of a similar difference in length, the longer answer is always chosen or "
+            "always rejected, so the accuracy may be a preference for length; add pairs of both "
+            "kinds",
         )
         return
-    right, (low, high) = matched["accuracy"], matched["accuracy_interval"]
-    said = f"among {matched['pairs']:,} pairs of like lengths it is right in {right:.1%}"
-    if low <= 0.5:
-        yield (
-            "warning",
-            f"{said} ({low:.1%} to {high:.1%}), which cannot be told from a coin: what it learned "
-            "may be length alone",
-        )
-    elif right < accuracy - SHORTCUT:
-        yield "warning", f"{said} only ({low:.1%} to {high:.1%}): part of what it learned is length"
+    tone = "warning"
+    if matched["accuracy_interval"][0] <= CHANCE:
+        comment = "not distinguishable from chance, so the policy may have learned length alone"
+    elif matched["accuracy"] < figures["reward_accuracy"] - SHORTCUT:
+        comment = "part of what the policy learned is length"
     else:
-        weakest = _weakest(matched, accuracy)
-        yield "neutral", f"length is not what carries it: {said}{weakest}"
-
-
-def _won(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What judges said of its answers, where eval --verdicts took that in."""
-    won = found.get("win_rate")
-    if not won or won["win_rate"] is None:
-        return
-    low, high = won["win_rate_interval"]
-    tone = "good" if low > 0.5 else "warning" if high < 0.5 else "neutral"
-    same = f", {won['identical']:,} of them with one answer twice" if won["identical"] else ""
+        tone, comment = "neutral", "length does not explain the accuracy"
+    pairs = _count(matched["pairs"], "pair")
     yield (
         tone,
-        f"judges take its answer over the reference's in {won['win_rate']:.1%} of "
-        f"{_counted(won['pairs'], 'prompt')}{same}, ties as halves (95 % interval {low:.1%} to "
-        f"{high:.1%})",
-    )
-    bias, bounds = won["position_bias"], won["position_bias_interval"]
-    if bounds and (bounds[0] > 0.5 or bounds[1] < 0.5) and abs(bias - 0.5) > BIASED:
-        yield (
-            "warning",
-            f"{bias:.1%} of the judges' verdicts name the answer that was shown first, so they "
-            "judge the place as well; where both orders disagree it counts as a tie",
-        )
-
-
-def _weakest(matched: dict[str, Any], accuracy: float) -> str:
-    """Where lengths differ so that it does clearly worse, if anywhere."""
-    found = [
-        (one[f"accuracy_where_{side}"], one[f"chosen_{side}"], side, one["from"])
-        for one in matched["bins"]
-        for side in ("longer", "shorter")
-        if one[f"chosen_{side}"] >= ENOUGH
-    ]
-    worst = min(found, default=None)
-    if worst is None or worst[0] >= accuracy - SHORTCUT:
-        return ""
-    share, pairs, side, ratio = worst
-    where = (
-        f"over {ratio:g} times {side} than the rejected one" if ratio > 1 else f"a little {side}"
-    )
-    return f"; weakest where the chosen answer is {where}: {share:.1%} of {pairs:,}"
-
-
-def _groups(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    parts = [(column, values) for column, values in found["groups"].items()]
-    parts.append(("dataset", found["slices"]))
-    for column, values in parts:
-        for value, figures in values.items():
-            if figures["examples"] and _surely_against(figures):
-                yield "warning", _turned(f"{column} {value}", figures, list(values.values()))
-
-
-def _turned(name: str, figures: dict[str, Any], every: list[dict[str, Any]]) -> str:
-    rest = [g for g in every if g is not figures and g["examples"]]
-    said = f"{name}: it disagrees with {_losses(figures):,} of its {figures['examples']:,} labels"
-    if others := sum(g["examples"] for g in rest):
-        said += f", elsewhere with {sum(map(_losses, rest)) / others:.1%}"
-    return (
-        f"{said}: chosen and rejected look swapped there; see how these labels were given or read, "
-        "and mend or leave out all of them, in training too"
+        f"With lengths matched it is right in {_share(matched, 'accuracy')} of {pairs}: {comment}",
     )
 
 
-def _ceiling(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if ceiling := found.get("ceiling"):
-        said = (
-            f"annotators agree with the majority of the others in {ceiling['share']:.1%} of "
-            f"{_counted(ceiling['judgements'], 'judgement')}"
-        )
-        above = found["reward_accuracy_interval"][0] > ceiling["share"]
+def _ceiling(figures: dict[str, Any]) -> Iterator[Finding]:
+    if ceiling := figures.get("ceiling"):
+        judgements = _count(ceiling["judgements"], "judgement")
+        comment = "a higher accuracy is hardly possible"
+        if figures["reward_accuracy_interval"][0] > ceiling["share"]:
+            comment = "the policy is above that, which is possible for labels of a majority"
         yield (
             "neutral",
-            f"{said}; it is above that, which labels of a majority allow"
-            if above
-            else f"{said}: more than that is hardly to be had",
+            f"Annotators agree with the majority of the others in {ceiling['share']:.1%} of "
+            f"{judgements}: {comment}",
         )
 
 
-def _writing(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if not found["samples"]:
+def _answers(figures: dict[str, Any]) -> Iterator[Finding]:
+    if not figures["samples"]:
         return
-    kl, ratio = found["kl_per_token"], found["length_ratio"]
-    whole = found["kl_per_sequence"]
-    far = f"{whole:.2f} nats from those before training ({kl:.3f} a token)"
-    if whole < 0:
-        far = "no measurable way from those before training"
-    yield "neutral", f"its own answers are {far}, and {ratio:.2f} times as long"
-    if found["samples"] < ENOUGH:
+    total, kl, ratio = (figures[n] for n in ("kl_per_sequence", "kl_per_token", "length_ratio"))
+    distance = f"{total:.2f} nats per answer and {kl:.3f} per token" if total >= 0 else "about 0"
+    yield (
+        "neutral",
+        f"The policy's KL from its reference is {distance}, its answers are {ratio:.2f} times as "
+        "long",
+    )
+    if figures["samples"] < ENOUGH:
         return
     if kl >= FAR:
         yield (
             "warning",
-            "that is far: its texts may fall apart though it prefers well; read samples, raise "
-            "beta or train less",
+            "That KL is large: answers may degenerate although the policy prefers well; read "
+            "samples, then raise beta or train less",
         )
-    if ratio > LONGER or ratio < SHORTER:
+    if not SHORTER <= ratio <= LONGER:
         word = "longer" if ratio > 1 else "shorter"
-        yield "warning", f"it writes much {word} answers than before; read samples of both"
-    ends, repeats = found["eos_rate"], found["distinct_2"]
+        yield "warning", f"The policy writes much {word} answers than its reference; read samples"
+    ends, repeats = figures["eos_rate"], figures["distinct_2"]
     if ends["policy"] < ends["reference"] - ENDS:
         yield (
             "warning",
-            f"it finds an end in {ends['policy']:.1%} of its answers, its reference in "
-            f"{ends['reference']:.1%}: it may have forgotten to stop",
+            f"The policy ends {ends['policy']:.1%} of its answers, its reference "
+            f"{ends['reference']:.1%}; check that the training answers have an end-of-text token",
         )
     if None not in repeats.values() and repeats["policy"] < repeats["reference"] - REPEATS:
         yield (
             "warning",
-            f"it repeats itself: {repeats['policy']:.1%} of its pairs of tokens are distinct, "
-            f"{repeats['reference']:.1%} of its reference's",
+            f"The policy repeats itself: {repeats['policy']:.1%} of its token pairs are distinct, "
+            f"its reference's {repeats['reference']:.1%}; raise beta or train less",
         )

@@ -1,92 +1,100 @@
-"""What held-out pairs say: figures, what would score without a model, groups that stand out."""
+"""Figures of held-out pairs: accuracy with baselines, groups, and the comparison of two runs."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dpo_wrap.metrics.preference import calibration, length_matched, preference_figures, share
+from dpo_wrap.errors import DataError
+from dpo_wrap.metrics.intervals import mean, share, wilson
+from dpo_wrap.metrics.preference import calibration, length_matched, preference_figures
 
 FEW = 100
-"""Prompts below which the figures carry little; what cannot be concluded is then said."""
+"""Prompts below which a caution is added to the figures."""
 WORST = 10
-"""Pairs that are shown with their texts, those whose margin speaks most against their label."""
+"""Pairs reported with their texts, those with the lowest margins."""
 VALUES = 20
-"""Distinct values up to which a kept column is a grouping, and files are listed one by one."""
+"""Distinct values up to which a column is a grouping."""
 BINS = 30
 PLACE = re.compile(r"(.*)[:#]\d+", re.DOTALL)
+# Figures of a comparison, and the columns of examples.parquet that they are means of.
+COMPARED = {
+    "reward_accuracy": "win",
+    "reward_margin": "reward_margin",
+    "kl_per_sequence": "policy_answer_log_ratio",
+    "answer_tokens": "policy_answer_tokens",
+}
+OTHER = " of the other run"
 
 
 def pair_figures(examples: pd.DataFrame, beta: float) -> dict[str, Any]:
-    """All that follows from the scores of pairs, a dict for JSON; `examples` as examples.py makes.
+    """The figures of eval.json that follow from the scored pairs.
 
-    Beside the policy's accuracy stand those of rules that need no policy, on the same rows.
+    The accuracy comes with that of baselines that need no policy, on the same rows.
     """
-    found = of_rows(examples, beta)
+    figures = preference_of(examples, beta)
     if not len(examples):
-        return found
-    prompts = examples["prompt_id"].tolist()
-    longer = (examples["chosen_tokens"] - examples["rejected_tokens"]).to_numpy()
-    likely = _difference(examples, "reference_{}_logps").to_numpy()
-    per_token = _difference(examples, "reference_{}_logps", per_token=True).to_numpy()
+        return figures
+    prompts, margins = examples["prompt_id"].tolist(), examples["reward_margin"].to_numpy()
+    chosen, rejected = (examples[f"{side}_tokens"] for side in ("chosen", "rejected"))
+    policy, reference = (
+        (examples[f"{who}_chosen_logps"], examples[f"{who}_rejected_logps"])
+        for who in ("policy", "reference")
+    )
+    likelier = reference[0] - reference[1]
+    per_token = reference[0] / chosen.clip(lower=1) - reference[1] / rejected.clip(lower=1)
     return {
-        **found,
-        "caution": caution(found),
+        **figures,
+        "caution": caution(figures),
         "baselines": {
-            "longer": _rule(longer > 0, longer == 0, prompts),
-            "shorter": _rule(longer < 0, longer == 0, prompts),
-            "reference": _rule(likely > 0, likely == 0, prompts),
-            "reference_per_token": _rule(per_token > 0, per_token == 0, prompts),
+            "longer": _baseline(chosen - rejected, prompts),
+            "shorter": _baseline(rejected - chosen, prompts),
+            "reference": _baseline(likelier, prompts),
+            "reference_per_token": _baseline(per_token, prompts),
         },
-        "length_matched": length_matched(
-            examples["reward_margin"].to_numpy(),
-            examples["chosen_tokens"].to_numpy(),
-            examples["rejected_tokens"].to_numpy(),
-            prompts,
-        ),
-        "calibration": calibration(examples["reward_margin"].to_numpy()),
+        "length_matched": length_matched(margins, chosen.to_numpy(), rejected.to_numpy(), prompts),
+        "calibration": calibration(margins),
         "likelihood_margins": histogram(
-            {
-                "reference": likely,
-                "policy": _difference(examples, "policy_{}_logps").to_numpy(),
-            }
+            {"reference": likelier.to_numpy(), "policy": (policy[0] - policy[1]).to_numpy()}
         ),
     }
 
 
-def of_rows(examples: pd.DataFrame, beta: float) -> dict[str, Any]:
-    """The preference figures of these rows."""
-    return preference_figures(
-        examples["chosen_log_ratio"].tolist(),
-        examples["rejected_log_ratio"].tolist(),
-        beta,
-        examples["prompt_id"].tolist(),
+def preference_of(examples: pd.DataFrame, beta: float) -> dict[str, Any]:
+    """`preference_figures` of these rows."""
+    names = ("chosen_log_ratio", "rejected_log_ratio", "prompt_id")
+    chosen, rejected, prompts = (examples[name].tolist() for name in names)
+    return preference_figures(chosen, rejected, beta, prompts)
+
+
+def _baseline(preference: pd.Series, prompts: Sequence[int]) -> dict[str, Any]:
+    """The accuracy of a rule that takes the chosen answer where `preference` is positive."""
+    accuracy, bounds = share((preference > 0).tolist(), prompts)
+    ties = int((preference == 0).sum())
+    return {"accuracy": accuracy, "accuracy_interval": list(bounds), "ties": ties}
+
+
+def caution(figures: dict[str, Any]) -> str | None:
+    """What cannot be concluded from fewer than FEW prompts; None from more."""
+    if figures["prompts"] >= FEW:
+        return None
+    low, high = figures["reward_accuracy_interval"]
+    count = "1 prompt was" if figures["prompts"] == 1 else f"{figures['prompts']} prompts were"
+    return (
+        f"Only {count} evaluated: the accuracy is known to about ±{(high - low) / 2:.2f}, so "
+        "smaller differences between runs are not distinguishable; hold out at least "
+        f"{FEW} prompts (convert --test-size)"
     )
 
 
-def caution(found: dict[str, Any]) -> str | None:
-    """What cannot be concluded from so few prompts; None where there are enough."""
-    if found["prompts"] >= FEW:
-        return None
-    low, high = found["reward_accuracy_interval"]
-    prompts = f"{found['prompts']} prompt{'' if found['prompts'] == 1 else 's'}"
-    said = [
-        f"only {prompts}: the accuracy is known to about "
-        f"{(high - low) / 2:.2f} either way, so two runs that differ by less cannot be told apart"
-    ]
-    if low <= 0.5 <= high:
-        said.append("nor can it be told from a coin's 0.5")
-    said.append(f"hold out at least {FEW} prompts (--test-size)")
-    return "; ".join(said)
-
-
 def histogram(values: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Counts of each series over common bins; what lies outside the 1st to 99th percentile stands
-    in the first and the last."""
-    whole = np.concatenate(list(values.values()))
-    low, high = np.percentile(whole, [1, 99])
+    """Counts of each series over common bins from the 1st to the 99th percentile of all values.
+
+    Values outside are counted in the first and the last bin.
+    """
+    low, high = np.percentile(np.concatenate(list(values.values())), [1, 99])
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, BINS + 1)
@@ -97,48 +105,75 @@ def histogram(values: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"edges": edges.tolist(), **counts}
 
 
-def groups(examples: pd.DataFrame, beta: float, kept: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Figures by the file that pairs came from and by each kept column, where there are several.
+def slices(examples: pd.DataFrame, beta: float, paths: Sequence[str]) -> dict[str, Any]:
+    """Figures by dataset path; empty for a single dataset."""
+    if len(paths) < 2:
+        return {}
+    return {path: preference_of(examples[examples["dataset"] == path], beta) for path in paths}
 
-    A file or an annotator whose labels are turned round stands out here.
-    """
-    columns: dict[str, Callable[[], pd.Series]] = {
-        "file": lambda: examples["source"].map(file_of, na_action="ignore"),
-        **{name: lambda name=name: examples[name] for name in kept if name != "file"},
-    }
+
+def groups(examples: pd.DataFrame, beta: float, kept: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Figures by source file and by each kept column that has 2 to VALUES values."""
+    columns = {"file": examples["source"].map(file_of, na_action="ignore")}
+    columns |= {name: examples[name] for name in kept if name != "file"}
     found = {}
-    for name, column in columns.items():
-        values = column()
-        distinct = values.dropna().unique()
+    for name, values in columns.items():
+        distinct = sorted(values.dropna().unique())
         if 1 < len(distinct) <= VALUES:
-            found[name] = {
-                str(value): of_rows(examples[values == value], beta) for value in sorted(distinct)
-            }
+            found[name] = {str(v): preference_of(examples[values == v], beta) for v in distinct}
     return found
 
 
-def worst(examples: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose margin speaks most against their label, the strongest first."""
-    against = examples[examples["reward_margin"] < 0]
-    return against.nsmallest(WORST, "reward_margin")
-
-
 def file_of(source: str) -> str | None:
-    """The file that a pair came from, by its place; None for a place of another form."""
+    """The file of a source such as `raw.csv:17`; None for a source of another form."""
     found = PLACE.fullmatch(source)
     return found and found[1]
 
 
-def _difference(examples: pd.DataFrame, name: str, per_token: bool = False) -> pd.Series:
-    sides = [examples[name.format(side)] for side in ("chosen", "rejected")]
-    if per_token:
-        sides = [
-            logps / examples[f"{side}_tokens"].clip(lower=1)
-            for side, logps in zip(("chosen", "rejected"), sides, strict=True)
-        ]
-    return sides[0] - sides[1]
+def worst(examples: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the lowest negative margins, lowest first."""
+    return examples[examples["reward_margin"] < 0].nsmallest(WORST, "reward_margin")
 
 
-def _rule(wins: np.ndarray, ties: np.ndarray, prompts: Sequence[int]) -> dict[str, Any]:
-    accuracy, bounds = share(wins, prompts)
-    return {"accuracy": accuracy, "accuracy_interval": list(bounds), "ties": int(ties.sum())}
+def paired_differences(
+    here: pd.DataFrame, there: pd.DataFrame, metrics: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Both means and their difference (here minus there) for each figure of two runs.
+
+    Over the rows, and for sampled figures the prompts, that both tables have; 95 % intervals are
+    clustered by prompt. A margin includes its own run's beta. Raises DataError without common rows.
+    """
+    compared = COMPARED | {name: f"{name}_policy" for name in metrics}
+    names = ["row", *(name for name in compared.values() if name in here and name in there)]
+    both = here[[*names, "prompt_id"]].merge(there[names], on="row", suffixes=("", OTHER))
+    if both.empty:
+        raise DataError(
+            "--against: the two runs have no pair in common, since each dropped the other's; "
+            "raise max_length in both"
+        )
+    figures = {
+        name: _difference(both[["prompt_id", column, column + OTHER]].dropna().astype(float))
+        for name, column in compared.items()
+        if column in names
+    }
+    return {name: found for name, found in figures.items() if found}
+
+
+def _difference(rows: pd.DataFrame) -> dict[str, Any] | None:
+    if rows.empty:
+        return None
+    prompts, here, there = (rows[name] for name in rows)
+    change, bounds = mean((here - there).tolist(), prompts.tolist())
+    if bounds and here.name == "win":
+        if change == 0 and bounds[0] == bounds[1]:
+            # Both runs agree on every pair, which does not make them equal.
+            most = wilson(0.0, prompts.nunique())[1]
+            bounds = (-most, most)
+        bounds = (max(-1.0, bounds[0]), min(1.0, bounds[1]))
+    return {
+        "examples": len(rows),
+        "here": float(here.mean()),
+        "there": float(there.mean()),
+        "difference": change,
+        "difference_interval": bounds and list(bounds),
+    }

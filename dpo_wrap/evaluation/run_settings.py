@@ -1,4 +1,4 @@
-"""What a finished run was trained with, asked about the data and metrics of now."""
+"""The settings that a finished run is evaluated with: those it was trained with, on given data."""
 
 import dataclasses
 import json
@@ -10,53 +10,46 @@ from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError
 
 RESOLVED, RUN = "config.resolved.yaml", "run.json"
-# What the figures do not hang on, so that the config of now decides it.
-READ = {
+# Taken from the current config: they change speed and memory, but no figure.
+CURRENT = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
+# Taken from the run; its other options are of the training alone.
+FROM_RUN = {
     *("beta", "max_length", "truncation_mode", "bf16", "fp16", "tf32", "use_cpu", "seed"),
     *("per_device_eval_batch_size", "dataset_num_proc", "model_init_kwargs", "trust_remote_code"),
 }
-NOT_JUDGED = {
-    "sync_ref_model": "the reference that moved is not kept, and eval takes the one of the start",
-    "ld_alpha": "eval scores whole answers alike",
-}
-SPEED = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
-# What the figures hang on, beside every key under lora:.
+# Keys on which the figures depend, next to every key under lora:.
 FIXED = {
     *("model_path", "adapter_path", "chat_template", "overlength", "load_in_4bit", "lora"),
     *("beta", "max_length", "truncation_mode"),
 }
+NOT_EVALUATED = {
+    "sync_ref_model": "eval compares with the reference at the start, since the updated one is not "
+    "kept",
+    "ld_alpha": "eval weighs all tokens of an answer alike",
+}
 
 
-def trained_settings(settings: Settings, dataset: str | None) -> Settings:
-    """What the run was trained with, asked about the data and metrics that the config names now.
+def run_settings(settings: Settings, dataset: str | None) -> Settings:
+    """The run's settings, with the data and metrics of `settings`, or with `dataset`.
 
-    Raises ModelError where no finished run stands, ConfigError where the config says otherwise now.
+    Raises ModelError if output_dir has no finished run, ConfigError if `settings` differ from the
+    run's in a key on which the figures depend.
     """
     run = Path(settings.output_dir).expanduser()
-    if not _finished(run):
+    if not _is_finished(run):
         raise ModelError(
-            f"{settings.where('output_dir')}: {settings.output_dir} holds no finished run; "
+            f"{settings.where('output_dir')}: {settings.output_dir} has no finished run; "
             f"train it: python -m dpo_wrap.train {settings.source}"
         )
     trained = load_settings(str(run / RESOLVED))
-    differing = [
-        name for name in _given(settings) if _value(settings, name) != _value(trained, name)
-    ]
-    if differing:
-        said = "; ".join(
-            f"{settings.where(name)} {_value(settings, name)!r}, trained with "
-            f"{_value(trained, name)!r}"
-            for name in differing
-        )
-        raise ConfigError(f"the config is not the one of the run in {run}: {said}; train it anew")
+    _check_same(settings, trained, run)
     if dataset is not None and not dataset.strip():
         raise ConfigError("--dataset: empty; give the path of a dataset")
-    # Schedules, savings and the choice of a best checkpoint are done with.
-    for name, why in NOT_JUDGED.items():
+    for name, reason in NOT_EVALUATED.items():
         if trained.trl.get(name):
-            print(f"{name}: {why}, so the trainer's own figures differ", file=sys.stderr)
-    kept = {name: value for name, value in trained.trl.items() if name in READ}
-    speed = {name: settings.trl[name] for name in SPEED if name in settings.trl}
+            print(f"{name}: {reason}, so the trainer's own figures differ", file=sys.stderr)
+    options = {name: value for name, value in trained.trl.items() if name in FROM_RUN}
+    options |= {name: settings.trl[name] for name in CURRENT if name in settings.trl}
     paths, locations = settings.dataset_path, settings.locations
     if dataset:
         paths, locations = (dataset,), {**locations, "dataset_path": "--dataset"}
@@ -67,23 +60,55 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
         metrics=settings.metrics,
         locations=locations,
         source=settings.source,
-        trl=kept | speed,
+        trl=options,
         chat_template=None,  # the run's tokenizer has it already
         early_stopping_patience=None,
     )
 
 
-def _finished(run: Path) -> bool:
-    """Whether run.json, the last file of a run, is there and whole."""
+def other_run_settings(settings: Settings, run: str) -> Settings:
+    """The settings of another run, with the same data and metrics as `settings`.
+
+    Raises ModelError if `run` has no finished run, ConfigError if it is the same run.
+    """
+    directory = Path(run).expanduser()
+    if not _is_finished(directory):
+        raise ModelError(f"--against {run}: no finished run there; give the output_dir of one")
+    if directory.resolve() == Path(settings.output_dir).resolve():
+        raise ConfigError(f"--against {run}: this is the same run; give the output_dir of another")
+    other = load_settings(str(directory / RESOLVED))
+    data = {name: settings.where(name) for name in ("dataset_path", "metrics")}
+    other = dataclasses.replace(
+        other,
+        output_dir=str(directory),
+        dataset_path=settings.dataset_path,
+        metrics=settings.metrics,
+        locations={**other.locations, **data},
+    )
+    return run_settings(other, None)
+
+
+def _is_finished(run: Path) -> bool:
+    """Whether run.json, the last file that training writes, is complete."""
     try:
         return bool(json.loads((run / RUN).read_text("utf-8"))["config"])
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
-def _given(settings: Settings) -> list[str]:
-    """The keys that the model's figures hang on, of those that the config gives."""
-    return [name for name in settings.locations if name in FIXED or name.startswith("lora.")]
+def _check_same(settings: Settings, trained: Settings, run: Path) -> None:
+    names = [name for name in settings.locations if name in FIXED or name.startswith("lora.")]
+    values = {name: (_value(settings, name), _value(trained, name)) for name in names}
+    changed = [
+        f"{settings.where(name)} is {now!r}, but the run was trained with {before!r}"
+        for name, (now, before) in values.items()
+        if now != before
+    ]
+    if changed:
+        raise ConfigError(
+            f"the config is not that of the run in {run}: {'; '.join(changed)}; restore the values "
+            "or train again"
+        )
 
 
 def _value(settings: Settings, name: str) -> Any:
@@ -92,24 +117,3 @@ def _value(settings: Settings, name: str) -> Any:
     if name.startswith("lora."):
         return (settings.lora or {}).get(name.removeprefix("lora."))
     return getattr(settings, name) if hasattr(settings, name) else settings.option(name)
-
-
-def other_settings(settings: Settings, run: str) -> Settings:
-    """What another run was trained with, asked about the same data and metrics as this one.
-
-    Raises ModelError where no finished run stands, ConfigError where it is this one.
-    """
-    directory = Path(run).expanduser()
-    if not _finished(directory):
-        raise ModelError(f"--against {run}: holds no finished run; give the output_dir of one")
-    if directory.resolve() == Path(settings.output_dir).resolve():
-        raise ConfigError(f"--against {run}: is this run itself; give the output_dir of another")
-    other = load_settings(str(directory / RESOLVED))
-    other = trained_settings(dataclasses.replace(other, output_dir=str(directory)), None)
-    return dataclasses.replace(
-        other,
-        dataset_path=settings.dataset_path,
-        metrics=settings.metrics,
-        locations={**other.locations, "dataset_path": settings.where("dataset_path")}
-        | {"metrics": settings.where("metrics")},
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.evaluation.intervals import mean, share_interval
+from dpo_wrap.metrics.intervals import share
 
 TEXTS = ("instruction", "output_1", "output_2")
 FIRST, SECOND, TIE = 1, 2, 1.5
@@ -73,20 +73,19 @@ def win_rate(samples: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> d
         counts["inconsistent"] += first != second
         scores.append(first if first == second else 0.5)
         decisive += [verdict for verdict in given if verdict != TIE]
-    has_rate = bool(scores) and (judged > 0 or len(scores) == len(samples))
-    counted = ("inconsistent", "identical", "one_order", "unjudged", "foreign", "no_verdict")
+    firsts = [verdict == FIRST for verdict in decisive]
+    decided = bool(scores) and (judged > 0 or len(scores) == len(samples))
     return {
-        "win_rate": mean(scores) if has_rate else None,
-        "win_rate_interval": list(share_interval(sum(scores), len(scores))) if has_rate else None,
+        "win_rate": share(scores)[0] if decided else None,
+        "win_rate_interval": list(share(scores)[1]) if decided else None,
         "pairs": len(scores),
         "wins": scores.count(1),
         "losses": scores.count(0),
         "ties": scores.count(0.5),
-        **{name: counts[name] for name in counted},
-        "position_bias": decisive.count(FIRST) / len(decisive) if decisive else None,
-        "position_bias_interval": (
-            list(share_interval(decisive.count(FIRST), len(decisive))) if decisive else None
-        ),
+        **{name: counts[name] for name in ("inconsistent", "identical", "one_order", "unjudged")},
+        **{name: counts[name] for name in ("foreign", "no_verdict")},
+        "position_bias": share(firsts)[0] if firsts else None,
+        "position_bias_interval": list(share(firsts)[1]) if firsts else None,
         "annotators": sorted({str(v["annotator"]) for v in verdicts if v.get("annotator")}),
     }
 

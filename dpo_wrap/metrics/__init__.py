@@ -1,1 +1,1 @@
-"""Figures as modules that evaluate.load takes from a path: preference, and ROUGE."""
+"""Metrics that evaluate.load loads from their path: preference and ROUGE."""

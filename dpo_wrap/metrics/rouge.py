@@ -1,10 +1,10 @@
-"""ROUGE of answers against those that people preferred: a module that evaluate.load takes.
+"""ROUGE of answers with the chosen answers as references, for evaluate.load.
 
     metric = evaluate.load("dpo_wrap/metrics/rouge.py")
     metric.compute(predictions=["the answer"], references=["the chosen one"])
 
-F-measures of ROUGE-1, ROUGE-2 and ROUGE-L with stemming (Lin 2004) by the package rouge-score, with
-a value for each example, of which eval makes a paired interval.
+F-measures of ROUGE-1, ROUGE-2 and ROUGE-L with stemming (Lin 2004) by the package rouge-score. The
+values per example give eval the interval of the change.
 """
 
 import datasets

@@ -21,7 +21,7 @@ from dpo_wrap.data.splits import KEPT, Splits, load_splits
 from dpo_wrap.errors import ConfigError, DataError, ModelError
 from dpo_wrap.evaluation.evaluate import Request, evaluate_run
 from dpo_wrap.evaluation.examples import kept_columns, with_kept
-from dpo_wrap.evaluation.run_settings import trained_settings
+from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own
 from dpo_wrap.signals import Stop
 from dpo_wrap.training.session import say, train
@@ -156,7 +156,7 @@ def _train(settings: Settings, stop: Stop) -> None:
 
 
 def _examples(settings: Settings, split: str) -> pd.DataFrame:
-    return evaluate_run(trained_settings(settings, None), Request(split, samples=0)).examples
+    return evaluate_run(run_settings(settings, None), Request(split, samples=0)).examples
 
 
 def _join(tables: list[pd.DataFrame], splits: dict[str, Dataset]) -> pd.DataFrame:

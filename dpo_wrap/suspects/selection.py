@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from dpo_wrap.evaluation.examples import said
+from dpo_wrap.evaluation.examples import as_text
 from dpo_wrap.evaluation.pair_stats import VALUES, file_of
 from dpo_wrap.files import write_atomically
 from dpo_wrap.suspects.cross_fit import COLUMNS
@@ -93,7 +93,7 @@ def write_suspects(scores: pd.DataFrame, splits: dict[str, Dataset], out: Path) 
 def _record(row: dict[str, Any], pair: dict[str, Any], kept: Sequence[str]) -> dict[str, Any]:
     """A line of suspects.jsonl; convert --exclude-rows reads its `source`."""
     names = (*kept, "source", "reward_margin", "probability", "split")
-    texts = {side: said(pair[side]) for side in ("prompt", "chosen", "rejected")}
+    texts = {side: as_text(pair[side]) for side in ("prompt", "chosen", "rejected")}
     return {name: row[name] for name in names} | texts
 
 

@@ -18,8 +18,8 @@ from trl import DPOTrainer
 
 from dpo_wrap.data.length_stats import kept_ids, pair_lengths
 from dpo_wrap.diagnostics.memory import format_bytes, resident_bytes
-from dpo_wrap.evaluation.sampling import answer_batch, draw_answers
-from dpo_wrap.evaluation.scoring import answer_logps
+from dpo_wrap.evaluation.sampling import draw_answers
+from dpo_wrap.logps import answer_batch, answer_logps
 from dpo_wrap.model.load import context_length
 from dpo_wrap.model.tokenizer import stop_ids
 from dpo_wrap.training.prepare import Prepared
