@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError, RunError
-from dpo_wrap.evaluation.run_settings import RUN, other_settings, trained_settings
+from dpo_wrap.evaluation.run_settings import other_settings, trained_settings
 from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.run_dir import EVAL, EXAMPLES_TABLE, REPORT, RUN, SAMPLES, TO_JUDGE
 from dpo_wrap.signals import Stop, exit_with
 from dpo_wrap.train import add_config_options, config_path
 
@@ -34,8 +35,6 @@ people or for dpo_wrap.judge; --verdicts makes a win rate of what they say.
 exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or the model's files
 were refused."""
 
-EVAL, SAMPLES = "eval.json", "samples.jsonl"
-PAGE, TO_JUDGE, EXAMPLES_TABLE = "report.html", "to_judge.jsonl", "examples.parquet"
 ASKED = ("instruction", "policy", "reference")
 SCORING = ("split", "dataset", "samples", "max_new_tokens", "seed", "against")
 # What findings and the page take for granted of an eval.json that is gone on with.
@@ -201,7 +200,7 @@ def _judged(settings: Settings, arguments: argparse.Namespace) -> list[str]:
         found = add_verdicts(settings, arguments.verdicts)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; mend that, and {AGAIN}") from None
-    return [*summary.win_rate(found), f"page {settings.output_dir}/{PAGE}"]
+    return [*summary.win_rate(found), f"page {settings.output_dir}/{REPORT}"]
 
 
 def _scored(settings: Settings, arguments: argparse.Namespace) -> list[str]:
@@ -229,7 +228,7 @@ def _scored(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     return [
         *summary.summary(done.figures, done.samples),
         f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES_TABLE}",
-        f"page, to open in a browser: {out}/{PAGE}",
+        f"page, to open in a browser: {out}/{REPORT}",
     ]
 
 

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpo_wrap import checkpoints
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError, ModelError
 from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.run_dir import CONFIG, RUN
 from dpo_wrap.signals import Stop, exit_with
-from dpo_wrap.training import checkpoints
 
 AGAIN, LESS = "run the same command again", "a machine with more memory"
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any folder with a LoRA
@@ -32,7 +33,6 @@ exit status: 0 merged; 1 the merged model was not the adapter's, or it failed or
 nothing was written; 2 refused."""
 
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-RESOLVED, RUN = "config.resolved.yaml", "run.json"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,7 +83,7 @@ def merge_settings(run_dir: str, out_dir: str) -> Settings:
     _check_run(run)
     of_checkpoint = checkpoints.FOLDER.match(run.name) is not None
     homes = [run, run.parent] if of_checkpoint else [run]
-    config = next((home / RESOLVED for home in homes if (home / RESOLVED).is_file()), None)
+    config = next((home / CONFIG for home in homes if (home / CONFIG).is_file()), None)
     settings = load_settings(str(config)) if config else _of_adapter(run)
     settings = dataclasses.replace(
         settings,
@@ -140,7 +140,7 @@ def _check_out(out: Path, settings: Settings) -> None:
 
 def _unfinished(settings: Settings) -> bool:
     run = Path(settings.adapter_path)
-    return (run / RESOLVED).is_file() and not (run / RUN).is_file()
+    return (run / CONFIG).is_file() and not (run / RUN).is_file()
 
 
 def serving(out: str, chats: bool) -> list[str]:

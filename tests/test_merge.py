@@ -175,7 +175,7 @@ def test_a_run_that_went_on_from_an_adapter_merges_whole(trained, tiny_model_dir
 def test_weights_are_saved_in_the_dtype_asked_for_or_trained_in(adapter, tmp_path):
     made = adapter(scale=0.3)
     assert merge.main([str(made), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
-    (made / merge.RESOLVED).write_text(
+    (made / merge.CONFIG).write_text(
         yaml.safe_dump(
             {
                 "model_path": json.loads((made / merge.ADAPTER).read_text())[
@@ -274,8 +274,8 @@ def test_a_base_quantised_in_training_is_merged_unquantised_and_that_is_said(
 ):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    config = yaml.safe_load((run / merge.RESOLVED).read_text())
-    (run / merge.RESOLVED).write_text(yaml.safe_dump(config | {"load_in_4bit": True}))
+    config = yaml.safe_load((run / merge.CONFIG).read_text())
+    (run / merge.CONFIG).write_text(yaml.safe_dump(config | {"load_in_4bit": True}))
     assert merge.main([str(run), str(tmp_path / "merged")]) == 0
     assert "load_in_4bit: the adapter is merged into the base as it is unquantised" in (
         capsys.readouterr().out
@@ -349,8 +349,8 @@ def test_a_base_that_is_gone_or_quantised_is_refused_where_it_is_named(
 ):
     run, base = tmp_path / "run", tmp_path / "base"
     shutil.copytree(trained, run)
-    config = yaml.safe_load((run / merge.RESOLVED).read_text())
-    (run / merge.RESOLVED).write_text(yaml.safe_dump(config | {"model_path": str(base)}))
+    config = yaml.safe_load((run / merge.CONFIG).read_text())
+    (run / merge.CONFIG).write_text(yaml.safe_dump(config | {"model_path": str(base)}))
     said = refused(capsys, run, tmp_path / "merged")
     assert f"model_path '{base}' does not exist; give the path of a model's directory" in said
     assert said.startswith(f"{run}/config.resolved.yaml:")
@@ -427,7 +427,7 @@ def test_a_folder_of_somebody_elses_is_not_cleared_away(trained, tmp_path, capsy
     (tmp_path / "merged.part").mkdir()
     (tmp_path / "merged.part/thesis.txt").write_text("mine")
     assert merge.main([str(trained), str(tmp_path / "merged")]) == 2
-    assert "merged.part: stands where this command works aside" in capsys.readouterr().err
+    assert "merged.part: needed as a temporary directory" in capsys.readouterr().err
     assert (tmp_path / "merged.part/thesis.txt").read_text() == "mine"
 
 

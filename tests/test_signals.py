@@ -1,4 +1,4 @@
-"""signals: whenever a signal comes, what is left is whole and nothing is done twice."""
+"""signals: whenever a signal arrives, the run can be resumed and nothing is done twice."""
 
 import os
 import signal
@@ -21,52 +21,24 @@ def run(tiny_model_dir, tmp_path):
     return runner(tiny_model_dir, tmp_path)
 
 
-@pytest.fixture
-def stopped(run, tmp_path, monkeypatch, capsys):
-    """Stop a run in a callback of a step, see it go on to what the whole run is: its last line."""
-
-    def check(event, step, **keys):
-        class Interrupted(session.Progress):
-            pass
-
-        def interrupt(self, args, state, control, **kwargs):
-            if state.global_step == step:
-                signal.raise_signal(signal.SIGTERM)
-
-        setattr(Interrupted, event, interrupt)
-        keys = {"max_steps": 12, "logging_steps": 1, "lora_dropout": 0.1} | keys
-        _, whole = run(output_dir=str(tmp_path / "whole"), **keys)
-        with monkeypatch.context() as patch:
-            patch.setattr(session, "Progress", Interrupted)
-            assert run(**keys)[0] == 1
-        said = capsys.readouterr().err.splitlines()[-1]
-        status, out = run(**keys)
-        assert status == 0
-        assert same(adapter_weights(whole), adapter_weights(out))
-        assert [*map(without_times, metrics(out))] == [*map(without_times, metrics(whole))]
-        return said
-
-    return check
-
-
 @pytest.mark.parametrize(
     "event, step, after, keys",
     [
-        # Evaluation is finished, and its figures are in the checkpoint.
+        # The evaluation is finished, and its figures are in the checkpoint.
         ("on_prediction_step", 4, 4, {"eval_strategy": "steps", "eval_steps": 4}),
         ("on_prediction_step", 6, 6, {"eval_strategy": "epoch"}),
-        # The checkpoint that was being written is enough.
+        # The checkpoint that is being written is enough.
         ("on_save", 4, 4, {"save_steps": 4}),
-        # In the middle of an epoch nothing of its end is done.
+        # Within an epoch, nothing of its end is done.
         ("on_step_begin", 2, 3, {"eval_strategy": "epoch", "save_strategy": "epoch"}),
-        # At its end all of it is.
+        # At its end, all of it is.
         (
             "on_step_begin",
             5,
             6,
             {"eval_strategy": "epoch", "logging_strategy": "epoch", "logging_steps": None},
         ),
-        # Whether to save is for the evaluation to say, and it says no: one more step is taken.
+        # The evaluation decides whether to save, and decides not to: one more step is taken.
         (
             "on_step_begin",
             3,
@@ -80,24 +52,42 @@ def stopped(run, tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_a_run_stops_at_the_next_whole_moment(stopped, event, step, after, keys):
-    said = stopped(event, step, **keys)
-    assert said.startswith(f"stopped by SIGTERM after step {after} of 12; ")
+def test_a_run_stops_after_its_step_and_is_resumed_to_the_same_run(
+    run, tmp_path, monkeypatch, capsys, event, step, after, keys
+):
+    class Interrupted(session.Progress):
+        pass
+
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    setattr(Interrupted, event, interrupt)
+    keys = {"max_steps": 12, "logging_steps": 1, "lora_dropout": 0.1} | keys
+    _, whole = run(output_dir=str(tmp_path / "whole"), **keys)
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "Progress", Interrupted)
+        assert run(**keys)[0] == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"stopped by SIGTERM after step {after} of 12; ")
+    status, out = run(**keys)
+    assert status == 0
+    assert same(adapter_weights(whole), adapter_weights(out))
+    assert [*map(without_times, metrics(out))] == [*map(without_times, metrics(whole))]
 
 
-def test_a_signal_while_the_reference_is_computed_ends_the_command(run, monkeypatch, capsys):
+def test_a_signal_while_the_reference_is_precomputed_ends_the_command(run, monkeypatch, capsys):
     def interrupt(*args):
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", interrupt)
     status, out = run(precompute_ref_log_probs=True)
     assert status == 1
-    said = "stopped; what was complete is kept, and the same command goes on"
-    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped; ")
     assert not any(out.iterdir())
 
 
-def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
+def test_a_second_signal_goes_to_the_previous_handler(monkeypatch):
     seen = []
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     before = signal.signal(signal.SIGTERM, lambda *signal: seen.append(signal))
@@ -108,7 +98,7 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
             assert stop.caught == signal.SIGTERM and not seen
             signal.raise_signal(signal.SIGTERM)
             assert len(seen) == 1
-        # A launcher passes on what the terminal has sent already, and waits by itself.
+        # A launcher sends the terminal's signal again, and ends slow processes itself.
         monkeypatch.setenv("LOCAL_RANK", "0")
         with Stop() as stop:
             stop.defer = True
@@ -121,8 +111,8 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_stop_that_passes_through_exec_still_ends_with_the_status_promised(tmp_path):
-    """As a signal does that comes while modules are imported; CPython would end with 130."""
+def test_an_interrupt_that_passed_through_exec_still_ends_with_the_promised_status(tmp_path):
+    """This happens while modules are imported; CPython would exit with 130."""
     (tmp_path / "stopped.py").write_text(
         "from dpo_wrap.signals import exit_with\n"
         "try:\n    exec('raise KeyboardInterrupt')\n"

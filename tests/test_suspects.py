@@ -193,7 +193,7 @@ def test_a_stopped_search_goes_on_where_it_was(config, tmp_path, monkeypatch, ca
     assert "stopped" in capsys.readouterr().err
     assert not (tmp_path / "run/suspects.jsonl").exists()
     assert command.main([str(config)]) == 0
-    assert "finished before, with this config and these data" in capsys.readouterr().out
+    assert "already finished with this config and these data" in capsys.readouterr().out
     assert (tmp_path / "run/suspects.jsonl").exists()
 
 

@@ -34,7 +34,7 @@ def test_a_flat_margin_lists_its_likely_causes_once_and_resuming_repeats_nothing
     assert lines[head + 3].startswith("  not suspicious: gradient norm 0.0")
     assert "beta 0.1, 0 % of pairs almost alike, 0 % cut" in lines[head + 3]
     assert said.err.count("warning: ") == 1
-    assert "warnings on the way: flat (step 20)" in said.out
+    assert "warnings during training: flat (step 20)" in said.out
     first = kept(out)
     assert [(w["step"], w["what"]) for w in first] == [(20, "flat")]
     assert first[0]["lines"][1] == lines[head + 1].strip()
@@ -42,7 +42,7 @@ def test_a_flat_margin_lists_its_likely_causes_once_and_resuming_repeats_nothing
     status, out = run(max_steps=22, save_steps=20, logging_steps=5, learning_rate=1e-9)
     assert status == 0
     said = capsys.readouterr()
-    assert "going on from" in said.out and "warning: " not in said.err
+    assert "resuming from" in said.out and "warning: " not in said.err
     assert kept(out) == first
 
 

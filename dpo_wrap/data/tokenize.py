@@ -1,19 +1,19 @@
 """Splits to token ids with TRL's own code, and what max_length does to them, counted and said."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
 
 from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import BATCH, IDS, LengthStats, SpecialTokens, fitted
 from dpo_wrap.data.splits import nothing_kept
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.model.load import context_length
+from dpo_wrap.trl_hooks import tokenize_rows
 
 # What a chat template reads beside the messages.
 RENDERED = ("tools", "chat_template_kwargs")
@@ -32,16 +32,9 @@ def tokenize(
 
     Raises DataError where overlength: error finds one, or nothing is left of what is needed.
     """
-    plain = SimpleNamespace(
-        max_length=None, truncation_mode="keep_start", dataset_num_proc=dpo.dataset_num_proc
-    )
     with nothing_kept():
-        # TRL's own method, which needs of its trainer the tokenizer alone. With a max_length it
-        # would drop rows uncounted.
         try:
-            tokens = DPOTrainer._prepare_dataset(
-                SimpleNamespace(_tokenizer=tokenizer), rows, tokenizer, plain, split
-            )
+            tokens = tokenize_rows(rows, split, tokenizer, dpo)
         except Exception as error:  # a template is code and may raise anything
             raise _unrendered(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)

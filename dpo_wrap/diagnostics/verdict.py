@@ -9,6 +9,7 @@ from trl import DPOTrainer
 
 from dpo_wrap.diagnostics.kl import Drift
 from dpo_wrap.evaluation.findings import FAR, NEAR
+from dpo_wrap.trl_hooks import loss_and_margin
 
 # Losses that are ln 2 where policy and reference agree: -log sigmoid(0).
 AT_LN_2 = {"sigmoid", "robust", "sigmoid_norm"}
@@ -47,16 +48,8 @@ def step_zero(trainer: DPOTrainer) -> StepZero | None:
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         return None
     size = min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset))
-    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(size)])
-    training = trainer.model.training
-    trainer.model.eval()
-    try:
-        with torch.no_grad(), trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).item()
-        margin = trainer._metrics["eval"]["rewards/margins"][-1]
-    finally:
-        trainer._metrics["eval"].clear()
-        trainer.model.train(training)
+    rows = [trainer.train_dataset[row] for row in range(size)]
+    loss, margin = loss_and_margin(trainer, rows)
     exact = not (trainer.args.bf16 or trainer.args.fp16) and trainer.model.dtype == torch.float32
     tolerance = trainer.beta * (TOLERANCE if exact else HALF_TOLERANCE)
     fault = None

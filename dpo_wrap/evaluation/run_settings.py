@@ -1,15 +1,14 @@
 """What a finished run was trained with, asked about the data and metrics of now."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError
+from dpo_wrap.run_dir import CONFIG, read_run
 
-RESOLVED, RUN = "config.resolved.yaml", "run.json"
 # What the figures do not hang on, so that the config of now decides it.
 READ = {
     *("beta", "max_length", "truncation_mode", "bf16", "fp16", "tf32", "use_cpu", "seed"),
@@ -33,12 +32,12 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
     Raises ModelError where no finished run stands, ConfigError where the config says otherwise now.
     """
     run = Path(settings.output_dir).expanduser()
-    if not _finished(run):
+    if read_run(run) is None:
         raise ModelError(
             f"{settings.where('output_dir')}: {settings.output_dir} holds no finished run; "
             f"train it: python -m dpo_wrap.train {settings.source}"
         )
-    trained = load_settings(str(run / RESOLVED))
+    trained = load_settings(str(run / CONFIG))
     differing = [
         name for name in _given(settings) if _value(settings, name) != _value(trained, name)
     ]
@@ -73,14 +72,6 @@ def trained_settings(settings: Settings, dataset: str | None) -> Settings:
     )
 
 
-def _finished(run: Path) -> bool:
-    """Whether run.json, the last file of a run, is there and whole."""
-    try:
-        return bool(json.loads((run / RUN).read_text("utf-8"))["config"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-
-
 def _given(settings: Settings) -> list[str]:
     """The keys that the model's figures hang on, of those that the config gives."""
     return [name for name in settings.locations if name in FIXED or name.startswith("lora.")]
@@ -100,11 +91,11 @@ def other_settings(settings: Settings, run: str) -> Settings:
     Raises ModelError where no finished run stands, ConfigError where it is this one.
     """
     directory = Path(run).expanduser()
-    if not _finished(directory):
+    if read_run(directory) is None:
         raise ModelError(f"--against {run}: holds no finished run; give the output_dir of one")
     if directory.resolve() == Path(settings.output_dir).resolve():
         raise ConfigError(f"--against {run}: is this run itself; give the output_dir of another")
-    other = load_settings(str(directory / RESOLVED))
+    other = load_settings(str(directory / CONFIG))
     other = trained_settings(dataclasses.replace(other, output_dir=str(directory)), None)
     return dataclasses.replace(
         other,

@@ -14,8 +14,9 @@ from dpo_wrap.report.eval_sections import judged, said
 from dpo_wrap.report.markup import Markup, joined, tag
 from dpo_wrap.report.run_files import Pieces, a_dict, a_list, read_pieces
 from dpo_wrap.report.tables import a_float, bounded, columns, number, table
+from dpo_wrap.run_dir import REPORT
 
-REPORT, STYLE = "report.html", Path(__file__).with_name("report.css")
+STYLE = Path(__file__).with_name("report.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 WORDS = (
     ("policy", "the model that was trained"),

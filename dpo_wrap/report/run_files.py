@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpo_wrap import run_dir
 from dpo_wrap.data import conversion_reports as conversions
 
 # What the page shows of a conversion's report.json.
@@ -34,17 +35,17 @@ class Pieces:
 
 def read_pieces(directory: Path, run: dict[str, Any] | None = None) -> Pieces:
     """The pieces of a page; `run` stands for a run.json that is yet to be written."""
-    run = read_object(directory / "run.json") if run is None else run
+    run = read_object(directory / run_dir.RUN) if run is None else run
     paths = a_dict(run.get("config")).get("dataset_path")
     return Pieces(
         name="/".join(directory.resolve().parts[-2:]),
         run=run,
-        metrics=read_lines(directory / "metrics.jsonl"),
-        found=read_object(directory / "eval.json"),
-        samples=read_lines(directory / "samples.jsonl"),
-        suspects=read_lines(directory / "suspects.jsonl"),
-        search=read_object(directory / "suspects.json"),
-        config=_read(directory / "config.resolved.yaml"),
+        metrics=read_lines(directory / run_dir.METRICS),
+        found=read_object(directory / run_dir.EVAL),
+        samples=read_lines(directory / run_dir.SAMPLES),
+        suspects=read_lines(directory / run_dir.SUSPECTS),
+        search=read_object(directory / run_dir.SUSPECTS_FIGURES),
+        config=_read(directory / run_dir.CONFIG),
         conversions=_conversions(directory, [paths] if isinstance(paths, str) else a_list(paths)),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, DpoWrapError
 from dpo_wrap.hub import check_paths, settle_environment
+from dpo_wrap.run_dir import RUN, SUSPECTS, SUSPECTS_FIGURES, SUSPECTS_SCORES
 from dpo_wrap.signals import Stop
 from dpo_wrap.train import add_config_options, config_path
 
@@ -36,8 +37,6 @@ verdict: a rare but right opinion looks like a mistake.
 exit status: 0 scored; 1 it failed or was stopped, and the same command goes on; 2 the config, the
 data or the model's files were refused."""
 
-SUSPECTS, FIGURES, RUN = "suspects.jsonl", "suspects.json", "run.json"
-SCORES = "out_of_fold.parquet"
 SHOWN, CLIPPED = 3, 160
 AGAIN = "the same command goes on from there"
 
@@ -75,7 +74,7 @@ def find(settings: Settings, stop: Stop) -> list[str]:
         records.append(as_record(row, text, kept))
     table = io.BytesIO()
     scored.to_parquet(table, index=False)
-    write_atomically(out / SCORES, table.getvalue())
+    write_atomically(out / SUSPECTS_SCORES, table.getvalue())
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     write_atomically(out / SUSPECTS, lines)
     figures = {
@@ -85,7 +84,8 @@ def find(settings: Settings, stop: Stop) -> list[str]:
         "threshold": threshold(scored["reward_margin"]),
         "crowds": [crowd(*one) for one in concentrated(scored, found, kept)],
     }
-    write_atomically(out / FIGURES, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(figures, ensure_ascii=False, indent=2)
+    write_atomically(out / SUSPECTS_FIGURES, text + "\n")
     clear(settings)
     if (out / RUN).is_file():
         write_page(out)
@@ -119,7 +119,7 @@ def summary(figures: dict[str, Any], records: list[dict[str, Any]], out: Path) -
             "read them, delete the lines whose label is right, and leave the others out:",
             f"python -m data_tools.convert RAW -o NEW --exclude-rows {out / SUSPECTS}",
         ]
-    return [*lines, f"suspects {out / SUSPECTS}, every margin {out / SCORES}"]
+    return [*lines, f"suspects {out / SUSPECTS}, every margin {out / SUSPECTS_SCORES}"]
 
 
 def _one_line(text: str) -> str:

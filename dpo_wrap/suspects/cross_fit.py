@@ -24,7 +24,7 @@ from dpo_wrap.evaluation.examples import kept_columns, with_kept
 from dpo_wrap.evaluation.run_settings import trained_settings
 from dpo_wrap.files import clear_own, make_own
 from dpo_wrap.signals import Stop
-from dpo_wrap.training.session import say, train
+from dpo_wrap.training.session import log, train
 
 PART = "suspects.part"
 OWN_COLUMNS = ("split", "row", "source", "chosen_tokens", "rejected_tokens", "reward_margin")
@@ -91,7 +91,7 @@ def _scored(
 ) -> Iterator[pd.DataFrame]:
     for number, half in enumerate(halves):
         other = 1 - number
-        say(f"half {number + 1} of 2: training on {len(rows[number]):,} pairs")
+        log(f"half {number + 1} of 2: training on {len(rows[number]):,} pairs")
         own = dataclasses.replace(
             settings,
             dataset_path=(str(half),),
@@ -109,7 +109,7 @@ def _scored(
                 found = evaluate_run(trained_settings(own, None), Request("test", samples=0))
             except DataError as error:
                 # A run needs no test split, so one of which nothing is left stops nothing here.
-                say(f"the test split is not scored: {error}")
+                log(f"the test split is not scored: {error}")
                 continue
             yield found.examples.assign(split="test")
 
