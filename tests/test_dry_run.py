@@ -7,15 +7,10 @@ import re
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from training import ROWS, TALK, runner
+from training import ROWS, TALK
 
 from dpo_wrap.training import dry_run
 from dpo_wrap.training.dry_run import describe_fit
-
-
-@pytest.fixture
-def run(tiny_model_dir, tmp_path):
-    return runner(tiny_model_dir, tmp_path)
 
 
 def test_a_dry_run_reports_what_would_be_trained_and_writes_nothing(
@@ -38,11 +33,12 @@ def test_a_dry_run_reports_what_would_be_trained_and_writes_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"pairs.json", "config.yaml"}
 
 
-def test_full_weights_and_conversations_are_measured_too(run, tmp_path, capsys):
+def test_full_weights_and_conversations_are_measured_too(run, tiny_model_dir, tmp_path, capsys):
     (tmp_path / "talk.json").write_text(json.dumps(TALK))
     talk = {"dataset_path": str(tmp_path / "talk.json"), "chat_template": "chatml"}
     assert run("--dry-run", lora=False, **talk)[0] == 0
     out = capsys.readouterr().out
+    assert f"reference: a frozen copy of {tiny_model_dir}\n" in out
     assert "longest batch: 8 rows of" in out and "reference: chosen answers cost it" in out
 
 

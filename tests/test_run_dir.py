@@ -9,18 +9,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from training import ROWS, TALK, adapter_weights, metrics, run_json, runner, same
+from training import ROWS, TALK, adapter_weights, metrics, run_json, same
 
 from dpo_wrap import run_dir
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def run(tiny_model_dir, tmp_path):
-    return runner(tiny_model_dir, tmp_path)
 
 
 @pytest.fixture

@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from training import adapter_weights, metrics, runner, same, without_times
+from training import adapter_weights, metrics, same, without_times
 from trl import DPOTrainer
 
 from dpo_wrap.signals import Stop
 from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def run(tiny_model_dir, tmp_path):
-    return runner(tiny_model_dir, tmp_path)
 
 
 @pytest.mark.parametrize(
