@@ -33,7 +33,7 @@ from dpo_wrap.model.tokenizer import stop_ids
 from dpo_wrap.run_dir import Start
 from dpo_wrap.system_errors import system_errors_reported
 from dpo_wrap.training.prepare import Prepared, prepare
-from dpo_wrap.training.session import RESUMES, identity_of, log, make_trainer, measure_step_zero
+from dpo_wrap.training.session import RESUMES, log, make_trainer, measure_step_zero
 from dpo_wrap.training.trainer import describe
 from dpo_wrap.trl_hooks import PreparedTrainer
 
@@ -60,7 +60,7 @@ def dry_run(settings: Settings, resume: str) -> int:
         prepared = prepare(elsewhere, out, Path(scratch, "data"))
         start = Start()
         if resume != "never":
-            start = run_dir.where_to_start(out, resume, identity_of(prepared))
+            start = run_dir.where_to_start(out, resume, prepared.identity)
         elif run_dir.is_run(out):
             check_moving(settings)
         with memory.explained(prepared):
@@ -158,11 +158,12 @@ def longest_batch(trainer: PreparedTrainer) -> str:
 
 def reference_fit(trainer: PreparedTrainer, prepared: Prepared) -> str:
     """A line that compares the chosen answers with the reference's own samples."""
-    rows = _sampled_rows(prepared)
+    config = trainer.model.config
+    rows = _sampled_rows(prepared, context_length(config) or trainer.args.max_length)
     if not rows:
         return "reference: no prompt leaves room for a sample, so its fit was not measured"
     chosen, own = nats_per_token(trainer, prepared, rows)
-    guess = math.log(prepared.config.get_text_config().vocab_size)
+    guess = math.log(config.get_text_config().vocab_size)
     return describe_fit(chosen, own, guess, len(rows), prepared.arguments.dpo.loss_type)
 
 
@@ -215,10 +216,9 @@ def describe_fit(chosen: float, own: float, guess: float, pairs: int, losses: li
     return line
 
 
-def _sampled_rows(prepared: Prepared) -> list[tuple[list[int], list[int]]]:
+def _sampled_rows(prepared: Prepared, context: int | None) -> list[tuple[list[int], list[int]]]:
     """(prompt ids, chosen ids) of a few pairs whose prompts leave room for a sample."""
     dpo, train = prepared.arguments.dpo, prepared.train
-    context = context_length(prepared.config) or dpo.max_length
     room = context - NEW_TOKENS if context else math.inf
     fitting = [n for n, ids in enumerate(train["prompt_ids"]) if 0 < len(ids) <= room]
     drawn = random.Random(dpo.seed).sample(fitting, min(PAIRS, len(fitting)))

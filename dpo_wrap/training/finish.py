@@ -19,13 +19,12 @@ from dpo_wrap.training.reference_logps import delete_stored
 from dpo_wrap.trl_hooks import PreparedTrainer
 
 
-def finish(
-    out: Path, trainer: PreparedTrainer, prepared: Prepared, identity: dict[str, Any]
-) -> dict[str, Any]:
+def finish(out: Path, trainer: PreparedTrainer, prepared: Prepared) -> dict[str, Any]:
     """Save weights, model card, page and run.json; returns the content of run.json."""
     trainer.save_model(str(out))
     trainer.create_model_card(model_name=out.name)
-    dpo, history, state = prepared.arguments.dpo, trainer.state.log_history, trainer.state
+    dpo, identity = prepared.arguments.dpo, trainer.identity
+    state, history = trainer.state, trainer.state.log_history
     found = figures(history, dpo.beta, answer_tokens(trainer))
     load = functools.partial(load_base, prepared.settings, distributed())
     drift = measure_drift(trainer, prepared.test, load)

@@ -3,18 +3,20 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig
 
+from dpo_wrap import run_dir
 from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, spoken
-from dpo_wrap.data.splits import Splits, load_splits
+from dpo_wrap.data.splits import load_splits
 from dpo_wrap.data.tokenize import tokenize
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config
@@ -28,12 +30,12 @@ class Prepared:
     """A checked run without its weights."""
 
     settings: Settings
-    config: PretrainedConfig
+    identity: dict[str, Any]
+    """What must match for a resume; see run_dir.identity."""
     adapter: LoraConfig | None
     """The config of the adapter at adapter_path, from which training continues."""
     tokenizer: PreTrainedTokenizerBase
     arguments: Arguments
-    splits: Splits
     train: Dataset
     """With prompt_ids, chosen_ids and rejected_ids, like `test`."""
     test: Dataset | None
@@ -77,16 +79,21 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     unsupported_reason = sharing_obstacle(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and unsupported_reason is None:
         choose_precomputed(settings, arguments, len(tokens["train"]))
+    identity = run_dir.identity(
+        run_dir.resolved(settings, arguments.chosen),
+        splits.fingerprint,
+        tokenizer.chat_template if splits.conversational else None,
+        arguments.dpo.world_size,
+    )
     lengths = []
     for name, fit in fits.items():
         lengths += [lengths_line(name, fit), *spoken(name, fit, limit, settings.overlength)]
     return Prepared(
         settings=settings,
-        config=config,
+        identity=identity,
         adapter=adapter,
         tokenizer=tokenizer,
         arguments=arguments,
-        splits=splits,
         train=tokens["train"],
         test=tokens.get("test") or None,
         fits=fits,

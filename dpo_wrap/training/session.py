@@ -44,7 +44,7 @@ def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> i
         # A run that is renamed takes its converted data with it.
         run_directory = temp_dir if replaces else out
         prepared = prepare(settings, run_directory, temp_dir)
-        identity = identity_of(prepared)
+        identity = prepared.identity
         start = Start() if resume == "never" else run_dir.where_to_start(out, resume, identity)
         if start.finished is not None:
             log(f"{out}: already finished with this config and these data; nothing to do")
@@ -56,10 +56,10 @@ def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> i
         log(*start.notes)
         log(*([] if brief else [*describe(trainer, prepared), *prepared.notes, *notes]))
         if start.checkpoint is None:
-            identity |= {"step_0": measure_step_zero(trainer, prepared)}
+            step_0 = measure_step_zero(trainer, prepared)
         else:
-            identity |= {"step_0": start.checkpoint.identity["step_0"]}
-        trainer.identity = identity
+            step_0 = start.checkpoint.identity["step_0"]
+        trainer.identity = {**identity, "step_0": step_0}
         # No process may still be reading from an old run when it is renamed.
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
@@ -77,17 +77,9 @@ def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> i
                 f"stopped by {stop.agreed.name} after step {step} of {steps}; saved "
                 f"{out / f'checkpoint-{step}'}, from which the same command resumes"
             )
-        run = finish(out, trainer, prepared, identity)
+        run = finish(out, trainer, prepared)
     log(*([] if brief else summary(run, settings)))
     return 0
-
-
-def identity_of(prepared: Prepared) -> dict[str, Any]:
-    """The identity of the prepared run; see run_dir.identity."""
-    config = run_dir.resolved(prepared.settings, prepared.arguments.chosen)
-    template = prepared.tokenizer.chat_template if prepared.splits.conversational else None
-    processes = prepared.arguments.dpo.world_size
-    return run_dir.identity(config, prepared.splits.fingerprint, template, processes)
 
 
 def make_trainer(
