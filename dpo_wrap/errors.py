@@ -2,17 +2,17 @@
 
 
 def one_line(error: Exception) -> str:
-    """What a library's exception says, without its further lines."""
+    """The first line of a library's message."""
     text = next((line for line in str(error).splitlines() if line.strip()), "")
     return text.strip().rstrip(".:") or type(error).__name__
 
 
 class DpoWrapError(Exception):
-    """A command cannot go on; the message says what, where and the mend."""
+    """A command cannot continue; the message says what happened, where, and how to fix it."""
 
     status = 1
     common = True
-    """Whether every process of a run raises it, so that one of them says it for all."""
+    """Whether every process of a run raises it, so that only one prints it."""
 
 
 class ConfigError(DpoWrapError):
@@ -34,10 +34,10 @@ class ModelError(DpoWrapError):
 
 
 class StoppedError(DpoWrapError):
-    """The run was stopped in all its processes, by a signal or by one of them that failed."""
+    """All processes of the run stopped, because of a signal or a failed process."""
 
 
 class RunError(DpoWrapError):
-    """The run failed after it had been accepted, perhaps in this process alone."""
+    """The run failed after it had started, perhaps in this process only."""
 
     common = False

@@ -17,19 +17,20 @@ from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation import summary
 from dpo_wrap.evaluation.findings import findings
-from dpo_wrap.evaluation.run_settings import RUN, other_run_settings, run_settings
+from dpo_wrap.evaluation.run_settings import other_run_settings, run_settings
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
 from dpo_wrap.files import write_atomically
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.report.page import write_page
 from dpo_wrap.report.run_files import read_lines, read_object
+from dpo_wrap.run_dir import EVAL, EXAMPLES_TABLE, REPORT, RUN, SAMPLES, TO_JUDGE
 from dpo_wrap.signals import exit_with
 from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
     from dpo_wrap.evaluation.evaluate import Evaluation
 
-EPILOG = """examples:
+EXAMPLES = """examples:
   python -m dpo_wrap.eval configs/dpo_config.yaml
   python -m dpo_wrap.eval configs/dpo_config.yaml --samples 200 --max-new-tokens 64
   python -m dpo_wrap.eval configs/dpo_config.yaml --dataset data/other
@@ -42,8 +43,6 @@ people or for dpo_wrap.judge to judge; --verdicts reads the result as a win rate
 exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or the model's files
 were refused."""
 
-EVAL, SAMPLES, TO_JUDGE = "eval.json", "samples.jsonl", "to_judge.jsonl"
-EXAMPLES, PAGE = "examples.parquet", "report.html"
 # What --verdicts needs of a sample, and of the eval.json that it extends.
 SAMPLE_TEXTS = ("instruction", "policy", "reference")
 NEEDED = {"findings", "steps", "ties", "length_matched", "groups", "samples", "kl_per_token"}
@@ -56,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m dpo_wrap.eval",
         description="Score the run in output_dir against its reference on pairs that it was not "
         "trained on, and sample answers of both to some of their prompts.",
-        epilog=EPILOG,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_options(parser)
@@ -131,8 +130,8 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
         _write(done, run)
     return [
         *summary.summary(done.figures),
-        f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES}",
-        f"page, to open in a browser: {out}/{PAGE}",
+        f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES_TABLE}",
+        f"page, to open in a browser: {out}/{REPORT}",
     ]
 
 
@@ -140,7 +139,7 @@ def _write(done: "Evaluation", run: Path) -> None:
     """Write the figures, samples, examples, questions to judges and the page. Raises OSError."""
     table = io.BytesIO()
     done.examples.to_parquet(table, index=False)
-    write_atomically(run / EXAMPLES, table.getvalue())
+    write_atomically(run / EXAMPLES_TABLE, table.getvalue())
     write_atomically(run / SAMPLES, _lines(done.samples))
     write_atomically(
         run / TO_JUDGE, _lines(to_judge(_for_judges(done.samples), done.figures["seed"]))
@@ -197,7 +196,7 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
         _write_figures(figures, run)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; fix that, and {AGAIN}") from None
-    return [*summary.win_rate(figures["win_rate"]), f"page {settings.output_dir}/{PAGE}"]
+    return [*summary.win_rate(figures["win_rate"]), f"page {settings.output_dir}/{REPORT}"]
 
 
 if __name__ == "__main__":

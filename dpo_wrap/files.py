@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and folders aside that are known as this program's."""
+"""Atomic writes, and temporary directories that carry this program's marker."""
 
 import os
 import shutil
@@ -7,12 +7,12 @@ from pathlib import Path
 from dpo_wrap.errors import ConfigError
 
 OWN = ".dpo_wrap"
-"""A file that tells a folder of this program's from anybody else's of that name."""
+"""Marker file of a directory that this program made and may delete."""
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
-    """The file is there whole or not at all, also after a power cut."""
-    # Named for this process, so that it is nobody else's file.
+    """Write a file that is either complete or absent, even after a power cut."""
+    # With the process id, so that no two processes write the same file.
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -26,14 +26,16 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 
 
 def make_own(folder: Path) -> None:
-    """Make the folder, marked as this program's; `clear_own` removes it."""
+    """Make the directory with the marker; `clear_own` deletes it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / OWN).touch()
 
 
 def clear_own(folder: Path) -> None:
-    """Remove what an earlier run left aside. Raises ConfigError for a folder of somebody else's."""
+    """Delete a directory that `make_own` made. Raises ConfigError for any other of that name."""
     if (folder / OWN).is_file():
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.exists() or folder.is_symlink():
-        raise ConfigError(f"{folder}: stands where this command works aside; move it away")
+        raise ConfigError(
+            f"{folder}: needed as a temporary directory, but not made by this program; move it"
+        )

@@ -10,12 +10,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpo_wrap import cli
+from dpo_wrap import checkpoints, cli
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.hub import check_paths, configure_environment
+from dpo_wrap.run_dir import CONFIG, RUN
 from dpo_wrap.signals import exit_with
-from dpo_wrap.training import checkpoints
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
 adapter. The base model is the one named in RUN_DIR/config.resolved.yaml, otherwise in
@@ -30,7 +30,6 @@ exit status: 0 merged; 1 the merged model differs from the adapter, or the comma
 stopped, and nothing was written; 2 refused."""
 
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-RESOLVED, RUN = "config.resolved.yaml", "run.json"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,7 +71,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     settings = merge_settings(arguments.run_dir, arguments.out_dir)
     configure_environment(settings)
     run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
-    if (run / RESOLVED).is_file() and not (run / RUN).is_file():
+    if (run / CONFIG).is_file() and not (run / RUN).is_file():
         _print(f"{run} has no {RUN}: its run has not finished; its current adapter is merged")
     # Imports torch and trl, which takes seconds: not before the paths are right.
     from dpo_wrap.merge_adapter import merge_adapter
@@ -95,7 +94,7 @@ def merge_settings(run_dir: str, out_dir: str) -> Settings:
     _check_run(run)
     is_checkpoint = checkpoints.FOLDER.match(run.name) is not None
     homes = [run, run.parent] if is_checkpoint else [run]
-    config = next((home / RESOLVED for home in homes if (home / RESOLVED).is_file()), None)
+    config = next((home / CONFIG for home in homes if (home / CONFIG).is_file()), None)
     settings = load_settings(str(config)) if config else _settings_of_adapter(run)
     settings = dataclasses.replace(
         settings,

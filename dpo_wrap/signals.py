@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: before training they end the command, in training the step is finished."""
+"""SIGTERM and Ctrl-C: they end the command, or training after the current step."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def exit_with(status: int) -> NoReturn:
-    """End the process with this status, whatever was caught on the way.
+    """End the process with this status, also after a KeyboardInterrupt that was caught.
 
-    CPython ends with 130 where a KeyboardInterrupt has passed through exec, as dataclasses use it
-    while modules are imported, though it was caught.
+    CPython exits with 130 if a KeyboardInterrupt passed through exec, which dataclasses use while
+    modules are imported.
     """
     if status:
         sys.stdout.flush()
@@ -22,31 +22,31 @@ def exit_with(status: int) -> NoReturn:
 
 
 class Stop:
-    """While entered, turns a signal into KeyboardInterrupt, or once `defer` is set into a note.
+    """Turns a signal into KeyboardInterrupt, or only records it once `defer` is set.
 
-    A second signal is left to what handled it before, so that nobody has to wait for a step. Below
-    a launcher it is ignored: there Ctrl-C comes from the terminal and once more from the launcher,
-    which itself ends those that take too long.
+    A second signal goes to the previous handler, which ends the process at once. Under a launcher
+    it is ignored: there Ctrl-C arrives twice, from the terminal and from the launcher, and the
+    launcher ends processes that take too long.
     """
 
     def __init__(self):
         self.defer = False
         self.caught: signal.Signals | None = None
         self.agreed: signal.Signals | None = None
-        """What all processes of the run stop for, after the same step."""
-        self._before: dict[int, Any] = {}
+        """The signal for which all processes of the run stop after the same step."""
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self):
         try:
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._record) for number in SIGNALS}
         except ValueError:
-            self._before = {}  # in a thread: whoever started it handles signals
+            self._previous = {}  # not in the main thread, where signals are handled
         return self
 
     def __exit__(self, *exception):
         self._restore()
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _record(self, number: int, frame: Any) -> None:
         if self.caught:
             return
         self.caught = signal.Signals(number)
@@ -56,6 +56,6 @@ class Stop:
             raise KeyboardInterrupt
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous = {}

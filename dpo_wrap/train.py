@@ -1,7 +1,7 @@
 """Train a model on preference pairs with DPO: python -m dpo_wrap.train configs/dpo_config.yaml
 
-TRL trains; this command checks what it is given, says what it does, and leaves a run directory that
-can be repeated, gone on from and judged.
+TRL trains. This command checks the config, the data and the model first, reports what it does, and
+writes a run directory from which the run can be repeated, resumed and evaluated.
 """
 
 import argparse
@@ -19,8 +19,8 @@ EXAMPLES = """examples:
   python -m dpo_wrap.train my.yaml --set model_path=models/base --set beta=0.2 --set lora.r=16
   python -m dpo_wrap.train my.yaml --resume never
 
-exit status: 0 trained; 1 the run failed or was stopped (a signal leaves a checkpoint to go on
-from); 2 the config, the data or the model's files were refused."""
+exit status: 0 trained; 1 the run failed or was stopped (after a signal it can be resumed); 2 the
+config, the data or the model's files were refused."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,22 +35,22 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check, load and tokenise everything, show three examples as they would be trained "
-        "and step 0's loss and margin; write nothing",
+        help="do everything but update weights: check, load and tokenise, print three examples as "
+        "they would be trained on and step 0's loss and margin; write nothing",
     )
     parser.add_argument(
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="auto (default): go on from the newest complete checkpoint in output_dir where config "
-        "and data match; never: move an older run aside and start anew; PATH: go on from that "
+        help="auto (default): resume from the newest complete checkpoint in output_dir if config "
+        "and data match; never: rename an old run and start at step 0; PATH: resume from that "
         "checkpoint",
     )
     return parser
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """CONFIG, --config and --set, which train and eval share; `config_path` reads them."""
+    """Add CONFIG, --config and --set, which several commands share; `config_path` reads them."""
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
     parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
     parser.add_argument(
@@ -59,18 +59,18 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="put this value over the config's; repeatable; lora.r=4 for a key of a group",
+        help="override a key of the config; repeatable; lora.r=4 for a key of a group",
     )
 
 
 def config_path(arguments: argparse.Namespace) -> str:
-    """The one config that was named. Raises ConfigError for none and for two."""
+    """The path of the config. Raises ConfigError unless exactly one was given."""
     if arguments.config and arguments.config_option:
-        raise ConfigError("two configs were named; name one, as CONFIG or with --config")
+        raise ConfigError("two configs were given; give one, as CONFIG or with --config")
     path = arguments.config or arguments.config_option
     if path is None:
         raise ConfigError(
-            "no config was named; give one as CONFIG, such as configs/dpo_config.yaml"
+            "no config was given; give one as CONFIG, such as configs/dpo_config.yaml"
         )
     return path
 

@@ -93,6 +93,14 @@ def convert_file(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def run(tiny_model_dir, tmp_path):
+    """A function that trains for a few steps in tmp_path; see `training.runner`."""
+    from training import runner
+
+    return runner(tiny_model_dir, tmp_path)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_model_dir):
     """A finished LoRA run over 120 pairs, some of them held out: the path of its config."""

@@ -6,9 +6,9 @@ from configuring import loader
 from peft import LoraConfig
 from transformers import GPT2Config, LlamaConfig
 
+from dpo_wrap import run_dir
 from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.training import run_dir
 
 GPT2 = GPT2Config(n_positions=128, vocab_size=257)
 UNTIED = LlamaConfig(vocab_size=257, max_position_embeddings=128, tie_word_embeddings=False)
@@ -158,7 +158,7 @@ def test_the_adapter_is_of_a_causal_model_even_if_task_type_is_null(build):
 )
 def test_the_resolved_config_repeats_the_run(build, text, tmp_path):
     settings, arguments = build(text)
-    resolved = run_dir.resolved(settings, arguments)
+    resolved = run_dir.resolved(settings, arguments.chosen)
     written = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     again = loader(tmp_path)(written, whole=True)
     rebuilt = build_arguments(again, GPT2)
@@ -168,7 +168,7 @@ def test_the_resolved_config_repeats_the_run(build, text, tmp_path):
     assert again.trl == given
     assert again.lora == settings.lora
     assert again.own() == settings.own()
-    assert run_dir.resolved(again, rebuilt) == resolved
+    assert run_dir.resolved(again, rebuilt.chosen) == resolved
     assert rebuilt.dpo.to_dict() | {"hub_token": None} == arguments.dpo.to_dict() | {
         "hub_token": None
     }

@@ -1,4 +1,4 @@
-"""checkpoints: only what is whole is gone on from, whatever happened to the others."""
+"""checkpoints: only complete ones are resumed from, whatever happened to the others."""
 
 import json
 import resource
@@ -8,24 +8,19 @@ from pathlib import Path
 import pytest
 from training import adapter_weights, metrics, runner, same
 
-from dpo_wrap.training import checkpoints, session, trainer
+from dpo_wrap import checkpoints, trl_hooks
+from dpo_wrap.training import session
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_model_dir, tmp_path_factory):
-    """A finished run with three checkpoints, as a function that starts it, and its directory."""
-    run = runner(tiny_model_dir, tmp_path_factory.mktemp("finished"))
-    return run(save_steps=2)[1]
+    """The directory of a finished run with three checkpoints."""
+    return runner(tiny_model_dir, tmp_path_factory.mktemp("finished"))(save_steps=2)[1]
 
 
 @pytest.fixture
 def checkpoint(finished, tmp_path):
     return shutil.copytree(finished / "checkpoint-4", tmp_path / "checkpoint-4")
-
-
-@pytest.fixture
-def run(tiny_model_dir, tmp_path):
-    return runner(tiny_model_dir, tmp_path)
 
 
 def edit_mark(folder, change):
@@ -39,15 +34,12 @@ def cut(path):
 
 
 @pytest.mark.parametrize(
-    "spoil, said",
+    "damage, expected",
     [
         (lambda f: cut(f / "optimizer.pt"), "is damaged (optimizer.pt)"),
-        (lambda f: (f / "optimizer.pt").unlink(), "is damaged (optimizer.pt)"),
         (lambda f: (f / "rng_state.pth").write_bytes(b""), "is damaged (rng_state.pth)"),
-        (lambda f: (f / "trainer_state.json").write_text(""), "is damaged (trainer_state.json)"),
         (lambda f: (f / "trainer_state.json").unlink(), "is damaged (trainer_state.json)"),
         (lambda f: (f / "dpo_wrap.json").unlink(), "is not complete"),
-        (lambda f: (f / "dpo_wrap.json").write_bytes(b"\xff\x00"), "is damaged (dpo_wrap.json)"),
         (lambda f: (f / "dpo_wrap.json").write_text("[]"), "is damaged (dpo_wrap.json)"),
         (lambda f: edit_mark(f, lambda m: m.update(files=3)), "is damaged (dpo_wrap.json)"),
         (lambda f: edit_mark(f, lambda m: m["identity"].pop("data")), "is damaged (dpo_wrap.json)"),
@@ -57,14 +49,14 @@ def cut(path):
         ),
         (
             lambda f: edit_mark(f, lambda m: m.update(resumable=False)),
-            "has weights alone (save_only_model), which cannot be gone on from",
+            "has only weights (save_only_model), so it cannot be resumed from",
         ),
     ],
 )
-def test_what_is_wrong_with_a_checkpoint_is_said(checkpoint, spoil, said):
+def test_a_checkpoint_that_cannot_be_resumed_from_says_why(checkpoint, damage, expected):
     assert checkpoints.read(checkpoint).step == 4
-    spoil(checkpoint)
-    assert checkpoints.read(checkpoint) == said
+    damage(checkpoint)
+    assert checkpoints.read(checkpoint) == expected
 
 
 def test_a_large_file_is_sampled_from_its_first_to_its_last_byte(tmp_path, monkeypatch):
@@ -78,31 +70,32 @@ def test_a_large_file_is_sampled_from_its_first_to_its_last_byte(tmp_path, monke
     assert len(seen) == 4
 
 
-def test_a_file_named_like_a_checkpoint_is_none(finished, tmp_path):
-    (tmp_path / "checkpoint-9").write_text("")
-    shutil.copytree(finished / "checkpoint-2", tmp_path / "checkpoint-2")
-    (tmp_path / "checkpoint-x").mkdir()
-    assert checkpoints.find(tmp_path) == [tmp_path / "checkpoint-2"]
+def test_only_directories_named_for_a_step_are_checkpoints(checkpoint):
+    (checkpoint.parent / "checkpoint-9").write_text("")
+    (checkpoint.parent / "checkpoint-x").mkdir()
+    assert checkpoints.find(checkpoint.parent) == [checkpoint]
 
 
-def test_an_older_checkpoint_goes_only_when_the_newer_one_is_whole(run, monkeypatch):
-    standing = []
+def test_an_old_checkpoint_is_deleted_only_when_the_new_one_is_complete(run, monkeypatch):
+    complete, rotate_checkpoints = [], trl_hooks.rotate_checkpoints
 
     def rotate(out, *options, **more):
-        whole = [checkpoints.read(path) for path in checkpoints.find(Path(out))]
-        standing.append([checkpoint.step for checkpoint in whole])
+        found = [checkpoints.read(path) for path in checkpoints.find(Path(out))]
+        complete.append([checkpoint.step for checkpoint in found])
         rotate_checkpoints(out, *options, **more)
 
-    rotate_checkpoints = trainer.rotate_checkpoints
-    monkeypatch.setattr(trainer, "rotate_checkpoints", rotate)
-    _, out = run(save_steps=2, save_total_limit=1)
-    assert standing == [[2], [4, 2], [6, 4]]
+    monkeypatch.setattr(trl_hooks, "rotate_checkpoints", rotate)
+    _, out = run(save_steps=2, save_total_limit=1, hub_token="hf_secret")
+    assert complete == [[2], [4, 2], [6, 4]]
     assert [path.name for path in checkpoints.find(out)] == ["checkpoint-6"]
+    assert (out / "checkpoint-6/optimizer.pt").is_file()
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"hf_secret" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("limit", [1000, 7000, 18000], ids=["metrics", "safetensors", "optimizer"])
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(run, monkeypatch, capsys, limit):
-    """A file that may not grow past a size stands for the disk; what fails then is the same."""
+    """A limit on the size of a file simulates the full disk; the same operations fail."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Full(session.Progress):
@@ -110,23 +103,21 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(run, monkeypatch
             if state.global_step == 3:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
 
-    _, whole = run(save_steps=2, logging_steps=1)
-    shutil.move(whole, whole.with_name("whole"))
+    keys = {"save_steps": 2, "logging_steps": 1}
+    _, out = run(**keys)
+    whole = shutil.move(out, out.with_name("whole"))
     capsys.readouterr()
     try:
         with monkeypatch.context() as patch:
             patch.setattr(session, "Progress", Full)
-            status, out = run(save_steps=2, logging_steps=1)
+            assert run(**keys)[0] == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert status == 1
-    said = capsys.readouterr().err.splitlines()
-    print(said)
-    assert len([line for line in said if not line.startswith("step ")]) == 1
-    assert said[-1].startswith(str(out))
-    assert said[-1].endswith("and the same command goes on from the newest checkpoint")
-    assert run(save_steps=2, logging_steps=1)[0] == 0
-    said = capsys.readouterr().out
-    assert f"going on from {out / 'checkpoint-2'}" in said
-    assert same(adapter_weights(whole.with_name("whole")), adapter_weights(out))
-    assert metrics(out) == metrics(whole.with_name("whole"))
+    lines = capsys.readouterr().err.splitlines()
+    (error,) = [line for line in lines if not line.startswith("step ")]
+    assert error == lines[-1] and error.startswith(str(out))
+    assert error.endswith("and the same command resumes from the newest checkpoint")
+    assert run(**keys)[0] == 0
+    assert f"resuming from {out / 'checkpoint-2'}" in capsys.readouterr().out
+    assert same(adapter_weights(whole), adapter_weights(out))
+    assert metrics(out) == metrics(whole)

@@ -1,4 +1,4 @@
-"""dpo_wrap.train in several processes: on two over gloo it is one process with twice the batch."""
+"""dpo_wrap.train in several processes: two equal one process with twice the batch."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from dpo_wrap.training import prepare
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs/accelerate"
-# 24 of them in train, so that no process fills its last batch up; one in test.
+# 24 are in train, so that no process has to fill its last batch; one is in test.
 PAIRS = [*ROWS, ROWS[0] | {"prompt": "Day 24: it was"}]
 
 
 def launched(name):
-    """accelerate's own reading of a config, as its launcher would act on it."""
+    """A config as accelerate's launcher reads it."""
     options = ["--config_file", str(CONFIGS / name), "-m", "dpo_wrap.train", "config.yaml"]
     return _validate_launch_command(launch_command_parser().parse_args(options))
 
@@ -37,7 +37,7 @@ def test_accelerate_knows_every_key_of_a_shipped_config(name):
     arguments, config, _ = launched(name)
     assert arguments.num_processes == 2
     assert {*config.fsdp_config, *config.deepspeed_config} <= vars(arguments).keys()
-    # Named in the file as the line that runs it.
+    # The file's comment has the line that uses it.
     assert f"--config_file configs/accelerate/{name} -m dpo_wrap.train CONFIG" in (
         (CONFIGS / name).read_text()
     )
@@ -115,59 +115,57 @@ def launch(config):
 
 
 def ended(process):
-    """Exit status and what was printed."""
-    said = process.communicate(timeout=120)[0]
-    return process.returncode, said
+    """Exit status and output."""
+    text = process.communicate(timeout=120)[0]
+    return process.returncode, text
 
 
 def last_worker(process):
-    """The id of the process that the launcher started last."""
+    """The id of the last process that the launcher started."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return int(children.split()[-1])
 
 
 def read_until(process, start):
-    """What was printed up to a line."""
-    said = ""
+    """The output up to a line."""
+    text = ""
     for line in process.stdout:
-        said += line
+        text += line
         if line.startswith(start):
-            return said
-    raise AssertionError(f"{start!r} was not printed:\n{said}")
+            return text
+    raise AssertionError(f"{start!r} was not printed:\n{text}")
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(
-    config, folder, capsys
-):
+def test_two_processes_stopped_and_resumed_equal_one_with_twice_the_batch(config, folder, capsys):
     assert main([str(config("one", batch_size=4))]) == 0
     two = config("two")
-    # One of the two is killed; the other has nobody to go on with.
+    # One of the two is killed; the other cannot continue.
     process = launch(two)
     first = read_until(process, "step 4/12")
     os.kill(last_worker(process), signal.SIGKILL)
-    status, said = ended(process)
+    status, text = ended(process)
     assert status == 1
     assert first.count("converted, 25 of 25 pairs kept") == 1
     assert first.count("step 0: loss 0.6931 = ln 2, margin 0.0000") == 1
-    assert "another process of this run has ended; the same command goes on" in said
-    # What torch warns of begins with [W; a traceback would not.
-    assert not re.search(r"\[rank\d\]:(?!\[W)", first + said)
+    assert "another process of this run has ended; the same command resumes" in text
+    # Warnings of torch start with [W; tracebacks do not.
+    assert not re.search(r"\[rank\d\]:(?!\[W)", first + text)
     assert main([str(two)]) == 2
-    assert "made with others: processes (2 there, 1 here)" in capsys.readouterr().err
+    assert "the run there differs in processes (2 there, 1 here)" in capsys.readouterr().err
     # One of the two is asked to stop; both do, after the same step.
     process = launch(two)
     first = read_until(process, "step 7/12")
-    # On a busy machine it is killed some steps later.
-    assert re.search(f"going on from {re.escape(str(folder))}/two/checkpoint-[36]\n", first)
+    # On a busy machine the kill comes some steps later.
+    assert re.search(f"resuming from {re.escape(str(folder))}/two/checkpoint-[36]\n", first)
     os.kill(last_worker(process), signal.SIGTERM)
-    status, said = ended(process)
+    status, text = ended(process)
     assert status == 1
-    assert said.count("stopped by SIGTERM after step ") == 1
-    status, said = ended(launch(two))
-    assert status == 0, said
-    assert "converted" not in said
-    assert said.count("trained 12 steps on 24 pairs") == 1
+    assert text.count("stopped by SIGTERM after step ") == 1
+    status, text = ended(launch(two))
+    assert status == 0, text
+    assert "converted" not in text
+    assert text.count("trained 12 steps on 24 pairs") == 1
     one, two = folder / "one", folder / "two"
     lines, expected = metrics(two), metrics(one)
     assert [line["step"] for line in lines] == list(range(1, 13))
@@ -181,32 +179,32 @@ def test_two_processes_stopped_and_gone_on_with_equal_one_of_twice_the_batch(
 
 
 @pytest.mark.slow
-def test_a_refusal_in_one_process_is_said_once_and_ends_the_other(config, folder):
+def test_a_refusal_is_printed_once_and_ends_both_processes(config, folder):
     (folder / "same.json").write_text(json.dumps([r | {"rejected": r["chosen"]} for r in PAIRS]))
-    status, said = ended(launch(config("refused", dataset_path=str(folder / "same.json"))))
-    # The launcher makes 1 of every status that is not 0; its own report names the process's.
-    assert status == 1 and "exitcode  : 2" in said
-    assert said.count("no pair could be kept (identical_pair 25)") == 1
-    assert "[rank" not in said
+    status, text = ended(launch(config("refused", dataset_path=str(folder / "same.json"))))
+    # The launcher exits with 1 for any status but 0, and reports that of the process.
+    assert status == 1 and "exitcode  : 2" in text
+    assert text.count("no pair could be kept (identical_pair 25)") == 1
+    assert "[rank" not in text
     assert not (folder / "refused").exists()
 
 
 @pytest.mark.slow
-def test_a_reference_computed_before_in_two_processes_gives_the_same_run(config, folder):
+def test_a_reference_precomputed_in_two_processes_gives_the_same_run(config, folder):
     assert main([str(config("plain", batch_size=4, max_steps=3))]) == 0
     keys = {"precompute_ref_log_probs": True, "max_steps": 3}
-    status, said = ended(launch(config("precomputed", **keys)))
-    assert status == 0, said
+    status, text = ended(launch(config("precomputed", **keys)))
+    assert status == 0, text
     losses = [[line["loss"] for line in metrics(folder / n)] for n in ("plain", "precomputed")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 @pytest.mark.slow
-def test_two_processes_that_share_prompts_have_the_figures_of_two_that_do_not(config, folder):
+def test_prefix_sharing_in_two_processes_changes_no_figure(config, folder):
     for way in ("on", "off"):
-        status, said = ended(launch(config(way, prefix_sharing=way, max_steps=6)))
-        assert status == 0, said
-        assert said.count(f"prefix sharing: {way}, ") == 1
+        status, text = ended(launch(config(way, prefix_sharing=way, max_steps=6)))
+        assert status == 0, text
+        assert text.count(f"prefix sharing: {way}, ") == 1
     shared, plain = metrics(folder / "on"), metrics(folder / "off")
     assert len(shared) == len(plain) >= 6
     for line, other in zip(shared, plain, strict=True):

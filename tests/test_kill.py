@@ -1,4 +1,4 @@
-"""dpo_wrap.train killed at any moment: gone on with, it ends where it would have ended."""
+"""dpo_wrap.train killed at any moment and resumed ends as an uninterrupted run does."""
 
 import json
 import multiprocessing
@@ -20,7 +20,7 @@ STEPS = 60
 
 
 def attempt(config, log):
-    """One process of the command, its output appended to a file."""
+    """The command in this process, its output appended to a file."""
     with open(log, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -29,7 +29,7 @@ def attempt(config, log):
 
 @pytest.fixture
 def process(tmp_path, tiny_model_dir):
-    """A function that starts a run in a process forked from one that has imported TRL."""
+    """A function that starts a run in a process that is forked from one with TRL imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dpo_wrap.training.session"])
     (tmp_path / "pairs.json").write_text(json.dumps(ROWS))
@@ -55,9 +55,9 @@ def process(tmp_path, tiny_model_dir):
 
 
 def until(seen, child):
-    """Wait, without pausing, until something is seen of the process."""
+    """Wait, without sleeping, until `seen()` is true."""
     while not seen():
-        assert child.exitcode is None, "it ended before it could be killed"
+        assert child.exitcode is None, "the process ended before it could be killed"
 
 
 def steps_logged(out):
@@ -76,11 +76,11 @@ def killed(child):
 
 
 def finished(child, tmp_path):
-    """What all processes of the run have printed, once this one has ended well."""
+    """What all processes of the run printed, once this one has succeeded."""
     child.join()
-    said = (tmp_path / "log").read_text("utf-8")
-    assert child.exitcode == 0, said
-    return said
+    text = (tmp_path / "log").read_text("utf-8")
+    assert child.exitcode == 0, text
+    return text
 
 
 def test_ten_kills_at_random_moments_change_nothing(process, tmp_path):
@@ -103,8 +103,8 @@ def test_ten_kills_at_random_moments_change_nothing(process, tmp_path):
             until(lambda stale=stale: unfinished_checkpoints(out) - stale, child)
             time.sleep(chance.uniform(0, 0.005))
         killed(child)
-    said = finished(process(out, **keys), tmp_path)
-    assert said.count("going on from") > 3 and "is not complete; skipped" in said
+    text = finished(process(out, **keys), tmp_path)
+    assert text.count("resuming from") > 3 and "is not complete; skipped" in text
     assert same(adapter_weights(whole), adapter_weights(out))
     lines, expected = metrics(out), metrics(whole)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
@@ -112,7 +112,7 @@ def test_ten_kills_at_random_moments_change_nothing(process, tmp_path):
         assert without_times(line) == pytest.approx(without_times(other), abs=1e-6)
 
 
-def test_windows_that_a_kill_cuts_are_marked_and_the_others_equal(process, tmp_path):
+def test_logging_windows_that_a_kill_cuts_are_marked_and_the_others_are_equal(process, tmp_path):
     keys = {"logging_steps": 4, "save_steps": 3, "max_steps": 24, "save_total_limit": None}
     whole, out = tmp_path / "whole", tmp_path / "out"
     finished(process(whole, **keys), tmp_path)
@@ -125,8 +125,8 @@ def test_windows_that_a_kill_cuts_are_marked_and_the_others_equal(process, tmp_p
     until(lambda: (out / "adapter_model.safetensors").exists(), child)
     killed(child)
     assert not (out / "run.json").exists()
-    said = finished(process(out, **keys), tmp_path)
-    starts = [int(step) for step in re.findall(r"going on from .*checkpoint-(\d+)", said)]
+    text = finished(process(out, **keys), tmp_path)
+    starts = [int(step) for step in re.findall(r"resuming from .*checkpoint-(\d+)", text)]
     assert len(starts) == 4 and starts[-1] == 24
     cut = {step // 4 * 4 + 4 for step in starts if step % 4}
     lines, expected = metrics(out), metrics(whole)

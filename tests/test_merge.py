@@ -132,7 +132,7 @@ def test_weights_are_saved_in_the_given_dtype_or_that_of_training(
     assert merge.main([str(made), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
     config = {"model_path": str(tiny_model_dir), "dataset_path": "gone", "output_dir": str(made)}
     config["model_init_kwargs"] = {"dtype": "float16", "attn_implementation": "none of these"}
-    (made / merge.RESOLVED).write_text(yaml.safe_dump(config))
+    (made / merge.CONFIG).write_text(yaml.safe_dump(config))
     assert merge.main([str(made), str(tmp_path / "as-trained")]) == 0
     for name, dtype in (("half", torch.bfloat16), ("as-trained", torch.float16)):
         saved = load_file(tmp_path / name / "model.safetensors")
@@ -195,8 +195,8 @@ def test_an_adapter_of_a_larger_vocabulary_is_refused(adapter, tiny_model_dir, t
 def test_a_checkpoint_merges_into_the_unquantised_base_of_its_run(trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    config = yaml.safe_load((run / merge.RESOLVED).read_text())
-    (run / merge.RESOLVED).write_text(yaml.safe_dump(config | {"load_in_4bit": True}))
+    config = yaml.safe_load((run / merge.CONFIG).read_text())
+    (run / merge.CONFIG).write_text(yaml.safe_dump(config | {"load_in_4bit": True}))
     change_json(run / "checkpoint-6" / merge.ADAPTER, base_model_name_or_path="/gone/base")
     for source, name in ((run, "merged"), (run / "checkpoint-6", "merged-6")):
         assert merge.main([str(source), str(tmp_path / name)]) == 0
@@ -267,8 +267,8 @@ def test_a_missing_or_quantised_base_is_refused_with_its_location(
 ):
     run, base = tmp_path / "run", tmp_path / "base"
     shutil.copytree(trained, run)
-    config = yaml.safe_load((run / merge.RESOLVED).read_text())
-    (run / merge.RESOLVED).write_text(yaml.safe_dump(config | {"model_path": str(base)}))
+    config = yaml.safe_load((run / merge.CONFIG).read_text())
+    (run / merge.CONFIG).write_text(yaml.safe_dump(config | {"model_path": str(base)}))
     message = refused(capsys, run, tmp_path / "merged")
     assert f"model_path '{base}' does not exist" in message
     assert message.startswith(f"{run}/config.resolved.yaml:")

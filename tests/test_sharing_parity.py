@@ -293,7 +293,8 @@ def test_the_head_is_trls_for_ties_for_large_logits_and_for_no_tokens():
         ({}, {"bias": lambda bias: bias.requires_grad_()}, False),
         ({}, {name: torch.Tensor.bfloat16 for name in ("hidden", "weight", "bias")}, False),
     ],
-    ids=str,
+    ids=["ours", "temperature", "softcapping", "logit_scale", "outputs"]
+    + ["trained weight", "trained bias", "bf16"],
 )
 def test_trls_own_head_is_used_where_ours_gives_something_else(monkeypatch, options, change, ours):
     names = ("hidden", "weight", "bias", "targets")

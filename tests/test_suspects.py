@@ -182,7 +182,7 @@ def test_a_stopped_run_is_resumed(config, tmp_path, monkeypatch, capsys):
     assert "stopped" in capsys.readouterr().err
     assert not (tmp_path / "run/suspects.jsonl").exists()
     assert command.main([str(config)]) == 0
-    assert "finished before, with this config and these data" in capsys.readouterr().out
+    assert "already finished with this config and these data" in capsys.readouterr().out
     assert (tmp_path / "run/suspects.jsonl").exists()
 
 

@@ -34,7 +34,7 @@ def test_a_flat_margin_lists_its_likely_causes_once_and_resuming_repeats_nothing
     )
     assert lines[head + 2] == "  only 80 pairs were seen in 20 steps; train longer"
     assert printed.err.count("warning: ") == 1
-    assert "flat (step 20)" in printed.out
+    assert "warnings during training: flat (step 20)" in printed.out
     first = kept(out)
     assert [(w["step"], w["what"]) for w in first] == [(20, "flat")]
     assert first[0]["lines"][1] == lines[head + 1].strip()

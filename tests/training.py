@@ -1,4 +1,4 @@
-"""What the tests of training share: pairs, a short run of the command, a look at its results."""
+"""What tests of training share: pairs, a short run of the command, and its results."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ TALK = [
 def runner(model, tmp_path):
     """A function that trains on 24 pairs for 6 steps: (exit status, output directory).
 
-    It takes options of the command and keys of the config; a key of None is left out.
+    It takes options of the command and keys of the config; a key that is None is removed.
     """
     (tmp_path / "pairs.json").write_text(json.dumps(ROWS))
     keys = {
@@ -48,7 +48,7 @@ def runner(model, tmp_path):
 
 
 def held_out(tmp_path):
-    """The path of a dataset of 18 pairs to train on and 6 held out, on disk."""
+    """The path of a saved dataset with 18 pairs in train and 6 in test."""
     splits = {"train": Dataset.from_list(ROWS[:18]), "test": Dataset.from_list(ROWS[18:])}
     DatasetDict(splits).save_to_disk(str(tmp_path / "split"))
     return str(tmp_path / "split")
@@ -58,8 +58,12 @@ def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+def run_json(out):
+    return json.loads((out / "run.json").read_text())
+
+
 def without_times(line):
-    """What must not differ between two logs of one step."""
+    """A log without what may differ between two runs of one step."""
     return {k: v for k, v in line.items() if not k.endswith(("runtime", "per_second"))}
 
 

@@ -1,19 +1,19 @@
 """Tokenise splits with TRL's own code, and check the tokens against model and chat template."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
 
 from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import BATCH, IDS, LengthStats, SpecialTokens, length_stats
 from dpo_wrap.data.splits import Splits, caching_disabled
 from dpo_wrap.errors import DataError, ModelError, one_line
 from dpo_wrap.model.load import context_length
+from dpo_wrap.trl_hooks import tokenize_rows
 
 PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}}
 TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": PARAMETERS}
@@ -65,16 +65,9 @@ def tokenize(
     Raises DataError for a row that is too long under `overlength: error`, and if no row of a
     split that is `needed` is left.
     """
-    plain = SimpleNamespace(
-        max_length=None, truncation_mode="keep_start", dataset_num_proc=dpo.dataset_num_proc
-    )
     with caching_disabled():
-        # TRL's own method, which needs of its trainer the tokenizer alone. With a max_length it
-        # would drop rows uncounted.
         try:
-            tokens = DPOTrainer._prepare_dataset(
-                SimpleNamespace(_tokenizer=tokenizer), rows, tokenizer, plain, split
-            )
+            tokens = tokenize_rows(rows, split, tokenizer, dpo)
         except Exception as error:  # a template is code and may raise anything
             raise _template_error(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)

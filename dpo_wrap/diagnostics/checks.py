@@ -15,6 +15,7 @@ from dpo_wrap.data.length_stats import kept_ids
 from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
 from dpo_wrap.diagnostics.verdict import ReferenceKL
 from dpo_wrap.logps import answer_logps, mixed_precision, next_token_logps, reference_model
+from dpo_wrap.trl_hooks import loss_and_margin
 
 # Losses that are -log sigmoid(0) = ln 2 where policy and reference agree.
 LN_2_LOSSES = {"sigmoid", "robust", "sigmoid_norm"}
@@ -42,16 +43,8 @@ def step_zero(trainer: DPOTrainer) -> StepZero | None:
         return None
     args, model = trainer.args, trainer.model
     size = min(args.per_device_train_batch_size, len(trainer.train_dataset))
-    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(size)])
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), trainer.compute_loss_context_manager():
-            loss = trainer.compute_loss(model, trainer._prepare_inputs(batch)).item()
-        margin = trainer._metrics["eval"]["rewards/margins"][-1]
-    finally:
-        trainer._metrics["eval"].clear()
-        model.train(training)
+    rows = [trainer.train_dataset[row] for row in range(size)]
+    loss, margin = loss_and_margin(trainer, rows)
     half = args.bf16 or args.fp16 or model.dtype != torch.float32
     tolerance = trainer.beta * (HALF_TOLERANCE if half else TOLERANCE)
     more_terms = trainer.use_weighting or trainer.aux_loss_enabled or trainer.loss_weights != [1.0]

@@ -1,15 +1,14 @@
 """The settings that a finished run is evaluated with: those it was trained with, on given data."""
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError
+from dpo_wrap.run_dir import CONFIG, read_run
 
-RESOLVED, RUN = "config.resolved.yaml", "run.json"
 # Taken from the current config: they change speed and memory, but no figure.
 CURRENT = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
 # Taken from the run; its other options are of the training alone.
@@ -36,12 +35,12 @@ def run_settings(settings: Settings, dataset: str | None) -> Settings:
     run's in a key on which the figures depend.
     """
     run = Path(settings.output_dir).expanduser()
-    if not _is_finished(run):
+    if read_run(run) is None:
         raise ModelError(
             f"{settings.where('output_dir')}: {settings.output_dir} has no finished run; "
             f"train it: python -m dpo_wrap.train {settings.source}"
         )
-    trained = load_settings(str(run / RESOLVED))
+    trained = load_settings(str(run / CONFIG))
     _check_same(settings, trained, run)
     if dataset is not None and not dataset.strip():
         raise ConfigError("--dataset: empty; give the path of a dataset")
@@ -72,11 +71,11 @@ def other_run_settings(settings: Settings, run: str) -> Settings:
     Raises ModelError if `run` has no finished run, ConfigError if it is the same run.
     """
     directory = Path(run).expanduser()
-    if not _is_finished(directory):
+    if read_run(directory) is None:
         raise ModelError(f"--against {run}: no finished run there; give the output_dir of one")
     if directory.resolve() == Path(settings.output_dir).resolve():
         raise ConfigError(f"--against {run}: this is the same run; give the output_dir of another")
-    other = load_settings(str(directory / RESOLVED))
+    other = load_settings(str(directory / CONFIG))
     data = {name: settings.where(name) for name in ("dataset_path", "metrics")}
     other = dataclasses.replace(
         other,
@@ -86,14 +85,6 @@ def other_run_settings(settings: Settings, run: str) -> Settings:
         locations={**other.locations, **data},
     )
     return run_settings(other, None)
-
-
-def _is_finished(run: Path) -> bool:
-    """Whether run.json, the last file that training writes, is complete."""
-    try:
-        return bool(json.loads((run / RUN).read_text("utf-8"))["config"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
 
 
 def _check_same(settings: Settings, trained: Settings, run: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from transformers import PreTrainedModel
 from trl import DPOTrainer
 
@@ -27,7 +28,7 @@ def share_if_equal(trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixS
     """
     longest = int(pair_lengths(trainer.train_dataset, None).argmax())
     rows = [trainer.train_dataset[row] for row in (0, longest)]
-    batch = trainer._prepare_inputs(trainer.data_collator(rows))
+    batch = send_to_device(trainer.data_collator(rows), trainer.args.device)
     arguments = {
         "input_ids": batch["input_ids"],
         "attention_mask": batch["attention_mask"],

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
+from dpo_wrap import run_dir
 from dpo_wrap.files import write_atomically
 from dpo_wrap.report.charts import Curve, line_chart, outline
 from dpo_wrap.report.run_files import (
@@ -22,7 +23,6 @@ from dpo_wrap.report.run_files import (
     read_text,
 )
 
-REPORT = "report.html"
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and surrogates, which UTF-8 cannot hold."""
 EXCERPT = 5000
@@ -48,7 +48,7 @@ def write_page(directory: Path, run: dict[str, Any] | None = None) -> None:
 
     `run` is the content of a run.json that is not written yet.
     """
-    write_atomically(directory / REPORT, page(directory, run))
+    write_atomically(directory / run_dir.REPORT, page(directory, run))
 
 
 def page(directory: Path, run: dict[str, Any] | None = None) -> str:
@@ -67,8 +67,8 @@ def page(directory: Path, run: dict[str, Any] | None = None) -> str:
 
 def page_values(directory: Path, run: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the values of the template by name."""
-    run = read_object(directory / "run.json") if run is None else run
-    found = read_object(directory / "eval.json")
+    run = read_object(directory / run_dir.RUN) if run is None else run
+    found = read_object(directory / run_dir.EVAL)
     warnings = _warnings(run)
     if found.get("steps") not in (None, run.get("steps")):
         warnings.append(
@@ -78,7 +78,7 @@ def page_values(directory: Path, run: dict[str, Any] | None = None) -> dict[str,
         found = {}
     paths = as_object(run, "config").get("dataset_path")
     paths = [paths] if isinstance(paths, str) else [text(path) for path in as_list(paths)]
-    samples = read_lines(directory / "samples.jsonl") if found else []
+    samples = read_lines(directory / run_dir.SAMPLES) if found else []
     return {
         "title": f"DPO run {'/'.join(directory.resolve().parts[-2:])}",
         "run": run,
@@ -88,15 +88,15 @@ def page_values(directory: Path, run: dict[str, Any] | None = None) -> dict[str,
             path: {name: report[name] for name in CONVERSION if report.get(name)}
             for path, report in conversion_reports(directory, paths).items()
         },
-        "suspects": read_lines(directory / "suspects.jsonl"),
-        "search": read_object(directory / "suspects.json"),
+        "suspects": read_lines(directory / run_dir.SUSPECTS),
+        "search": read_object(directory / run_dir.SUSPECTS_FIGURES),
         "margins": _margins_chart(as_object(found, "likelihood_margins")),
         "samples": sorted(samples, key=_is_unchanged),
         "unchanged": sum(map(_is_unchanged, samples)),
-        "training": _training_charts(read_lines(directory / "metrics.jsonl")),
+        "training": _training_charts(read_lines(directory / run_dir.METRICS)),
         "data": {name: value for name, value in fields(run.get("data")) if name != "fit"},
         "figures": {name: value for name, value in found.items() if name not in IN_SECTIONS},
-        "config": read_text(directory / "config.resolved.yaml"),
+        "config": read_text(directory / run_dir.CONFIG),
         "SUSPECT_KEYS": SUSPECT_KEYS,
     }
 

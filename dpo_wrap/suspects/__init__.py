@@ -13,6 +13,7 @@ from dpo_wrap import cli
 from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
+from dpo_wrap.run_dir import RUN
 from dpo_wrap.signals import Stop
 from dpo_wrap.train import add_config_options, config_path
 
@@ -72,7 +73,7 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
     with system_errors_reported(out, "the same command resumes"):
         with cross_fit(settings, stop) as (scores, splits):
             lines = write_suspects(scores, splits, out)
-        if (out / "run.json").is_file():
+        if (out / RUN).is_file():
             write_page(out)
     print("\n".join(lines))
     return 0

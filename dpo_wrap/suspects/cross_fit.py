@@ -24,7 +24,7 @@ from dpo_wrap.evaluation.examples import kept_columns, with_kept
 from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own
 from dpo_wrap.signals import Stop
-from dpo_wrap.training.session import say, train
+from dpo_wrap.training.session import log, train
 
 TEMPORARY = "suspects.part"
 COLUMNS = ("split", "row", "source", "chosen_tokens", "rejected_tokens", "reward_margin")
@@ -120,7 +120,7 @@ def _score(
     # Half the data, twice the epochs: as many steps as a run on all of it.
     trl["num_train_epochs"] = 2 * settings.option("num_train_epochs")
     for fold, other in ((0, 1), (1, 0)):
-        say(f"fold {fold + 1} of 2: training on {len(rows[fold]):,} pairs")
+        log(f"fold {fold + 1} of 2: training on {len(rows[fold]):,} pairs")
         run = dataclasses.replace(
             settings,
             dataset_path=(str(data[fold]),),
@@ -137,7 +137,7 @@ def _score(
                 yield _examples(run, "test").assign(split="test")
             except DataError as error:
                 # Training needs no test split, so it may have no rows of allowed length.
-                say(f"the test split is not scored: {error}")
+                log(f"the test split is not scored: {error}")
 
 
 def _train(settings: Settings, stop: Stop) -> None:

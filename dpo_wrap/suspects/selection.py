@@ -13,9 +13,9 @@ from datasets import Dataset
 from dpo_wrap.evaluation.examples import as_text
 from dpo_wrap.evaluation.pair_stats import VALUES, file_of
 from dpo_wrap.files import write_atomically
+from dpo_wrap.run_dir import SUSPECTS, SUSPECTS_FIGURES, SUSPECTS_SCORES
 from dpo_wrap.suspects.cross_fit import COLUMNS
 
-SUSPECTS, FIGURES, SCORES = "suspects.jsonl", "suspects.json", "out_of_fold.parquet"
 RATIO, MINIMUM = 2.0, 3
 """Share of suspects over the overall share, and number of suspects, to report a group."""
 
@@ -83,10 +83,11 @@ def write_suspects(scores: pd.DataFrame, splits: dict[str, Dataset], out: Path) 
     }
     table = io.BytesIO()
     scores.to_parquet(table, index=False)
-    write_atomically(out / SCORES, table.getvalue())
+    write_atomically(out / SUSPECTS_SCORES, table.getvalue())
     lines = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     write_atomically(out / SUSPECTS, lines)
-    write_atomically(out / FIGURES, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(figures, ensure_ascii=False, indent=2)
+    write_atomically(out / SUSPECTS_FIGURES, text + "\n")
     return _summary(figures, records, out)
 
 
@@ -113,4 +114,4 @@ def _summary(figures: dict[str, Any], records: list[dict[str, Any]], out: Path) 
             f"read {out / SUSPECTS}, delete the lines with a correct label, exclude the others:",
             f"  python -m data_tools.convert RAW -o NEW --exclude-rows {out / SUSPECTS}",
         ]
-    return [*lines, f"every margin {out / SCORES}"]
+    return [*lines, f"every margin {out / SUSPECTS_SCORES}"]

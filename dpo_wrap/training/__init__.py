@@ -1,1 +1,1 @@
-"""A training session: rehearsed, begun, gone on with, logged, saved."""
+"""A training run: prepare it, start or resume it, log it and finish it; and the dry run."""

@@ -1,24 +1,23 @@
-"""Everything that can be refused before a weight is read: model files, options, data, lengths.
-
-prepared = prepare(load_settings("configs/dpo_config.yaml"), run_directory, spare_directory)
-"""
+"""Load and check everything but the weights: model files, options, data and lengths."""
 
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig
 
+from dpo_wrap import run_dir
 from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, report_lines
-from dpo_wrap.data.splits import Splits, load_splits
+from dpo_wrap.data.splits import load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.model.load import check_targets, init_kwargs, load_adapter_config, load_config
@@ -28,28 +27,28 @@ from dpo_wrap.prefix_sharing.support import unsupported_before_loading
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that has been accepted, short of its weights."""
+    """A checked run without its weights."""
 
     settings: Settings
-    config: PretrainedConfig
+    identity: dict[str, Any]
+    """What must match for a resume; see run_dir.identity."""
     adapter: LoraConfig | None
-    """The config of the adapter to go on from."""
+    """The config of the adapter at adapter_path, from which training continues."""
     tokenizer: PreTrainedTokenizerBase
     arguments: Arguments
-    splits: Splits
     train: Dataset
-    """With prompt_ids, chosen_ids and rejected_ids, as every split that follows."""
+    """With prompt_ids, chosen_ids and rejected_ids, like `test`."""
     test: Dataset | None
     fits: dict[str, LengthStats]
     unsupported_reason: str | None
-    """Why prompts cannot be shared, as far as it is known without the weights."""
+    """Why prefix sharing is unsupported, as far as known without the weights."""
     notes: list[str]
 
 
-def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
+def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared:
     """Load and check all but the weights. Raises ConfigError, ModelError, DataError.
 
-    `standing` is the run directory, `aside` where a raw file's conversion waits to enter it.
+    A raw file is converted into `temp_dir` unless `run_directory` has its conversion.
     """
     config = load_config(settings)
     adapter = load_adapter_config(settings)
@@ -60,7 +59,7 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     _check_connected(arguments.dpo)
     check_targets(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
-        splits = load_splits(settings, standing, aside)
+        splits = load_splits(settings, run_directory, temp_dir)
     check_data_fit(settings, tokenizer, splits)
     tokens, fits = {}, {}
     for name, rows in (("train", splits.train), ("test", splits.test)):
@@ -72,37 +71,44 @@ def prepare(settings: Settings, standing: Path, aside: Path) -> Prepared:
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
     limit = arguments.dpo.max_length
     if arguments.dpo.train_sampling_strategy == "group_by_length":
+        # The sampler reads this column, which TRL would remove as unused.
+        arguments.dpo.remove_unused_columns = False
         column = arguments.dpo.length_column_name
         for name, rows in tokens.items():
             tokens[name] = rows.add_column(column, pair_lengths(rows, limit))
     unsupported_reason = unsupported_before_loading(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and unsupported_reason is None:
         _precompute_reference(settings, arguments, len(tokens["train"]))
-    said = []
+    identity = run_dir.identity(
+        run_dir.resolved(settings, arguments.chosen),
+        splits.fingerprint,
+        tokenizer.chat_template if splits.conversational else None,
+        arguments.dpo.world_size,
+    )
+    lengths = []
     for name, fit in fits.items():
-        said += [lengths_line(name, fit), *report_lines(name, fit, limit, settings.overlength)]
+        lengths += [lengths_line(name, fit), *report_lines(name, fit, limit, settings.overlength)]
     return Prepared(
         settings=settings,
-        config=config,
+        identity=identity,
         adapter=adapter,
         tokenizer=tokenizer,
         arguments=arguments,
-        splits=splits,
         train=tokens["train"],
         test=tokens.get("test") or None,
         fits=fits,
         unsupported_reason=unsupported_reason,
-        notes=[*replaced, *arguments.notes, *splits.notes, *said],
+        notes=[*replaced, *arguments.notes, *splits.notes, *lengths],
     )
 
 
 def _check_batch(settings: Settings, dpo: DPOConfig, pairs: int) -> None:
-    """With dataloader_drop_last a batch that cannot be filled would be a run of no steps."""
+    """Raise ConfigError if dataloader_drop_last would drop the only batch."""
     size = dpo.train_batch_size * dpo.world_size
     if dpo.dataloader_drop_last and pairs < size:
         raise ConfigError(
             f"{settings.where('dataloader_drop_last')}: {pairs} pairs fill no batch of {size}, so "
-            "no step would be taken; lower batch_size, or remove it"
+            "there would be no step; lower batch_size, or remove this key"
         )
 
 
@@ -136,16 +142,16 @@ def distributed() -> bool:
 
 
 def _check_devices(settings: Settings) -> None:
-    """TRL has no nn.DataParallel, which is what one process and several GPUs would mean."""
+    """Raise ConfigError for several GPUs in one process: TRL does not support nn.DataParallel."""
     if distributed() and not torch.accelerator.is_available():
-        # Else accelerate connects no processes, and each would train by itself in one directory.
+        # Otherwise accelerate does not connect the processes.
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if settings.option("use_cpu") or "LOCAL_RANK" in os.environ:
         return
     devices = torch.cuda.device_count()
     if devices > 1 and "device_map" not in init_kwargs(settings):
         raise ConfigError(
-            f"{devices} GPUs are visible and this is one process; start one for each: accelerate "
+            f"{devices} GPUs are visible to one process; start one process for each: accelerate "
             f"launch --config_file configs/accelerate/ddp.yaml --num_processes {devices} "
             f"-m dpo_wrap.train {settings.source}, or "
             "show it a single GPU: CUDA_VISIBLE_DEVICES=0"
@@ -153,7 +159,7 @@ def _check_devices(settings: Settings) -> None:
 
 
 def _check_connected(dpo: DPOConfig) -> None:
-    """Processes that do not know of each other would all write one run."""
+    """Raise ConfigError if the launched processes would each train alone in one directory."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if dpo.world_size != launched:
         raise ConfigError(

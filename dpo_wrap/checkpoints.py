@@ -1,4 +1,4 @@
-"""Which checkpoints can be gone on from: each complete one carries a mark, written last."""
+"""Checkpoints that can be resumed from: each complete one has a mark, written last."""
 
 import json
 import re
@@ -11,35 +11,35 @@ import xxhash
 from dpo_wrap.files import write_atomically
 
 MARK = "dpo_wrap.json"
-# Of the mark itself. A checkpoint with another one is skipped, not misread.
 FORMAT = 1
+"""Version of the mark; a checkpoint with another one is skipped."""
 FOLDER = re.compile(r"checkpoint-(\d+)\Z")
-# Files up to this size are read whole before they are trusted; of larger ones these many places.
 READ_WHOLE = 256 * 1024 * 1024
-PLACES, PLACE = 256, 4096
+"""Files up to this many bytes are digested whole; of larger ones, evenly spaced samples are."""
+SAMPLES, SAMPLE_BYTES = 256, 4096
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that is whole."""
+    """A complete checkpoint."""
 
     path: Path
     step: int
     identity: dict[str, Any]
-    """`config`, `data` and `step_0` of the run that wrote it."""
+    """The identity (see run_dir.py) and `step_0` of the run that wrote it."""
     num_tokens: int
-    """What TRL logs under this name: tokens trained on so far, which it does not save itself."""
+    """Tokens trained on so far; TRL logs this number but does not save it."""
 
 
 def write_mark(folder: Path, identity: dict[str, Any], resumable: bool, num_tokens: int) -> None:
-    """Declare the checkpoint complete: its files with their sizes and digests, and its run."""
+    """Mark the checkpoint as complete, with its run's identity and the digests of its files."""
     mark = {"format": FORMAT, "resumable": resumable, "num_tokens": num_tokens}
     mark |= {"identity": identity, "files": _files(folder)}
     write_atomically(folder / MARK, json.dumps(mark, indent=1) + "\n")
 
 
 def find(directory: Path) -> list[Path]:
-    """The checkpoint folders of a run, newest first, whole or not."""
+    """The checkpoint folders of a run, newest first, complete or not."""
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if path.is_dir() and FOLDER.match(path.name)]
@@ -47,13 +47,13 @@ def find(directory: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Checkpoint | str:
-    """The checkpoint, or what is wrong with it."""
+    """The checkpoint, or a phrase that says why it cannot be resumed from."""
     try:
         mark = json.loads((folder / MARK).read_text("utf-8"))
         if mark.get("format") != FORMAT:
             return "was written by another version of this program"
         if not mark["resumable"]:
-            return "has weights alone (save_only_model), which cannot be gone on from"
+            return "has only weights (save_only_model), so it cannot be resumed from"
         found, files = _files(folder), mark["files"]
         broken = sorted(name for name in files if found.get(name) != files[name])
         if broken:
@@ -70,15 +70,15 @@ def read(folder: Path) -> Checkpoint | str:
 
 
 def digest(path: Path) -> str:
-    """Hex digest of a file; of a large one it samples places over the whole of it."""
+    """Hex digest of a file; of a large one, of samples over its whole length."""
     size = path.stat().st_size
     if size <= READ_WHOLE:
         return xxhash.xxh3_128(path.read_bytes()).hexdigest()
     found = xxhash.xxh3_128()
     with path.open("rb") as file:
-        for number in range(PLACES):
-            file.seek((size - PLACE) * number // (PLACES - 1))
-            found.update(file.read(PLACE))
+        for number in range(SAMPLES):
+            file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+            found.update(file.read(SAMPLE_BYTES))
     return found.hexdigest()
 
 
