@@ -113,13 +113,19 @@ def refusal(who: str, error: Exception, settings: Settings) -> ConfigError:
 def _place(settings: Settings, text: str) -> str:
     """The place of the first key that a message names, else of a value it quotes, else the file."""
     # peft writes "Target modules" for target_modules.
-    words = f"_{re.sub(r'[^a-z0-9]+', '_', text.lower())}_"
-    positions = {key: words.find(f"_{key.removeprefix('lora.')}_") for key in settings.locations}
+    words = f" {re.sub(r'[^a-z0-9_]+', ' ', text.lower())} "
+    positions = {key: _find(words, key.removeprefix("lora.")) for key in settings.locations}
     named = [key for key, position in positions.items() if position >= 0]
     # `'FOO' is not a valid DynamoBackend`.
     quoted = {word.lower() for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text)}
     valued = [key for key, value in settings.trl.items() if str(value).lower() in quoted]
     return settings.where(min(named, key=positions.get) if named else next(iter(valued), ""))
+
+
+def _find(words: str, name: str) -> int:
+    """Where a key is first named, with underscores or in words; -1 if it is not."""
+    found = (words.find(f" {spelling} ") for spelling in (name, name.replace("_", " ")))
+    return min((position for position in found if position >= 0), default=-1)
 
 
 def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, Any], list[str]]:

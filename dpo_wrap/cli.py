@@ -1,4 +1,4 @@
-"""What the commands share: numbers on the command line, and how a command ends."""
+"""What the commands share: options, numbers on the command line, and how a command ends."""
 
 import argparse
 import math
@@ -6,8 +6,34 @@ import os
 import sys
 from collections.abc import Callable
 
-from dpo_wrap.errors import DpoWrapError
+from dpo_wrap.errors import ConfigError, DpoWrapError
 from dpo_wrap.signals import Stop
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG, --config and --set, which several commands share; `config_path` reads them."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
+    parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override a key of the config; repeatable; lora.r=4 for a key of a group",
+    )
+
+
+def config_path(arguments: argparse.Namespace) -> str:
+    """The path of the config. Raises ConfigError unless exactly one was given."""
+    if arguments.config and arguments.config_option:
+        raise ConfigError("two configs were given; give one, as CONFIG or with --config")
+    path = arguments.config or arguments.config_option
+    if path is None:
+        raise ConfigError(
+            "no config was given; give one as CONFIG, such as configs/dpo_config.yaml"
+        )
+    return path
 
 
 def run(command: Callable[[Stop], int], stopped: str) -> int:

@@ -85,14 +85,12 @@ CORRECTED_TYPES: dict[str, Any] = {
 }
 # Keys whose text is the path of a JSON file.
 FILES = ("accelerator_config", "deepspeed", "fsdp_config")
-# The arguments of torch.utils.checkpoint and transformers; a wrong one fails in the first step.
-CHECKPOINT_ARGUMENTS = (
-    *("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop"),
-    *("every_n_layers", "offload"),
-)
-MAPPING_KEYS = _by_key(
-    ("gradient_checkpointing_kwargs activation_checkpointing_kwargs", CHECKPOINT_ARGUMENTS)
-)
+# The keys of a mapping, where a wrong one would only fail in the first step.
+_CHECKPOINTING = "use_reentrant preserve_rng_state determinism_check debug early_stop"
+MAPPING_KEYS = {
+    f"{name}_checkpointing_kwargs": f"{_CHECKPOINTING} every_n_layers offload".split()
+    for name in ("gradient", "activation")
+}
 
 # Keys of older versions and of other trainers, and what to do instead.
 REPLACED: dict[str, str] = _by_key(
@@ -241,11 +239,7 @@ NEEDS = (
         "lora.lora_dropout: 0",
         "TRL would disable the adapter's dropout too",
     ),
-    (
-        "sync_ref_model: true",
-        "lora: false",
-        "an adapter's reference is the base model, which is fixed",
-    ),
+    ("sync_ref_model: true", "lora: false", "an adapter's reference is the fixed base model"),
     ("sync_ref_model: true", "precompute_ref_log_probs: false", "the reference changes"),
     ("neftune_noise_alpha", "lora: false", "an adapter's reference would get the noise too"),
     ("lora.alora_invocation_tokens", "gradient_checkpointing: false", "peft allows one pass then"),
@@ -256,14 +250,14 @@ NEEDS = (
     ("save_strategy: best", _EVALUATION, "only an evaluation shows which checkpoint is best"),
 )
 
+SIDES = ("chosen", "rejected")
 # The metrics of an evaluation, and whether greater is better where that is certain.
 METRICS = {
     "loss": False,
     "rewards/accuracies": True,
     "rewards/margins": True,
-    **dict.fromkeys(("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected")),
-    **dict.fromkeys(("logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy")),
-    **dict.fromkeys(("aux_loss", "num_tokens")),
+    **dict.fromkeys(f"{name}/{side}" for name in ("rewards", "logps", "logits") for side in SIDES),
+    **dict.fromkeys(("entropy", "mean_token_accuracy", "aux_loss", "num_tokens")),
 }
 # Defaults that the sources compute.
 COMPUTED_DEFAULTS = {"lora": True, "optim": "adamw_torch"}
@@ -352,5 +346,5 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_word, value))
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return "null" if value is None else str(value).lower()
     return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from dpo_wrap import cli
 from dpo_wrap.config import documented_keys, load_settings
-from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, check_push, configure_environment
 from dpo_wrap.signals import Stop, exit_with
 
@@ -31,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"{_keys_help()}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_options(parser)
+    cli.add_config_options(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -49,32 +48,6 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --config and --set, which several commands share; `config_path` reads them."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
-    parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="override a key of the config; repeatable; lora.r=4 for a key of a group",
-    )
-
-
-def config_path(arguments: argparse.Namespace) -> str:
-    """The path of the config. Raises ConfigError unless exactly one was given."""
-    if arguments.config and arguments.config_option:
-        raise ConfigError("two configs were given; give one, as CONFIG or with --config")
-    path = arguments.config or arguments.config_option
-    if path is None:
-        raise ConfigError(
-            "no config was given; give one as CONFIG, such as configs/dpo_config.yaml"
-        )
-    return path
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -85,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace, stop: Stop) -> int:
-    settings = load_settings(config_path(arguments), arguments.overrides)
+    settings = load_settings(cli.config_path(arguments), arguments.overrides)
     check_paths(settings)
     configure_environment(settings)
     check_push(settings)

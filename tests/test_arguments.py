@@ -1,10 +1,11 @@
 """arguments: defaults, and what only TRL and peft can check, in the form of a config's errors."""
 
 import pytest
+import torch
 import yaml
 from configuring import loader
 from peft import LoraConfig
-from transformers import GPT2Config, LlamaConfig
+from transformers import AutoConfig, GPT2Config, LlamaConfig
 
 from dpo_wrap import run_dir
 from dpo_wrap.arguments import build_arguments, refusal
@@ -23,6 +24,38 @@ def build(tmp_path):
         return settings, build_arguments(settings, config, adapter)
 
     return built
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value", "note"),
+    [
+        ("", "learning_rate", 2e-4, "learning_rate: 0.0002 by default with LoRA"),
+        ("lora: false", "learning_rate", 1e-6, None),
+        ("learning_rate: 3e-5", "learning_rate", 3e-5, None),
+        ("", "max_length", 128, "the smaller of 1024 and the model's context of 128 tokens"),
+        ("max_seq_length: 64", "max_length", 64, None),
+        ("max_length: null", "max_length", None, None),
+        ("", "bf16", False, "bf16: false by default, no device here supports it"),
+        ("use_cpu: true", "bf16", False, "bf16: false by default, use_cpu"),
+        ("", "disable_dropout", True, None),
+        ("lora_dropout: 0.1", "disable_dropout", False, "lora_dropout: 0.1 acts on the adapter"),
+        ("", "report_to", [], None),
+        ("logging_dir: logs", "report_to", [], "logging_dir: logs is unused without"),
+    ],
+)
+def test_defaults_of_the_wrapper_are_used_and_noted(build, monkeypatch, text, name, value, note):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    made = build(text)[1]
+    assert getattr(made.dpo, name) == value
+    noted = [line for line in made.notes if name in line or (note or name) in line]
+    assert bool(noted) == (note is not None) and (note or "") in "\n".join(noted)
+
+
+def test_without_a_default_of_peft_all_linear_layers_are_adapted(build):
+    config = AutoConfig.for_model("olmo2", hidden_size=16, num_attention_heads=2)
+    made = build("", config)[1]
+    assert made.lora.target_modules == made.chosen["lora.target_modules"] == "all-linear"
+    assert build("")[1].lora.target_modules is None
 
 
 @pytest.mark.parametrize(
@@ -94,6 +127,7 @@ def test_what_a_library_refuses_is_one_line_that_names_the_key(build, text, mess
         ("save_steps: 3\nsave_strategy: steps", "save_strategy and save_steps", "save_strategy"),
         ("eval_strategy: steps", "not a multiple of the steps", None),
         ("optim: sgd", "not enough values to unpack", None),
+        ("activation_checkpointing: true", "use `is_activation_checkpointing`", None),
     ],
 )
 def test_a_message_of_a_library_is_placed_at_the_key_that_it_names(tmp_path, text, message, key):

@@ -114,7 +114,11 @@ def test_the_checkpoint_arguments_are_those_of_torch_and_transformers():
     names = [n for n, p in ours.items() if p.kind is p.KEYWORD_ONLY and n != "context_fn"]
     outer = [n for n in wrapped if n not in ("self", "activation_checkpointing_kwargs")]
     # preserve_rng_state is in checkpoint's **kwargs.
-    assert set(config_keys.CHECKPOINT_ARGUMENTS) == {*names, *outer, "preserve_rng_state"}
+    assert set(config_keys.MAPPING_KEYS["gradient_checkpointing_kwargs"]) == {
+        *names,
+        *outer,
+        "preserve_rng_state",
+    }
 
 
 @pytest.mark.parametrize(

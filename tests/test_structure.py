@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.glob("data_tools/**/*.py"))
 WRAPPER = sorted(ROOT.glob("dpo_wrap/**/*.py"))
+PACKAGES = ["data_tools", "dpo_wrap"]
 
 # The modules and packages of data_tools; each may import those of the lines above its own.
 LAYERS = (
@@ -119,24 +120,29 @@ def test_a_module_of_data_tools_imports_only_the_layers_above_its_line(path):
         assert not known
 
 
-def test_no_two_modules_of_data_tools_have_one_name():
-    names = [path.stem for path in SOURCES if path.stem != "__init__"]
+@pytest.mark.parametrize("sources", [SOURCES, WRAPPER], ids=PACKAGES)
+def test_no_two_modules_of_a_package_have_one_name(sources):
+    names = [path.stem for path in sources if not path.stem.startswith("__")]
     assert sorted(names) == sorted(set(names))
 
 
-def test_no_file_of_data_tools_is_longer_than_350_lines():
-    lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in SOURCES}
+@pytest.mark.parametrize("sources", [SOURCES, WRAPPER], ids=PACKAGES)
+def test_no_file_is_longer_than_350_lines(sources):
+    lengths = {str(path.relative_to(ROOT)): path.read_text().count("\n") for path in sources}
     assert {name: count for name, count in lengths.items() if count > 350} == {}
 
 
-def test_no_dataclass_of_data_tools_has_more_than_ten_fields():
+@pytest.mark.parametrize("sources", [SOURCES, WRAPPER], ids=PACKAGES)
+def test_no_dataclass_has_more_than_ten_fields(sources):
     found = {}
-    for path in SOURCES:
+    for path in sources:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and "dataclass" in map(_name, node.decorator_list):
                 found[node.name] = sum(isinstance(line, ast.AnnAssign) for line in node.body)
-    assert len(found) > 20
-    assert max(found.values()) <= 10, found
+    assert len(found) > 10
+    many = {name: count for name, count in found.items() if count > 10}
+    # Settings has a field for each key of the wrapper, Terms one for each input of a loss.
+    assert many.keys() <= {"Settings", "Terms"}, many
 
 
 def _name(decorator):
@@ -151,7 +157,7 @@ def test_every_room_of_dpo_wrap_has_its_line():
 def test_a_room_of_dpo_wrap_knows_only_the_rooms_below_it(path):
     here = room(path)
     known = {name.split(".")[1] for name in imported(path) if name.startswith("dpo_wrap.")}
-    allowed = {*WRAPPER_MAY_KNOW, "train"} if here in COMMANDS else WRAPPER_MAY_KNOW.get(here, ())
+    allowed = WRAPPER_MAY_KNOW if here in COMMANDS else WRAPPER_MAY_KNOW.get(here, ())
     assert known <= {*allowed, here}
 
 

@@ -85,10 +85,12 @@ def describe_bad_loss(trainer: DPOTrainer, batch: dict[str, Any], loss: float) -
     bad = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if bad and trainer.state.global_step == 0:
         fix = "replace the model's files, or load it in a larger dtype"
-    tensors = f"{len(bad)} of {len(weights)} weight tensors" if bad else "no weights"
+    tensors = "all weights are finite"
+    if bad:
+        tensors = f"so are {len(bad)} of {len(weights)} weight tensors (first: {bad[0]})"
     return (
-        f"{line}; the log-probabilities of all its rows ({listed(broken)}) are NaN or inf, and so "
-        f"are {tensors}{f' (first: {bad[0]})' if bad else ''}; {fix}"
+        f"{line}; the log-probabilities of all its rows ({listed(broken)}) are NaN or inf, and "
+        f"{tensors}; {fix}"
     )
 
 
