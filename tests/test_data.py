@@ -246,7 +246,7 @@ def test_a_missing_prompt_column_is_refused(refusal, saved):
         (ROWS, {"prompt": None}, "row 17 of train: the prompt is null"),
         (ROWS, {"chosen": None}, "row 17 of train: the chosen is null"),
         (ROWS, {"rejected": ""}, "row 17 of train: the rejected is empty"),
-        (TALKS, {"prompt": []}, "row 17 of train: the prompt has no messages"),
+        (TALKS, {"prompt": []}, "row 17 of train: the prompt is empty"),
         (TALKS, {"prompt": user(" ")}, "row 17 of train: the prompt is empty"),
         (TALKS, {"chosen": assistant(None)}, "the chosen has a message without content"),
         (TALKS, {"chosen": user("Q5", "yes")}, "chosen answer begins with a message of user"),
