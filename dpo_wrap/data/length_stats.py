@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -186,11 +187,9 @@ def report_lines(split: str, stats: LengthStats, limit: int | None, overlength: 
 
 def table(stats: LengthStats) -> list[str]:
     """The lengths in tokens, a line for each part of a pair."""
-    heads = "".join(f"{f'{share} %' if share < 100 else 'longest':>9}" for share in SHARES)
-    lines = [f"  {'tokens':<9}{heads}"]
-    for name, values in stats.lengths.items():
-        lines.append(f"  {name:<9}{''.join(f'{value:>9,}' for value in values)}")
-    return lines
+    columns = [f"{share} %" for share in SHARES[:-1]] + ["longest"]
+    lengths = pd.DataFrame.from_dict(stats.lengths, orient="index", columns=columns)
+    return lengths.rename_axis("tokens", axis="columns").to_string(col_space=8).splitlines()
 
 
 def rows_of(tokens: Dataset) -> Iterator[dict[str, list[int]]]:

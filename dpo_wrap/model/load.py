@@ -100,7 +100,7 @@ def check_targets(
     """
     if lora is None:
         return
-    # Initialisations that read the weights find none here; the matching is the same without them.
+    # Initializations that read the weights find none here; the matching is the same without them.
     plain = copy.copy(lora)
     plain.init_lora_weights, plain.inference_mode = False, False
     with torch.device("meta"), warnings.catch_warnings():
