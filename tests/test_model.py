@@ -1,6 +1,5 @@
 """model, tokenizer, arguments: what a model must be, and the defaults that depend on it."""
 
-import importlib.util
 import json
 import shutil
 from types import SimpleNamespace
@@ -151,24 +150,15 @@ def test_a_context_is_found_under_any_of_its_names():
     assert context_length(AutoConfig.for_model("bloom")) is None
 
 
-# Four bits
-
-
-def test_four_bits_without_bitsandbytes_are_refused(settings, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    message = refused(load_base, settings(load_in_4bit=True))
-    assert "load_in_4bit needs the package bitsandbytes; pip install bitsandbytes" in message
-
-
 def test_layers_that_bitsandbytes_would_pack_for_inference_stay_trainable(settings, monkeypatch):
     load = model.create_model_from_path
 
-    def quantised(*args, **kwargs):
+    def quantized(*args, **kwargs):
         made, loading = load(*args, **kwargs)
         made.transformer.h[0].mlp.c_fc.support_avx512bf16_for_cpu = True
         return made, loading
 
-    monkeypatch.setattr(model, "create_model_from_path", quantised)
+    monkeypatch.setattr(model, "create_model_from_path", quantized)
     layer = load_base(settings()).transformer.h[0].mlp.c_fc
     assert layer.support_avx512bf16_for_cpu is False
 
