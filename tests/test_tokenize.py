@@ -105,9 +105,11 @@ def test_truncation_is_counted_and_pairs_without_a_signal_are_dropped(tokens):
     assert +stats.counts == {"too_long": 3, "prompt_fills": 1, "identical": 1, "end_cut": 1}
     assert made["prompt"][:] == ["ab", "ab", "p" * 10]
     assert report_lines("train", stats, 12, "truncate") == [
-        "train: 3 of 5 pairs have more than 12 tokens (longest 23): their answers cut, 1 of them "
-        "dropped (the prompt alone fills it), 1 of them without their end of text; 1 dropped, "
-        "because both answers are the same tokens"
+        "train: 3 of 5 pairs have more than 12 tokens in the prompt and the longer answer (longest "
+        "23; overlength: truncate)",
+        "train: 1 pairs dropped, because the prompt alone has max_length tokens",
+        "train: 1 pairs dropped, because both answers are the same tokens",
+        "train: 1 pairs kept without the end of an answer, and so without its end of text",
     ]
 
 
@@ -138,17 +140,16 @@ def test_a_cut_at_the_beginning_counts_what_is_left_of_the_prompts(tokenizer, st
     triples = [("pppp", "aaaaa" + ENDS, f"b{ENDS}"), ("pp", f"a{ENDS}", f"b{ENDS}")]
     stats = stats_of(tokenizer, *triples, limit=6, mode="keep_end")
     assert +stats.counts == {"too_long": 1, "prompt_cut": 1, "prompt_gone": 1}
-    assert report_lines("train", stats, 6, "truncate") == [
-        "train: 1 of 2 pairs have more than 6 tokens (longest 10): their beginnings cut, 1 of them "
-        "without any prompt on a side (set truncation_mode: keep_start)"
-    ]
+    assert report_lines("train", stats, 6, "truncate")[-1] == (
+        "train: 1 of these pairs have no prompt left on a side; set truncation_mode: keep_start"
+    )
 
 
 def test_overlength_drop_drops_every_pair_that_is_too_long(tokens):
     made, stats, _ = tokens(ROWS, max_length=12, overlength="drop")
     assert made["prompt"][:] == ["ab", "p" * 10]
     assert stats.kept == 2
-    assert report_lines("train", stats, 12, "drop")[0].endswith("(longest 23): dropped")
+    assert report_lines("train", stats, 12, "drop")[0].endswith("(longest 23; overlength: drop)")
 
 
 @pytest.mark.parametrize(
