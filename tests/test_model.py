@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -25,7 +24,7 @@ from dpo_wrap.model.load import (
     load_policy,
 )
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
-from dpo_wrap.train import main
+from tests.training import runner
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 
@@ -77,7 +76,7 @@ def test_a_hub_name_without_a_network_is_refused_with_what_to_do(settings, load,
     assert "c.yaml:" in message and "or run once online" in message
 
 
-def test_an_adapter_given_as_the_model_is_refused_with_that_word(settings, adapter):
+def test_an_adapter_given_as_the_model_is_refused(settings, adapter):
     message = refused(load_config, settings(model_path=str(adapter)))
     assert "is an adapter, not a model; set adapter_path to it, and model_path to the b" in message
 
@@ -144,7 +143,7 @@ def test_the_base_model_is_loaded_in_single_precision(settings):
     assert load_base(settings()).dtype == torch.float32
 
 
-def test_a_context_is_found_under_any_of_its_names():
+def test_the_context_is_that_of_the_config_if_it_has_one():
     assert context_length(AutoConfig.for_model("gpt2", n_positions=77)) == 77
     assert context_length(AutoConfig.for_model("llama", max_position_embeddings=88)) == 88
     assert context_length(AutoConfig.for_model("bloom")) is None
@@ -207,7 +206,7 @@ def test_a_template_file_that_renders_tools_is_accepted(settings, tmp_path):
     assert tokenizer.apply_chat_template(TALK, tokenize=False) == "[][Hi][Ho]"
 
 
-def test_a_template_that_is_no_readable_file_is_refused(settings, tmp_path):
+def test_a_template_that_cannot_be_read_is_refused(settings, tmp_path):
     message = refused(load_tokenizer, settings(chat_template=str(tmp_path / "none.jinja")))
     assert "is neither chatml nor a readable file" in message
 
@@ -292,15 +291,8 @@ def test_a_wrong_target_is_refused_before_weights_are_read(
     tiny_model_dir, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(model, "create_model_from_path", lambda *a, **k: pytest.fail("read"))
-    keys = {
-        "model_path": str(tiny_model_dir),
-        "dataset_path": str(tmp_path / "pairs.jsonl"),
-        "output_dir": str(tmp_path / "out"),
-        "lora": {"target_modules": ["q_proj"]},
-    }
-    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(keys))
-    assert main([str(tmp_path / "c.yaml")]) == 2
+    status, _ = runner(tiny_model_dir, tmp_path)(lora={"target_modules": ["q_proj"]})
+    assert status == 2
     assert "Target modules {'q_proj'} not found in the base model" in capsys.readouterr().err
 
 

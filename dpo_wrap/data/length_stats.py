@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -184,13 +183,6 @@ def report_lines(split: str, stats: LengthStats, limit: int | None, overlength: 
             line = text.format(n=n, limit=limit, overlength=overlength, **values)
             lines.append(f"{split}: {line}")
     return lines
-
-
-def table(stats: LengthStats) -> list[str]:
-    """The lengths in tokens, a line for each part of a pair."""
-    columns = [f"{share} %" for share in SHARES[:-1]] + ["longest"]
-    lengths = pd.DataFrame.from_dict(stats.lengths, orient="index", columns=columns)
-    return lengths.rename_axis("tokens", axis="columns").to_string(col_space=8).splitlines()
 
 
 def rows_of(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
