@@ -214,12 +214,6 @@ def test_a_split_with_another_name_is_noted_as_not_read(load, tmp_path):
 # Columns and rows
 
 
-def test_a_missing_prompt_column_is_refused(refusal, saved):
-    rows = [{"question": r["prompt"], "chosen": "a", "rejected": "b"} for r in ROWS]
-    message = refusal(saved(rows))
-    assert "the train split has no column 'prompt' (it has question, chosen, rejected)" in message
-
-
 @pytest.mark.parametrize(
     ("rows", "change", "message"),
     [
@@ -240,14 +234,29 @@ def test_every_row_is_checked_not_only_the_first(refusal, saved, rows, change, m
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("rows", "message"),
     [
-        ({"prompt": "Q"}, "prompt is text, chosen is messages, rejected is messages"),
-        ({"chosen": 7}, "prompt is messages, chosen is int64, rejected is messages"),
+        (
+            [{"question": "Q", "chosen": "a", "rejected": "b"}],
+            "the train split has no column 'prompt' (it has question, chosen, rejected)",
+        ),
+        (
+            [row | {"prompt": "Q"} for row in TALKS],
+            "prompt is text, chosen is messages, rejected is messages",
+        ),
+        (
+            [row | {"chosen": 7} for row in TALKS],
+            "prompt is messages, chosen is int64, rejected is messages",
+        ),
+        (
+            [r | {n: r["prompt"] + r[n] for n in ("chosen", "rejected")} for r in ROWS],
+            "every answer begins with its prompt",
+        ),
     ],
+    ids=["no prompt", "mixed", "numbers", "repeated prompt"],
 )
-def test_columns_of_different_types_are_refused(refusal, saved, change, message):
-    assert message in refusal(saved([row | change for row in TALKS]))
+def test_columns_that_trl_would_misread_are_refused(refusal, saved, rows, message):
+    assert message in refusal(saved(rows))
 
 
 def test_conversations_tools_and_tool_calls_are_recognized(load, saved):
@@ -258,11 +267,6 @@ def test_conversations_tools_and_tool_calls_are_recognized(load, saved):
     rows = [row | {"tools": "[]" if i else None, "chosen": calling} for i, row in enumerate(TALKS)]
     splits = load(saved(rows))
     assert (splits.tools, splits.calls) == (True, True)
-
-
-def test_answers_that_repeat_their_prompt_are_refused(refusal, saved):
-    rows = [r | {n: r["prompt"] + r[n] for n in ("chosen", "rejected")} for r in ROWS]
-    assert "every answer begins with its prompt" in refusal(saved(rows))
 
 
 def test_missing_template_arguments_are_an_empty_mapping_not_null(load, tmp_path):
@@ -488,9 +492,11 @@ def test_a_column_that_convert_kept_is_allowed_only_with_the_report_of_convert(
     assert "the column 'context' has context" in refusal(path)
 
 
-@pytest.mark.parametrize("column", ["id", "context"])
-def test_a_dataset_that_is_checked_is_not_changed(load, saved, column):
-    path = saved([row | {column: "Rome has hills."} for row in ROWS])
+@pytest.mark.parametrize(
+    "more", [{"id": "1"}, {"context": "Rome has hills."}, {"chat_template_kwargs": {"style": "a"}}]
+)
+def test_a_dataset_that_is_checked_is_not_changed(load, saved, more):
+    path = saved([row | more for row in ROWS])
     before = files_under(path)
     with contextlib.suppress(DataError):
         load(path)

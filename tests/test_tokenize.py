@@ -159,7 +159,7 @@ def test_overlength_drop_drops_every_pair_that_is_too_long(tokens):
             {"max_length": 12, "overlength": "error"},
             "in train 3 of 5 pairs have more than 12 tokens",
         ),
-        (ROWS[3:4], {"max_length": 5}, "nothing is left of train"),
+        (ROWS[3:4], {"max_length": 5}, "no pair of train can be trained on"),
         (
             [ROWS[0], ROWS[0] | {"chosen": "c" * 200}],
             {"max_length": None},
@@ -168,7 +168,7 @@ def test_overlength_drop_drops_every_pair_that_is_too_long(tokens):
         (
             [ROWS[0] | {"chosen": "x", "rejected": "x"}],
             {},
-            "have the same tokens twice; the template may not render them",
+            "have answers of the same tokens; the template may not render them",
         ),
     ],
 )
@@ -310,7 +310,7 @@ def test_a_tokenizer_of_another_model_is_refused(tokens, tiny_model_dir, tmp_pat
             "System role not supported; fix or remove such rows, or set another chat_template",
         ),
         ("{% for m in messages %}", "raw.jsonl:1: the chat template cannot render its turns (user"),
-        ("hello", "2 pairs have the same tokens twice; the template may not render them"),
+        ("hello", "2 pairs have answers of the same tokens; the template may not render them"),
     ],
     ids=["no system turn", "broken", "no content"],
 )

@@ -150,8 +150,8 @@ def _check_lengths(
     )
     if too_long and max_length is None:
         raise DataError(
-            f"{settings.where('max_length')}: without it nothing is cut, but in {split} {found}, "
-            "the model's context; set a number"
+            f"{settings.where('max_length')}: in {split} {found}, which is the model's context; "
+            "set a number, so that they are truncated"
         )
     if too_long and settings.overlength == "error":
         raise DataError(
@@ -161,9 +161,9 @@ def _check_lengths(
     if needed and not stats.kept:
         fix = "raise max_length" if too_long else "the template may not render them"
         raise DataError(
-            f"{settings.where('dataset_path')}: nothing is left of {split}: {found}, "
-            f"{counts['prompt_fills']} prompts fill it alone, {counts['identical']} pairs have the "
-            f"same tokens twice; {fix}"
+            f"{settings.where('dataset_path')}: no pair of {split} can be trained on: {found}, "
+            f"{counts['prompt_fills']} prompts alone have that many, {counts['identical']} pairs "
+            f"have answers of the same tokens; {fix}"
         )
 
 

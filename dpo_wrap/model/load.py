@@ -177,7 +177,7 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{place} {path!r} lacks {len(missing)} of its weights (first {missing[0]}), which "
-            "would be random; download the model again"
+            "would be initialized at random; download the model again"
         )
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes packs a layer for inference at its first forward
