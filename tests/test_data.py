@@ -1,4 +1,4 @@
-"""data: which datasets may be trained on, where they come from, and what stays unchanged."""
+"""Datasets: how they are loaded, checked and joined; the files of the user stay unchanged."""
 
 import contextlib
 import json
@@ -364,7 +364,7 @@ def test_repeated_and_contradictory_pairs_of_several_datasets_are_counted(
         ((TALKS[:9],), ([t | {"tools": "[]"} for t in TALKS],), "only some of the datasets have"),
     ],
 )
-def test_datasets_that_do_not_go_together_are_refused(refusal, saved, one, two, message):
+def test_datasets_that_cannot_be_joined_are_refused(refusal, saved, one, two, message):
     assert message in refusal(saved(*one, name="one"), saved(*two, name="two"))
 
 
@@ -424,7 +424,7 @@ def test_such_a_column_of_the_test_split_is_refused_too(refusal, saved):
     assert "the column 'context' has context that the model would not see (row 0 of t" in message
 
 
-def test_images_are_refused_without_being_decoded(refusal, tmp_path):
+def test_images_are_refused_without_decoding_them(refusal, tmp_path):
     rows = Dataset.from_list([row | {"image": PICTURE} for row in ROWS])
     rows.cast_column("image", Image()).save_to_disk(str(tmp_path / "d"))
     assert "the column 'image' has media" in refusal(tmp_path / "d")

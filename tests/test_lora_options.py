@@ -1,4 +1,4 @@
-"""peft's options reach the adapter: each trains from ln 2, against the right reference."""
+"""LoRA options reach the adapter; training starts at ln 2, against the right reference."""
 
 import json
 
@@ -55,7 +55,7 @@ def trained(tiny_model_dir, tmp_path, monkeypatch):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_an_option_trains_what_it_names_from_ln_2_against_the_base(
+def test_a_lora_option_reaches_the_adapter_and_the_reference_is_the_base(
     trained, tiny_model_dir, tmp_path, lora, found
 ):
     status, run, model = trained(lora=lora)
@@ -64,7 +64,7 @@ def test_an_option_trains_what_it_names_from_ln_2_against_the_base(
     saved = PeftConfig.from_pretrained(tmp_path / "out")
     for name, value in lora.items():
         kept = getattr(saved, name)
-        # peft writes down the modules that `all-linear` came to.
+        # peft saves the names of the modules that `all-linear` matched.
         assert value == "all-linear" or (sorted(kept) if isinstance(kept, set) else kept) == value
     assert any(name.endswith(found) for name in adapter_weights(tmp_path / "out"))
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_an_option_trains_what_it_names_from_ln_2_against_the_base(
     assert (policy - reference).abs().max() > 1e-3
 
 
-def test_patterns_and_layers_set_the_size_and_place_of_the_adapter(trained, tmp_path):
+def test_patterns_and_layers_set_the_ranks_and_modules_of_the_adapter(trained, tmp_path):
     lora = {
         "target_modules": ["c_attn", "c_fc"],
         "r": 4,
@@ -117,14 +117,14 @@ def test_a_start_away_from_the_reference_is_reported(trained, capsys):
         ),
     ],
 )
-def test_an_option_that_the_reference_or_trl_cannot_follow_is_refused(
+def test_an_option_that_changes_the_base_or_that_trl_ignores_is_refused(
     trained, capsys, lora, message
 ):
     assert trained(lora=lora)[0] == 2
     assert message in capsys.readouterr().err
 
 
-def test_an_option_that_takes_one_pass_needs_gradient_checkpointing_off(trained, capsys):
+def test_activated_lora_needs_gradient_checkpointing_off(trained, capsys):
     lora = {"alora_invocation_tokens": [5]}
     assert trained(lora=lora, gradient_checkpointing=True)[0] == 2
     message = capsys.readouterr().err
@@ -164,7 +164,7 @@ def adapter(tiny_model_dir, tmp_path):
     ],
     ids=lambda lora: next(iter(lora)),
 )
-def test_the_reference_of_a_run_on_an_adapter_is_that_adapter_unchanged(trained, adapter, lora):
+def test_the_reference_of_a_run_from_an_adapter_is_that_adapter_unchanged(trained, adapter, lora):
     directory, before = adapter(**lora)
     status, run, model = trained(adapter_path=str(directory))
     assert status == 0

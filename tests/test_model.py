@@ -118,7 +118,7 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
         (write("config.json", {"model_type": "t5"}), "is an encoder-decoder"),
     ],
 )
-def test_files_that_cannot_be_loaded_are_refused_before_a_weight_is(
+def test_files_that_cannot_be_loaded_are_refused_before_weights_are_read(
     settings, model_copy, change, message
 ):
     change(model_copy)
@@ -131,7 +131,7 @@ def test_a_file_is_not_a_model(settings, tmp_path):
     assert "is a file; give the model's directory" in message
 
 
-def test_a_missing_tensor_is_refused_and_not_drawn_at_random(settings, model_copy):
+def test_a_missing_tensor_is_refused_and_not_initialized_at_random(settings, model_copy):
     weights = load_file(model_copy / "model.safetensors")
     del weights["transformer.h.0.attn.c_attn.weight"]
     save_file(weights, model_copy / "model.safetensors", metadata={"format": "pt"})
