@@ -1,13 +1,11 @@
 """model, tokenizer, arguments: what a model must be, and the defaults that depend on it."""
 
-import importlib.util
 import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -26,7 +24,7 @@ from dpo_wrap.model.load import (
     load_policy,
 )
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
-from dpo_wrap.train import main
+from tests.training import runner
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 
@@ -78,7 +76,7 @@ def test_a_hub_name_without_a_network_is_refused_with_what_to_do(settings, load,
     assert "c.yaml:" in message and "or run once online" in message
 
 
-def test_an_adapter_given_as_the_model_is_refused_with_that_word(settings, adapter):
+def test_an_adapter_given_as_the_model_is_refused(settings, adapter):
     message = refused(load_config, settings(model_path=str(adapter)))
     assert "is an adapter, not a model; set adapter_path to it, and model_path to the b" in message
 
@@ -120,7 +118,7 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
         (write("config.json", {"model_type": "t5"}), "is an encoder-decoder"),
     ],
 )
-def test_files_that_cannot_be_loaded_are_refused_before_a_weight_is(
+def test_files_that_cannot_be_loaded_are_refused_before_weights_are_read(
     settings, model_copy, change, message
 ):
     change(model_copy)
@@ -133,7 +131,7 @@ def test_a_file_is_not_a_model(settings, tmp_path):
     assert "is a file; give the model's directory" in message
 
 
-def test_a_missing_tensor_is_refused_and_not_drawn_at_random(settings, model_copy):
+def test_a_missing_tensor_is_refused_and_not_initialized_at_random(settings, model_copy):
     weights = load_file(model_copy / "model.safetensors")
     del weights["transformer.h.0.attn.c_attn.weight"]
     save_file(weights, model_copy / "model.safetensors", metadata={"format": "pt"})
@@ -145,30 +143,21 @@ def test_the_base_model_is_loaded_in_single_precision(settings):
     assert load_base(settings()).dtype == torch.float32
 
 
-def test_a_context_is_found_under_any_of_its_names():
+def test_the_context_is_that_of_the_config_if_it_has_one():
     assert context_length(AutoConfig.for_model("gpt2", n_positions=77)) == 77
     assert context_length(AutoConfig.for_model("llama", max_position_embeddings=88)) == 88
     assert context_length(AutoConfig.for_model("bloom")) is None
 
 
-# Four bits
-
-
-def test_four_bits_without_bitsandbytes_are_refused(settings, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    message = refused(load_base, settings(load_in_4bit=True))
-    assert "load_in_4bit needs the package bitsandbytes; pip install bitsandbytes" in message
-
-
 def test_layers_that_bitsandbytes_would_pack_for_inference_stay_trainable(settings, monkeypatch):
     load = model.create_model_from_path
 
-    def quantised(*args, **kwargs):
+    def quantized(*args, **kwargs):
         made, loading = load(*args, **kwargs)
         made.transformer.h[0].mlp.c_fc.support_avx512bf16_for_cpu = True
         return made, loading
 
-    monkeypatch.setattr(model, "create_model_from_path", quantised)
+    monkeypatch.setattr(model, "create_model_from_path", quantized)
     layer = load_base(settings()).transformer.h[0].mlp.c_fc
     assert layer.support_avx512bf16_for_cpu is False
 
@@ -217,7 +206,7 @@ def test_a_template_file_that_renders_tools_is_accepted(settings, tmp_path):
     assert tokenizer.apply_chat_template(TALK, tokenize=False) == "[][Hi][Ho]"
 
 
-def test_a_template_that_is_no_readable_file_is_refused(settings, tmp_path):
+def test_a_template_that_cannot_be_read_is_refused(settings, tmp_path):
     message = refused(load_tokenizer, settings(chat_template=str(tmp_path / "none.jinja")))
     assert "is neither chatml nor a readable file" in message
 
@@ -302,15 +291,8 @@ def test_a_wrong_target_is_refused_before_weights_are_read(
     tiny_model_dir, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(model, "create_model_from_path", lambda *a, **k: pytest.fail("read"))
-    keys = {
-        "model_path": str(tiny_model_dir),
-        "dataset_path": str(tmp_path / "pairs.jsonl"),
-        "output_dir": str(tmp_path / "out"),
-        "lora": {"target_modules": ["q_proj"]},
-    }
-    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(keys))
-    assert main([str(tmp_path / "c.yaml")]) == 2
+    status, _ = runner(tiny_model_dir, tmp_path)(lora={"target_modules": ["q_proj"]})
+    assert status == 2
     assert "Target modules {'q_proj'} not found in the base model" in capsys.readouterr().err
 
 

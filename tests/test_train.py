@@ -289,7 +289,7 @@ def test_a_test_split_that_is_too_long_stops_only_a_run_that_evaluates_on_it(
     assert run(dataset_path=data, max_steps=1)[0] == 0
     assert "test: 1 of 1 pairs have more than 128 tokens" in capsys.readouterr().out
     error = refused("--resume", "never", dataset_path=data, eval_strategy="epoch")
-    assert "nothing is left of test" in error
+    assert "no pair of test can be trained on" in error
 
 
 def test_a_run_shorter_than_logging_steps_still_has_figures(run):

@@ -1,1 +1,1 @@
-"""Load, check, join and tokenise the data of a run."""
+"""Load, check, join and tokenize the data of a run."""

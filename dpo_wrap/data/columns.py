@@ -4,15 +4,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from dpo_wrap.errors import DataError
 
 SIDES = ("prompt", "chosen", "rejected")
-BATCH = 5000
+BATCH = 100
 CONVERT = "python -m data_tools.convert"
 CONTEXT = {
     "system": (
@@ -44,8 +42,9 @@ def check_columns(rows: Dataset, path: str, split: str) -> str:
             f"{path}: prompt, chosen and rejected must be all text or all messages, but "
             f"{described}; convert the raw data: {CONVERT}"
         )
-    if errors := dict(_row_errors(rows, types["prompt"])):
-        row, error = min(errors.items())
+    found = enumerate(map(_row_error, _records(rows, SIDES)))
+    if errors := [(row, error) for row, error in found if error]:
+        row, error = errors[0]
         more = f" (and {len(errors) - 1} more rows are unusable)" if len(errors) > 1 else ""
         raise DataError(
             f"{path}: row {row} of {split}: {error}{more}; convert the raw data, which reports "
@@ -112,40 +111,25 @@ def _describe(kind: pa.DataType) -> str:
     return str(kind) if len(str(kind)) < 60 else "something else"
 
 
-def _row_errors(rows: Dataset, kind: str) -> Iterator[tuple[int, str]]:
-    """(row, what is wrong) for every row that TRL could not train on."""
-    start = 0
-    for table in rows.select_columns(list(SIDES)).with_format("arrow").iter(batch_size=BATCH):
-        if kind == "text":
-            errors = _text_errors(table)
-        else:
-            errors = enumerate(map(_message_error, table.to_pylist()))
-        yield from ((start + row, error) for row, error in errors if error)
-        start += len(table)
-
-
-def _text_errors(table: pa.Table) -> Iterator[tuple[int, str]]:
+def _row_error(row: dict[str, Any]) -> str | None:
+    """Why TRL could not train on a row, or None."""
     for name in SIDES:
-        column = table.column(name)
-        blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
-        for row in np.flatnonzero(blank):
-            yield int(row), f"the {name} is {'empty' if column[row].is_valid else 'null'}"
-
-
-def _message_error(row: dict[str, Any]) -> str | None:
-    for name in SIDES:
-        messages = row[name]
-        if not messages:
-            return f"the {name} has no messages"
-        for message in messages:
+        value = row[name]
+        if value is None:
+            return f"the {name} is null"
+        if isinstance(value, str):
+            if not value.strip():
+                return f"the {name} is empty"
+            continue
+        for message in value:
             if message is None or not message["role"]:
                 return f"the {name} has a message without a role"
             if message["content"] is None and not message.get("tool_calls"):
                 return f"the {name} has a message without content"
-        if not any((m["content"] or "").strip() or m.get("tool_calls") for m in messages):
+        if not any((m["content"] or "").strip() or m.get("tool_calls") for m in value):
             return f"the {name} is empty"
-        if name != "prompt" and messages[0]["role"] != "assistant":
-            return f"the {name} answer begins with a message of {messages[0]['role']}"
+        if name != "prompt" and value[0]["role"] != "assistant":
+            return f"the {name} answer begins with a message of {value[0]['role']}"
     return None
 
 
@@ -173,5 +157,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _records(rows: Dataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows as stored, a few at a time: an image is bytes or a path, not decoded."""
-    for table in rows.select_columns([*names]).with_format("arrow").iter(batch_size=100):
+    for table in rows.select_columns([*names]).with_format("arrow").iter(batch_size=BATCH):
         yield from table.to_pylist()

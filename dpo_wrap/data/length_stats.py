@@ -23,16 +23,15 @@ BATCH = 1000
 SHARES = (50, 95, 99, 100)
 """The percentiles of the lengths, by nearest rank: the last is the longest."""
 
-CUT = {
-    "too_long": "more than max_length tokens in the prompt and the longer answer",
-    "prompt_fills": "dropped: the prompt alone has max_length tokens",
-    "identical": "dropped: both answers are the same tokens, usually after the cut",
-    "end_cut": "kept without the end of an answer, and so without its end of text",
-    "prompt_cut": "kept without the beginning of a prompt (truncation_mode: keep_end)",
-    "prompt_gone": "of these, the pairs in which a side has no prompt left",
-}
-"""What max_length does, counted in pairs; as those of WARNINGS, the names are keys of run.json."""
-WARNINGS = {
+PROBLEMS = {
+    "too_long": "{n:,} of {pairs:,} pairs have more than {limit:,} tokens in the prompt and the "
+    "longer answer (longest {longest:,}; overlength: {overlength})",
+    "prompt_fills": "{n:,} pairs dropped, because the prompt alone has max_length tokens",
+    "identical": "{n:,} pairs dropped, because both answers are the same tokens",
+    "end_cut": "{n:,} pairs kept without the end of an answer, and so without its end of text",
+    "prompt_cut": "{n:,} pairs kept without the beginning of a prompt (truncation_mode: keep_end)",
+    "prompt_gone": "{n:,} of these pairs have no prompt left on a side; set truncation_mode: "
+    "keep_start",
     "endless": "in {n:,} of {pairs:,} pairs an answer ends in no token that generation stops at, "
     "so the model does not learn to stop there; set a chat_template that ends each turn with one",
     "two_ends": "in {n:,} of {pairs:,} pairs an answer ends in two ends of text or turn; remove "
@@ -45,7 +44,7 @@ WARNINGS = {
     "prompt and answer, so the end of the prompt is dropped, such as {end!r}; end prompts on a "
     "token boundary (no space), or use a template that renders both alike",
 }
-"""What is wrong with how texts begin and end, whether cut or not."""
+"""What max_length does, then how texts begin and end: keys of run.json, counted in pairs."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class LengthStats:
     pairs: int
     kept: int
     counts: Counter[str]
-    """Pairs by the names of CUT and WARNINGS."""
+    """Pairs by the names of PROBLEMS."""
     dropped_prompt_end: str
     """The end of the first prompt counted as `moved`, which is trained without it."""
     adds_eos: bool
@@ -70,7 +69,7 @@ class LengthStats:
 
     def as_record(self) -> dict[str, Any]:
         """The figures for run.json."""
-        counts = {name: self.counts[name] for name in (*CUT, *WARNINGS)}
+        counts = {name: self.counts[name] for name in PROBLEMS}
         record = {"pairs": self.pairs, **counts, "moved_text": self.dropped_prompt_end}
         return record | {"closes": self.adds_eos, "kept": self.kept, "lengths": self.lengths}
 
@@ -86,7 +85,7 @@ class SpecialTokens:
         self._is_blank = lru_cache(1024)(lambda ids: not tokenizer.decode(ids).strip())
 
     def problems(self, prompt: list[int], answers: list[list[int]]) -> Iterator[str]:
-        """The names of WARNINGS that apply to a pair."""
+        """The names of PROBLEMS that apply to an uncut pair."""
         if not all(map(self._ends, answers)):
             yield "endless"
         if any(len(a) > 1 and self.stops.issuperset(a[-2:]) for a in answers):
@@ -171,25 +170,18 @@ def lengths_line(split: str, stats: LengthStats) -> str:
 
 def report_lines(split: str, stats: LengthStats, limit: int | None, overlength: str) -> list[str]:
     """A line for each problem with a split's tokens."""
-    lines = ["; ".join(_cut(stats, limit, overlength))]
+    lines = []
     if stats.adds_eos:
         lines.append(
-            "the tokenizer adds an end of text to every text, also to prompts and twice to "
-            "answers; set add_eos_token: false in its tokenizer_config.json"
+            f"{split}: the tokenizer adds an end of text to every text, also to prompts and twice "
+            "to answers; set add_eos_token: false in its tokenizer_config.json"
         )
-    for name, text in WARNINGS.items():
+    values = {"pairs": stats.pairs, "longest": stats.longest, "end": stats.dropped_prompt_end[:40]}
+    for name, text in PROBLEMS.items():
         explained = stats.adds_eos and name in ("moved", "two_ends")
         if (n := stats.counts[name]) and not explained:
-            lines.append(text.format(n=n, pairs=stats.pairs, end=stats.dropped_prompt_end[:40]))
-    return [f"{split}: {line}" for line in lines if line]
-
-
-def table(stats: LengthStats) -> list[str]:
-    """The lengths in tokens, a line for each part of a pair."""
-    heads = "".join(f"{f'{share} %' if share < 100 else 'longest':>9}" for share in SHARES)
-    lines = [f"  {'tokens':<9}{heads}"]
-    for name, values in stats.lengths.items():
-        lines.append(f"  {name:<9}{''.join(f'{value:>9,}' for value in values)}")
+            line = text.format(n=n, limit=limit, overlength=overlength, **values)
+            lines.append(f"{split}: {line}")
     return lines
 
 
@@ -208,25 +200,6 @@ def pair_lengths(tokens: Dataset, limit: int | None) -> np.ndarray:
         found.append(pc.add(prompt, pc.max_element_wise(chosen, rejected)).to_numpy())
     lengths = np.concatenate(found) if found else np.zeros(0, dtype=int)
     return lengths if limit is None else np.minimum(lengths, limit)
-
-
-def _cut(stats: LengthStats, limit: int | None, overlength: str) -> Iterator[str]:
-    counts = stats.counts
-    if counts["too_long"]:
-        cut = f"their {'beginnings' if counts['prompt_cut'] else 'answers'} cut"
-        details = (
-            ("prompt_gone", "without any prompt on a side (set truncation_mode: keep_start)"),
-            ("prompt_fills", "dropped (the prompt alone fills it)"),
-            ("end_cut", "without their end of text"),
-        )
-        results = [f"{counts[name]} of them {text}" for name, text in details if counts[name]]
-        yield (
-            f"{counts['too_long']} of {stats.pairs} pairs have more than {limit} tokens (longest "
-            f"{stats.longest}): "
-            f"{'dropped' if overlength == 'drop' else ', '.join([cut, *results])}"
-        )
-    if counts["identical"]:
-        yield f"{counts['identical']} dropped, because both answers are the same tokens"
 
 
 def _percentiles(values: array) -> tuple[int, ...]:

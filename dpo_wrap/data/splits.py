@@ -19,19 +19,21 @@ import pyarrow as pa
 import xxhash
 from datasets import Dataset, concatenate_datasets
 
-from data_tools.keys import pair_key, prompt_key
+from data_tools.keys import pair_key
 from dpo_wrap.config import Settings
 from dpo_wrap.data.columns import check_columns, check_context, has_tool_calls, has_tools
 from dpo_wrap.data.overlap import drop_train_test_overlap
-from dpo_wrap.data.stored import READ_ERRORS, open_directory, open_hub
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.files import OWN, make_own
-from dpo_wrap.hub import is_local
+from dpo_wrap.hub import is_local, load_failure
 
 TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
 """The columns that the trainer reads; `source` finds a row again in the raw file."""
 KEPT = "kept:"
 """Prefix of the other text columns, which eval can group by."""
+SPLITS = ("train", "test")
+READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, pa.ArrowException)
+"""What `datasets` and pyarrow raise for files that they cannot read."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def load_splits(
     kept = kept and len(parts) == 1
     parts = [{split: _columns(rows, kept) for split, rows in part.items()} for part in parts]
     if len(parts) > 1:
-        parts = drop_train_test_overlap(parts, paths, prompt_key, _pair_key, notes)
+        parts = drop_train_test_overlap(parts, paths, _pair_key, notes)
     train = _joined([part["train"] for part in parts], settings)
     tests = [part["test"] for part in parts if "test" in part]
     test = _joined(tests, settings) if tests else None
@@ -128,12 +130,61 @@ def caching_disabled() -> Iterator[None]:
 def _open(
     settings: Settings, path: str, converted: Path, temp_converted: Path, notes: list[str]
 ) -> dict[str, Dataset]:
+    """The train split, and the test split if it has rows."""
     local = Path(path).expanduser()
-    if local.is_file():
-        return open_directory(_convert(local, converted, temp_converted, notes), path, notes)
     if local.is_dir():
-        return open_directory(local, path, notes)
-    return open_hub(settings, path, notes)
+        loaded = _load_directory(local, path)
+    elif local.is_file():
+        loaded = _load_directory(_convert(local, converted, temp_converted, notes), path)
+    else:
+        try:
+            loaded = datasets.load_dataset(path)
+        except READ_ERRORS as error:
+            raise DataError(load_failure(settings, "dataset_path", path, error)) from None
+    if "train" not in loaded:
+        raise DataError(
+            f"{path}: no split is named train (found: {', '.join(loaded)}); save the splits to use "
+            "as train and test, or convert the raw file"
+        )
+    if not loaded["train"]:
+        raise DataError(f"{path}: its train split has no rows; convert the raw data")
+    splits = {name: loaded[name] for name in SPLITS if loaded.get(name)}
+    if "test" in loaded and "test" not in splits:
+        notes.append(f"{path}: its test split has no rows")
+    if unread := [name for name in loaded if name not in SPLITS]:
+        fix = "" if "test" in splits else "; save one of them as test to evaluate on it"
+        notes.append(f"{path}: only train and test are read, not {', '.join(unread)}{fix}")
+    return splits
+
+
+def _load_directory(directory: Path, path: str) -> dict[str, Dataset | None]:
+    """The splits that convert or `save_to_disk` wrote; None for one without rows or not read."""
+    saved = any((directory / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    tables = [*directory.glob("t*.parquet"), *directory.glob("t*.jsonl")]
+    if not saved and not any(file.name.startswith("train") for file in tables):
+        raise DataError(
+            f"{path}: the directory has no converted dataset (no dataset_dict.json, train.parquet "
+            f"or train.jsonl); convert it: python -m data_tools.convert {path}"
+        )
+    if empty := sorted(file.name for file in tables if not file.stat().st_size):
+        raise DataError(f"{path}: {empty[0]} has no rows; remove it, or convert the data again")
+    try:
+        if not saved:
+            return datasets.load_dataset(str(directory))
+        if not (directory / "dataset_dict.json").is_file():
+            return {"train": _load_saved_split(directory)}
+        names = json.loads((directory / "dataset_dict.json").read_text("utf-8"))["splits"]
+        return {n: _load_saved_split(directory / n) if n in SPLITS else None for n in names}
+    except READ_ERRORS as error:
+        raise DataError(
+            f"{path}: the dataset is damaged ({one_line(error)}); convert it again"
+        ) from None
+
+
+def _load_saved_split(directory: Path) -> Dataset | None:
+    # load_from_disk raises IndexError for a split without rows.
+    files = json.loads((directory / "state.json").read_text("utf-8"))["_data_files"]
+    return Dataset.load_from_disk(str(directory)) if files else None
 
 
 def _convert(raw: Path, converted: Path, temp_converted: Path, notes: list[str]) -> Path:
@@ -145,7 +196,9 @@ def _convert(raw: Path, converted: Path, temp_converted: Path, notes: list[str])
         raise DataError(f"{raw}: cannot be read ({error.strerror})") from None
     # Another process of the same run may have converted the file into temp_converted just now.
     for directory in (converted, temp_converted):
-        if _converted_digest(directory) == digest:
+        stamp = _stamp(directory)
+        whole = stamp.is_file() and (directory / "report.json").is_file()
+        if whole and digest in stamp.read_text("utf-8"):
             return directory
     # Imported here, because few runs convert.
     from data_tools.convert import convert
@@ -172,17 +225,8 @@ def _convert(raw: Path, converted: Path, temp_converted: Path, notes: list[str])
 
 
 def _stamp(converted: Path) -> Path:
-    """The file next to a conversion that has the digest of the raw file."""
+    """The file next to a conversion that has the digest of the raw file; it is written last."""
     return converted.with_name(f"{converted.name}.stamp.json")
-
-
-def _converted_digest(converted: Path) -> str | None:
-    """The digest of the raw file that was converted; None without a complete conversion."""
-    try:
-        digest = json.loads(_stamp(converted).read_text("utf-8"))["xxh3_128"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return digest if (converted / "report.json").is_file() else None
 
 
 def _check_context(splits: dict[str, Dataset], path: str, notes: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tokenise splits with TRL's own code, and check the tokens against model and chat template."""
+"""Tokenize splits with TRL's own code, and check the tokens against model and chat template."""
 
 import json
 from typing import Any
@@ -18,7 +18,6 @@ from dpo_wrap.trl_hooks import tokenize_rows
 PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}}
 TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": PARAMETERS}
 CALL = {"name": "probe_call", "arguments": {"x": "1"}}
-CALLS = [{"type": "function", "function": CALL}]
 
 
 def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
@@ -33,9 +32,9 @@ def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, split
             f"{settings.where('model_path')}: the data are conversations, and this tokenizer has "
             "no chat template; set chat_template: chatml, or to the path of a template"
         )
-    calling = {"role": "assistant", "content": "", "tool_calls": CALLS}
+    tools, calls = ([{"type": "function", "function": probe}] for probe in (TOOL, CALL))
+    calling = {"role": "assistant", "content": "", "tool_calls": calls}
     messages = [{"role": "user", "content": "ask"}, calling]
-    tools = [{"type": "function", "function": TOOL}]
     try:
         text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
     except Exception:  # a template is code and may raise anything; tokenize names the row
@@ -72,9 +71,10 @@ def tokenize(
             raise _template_error(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)
     limit = dpo.max_length or context_length(config)
-    special, moved = SpecialTokens(tokenizer), moved_boundaries(tokens, tokenizer)
-    mode, overlength = dpo.truncation_mode, settings.overlength
-    keep, stats = length_stats(tokens, special, moved, limit, mode, overlength)
+    moved = moved_boundaries(tokens, tokenizer)
+    keep, stats = length_stats(
+        tokens, SpecialTokens(tokenizer), moved, limit, dpo.truncation_mode, settings.overlength
+    )
     _check_lengths(settings, split, stats, dpo.max_length, limit, needed)
     return (tokens if stats.kept == stats.pairs else tokens.select(keep)), stats
 
@@ -117,7 +117,7 @@ def _template_error(
 
 
 def _prompt_ids(batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The prompts tokenised as generation sees them, by the calls that TRL makes."""
+    """The prompts tokenized as generation sees them, by the calls that TRL makes."""
     prompts = batch["prompt"]
     if isinstance(prompts[0], str):
         return tokenizer(prompts)["input_ids"]
@@ -144,14 +144,14 @@ def _check_lengths(
     limit: int | None,
     needed: bool,
 ) -> None:
-    too_long, counts = stats.counts["too_long"], stats.counts
+    counts, too_long = stats.counts, stats.counts["too_long"]
     found = (
         f"{too_long} of {stats.pairs} pairs have more than {limit} tokens (longest {stats.longest})"
     )
     if too_long and max_length is None:
         raise DataError(
-            f"{settings.where('max_length')}: without it nothing is cut, but in {split} {found}, "
-            "the model's context; set a number"
+            f"{settings.where('max_length')}: in {split} {found}, which is the model's context; "
+            "set a number, so that they are truncated"
         )
     if too_long and settings.overlength == "error":
         raise DataError(
@@ -161,9 +161,9 @@ def _check_lengths(
     if needed and not stats.kept:
         fix = "raise max_length" if too_long else "the template may not render them"
         raise DataError(
-            f"{settings.where('dataset_path')}: nothing is left of {split}: {found}, "
-            f"{counts['prompt_fills']} prompts fill it alone, {counts['identical']} pairs have the "
-            f"same tokens twice; {fix}"
+            f"{settings.where('dataset_path')}: no pair of {split} can be trained on: {found}, "
+            f"{counts['prompt_fills']} prompts alone have that many, {counts['identical']} pairs "
+            f"have answers of the same tokens; {fix}"
         )
 
 
@@ -174,7 +174,7 @@ def _check_ids(settings: Settings, tokens: Dataset, config: PretrainedConfig) ->
         return
     for table in tokens.select_columns(list(IDS)).with_format("arrow").iter(batch_size=BATCH):
         for column in table.columns:
-            top: Any = pc.max(pc.list_flatten(column)).as_py()
+            top = pc.max(pc.list_flatten(column)).as_py()
             if top is not None and top >= size:
                 raise DataError(
                     f"{settings.where('model_path')} {settings.model_path!r}: its tokenizer makes "

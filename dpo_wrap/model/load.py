@@ -21,8 +21,6 @@ from dpo_wrap.errors import ConfigError, ModelError, one_line
 from dpo_wrap.hub import load_failure, located
 
 ADAPTER_FILE = "adapter_config.json"
-CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")
-"""Where architectures keep the number of positions."""
 CONFIG_ERRORS = (ValueError, KeyError, TypeError, ImportError, NotImplementedError)
 """What transformers and peft raise for a config that they cannot use."""
 WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -53,9 +51,8 @@ def load_config(settings: Settings) -> PretrainedConfig:
 
 def context_length(config: PretrainedConfig) -> int | None:
     """The model's context in tokens, or None if its config does not give it."""
-    text = config.get_text_config()
-    lengths = (getattr(text, name, None) for name in CONTEXT_NAMES)
-    return next((n for n in lengths if isinstance(n, int) and n > 0), None)
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length if length and length > 0 else None
 
 
 def load_adapter_config(settings: Settings) -> LoraConfig | None:
@@ -100,7 +97,7 @@ def check_targets(
     """
     if lora is None:
         return
-    # Initialisations that read the weights find none here; the matching is the same without them.
+    # Initializations that read the weights find none here; the matching is the same without them.
     plain = copy.copy(lora)
     plain.init_lora_weights, plain.inference_mode = False, False
     with torch.device("meta"), warnings.catch_warnings():
@@ -180,7 +177,7 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{place} {path!r} lacks {len(missing)} of its weights (first {missing[0]}), which "
-            "would be random; download the model again"
+            "would be initialized at random; download the model again"
         )
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes packs a layer for inference at its first forward

@@ -23,7 +23,7 @@ from trl import DPOConfig
 
 from dpo_wrap import run_dir
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import kept_ids, pair_lengths, table
+from dpo_wrap.data.length_stats import kept_ids, pair_lengths
 from dpo_wrap.diagnostics import memory
 from dpo_wrap.evaluation.sampling import draw_answers
 from dpo_wrap.hub import check_moving
@@ -66,8 +66,6 @@ def dry_run(settings: Settings, resume: str) -> int:
         with memory.explain_out_of_memory(prepared):
             trainer, notes = make_trainer(_with_few_rows(prepared))
         log(*describe(trainer, prepared), *start.notes, *prepared.notes, *notes)
-        for split, lengths in prepared.fits.items():
-            log(f"{split}:", *table(lengths))
         log(*_examples(prepared))
         steps = _total_steps(trainer, prepared)
         done = start.checkpoint.step if start.checkpoint else 0
