@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import load_settings
@@ -146,6 +146,7 @@ def test_the_base_model_is_loaded_in_single_precision(settings):
 def test_the_context_is_that_of_the_config_if_it_has_one():
     assert context_length(AutoConfig.for_model("gpt2", n_positions=77)) == 77
     assert context_length(AutoConfig.for_model("llama", max_position_embeddings=88)) == 88
+    assert context_length(PretrainedConfig(max_seq_len=99)) == 99
     assert context_length(AutoConfig.for_model("bloom")) is None
 
 

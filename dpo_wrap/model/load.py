@@ -21,6 +21,8 @@ from dpo_wrap.errors import ConfigError, ModelError, one_line
 from dpo_wrap.hub import load_failure, located
 
 ADAPTER_FILE = "adapter_config.json"
+# transformers maps its models' names to the first; models with code of their own may not.
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 CONFIG_ERRORS = (ValueError, KeyError, TypeError, ImportError, NotImplementedError)
 """What transformers and peft raise for a config that they cannot use."""
 WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError)
@@ -51,8 +53,9 @@ def load_config(settings: Settings) -> PretrainedConfig:
 
 def context_length(config: PretrainedConfig) -> int | None:
     """The model's context in tokens, or None if its config does not give it."""
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return length if length and length > 0 else None
+    text = config.get_text_config()
+    lengths = (getattr(text, name, None) for name in CONTEXT_NAMES)
+    return next((n for n in lengths if isinstance(n, int) and n > 0), None)
 
 
 def load_adapter_config(settings: Settings) -> LoraConfig | None:
