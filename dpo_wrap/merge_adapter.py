@@ -48,7 +48,7 @@ def merge_adapter(
     """
     if settings.load_in_4bit:
         log(
-            "load_in_4bit: the adapter is merged into the unquantised base model, so answers may "
+            "load_in_4bit: the adapter is merged into the unquantized base model, so answers may "
             "differ slightly from those in training"
         )
     trained_in = load.init_kwargs(settings).get("dtype", "float32")
@@ -56,8 +56,8 @@ def merge_adapter(
     config = load.load_config(settings)
     if getattr(config, "quantization_config", None):
         raise ModelError(
-            f"{settings.where('model_path')} {settings.model_path!r} is stored quantised, so a "
-            "merge would round it again; set it to the path of the unquantised original"
+            f"{settings.where('model_path')} {settings.model_path!r} is stored quantized, so a "
+            "merge would round it again; set it to the path of the unquantized original"
         )
     adapter = load.load_adapter_config(settings)
     tokenizer = load_tokenizer(settings)
@@ -119,7 +119,7 @@ def default_tolerance(trained: float, dtype: str) -> float:
 
 
 def _in_float32(settings: Settings) -> Settings:
-    """Settings that load the weights in float32 on the CPU, unquantised."""
+    """Settings that load the weights in float32 on the CPU, unquantized."""
     kwargs = {n: v for n, v in load.init_kwargs(settings).items() if n not in TRAINING_ONLY}
     return dataclasses.replace(
         settings,
@@ -162,7 +162,7 @@ def _probe_ids(
         with contextlib.suppress(Exception):
             probes.append(tokenizer.apply_chat_template(PROBE_MESSAGES)["input_ids"])
     rows = model.get_input_embeddings().weight.shape[0]
-    # Added tokens may stand for images, which are not there.
+    # Added tokens may be placeholders for images, which the probes do not have.
     plain = sorted(set(range(min(rows, len(tokenizer)))) - set(tokenizer.added_tokens_decoder))
     draw = random.Random(0)
     probes += [draw.choices(plain, k=length) for _ in range(RANDOM_PROBES)]

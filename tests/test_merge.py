@@ -192,7 +192,7 @@ def test_an_adapter_of_a_larger_vocabulary_is_refused(adapter, tiny_model_dir, t
     assert "does not fit" in refused(capsys, made, tmp_path / "merged")
 
 
-def test_a_checkpoint_merges_into_the_unquantised_base_of_its_run(trained, tmp_path, capsys):
+def test_a_checkpoint_merges_into_the_unquantized_base_of_its_run(trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     config = yaml.safe_load((run / merge.CONFIG).read_text())
@@ -201,7 +201,7 @@ def test_a_checkpoint_merges_into_the_unquantised_base_of_its_run(trained, tmp_p
     for source, name in ((run, "merged"), (run / "checkpoint-6", "merged-6")):
         assert merge.main([str(source), str(tmp_path / name)]) == 0
         message = capsys.readouterr().out
-        assert "load_in_4bit: the adapter is merged into the unquantised base model" in message
+        assert "load_in_4bit: the adapter is merged into the unquantized base model" in message
     one, other = (load_file(tmp_path / n / "model.safetensors") for n in ("merged", "merged-6"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -262,7 +262,7 @@ def test_a_damaged_or_foreign_adapter_is_refused(adapter, tmp_path, capsys):
     assert "adapter_config.json is damaged; fetch the adapter again" in refused(capsys, made, out)
 
 
-def test_a_missing_or_quantised_base_is_refused_with_its_location(
+def test_a_missing_or_quantized_base_is_refused_with_its_location(
     trained, tiny_model_dir, tmp_path, capsys
 ):
     run, base = tmp_path / "run", tmp_path / "base"
@@ -275,7 +275,7 @@ def test_a_missing_or_quantised_base_is_refused_with_its_location(
     shutil.copytree(tiny_model_dir, base)
     change_json(base / "config.json", quantization_config={"quant_method": "bitsandbytes"})
     message = refused(capsys, run, tmp_path / "merged")
-    assert "is stored quantised, so a merge would round it again; set it to the path" in message
+    assert "is stored quantized, so a merge would round it again; set it to the path" in message
 
 
 def test_existing_files_are_never_overwritten(trained, tiny_model_dir, tmp_path, capsys):

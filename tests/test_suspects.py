@@ -13,10 +13,9 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from training import runner
 
 from data_tools.convert import main as convert
+from dpo_wrap import out_of_fold
 from dpo_wrap import suspects as command
-from dpo_wrap.suspects import cross_fit
-from dpo_wrap.suspects.cross_fit import fold_of
-from dpo_wrap.suspects.selection import concentrations, suspects, threshold
+from dpo_wrap.out_of_fold import concentrations, fold_of, suspects, threshold
 
 
 def table(margins):
@@ -157,9 +156,9 @@ def test_no_policy_scores_a_pair_that_it_was_trained_on(config, tmp_path, monkey
         examples = pd.DataFrame(columns | {"chosen_tokens": 1, "rejected_tokens": 1})
         return type("Evaluation", (), {"examples": examples})
 
-    monkeypatch.setattr(cross_fit, "train", train)
-    monkeypatch.setattr(cross_fit, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(cross_fit, "run_settings", lambda settings, _: settings)
+    monkeypatch.setattr(out_of_fold, "train", train)
+    monkeypatch.setattr(out_of_fold, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(out_of_fold, "run_settings", lambda settings, _: settings)
     assert command.main([str(config)]) == 0
     (_, first), (_, test), (_, second), (_, again) = scored
     assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)
@@ -177,7 +176,7 @@ def test_a_stopped_run_is_resumed(config, tmp_path, monkeypatch, capsys):
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(*words, **more)
 
-    monkeypatch.setattr(cross_fit, "train", stopped_in_the_second)
+    monkeypatch.setattr(out_of_fold, "train", stopped_in_the_second)
     assert command.main([str(config)]) == 1
     assert "stopped" in capsys.readouterr().err
     assert not (tmp_path / "run/suspects.jsonl").exists()
