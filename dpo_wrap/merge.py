@@ -72,16 +72,17 @@ def _merge(arguments: argparse.Namespace) -> int:
     configure_environment(settings)
     run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
-        _print(f"{run} has no {RUN}: its run has not finished; its current adapter is merged")
+        print(f"{run} has no {RUN}: its run has not finished; its current adapter is merged")
     # Imports torch and trl, which takes seconds: not before the paths are right.
     from dpo_wrap.merge_adapter import merge_adapter
     from dpo_wrap.system_errors import system_errors_reported
 
-    again, less = "run the same command again", "a machine with more memory"
-    with system_errors_reported(Path(settings.output_dir), again, less):
-        merge_adapter(settings, arguments.dtype, arguments.tolerance, _print)
-    _print(f"serve it:\n  vllm serve {out}")
-    _print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
+    with system_errors_reported(
+        Path(settings.output_dir), "run the same command again", "a machine with more memory"
+    ):
+        merge_adapter(settings, arguments.dtype, arguments.tolerance)
+    print(f"serve it:\n  vllm serve {out}")
+    print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
     return 0
 
 
@@ -140,10 +141,6 @@ def _settings_of_adapter(run: Path) -> Settings:
     if not base or not isinstance(base, str):
         raise ModelError(f"{place} is not set; set it to the path of the base model")
     return Settings(base, (), "", locations={"model_path": place}, source=str(run / ADAPTER))
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":
