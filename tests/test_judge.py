@@ -4,12 +4,10 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from test_structure import loaded_by
@@ -20,13 +18,13 @@ from dpo_wrap.judge_endpoint import CONFLICT, CUT_OFF, EMPTY, UNCLEAR, read_verd
 
 pytest.importorskip("openai", reason="requirements-judge.txt is not installed")
 
-ROOT = Path(__file__).parent.parent
 SAMPLES = [
     {"prompt": f"P{n}", "policy": f"long answer {n}", "reference": f"no {n}"} for n in range(3)
 ]
 RECORDS = to_judge(SAMPLES, 0)
 LAST = RECORDS[-1]["output_1"]
 NO_KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+MALFORMED = "the response is not a chat completion"
 SOON = {"retry-after-ms": "5"}  # so that the client retries without a pause
 
 
@@ -208,8 +206,7 @@ def test_a_reply_without_a_verdict_is_saved_and_repeated_with_again(run, server,
     found = win_rate(SAMPLES, read_verdicts(run.verdicts))
     assert (found["pairs"], found["unjudged"], found["no_verdict"]) == (2, 1, 2)
     assert run()[0] == 0 and len(server.bodies) == 6
-    code, out, _ = run("--again")
-    assert code == 0 and len(server.bodies) == 8 and "6 of 6 records have a verdict" in out
+    assert "6 of 6 records have a verdict" in run("--again")[1] and len(server.bodies) == 8
 
 
 def test_the_text_of_an_answer_is_never_taken_for_the_verdict(run, server):
@@ -237,11 +234,11 @@ def raw(text, kind="application/json"):
         (status(500, "Out of\nmemory."), "status 500, Out of memory.", ()),
         ((502, "<html>\x1b[31mbad", SOON), "status 502, <html> [31mbad", ()),
         (status(404, "Gone."), "status 404, Gone.", ()),  # fatal only as the first response
-        (raw('{"choices": ['), "the response is not a chat completion", ()),
-        (raw('{"choices": [{"message": {"content": 7}}]}'), "the response is not a chat comp", ()),
-        (raw("<html>", "text/html"), "the response is not a chat completion", ()),
-        (raw('{"choices": [[]]}'), "the response is not a chat completion", ()),
-        (raw("[" * 3000 + "]" * 3000), "the response is not a chat completion", ()),
+        (raw('{"choices": ['), MALFORMED, ()),
+        (raw('{"choices": [{"message": {"content": 7}}]}'), MALFORMED, ()),
+        (raw('{"choices": [[]]}'), MALFORMED, ()),
+        (raw("<html>", "text/html"), MALFORMED, ()),
+        (raw("[" * 3000 + "]" * 3000), MALFORMED, ()),
         (None, "Server disconnected without sending a response", ("--max-retries", "0")),
         ("slow", "Request timed out", ("--max-retries", "0", "--timeout", "0.3")),
     ],
@@ -314,36 +311,21 @@ def test_a_signal_ends_the_run_and_the_next_one_sends_the_rest(run, server, numb
     assert run()[0] == 0 and len(server.bodies) == sent + 6 - kept
 
 
-def test_a_killed_run_is_resumed(run, server, tmp_path):
-    hang = threading.Event()
+def test_verdicts_are_saved_as_they_arrive_and_a_cut_off_line_is_sent_again(run, server):
+    saved = []
 
-    def fourth(question, nth):
-        if len(server.bodies) >= 4:
-            hang.wait(20)
+    def save_before_the_fourth(question, nth):
+        if len(server.bodies) == 4:
+            time.sleep(0.2)
+            saved.append(run.verdicts.read_bytes())
         return prefer_longer(question)
 
-    server.answer = fourth
-    path = write_records(tmp_path / "to_judge.jsonl", RECORDS)
-    words = [sys.executable, "-m", "dpo_wrap.judge", str(path), "--model", "m"]
-    words += ["--base-url", server.url, "--workers", "1"]
-    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        limit = time.monotonic() + 30
-        while len(server.bodies) < 4 and time.monotonic() < limit:
-            time.sleep(0.02)
-        time.sleep(0.1)
-    finally:
-        process.kill()
-        process.wait()
-        hang.set()
-    whole = run.verdicts.read_bytes()
-    assert whole.count(b"\n") == 3
-    run.verdicts.write_bytes(whole[:-20])  # as if killed while the last line was written
-    server.answer = lambda q, nth: prefer_longer(q)
-    sent = len(server.bodies)
+    server.answer = save_before_the_fourth
+    assert run("--workers", "1")[0] == 0 and saved[0].count(b"\n") == 3
+    run.verdicts.write_bytes(saved[0][:-20])  # as if killed while the third line was written
     code, _, err = run()
     assert code == 0 and "4 questions, 2 already answered" in err
-    assert len(server.bodies) == sent + 4
+    assert len(server.bodies) == 6 + 4
     assert [line["pair"] for line in lines_of(run.verdicts)] == [r["pair"] for r in RECORDS]
 
 
@@ -420,20 +402,17 @@ def test_an_invalid_base_url_is_refused(run, url):
     assert code == 2 and url in err and "--base-url" in err and err.count("\n") == 1
 
 
-def test_without_the_client_its_requirements_are_named(run, server, monkeypatch):
+def test_a_missing_client_and_an_invalid_proxy_are_refused(run, server, monkeypatch):
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
+    code, _, err = run()
+    assert code == 2 and "the proxy in the environment" in err
     monkeypatch.setitem(sys.modules, "openai", None)
     code, _, err = run()
     assert code == 2 and err == (
         "the package openai is not installed; pip install -r requirements-judge.txt\n"
     )
     assert not run.verdicts.exists()
-
-
-def test_an_invalid_proxy_is_refused(run, server, monkeypatch):
-    monkeypatch.delenv("NO_PROXY")
-    monkeypatch.setenv("HTTP_PROXY", "foo://bar")
-    code, _, err = run()
-    assert code == 2 and "the proxy in the environment" in err
 
 
 @pytest.mark.parametrize(
@@ -488,13 +467,7 @@ def test_lone_surrogates_are_kept_as_json_escapes(run, server):
 
 def test_two_judges_do_not_write_one_file(run, server):
     started, resume, codes = threading.Event(), threading.Event(), []
-
-    def wait(question, nth):
-        started.set()
-        resume.wait(20)
-        return "1"
-
-    server.answer = wait
+    server.answer = lambda question, nth: started.set() or (resume.wait(20) and "1")
     words = ["--model", "m", "--base-url", server.url]
     source = write_records(run.verdicts.with_name("to_judge.jsonl"), RECORDS)
     first = threading.Thread(target=lambda: codes.append(judge.main([str(source), *words])))
