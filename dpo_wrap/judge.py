@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("file", metavar="FILE.jsonl", help="the pairs to judge, eval's to_judge.jsonl")
-    add("--model", required=True, metavar="NAME", help="the judge's name at the endpoint")
+    add("--model", required=True, metavar="NAME", help="the judge's model name")
     add("--base-url", metavar="URL", help="the endpoint, such as http://localhost:8000/v1")
     default = f"default {VERDICTS} next to the input"
     add("-o", "--output", metavar="FILE", help=f"where to save the verdicts ({default})")
@@ -91,9 +91,9 @@ def parser() -> argparse.ArgumentParser:
     for option, type_, default, metavar, about in (
         ("--workers", cli.number(int, 1, 256), 4, "N", "concurrent requests"),
         ("--max-retries", cli.number(int, 0, 100), 5, "N", "retries of a failed request"),
-        ("--timeout", cli.number(float, 0.001, 86_400), 120.0, "S", "seconds without a response"),
+        ("--timeout", cli.number(float, 0.001, 86_400), 120.0, "S", "timeout in seconds"),
         ("--temperature", cli.number(float, 0), 0.0, "T", "sampling temperature"),
-        ("--max-tokens", cli.number(int, 1, 10**6), 1024, "N", "tokens of a reply"),
+        ("--max-tokens", cli.number(int, 1, 10**6), 1024, "N", "maximum tokens of a reply"),
     ):
         about = f"{about} (default %(default)g)"
         add(option, type=type_, default=default, metavar=metavar, help=about)
@@ -330,8 +330,7 @@ def _summary(questions: list[Question], verdicts: dict[str, Verdict], path: Path
     """The number of verdicts, the faults with their fixes, and the next command."""
     found = [verdicts[question.digest] for question in questions]
     faults = Counter(v.get("fault", UNCLEAR) for v in found if v["preference"] is None)
-    judged = len(found) - faults.total()
-    lines = [f"{judged:,} of {len(questions):,} records have a verdict, in {path}"]
+    lines = [f"{len(found) - faults.total():,} of {len(found):,} records have a verdict, in {path}"]
     for fault, count in faults.most_common():
         fix = f"; {FIXES[fault]}" if fault in FIXES else ""
         lines.append(f"  {count:,} without: {fault}{fix}")

@@ -19,7 +19,7 @@ from dpo_wrap.signals import exit_with
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
 adapter. The base model is the one named in RUN_DIR/config.resolved.yaml, otherwise in
-adapter_config.json. Merging needs four bytes of memory a parameter and no GPU.
+adapter_config.json. Merging needs four bytes of memory per parameter and no GPU.
 
 examples:
   python -m dpo_wrap.merge runs/dpo models/dpo
@@ -72,7 +72,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     configure_environment(settings)
     run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
-        print(f"{run} has no {RUN}: its run has not finished; its current adapter is merged")
+        print(f"{run} has no {RUN}: the run is not finished; merging its current adapter")
     # Imports torch and trl, which takes seconds: not before the paths are right.
     from dpo_wrap.merge_adapter import merge_adapter
     from dpo_wrap.system_errors import system_errors_reported

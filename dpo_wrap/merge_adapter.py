@@ -116,7 +116,7 @@ def largest_difference(ones: Tensor, others: Tensor) -> float:
 
 
 def default_tolerance(trained: float, dtype: str) -> float:
-    """Nats for the dtype, at most half of what training changed."""
+    """The tolerance of the dtype in nats, at most half of the change by training."""
     return min(TOLERANCES[dtype], max(trained / 2, TOLERANCES["float32"]))
 
 

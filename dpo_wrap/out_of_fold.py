@@ -36,7 +36,7 @@ COLUMNS = ("split", "row", "source", "chosen_tokens", "rejected_tokens", "reward
 NOT_FOR_FOLDS = ("hub_", "push_to_hub", "report_to")
 """Prefixes of TRL's options that the runs of the folds do not take over."""
 RATIO, MINIMUM = 2.0, 3
-"""Share of suspects over the overall share, and number of suspects, to report a group."""
+"""A group is reported from MINIMUM suspects on, in a share above RATIO times the overall one."""
 
 
 @contextlib.contextmanager
@@ -141,7 +141,7 @@ def _score(
 
 
 def _train(settings: Settings, stop: Stop) -> None:
-    """Train on a fold, or resume; a run that cannot be resumed is removed and trained again."""
+    """Train on a fold, or resume; a run that cannot be resumed is removed and started again."""
     run = Path(settings.output_dir)
     existed = run.exists()
     try:
@@ -159,7 +159,7 @@ def _examples(settings: Settings, split: str) -> pd.DataFrame:
 
 
 def _join(tables: list[pd.DataFrame], splits: dict[str, Dataset]) -> pd.DataFrame:
-    """One row a pair, with the mean margin of its policies and its kept columns."""
+    """One row per pair: the mean margin over its policies, and its kept columns."""
     grouped = pd.concat(tables, ignore_index=True).groupby(["split", "row"], sort=False)
     scores = grouped[[*COLUMNS[2:-1]]].first().join(grouped["reward_margin"].mean()).reset_index()
     scores = scores.sort_values(["split", "row"], ascending=[False, True], ignore_index=True)
@@ -187,7 +187,7 @@ def threshold(margins: pd.Series) -> float:
 def suspects(scores: pd.DataFrame) -> pd.DataFrame:
     """The suspect rows, lowest margin first, with the `probability` of their label.
 
-    Margins of 0, of a policy that learned nothing, make no suspects.
+    A pair with a margin of 0, from a policy that learned nothing, is not suspect.
     """
     given = confidence(scores["reward_margin"])
     is_suspect = (1 - given >= threshold(scores["reward_margin"])) & (given < 0.5)
@@ -197,8 +197,7 @@ def suspects(scores: pd.DataFrame) -> pd.DataFrame:
 def concentrations(scores: pd.DataFrame, found: pd.DataFrame, kept: Sequence[str]) -> list[str]:
     """Sentences on groups with many suspects, by input file and by each kept column.
 
-    A group's share of suspects is more than RATIO times the overall one. Columns of more than
-    VALUES distinct values are no groups.
+    Columns with one or with more than VALUES distinct values are skipped.
     """
     columns = {"file": scores["source"].map(file_of, na_action="ignore")}
     columns |= {name: scores[name] for name in kept}
@@ -261,4 +260,4 @@ def _summary(figures: dict[str, Any], records: list[dict[str, Any]], out: Path) 
             f"read {out / SUSPECTS}, delete the lines with a correct label, exclude the others:",
             f"  python -m data_tools.convert RAW -o NEW --exclude-rows {out / SUSPECTS}",
         ]
-    return [*lines, f"every margin {out / SUSPECTS_SCORES}"]
+    return [*lines, f"margins of all pairs: {out / SUSPECTS_SCORES}"]

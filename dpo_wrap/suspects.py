@@ -27,7 +27,7 @@ right, and exclude the others from the data:
 
   python -m data_tools.convert raw.csv -o data/fixed --exclude-rows checkpoints/dpo/suspects.jsonl
 
-Each half is trained for as many steps as all the data would be, so it takes twice as long as
+Each policy is trained for as many steps as a run on all the data, so this takes twice as long as
 training. Pairs made from one record have the same source and are excluded together; if the raw data
 repeat a pair, convert names the other record to list. A suspect is not a verdict: a rare but
 correct opinion looks like a wrong label.
