@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def healthy(address):
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         return direct.open(address, timeout=2).status == 200
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 

@@ -312,19 +312,14 @@ def test_a_signal_leaves_nothing(trained, tmp_path, monkeypatch, capsys):
     assert message == "stopped; nothing was written\n" and nothing_left(tmp_path)
 
 
-def test_the_temporary_directory_of_a_killed_merge_is_replaced(trained, tmp_path):
-    make_own(tmp_path / "merged.part")
-    (tmp_path / "merged.part/model-00001-of-00009.safetensors").write_text("half")
-    assert merge.main([str(trained), str(tmp_path / "merged")]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"]
-    assert len(list((tmp_path / "merged").glob("*.safetensors"))) == 1
-
-
-def test_a_link_is_followed(trained, tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "there")
+def test_a_link_is_followed_and_the_directory_of_a_killed_merge_replaced(trained, tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    make_own(tmp_path / "target.part")
+    (tmp_path / "target.part/model-00001-of-00009.safetensors").write_text("half")
     assert merge.main([str(trained), str(tmp_path / "link")]) == 0
-    assert (tmp_path / "there/model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "target"]
+    assert [p.name for p in (tmp_path / "target").glob("*.safetensors")] == ["model.safetensors"]
 
 
 def test_help_imports_no_library():
