@@ -19,7 +19,7 @@ from dpo_wrap.signals import exit_with
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
 adapter. The base model is the one named in RUN_DIR/config.resolved.yaml, otherwise in
-adapter_config.json. Merging needs four bytes of memory a parameter and no GPU.
+adapter_config.json. Merging needs four bytes of memory per parameter and no GPU.
 
 examples:
   python -m dpo_wrap.merge runs/dpo models/dpo
@@ -72,16 +72,17 @@ def _merge(arguments: argparse.Namespace) -> int:
     configure_environment(settings)
     run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
-        _print(f"{run} has no {RUN}: its run has not finished; its current adapter is merged")
+        print(f"{run} has no {RUN}: the run is not finished; merging its current adapter")
     # Imports torch and trl, which takes seconds: not before the paths are right.
     from dpo_wrap.merge_adapter import merge_adapter
     from dpo_wrap.system_errors import system_errors_reported
 
-    again, less = "run the same command again", "a machine with more memory"
-    with system_errors_reported(Path(settings.output_dir), again, less):
-        merge_adapter(settings, arguments.dtype, arguments.tolerance, _print)
-    _print(f"serve it:\n  vllm serve {out}")
-    _print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
+    with system_errors_reported(
+        Path(settings.output_dir), "run the same command again", "a machine with more memory"
+    ):
+        merge_adapter(settings, arguments.dtype, arguments.tolerance)
+    print(f"serve it:\n  vllm serve {out}")
+    print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
     return 0
 
 
@@ -140,10 +141,6 @@ def _settings_of_adapter(run: Path) -> Settings:
     if not base or not isinstance(base, str):
         raise ModelError(f"{place} is not set; set it to the path of the base model")
     return Settings(base, (), "", locations={"model_path": place}, source=str(run / ADAPTER))
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

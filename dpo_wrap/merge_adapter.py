@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -37,9 +37,7 @@ RANDOM_PROBES, PROBE_LENGTH = 5, 32
 """Sequences of random tokens, and tokens of each probe."""
 
 
-def merge_adapter(
-    settings: Settings, dtype: str | None, tolerance: float | None, log: Callable[[str], None]
-) -> None:
+def merge_adapter(settings: Settings, dtype: str | None, tolerance: float | None) -> None:
     """Merge the adapter in adapter_path into model_path and save one model in output_dir.
 
     The models are merged and compared in float32 on the CPU; `dtype` of the saved weights defaults
@@ -47,8 +45,8 @@ def merge_adapter(
     default_tolerance. Raises ModelError, and RunError past the tolerance; nothing is left then.
     """
     if settings.load_in_4bit:
-        log(
-            "load_in_4bit: the adapter is merged into the unquantised base model, so answers may "
+        _log(
+            "load_in_4bit: the adapter is merged into the unquantized base model, so answers may "
             "differ slightly from those in training"
         )
     trained_in = load.init_kwargs(settings).get("dtype", "float32")
@@ -56,13 +54,13 @@ def merge_adapter(
     config = load.load_config(settings)
     if getattr(config, "quantization_config", None):
         raise ModelError(
-            f"{settings.where('model_path')} {settings.model_path!r} is stored quantised, so a "
-            "merge would round it again; set it to the path of the unquantised original"
+            f"{settings.where('model_path')} {settings.model_path!r} is stored quantized, so a "
+            "merge would round it again; set it to the path of the unquantized original"
         )
     adapter = load.load_adapter_config(settings)
     tokenizer = load_tokenizer(settings)
     dtype = dtype or _dtype_name(trained_in, config)
-    log(f"loading {settings.model_path} with the adapter {settings.adapter_path}")
+    _log(f"loading {settings.model_path} with the adapter {settings.adapter_path}")
     with warnings.catch_warnings():
         # peft and transformers warn about tied weights and dtypes; the comparison decides.
         warnings.simplefilter("ignore")
@@ -76,17 +74,17 @@ def merge_adapter(
             )
         with model.disable_adapter():
             trained = largest_difference(adapted, _logps(model, probes))
-        log(f"merging, and saving in {dtype}")
+        _log(f"merging, and saving in {dtype}")
         with _temporary_output(Path(settings.output_dir)) as folder:
             _save_merged(model, tokenizer, dtype, folder, settings)
             del model  # only one model at a time is in memory
-            log("comparing the saved model with the adapter")
+            _log("comparing the saved model with the adapter")
             # Without model_init_kwargs, which may name a subfolder or revision of the base model.
             trl = {**settings.trl, "model_init_kwargs": {"device_map": None}}
             saved = dataclasses.replace(settings, model_path=str(folder), trl=trl)
             merged = load.load_base(saved).eval()
             nats = largest_difference(_logps(merged, probes), adapted)
-            log(
+            _log(
                 f"log-probabilities differ by at most {nats:.2g} nats; training changed them by "
                 f"up to {trained:.2g}"
             )
@@ -102,9 +100,13 @@ def merge_adapter(
                     f"the merged model differs from the adapter by {nats:.2g} nats, more than the "
                     f"tolerance of {tolerance:.2g}; nothing was written; {fix}"
                 )
-    log(f"merged: {settings.output_dir}, weights in {dtype}, with tokenizer")
+    _log(f"merged: {settings.output_dir}, weights in {dtype}, with tokenizer")
     if tokenizer.chat_template is None:
-        log("it has no chat template: query it through /v1/completions")
+        _log("it has no chat template: query it through /v1/completions")
+
+
+def _log(text: str) -> None:
+    print(text, flush=True)
 
 
 def largest_difference(ones: Tensor, others: Tensor) -> float:
@@ -114,12 +116,12 @@ def largest_difference(ones: Tensor, others: Tensor) -> float:
 
 
 def default_tolerance(trained: float, dtype: str) -> float:
-    """Nats for the dtype, at most half of what training changed."""
+    """The tolerance of the dtype in nats, at most half of the change by training."""
     return min(TOLERANCES[dtype], max(trained / 2, TOLERANCES["float32"]))
 
 
 def _in_float32(settings: Settings) -> Settings:
-    """Settings that load the weights in float32 on the CPU, unquantised."""
+    """Settings that load the weights in float32 on the CPU, unquantized."""
     kwargs = {n: v for n, v in load.init_kwargs(settings).items() if n not in TRAINING_ONLY}
     return dataclasses.replace(
         settings,
@@ -132,9 +134,7 @@ def _in_float32(settings: Settings) -> Settings:
 
 def _dtype_name(trained_in: str | None, config: PretrainedConfig) -> str:
     """The dtype of the base model in training; `auto` and None mean the dtype of its files."""
-    if trained_in in (None, "auto"):
-        trained_in = config.dtype or torch.float32
-    name = str(trained_in).removeprefix("torch.")
+    name = str(config.dtype if trained_in in (None, "auto") else trained_in).removeprefix("torch.")
     return name if name in TOLERANCES else "float32"
 
 
@@ -162,7 +162,7 @@ def _probe_ids(
         with contextlib.suppress(Exception):
             probes.append(tokenizer.apply_chat_template(PROBE_MESSAGES)["input_ids"])
     rows = model.get_input_embeddings().weight.shape[0]
-    # Added tokens may stand for images, which are not there.
+    # Added tokens may be placeholders for images, which the probes do not have.
     plain = sorted(set(range(min(rows, len(tokenizer)))) - set(tokenizer.added_tokens_decoder))
     draw = random.Random(0)
     probes += [draw.choices(plain, k=length) for _ in range(RANDOM_PROBES)]

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from dpo_wrap import judge
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
-from dpo_wrap.judge.prompt import CUT_OFF, EMPTY, UNCLEAR
+from dpo_wrap.judge_endpoint import CUT_OFF, EMPTY, UNCLEAR
 
 for needed in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(needed, reason="the server's or the judge's packages are not installed")
@@ -29,7 +28,7 @@ SERVE = Path(sys.executable).with_name("transformers")
 
 @pytest.fixture(scope="module")
 def chat_model(tiny_model_dir, tmp_path_factory):
-    """The tiny tokenizer with a chat template, and as small a model with a longer context."""
+    """The tiny model with a chat template and a longer context."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     path = tmp_path_factory.mktemp("serve") / "model"
@@ -70,12 +69,12 @@ def healthy(address):
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         return direct.open(address, timeout=2).status == 200
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 
 @pytest.fixture
-def judged(server, chat_model, tmp_path, monkeypatch, capsys):
+def run(server, chat_model, tmp_path, monkeypatch, capsys):
     """Run the command on three samples: status, stdout, stderr, lines of the file."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -97,21 +96,21 @@ def judged(server, chat_model, tmp_path, monkeypatch, capsys):
 SAMPLES = [{"prompt": f"Say {n}.", "policy": f"{n}", "reference": "Verdict: 1"} for n in range(3)]
 
 
-def test_replies_of_a_real_server_that_hold_no_verdict_are_counted(judged):
-    status, out, err, lines = judged("--max-tokens", "16")
+def test_replies_of_a_real_server_without_a_verdict_are_counted(run):
+    status, out, err, lines = run("--max-tokens", "16")
     assert status == 0 and "0 of 6 records have a verdict" in out, err
     assert len(lines) == 6
     assert {line["fault"] for line in lines} <= {CUT_OFF, EMPTY, UNCLEAR}
     assert all(line["reply"] for line in lines if line["fault"] != EMPTY)
     assert sum(line["fault"] == CUT_OFF for line in lines) >= 1  # random weights rarely end a text
-    found = win_rate(SAMPLES, read_verdicts(judged.out))
+    found = win_rate(SAMPLES, read_verdicts(run.out))
     assert (found["win_rate"], found["unjudged"], found["no_verdict"]) == (None, 3, 6)
-    again = judged("--max-tokens", "16")
-    assert again[0] == 0 and again[3] == lines and "asking" not in again[2]
+    again = run("--max-tokens", "16")
+    assert again[0] == 0 and again[3] == lines and "questions" not in again[2]
 
 
-def test_a_model_that_the_server_does_not_have_is_a_failure_in_words(judged):
-    status, out, err, lines = judged(model="no/such-model")
+def test_a_model_that_the_server_does_not_have_is_a_failed_request(run):
+    status, out, err, lines = run(model="no/such-model")
     assert status == 1, out
     assert "no/such-model" in err and "Traceback" not in err
     assert not [line for line in lines if line["preference"] is not None]

@@ -1,4 +1,4 @@
-"""Suspect labels: the threshold, the order, and the command on a small run."""
+"""The suspects command, and how it selects labels."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
-from training import runner
+from training import BAD, GOOD, runner
 
 from data_tools.convert import main as convert
+from dpo_wrap import out_of_fold, run_dir
 from dpo_wrap import suspects as command
-from dpo_wrap.suspects import cross_fit
-from dpo_wrap.suspects.cross_fit import fold_of
-from dpo_wrap.suspects.selection import concentrations, suspects, threshold
+from dpo_wrap.out_of_fold import concentrations, fold_of, suspects, threshold
+from dpo_wrap.training import session
 
 
 def table(margins):
@@ -35,6 +35,7 @@ def test_the_threshold_is_the_mean_probability_of_the_labels():
 def test_a_pair_below_the_threshold_is_not_suspect():
     margins = [3.0] * 96 + [-0.2, -0.5, -2.9, -9.0]
     assert suspects(table(margins))["row"].tolist() == [99, 98]
+    assert suspects(table([0.0] * 50)).empty  # of a policy that learned nothing
 
 
 def test_groups_with_many_suspects_are_named():
@@ -45,10 +46,8 @@ def test_groups_with_many_suspects_are_named():
     )
     found = suspects(scored)
     (sentence,) = concentrations(scored, found, ["team", "note"])
-    assert sentence.startswith(
-        "file b.csv: 10 of its 20 pairs are suspect, far more than elsewhere"
-    )
-    assert concentrations(scored, found[:2], []) == []  # two are too few
+    assert sentence.startswith("file b.csv: 10 of its 20 pairs are suspect")
+    assert concentrations(scored, found[:2], []) == []  # fewer than the minimum of 3
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
@@ -61,33 +60,27 @@ def test_wrong_labels_are_found_at_any_scale_of_the_margins(scale):
     assert 20 < len(found) <= 130
 
 
-def test_a_policy_that_learned_nothing_makes_no_suspects():
-    assert len(suspects(table([0.0] * 50))) == 0
-
-
-def test_all_pairs_of_a_prompt_are_in_one_fold_and_folds_are_equal():
-    prompts = [f"prompt {number}" for number in range(1000)]
-    assert [fold_of(prompt) for prompt in prompts] == [fold_of(prompt) for prompt in prompts]
-    assert 450 < sum(map(fold_of, prompts)) < 550
-    messages = [{"role": "user", "content": "hi"}]
-    assert fold_of(messages) == fold_of([dict(reversed(messages[0].items()))])
+def test_all_pairs_of_a_prompt_are_in_one_fold_and_the_folds_have_equal_sizes():
+    assert 450 < sum(fold_of(f"prompt {number}") for number in range(1000)) < 550
+    for number in range(9):
+        message = {"role": "user", "content": str(number)}
+        assert fold_of([message]) == fold_of([dict(reversed(message.items()))])
 
 
 WRONG = (9, 27, 41, 68, 86, 103)
 
 
-def judgements(tmp_path, count=120):
-    """Raw records in which good words are chosen, except in those with wrong labels."""
+def write_pairs(tmp_path):
+    """Write 120 pairs in which good words are chosen, except in those with wrong labels."""
     draw = random.Random(0)
-    good, bad = ("lovely", "sunny", "kind", "bright"), ("awful", "grim", "cruel", "dull")
     rows = []
-    for number in range(count):
-        sides = [f" {draw.choice(good)}.", f" {draw.choice(bad)}."]
+    for number in range(120):
+        chosen, rejected = f" {draw.choice(GOOD)}.", f" {draw.choice(BAD)}."
         if number in WRONG:
-            sides.reverse()
-        rows.append({"prompt": f"Day {number}: it was", "chosen": sides[0], "rejected": sides[1]})
+            chosen, rejected = rejected, chosen
+        rows.append({"prompt": f"Day {number}: it was", "chosen": chosen, "rejected": rejected})
         rows[-1]["team"] = "b" if number in WRONG or number % 10 == 0 else "a"
-    path = tmp_path / "judged.jsonl"
+    path = tmp_path / "pairs.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
 
@@ -96,7 +89,7 @@ def judgements(tmp_path, count=120):
 def config(tiny_model_dir, tmp_path):
     keys = {
         "model_path": str(tiny_model_dir),
-        "dataset_path": str(judgements(tmp_path)),
+        "dataset_path": str(write_pairs(tmp_path)),
         "output_dir": str(tmp_path / "run"),
         "batch_size": 8,
         "num_epochs": 4,
@@ -113,7 +106,7 @@ def lines(path):
 
 
 def test_wrong_labels_are_listed_and_convert_excludes_them(config, tmp_path, capsys):
-    raw, data, run = tmp_path / "judged.jsonl", tmp_path / "data", tmp_path / "run"
+    raw, data, run = tmp_path / "pairs.jsonl", tmp_path / "data", tmp_path / "run"
     assert convert([str(raw), "-o", str(data), "--keep", "team"]) == 0
     assert command.main([str(config), "--set", f"dataset_path={data}"]) == 0
     printed = capsys.readouterr().out
@@ -130,11 +123,11 @@ def test_wrong_labels_are_listed_and_convert_excludes_them(config, tmp_path, cap
     assert set(scored["split"]) == {"train", "test"}
     assert (scored["team"] == "b").sum() == len(WRONG) + 12
     crowd = f"team b: {len(found)} of its 18 pairs are suspect"
-    for words in (f"{len(found)} suspect", "--exclude-rows", f"! {crowd}"):
+    for words in (f"{len(found)} suspect", "--exclude-rows", f"! {crowd}", "step 0"):
         assert words in printed
+    assert "next: python -m dpo_wrap.eval" not in printed
     assert json.loads((run / "suspects.json").read_text())["crowds"][0].startswith(crowd)
-    assert "step 0" in printed and "next: python -m dpo_wrap.eval" not in printed
-    # The folds' runs and data are removed.
+    # The runs and the data of the folds are removed.
     names = {"suspects.jsonl", "suspects.json", "out_of_fold.parquet"}
     assert {path.name for path in run.iterdir()} == names
     words = ["--exclude-rows", str(run / "suspects.jsonl"), "-o", str(tmp_path / "fixed")]
@@ -157,33 +150,47 @@ def test_no_policy_scores_a_pair_that_it_was_trained_on(config, tmp_path, monkey
         examples = pd.DataFrame(columns | {"chosen_tokens": 1, "rejected_tokens": 1})
         return type("Evaluation", (), {"examples": examples})
 
-    monkeypatch.setattr(cross_fit, "train", train)
-    monkeypatch.setattr(cross_fit, "evaluate_run", evaluate_run)
-    monkeypatch.setattr(cross_fit, "run_settings", lambda settings, _: settings)
+    monkeypatch.setattr(out_of_fold, "train", train)
+    monkeypatch.setattr(out_of_fold, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(out_of_fold, "run_settings", lambda settings, _: settings)
     assert command.main([str(config)]) == 0
     (_, first), (_, test), (_, second), (_, again) = scored
     assert trained[0].isdisjoint(first | test) and trained[1].isdisjoint(second | again)
     assert trained[0] == second and trained[1] == first and test == again
 
 
-def test_a_stopped_run_is_resumed(config, tmp_path, monkeypatch, capsys):
-    from dpo_wrap.training import session
+def test_an_interrupted_command_is_resumed_by_the_same_command(
+    config, tmp_path, monkeypatch, capsys
+):
+    whole, runs, run = session.train, [], tmp_path / "run"
 
-    whole, count = session.train, []
+    def incomplete(data, folder):
+        (run / folder / "train").mkdir(parents=True)
+        raise KeyboardInterrupt
 
-    def stopped_in_the_second(*words, **more):
-        count.append(1)
-        if len(count) == 2:
+    def without_run_json(*_):  # the weights are saved
+        raise KeyboardInterrupt
+
+    def stopped_in_fold_2(*words, **more):
+        runs.append(words[0].output_dir[-1])
+        if runs[-1] == "2":
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(*words, **more)
 
-    monkeypatch.setattr(cross_fit, "train", stopped_in_the_second)
-    assert command.main([str(config)]) == 1
-    assert "stopped" in capsys.readouterr().err
-    assert not (tmp_path / "run/suspects.jsonl").exists()
+    for module, name, interrupted in (
+        (DatasetDict, "save_to_disk", incomplete),
+        (run_dir, "finish", without_run_json),
+        (out_of_fold, "train", stopped_in_fold_2),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, interrupted)
+            assert command.main([str(config)]) == 1
+        assert "stopped; the same command resumes" in capsys.readouterr().err
+    assert runs == ["1", "1", "2"]  # the run without run.json is removed and trained again
+    assert not (run / "suspects.jsonl").exists()
     assert command.main([str(config)]) == 0
     assert "already finished with this config and these data" in capsys.readouterr().out
-    assert (tmp_path / "run/suspects.jsonl").exists()
+    assert (run / "suspects.jsonl").exists()
 
 
 def test_a_finished_run_keeps_its_weights_and_its_page_shows_the_suspects(tiny_model_dir, tmp_path):
@@ -198,59 +205,28 @@ def test_a_finished_run_keeps_its_weights_and_its_page_shows_the_suspects(tiny_m
     assert not list(out.glob("suspects.part*"))
 
 
-def test_too_few_prompts_and_a_launcher_are_refused(config, tmp_path, monkeypatch, capsys):
+def test_refused_data_a_refused_config_and_a_launcher_leave_nothing(
+    config, tmp_path, monkeypatch, capsys
+):
+    def refused(*words):
+        assert command.main([str(config), *words]) == 2
+        assert not (tmp_path / "run").exists()
+        return capsys.readouterr().err
+
     one = tmp_path / "one.jsonl"
     one.write_text('{"prompt": "p", "chosen": "c", "rejected": "r"}\n')
-    assert command.main([str(config), "--set", f"dataset_path={one}"]) == 2
-    error = capsys.readouterr().err
-    assert "no pair can be scored by a policy that was not trained on it" in error
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert command.main([str(config)]) == 2
-    assert "start it without a launcher" in capsys.readouterr().err
-
-
-def test_a_context_column_of_a_foreign_dataset_is_refused(config, tmp_path, capsys):
-    rows = [
-        {"prompt": f"Q{i}", "chosen": "a", "rejected": "b", "context": "Rome."} for i in range(9)
-    ]
+    assert "no pair can be scored by a policy that was" in refused("--set", f"dataset_path={one}")
+    rows = [{"prompt": f"Q{i}", "chosen": "a", "rejected": "b", "context": "Rome."} for i in "1234"]
     Dataset.from_list(rows).save_to_disk(str(tmp_path / "data"))
-    assert command.main([str(config), "--set", f"dataset_path={tmp_path / 'data'}"]) == 2
-    assert "the column 'context' has context that the model would not" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_an_incomplete_fold_is_saved_again(config, tmp_path, monkeypatch):
-    def killed(self, folder):
-        (tmp_path / "run").joinpath(folder, "train").mkdir(parents=True)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(DatasetDict, "save_to_disk", killed)
-        assert command.main([str(config)]) == 1
-    assert command.main([str(config)]) == 0
-
-
-def test_a_run_of_a_fold_that_cannot_be_resumed_starts_again(config, tmp_path, monkeypatch):
-    from dpo_wrap.training import finish
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(finish.run_dir, "finish", killed)  # weights saved, run.json not written
-        assert command.main([str(config)]) == 1
-    assert list((tmp_path / "run").glob("suspects.part-*/run-1/*.safetensors"))
-    assert command.main([str(config)]) == 0
-
-
-def test_a_refused_config_leaves_nothing_behind(config, tmp_path, capsys):
-    assert command.main([str(config), "--set", "lora.target_modules=[nope]"]) == 2
-    assert "nope" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    error = refused("--set", f"dataset_path={tmp_path / 'data'}")
+    assert "the column 'context' has context that the model would not" in error
+    assert "nope" in refused("--set", "lora.target_modules=[nope]")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "start it without a launcher" in refused()
 
 
 def test_a_test_split_without_usable_rows_is_not_scored(config, tmp_path, capsys):
-    rows = lines(judgements(tmp_path))
+    rows = lines(write_pairs(tmp_path))
     long = [{"prompt": "p" * 100, "chosen": " a", "rejected": " b"}]
     splits = {"train": Dataset.from_list(rows), "test": Dataset.from_list(long)}
     DatasetDict(splits).save_to_disk(str(tmp_path / "data"))

@@ -14,7 +14,7 @@ from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.run_dir import RUN
-from dpo_wrap.signals import Stop
+from dpo_wrap.signals import Stop, exit_with
 
 EXAMPLES = """examples:
   python -m dpo_wrap.suspects configs/dpo_config.yaml
@@ -26,7 +26,7 @@ right, and exclude the others from the data:
 
   python -m data_tools.convert raw.csv -o data/fixed --exclude-rows checkpoints/dpo/suspects.jsonl
 
-Each half is trained for as many steps as all the data would be, so it takes twice as long as
+Each policy is trained for as many steps as a run on all the data, so this takes twice as long as
 training. Pairs made from one record have the same source and are excluded together; if the raw data
 repeat a pair, convert names the other record to list. A suspect is not a verdict: a rare but
 correct opinion looks like a wrong label.
@@ -63,9 +63,8 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
     check_paths(settings)
     configure_environment(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
+    from dpo_wrap.out_of_fold import cross_fit, write_suspects
     from dpo_wrap.report.page import write_page
-    from dpo_wrap.suspects.cross_fit import cross_fit
-    from dpo_wrap.suspects.selection import write_suspects
     from dpo_wrap.system_errors import system_errors_reported
 
     out = Path(settings.output_dir).expanduser()
@@ -76,3 +75,7 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
             write_page(out)
     print("\n".join(lines))
     return 0
+
+
+if __name__ == "__main__":
+    exit_with(main())
