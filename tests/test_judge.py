@@ -14,7 +14,7 @@ from test_structure import loaded_by
 
 from dpo_wrap import judge
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
-from dpo_wrap.judge_endpoint import CONFLICT, CUT_OFF, EMPTY, UNCLEAR, read_verdict
+from dpo_wrap.judge.endpoint import CONFLICT, CUT_OFF, EMPTY, UNCLEAR, read_verdict
 
 pytest.importorskip("openai", reason="requirements-judge.txt is not installed")
 

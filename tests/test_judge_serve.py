@@ -13,7 +13,7 @@ import pytest
 
 from dpo_wrap import judge
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
-from dpo_wrap.judge_endpoint import CUT_OFF, EMPTY, UNCLEAR
+from dpo_wrap.judge.endpoint import CUT_OFF, EMPTY, UNCLEAR
 
 for needed in ("openai", "fastapi", "uvicorn"):
     pytest.importorskip(needed, reason="the server's or the judge's packages are not installed")

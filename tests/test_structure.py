@@ -81,10 +81,6 @@ WRAPPER_MAY_KNOW = {
         *("logps", "trl_hooks"),
     },
     "merge_adapter": {"errors", "files", "config", "model", "logps"},
-    "judge_endpoint": {"errors", "evaluation"},
-    "out_of_fold": {
-        *("errors", "files", "signals", "config", "run_dir", "data", "evaluation", "training"),
-    },
 }
 COMMANDS = {"train", "eval", "merge", "judge", "suspects"}
 

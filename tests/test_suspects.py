@@ -13,9 +13,10 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from training import BAD, GOOD, runner
 
 from data_tools.convert import main as convert
-from dpo_wrap import out_of_fold, run_dir
+from dpo_wrap import run_dir
 from dpo_wrap import suspects as command
-from dpo_wrap.out_of_fold import concentrations, fold_of, suspects, threshold
+from dpo_wrap.suspects import out_of_fold
+from dpo_wrap.suspects.out_of_fold import concentrations, fold_of, suspects, threshold
 from dpo_wrap.training import session
 
 

@@ -19,7 +19,7 @@ from dpo_wrap import cli
 from dpo_wrap.errors import ConfigError, RunError
 from dpo_wrap.evaluation.win_rate import FIRST, SECOND, TIE, read_records
 from dpo_wrap.files import write_atomically
-from dpo_wrap.judge_endpoint import (
+from dpo_wrap.judge.endpoint import (
     CRITERION,
     CUT_OFF,
     FAILED,
@@ -336,7 +336,3 @@ def _summary(questions: list[Question], verdicts: dict[str, Verdict], path: Path
         lines.append(f"  {count:,} without: {fault}{fix}")
     lines.append(f"next: python -m dpo_wrap.eval CONFIG --verdicts {shlex.quote(str(path))}")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    exit_with(main())

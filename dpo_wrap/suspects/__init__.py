@@ -14,7 +14,7 @@ from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.run_dir import RUN
-from dpo_wrap.signals import Stop, exit_with
+from dpo_wrap.signals import Stop
 
 EXAMPLES = """examples:
   python -m dpo_wrap.suspects configs/dpo_config.yaml
@@ -63,8 +63,8 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
     check_paths(settings)
     configure_environment(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
-    from dpo_wrap.out_of_fold import cross_fit, write_suspects
     from dpo_wrap.report.page import write_page
+    from dpo_wrap.suspects.out_of_fold import cross_fit, write_suspects
     from dpo_wrap.system_errors import system_errors_reported
 
     out = Path(settings.output_dir).expanduser()
@@ -75,7 +75,3 @@ def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
             write_page(out)
     print("\n".join(lines))
     return 0
-
-
-if __name__ == "__main__":
-    exit_with(main())

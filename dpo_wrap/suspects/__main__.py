@@ -1,0 +1,7 @@
+"""python -m dpo_wrap.suspects"""
+
+from dpo_wrap.signals import exit_with
+from dpo_wrap.suspects import main
+
+if __name__ == "__main__":
+    exit_with(main())
