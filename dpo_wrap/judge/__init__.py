@@ -30,7 +30,6 @@ from dpo_wrap.judge.endpoint import (
     make_question,
     replies,
 )
-from dpo_wrap.signals import exit_with
 
 EXAMPLES = """The key is read from the environment only, from OPENAI_API_KEY; a local server needs
 none. OPENAI_BASE_URL replaces --base-url. The texts of the file and the criterion are sent to
