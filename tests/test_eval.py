@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap.config import load_settings
-from dpo_wrap.evaluation import sampling
+from dpo_wrap.evaluation import evaluate, sampling
 from dpo_wrap.evaluation.run_settings import run_settings
 
 SAMPLED = ("kl_per_sequence", "kl_per_token", "length_ratio")
@@ -102,7 +102,7 @@ def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkey
         drawn.extend(sample_answers(*arguments))
         return drawn
 
-    monkeypatch.setattr(sampling, "sample_answers", recorded)
+    monkeypatch.setattr(evaluate, "sample_answers", recorded)
     found = evaluated(trained, "--samples", "6", "--max-new-tokens", "12")
     log_ratio = log_ratio_of(trained)
     ratios = [log_ratio(one.prompt_ids, one.policy_ids) for one in drawn]

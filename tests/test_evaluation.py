@@ -8,19 +8,18 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
+from dpo_wrap.evaluation.evaluate import conversion_figures
 from dpo_wrap.evaluation.examples import (
     LOGPS,
     as_text,
-    kept_columns,
-    pair_table,
-    with_answers,
-    with_kept,
-)
-from dpo_wrap.evaluation.pair_stats import (
     groups,
     histogram,
+    kept_columns,
     pair_figures,
+    pair_table,
     paired_differences,
+    with_answers,
+    with_kept,
     worst,
 )
 from dpo_wrap.evaluation.sampling import (
@@ -254,14 +253,14 @@ def test_prompts_are_distinct_fit_the_context_and_depend_on_the_seed_alone():
     assert drawn == choose_prompts(prompts, rows, 10, seed=3, room=5)
     assert drawn != choose_prompts(prompts, rows, 10, seed=4, room=5)
     assert len(choose_prompts(prompts, rows, 1000, seed=0, room=5)) == 30
-    assert len(choose_prompts(prompts, rows, 1000, seed=0, room=None)) == 31
+    assert len(choose_prompts(prompts, rows, 1000, seed=0, room=math.inf)) == 31
 
 
 def test_runs_that_dropped_different_rows_get_the_same_prompts():
     prompts = [[n] for n in range(200)]
-    whole = choose_prompts(prompts, range(200), 40, seed=1, room=None)
+    whole = choose_prompts(prompts, range(200), 40, seed=1, room=math.inf)
     rows = [n for n in range(200) if n % 20]  # every twentieth was dropped
-    rest = choose_prompts([prompts[n] for n in rows], rows, 40, seed=1, room=None)
+    rest = choose_prompts([prompts[n] for n in rows], rows, 40, seed=1, room=math.inf)
     assert len(whole.keys() & rest.keys()) >= 36
     assert all(rest[row] == prompts[row] for row in rest)
 
@@ -269,6 +268,22 @@ def test_runs_that_dropped_different_rows_get_the_same_prompts():
 def test_every_prompt_is_equally_likely_to_be_drawn():
     counts = [0] * 10
     for seed in range(2000):
-        for row in choose_prompts([[n] for n in range(10)], range(10), 3, seed, None):
+        for row in choose_prompts([[n] for n in range(10)], range(10), 3, seed, math.inf):
             counts[row] += 1
     assert all(500 < count < 700 for count in counts)
+
+
+def test_presentation_order_and_agreement_are_summed_over_the_reports():
+    one = {"order_by_split": {"test": {"pairs": 10, "first_wins": 6}}, "agreement": None}
+    other = {"order_by_split": {"test": {"pairs": 5, "first_wins": 1}, "train": {"pairs": 9}}}
+    found = conversion_figures([one, other, {"format": "an older report"}], "test")
+    assert found == {"first_answer": {"accuracy": 7 / 15, "pairs": 15}, "ceiling": None}
+
+    def report(*rows):
+        per_annotator = [{"compared": compared, "differs": differs} for compared, differs in rows]
+        return {"agreement": {"alpha": 0.4, "per_annotator": per_annotator}}
+
+    found = conversion_figures([report((30, 0.1), (10, 0.5), (0, None))], "test")["ceiling"]
+    assert found == {"share": pytest.approx((27 + 5) / 40), "judgements": 40, "alpha": 0.4}
+    two = [report((10, 0.0)), report((10, 1.0))]
+    assert conversion_figures(two, "test")["ceiling"]["share"] == 0.5

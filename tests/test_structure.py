@@ -68,7 +68,6 @@ WRAPPER_MAY_KNOW = {
         "data",
         "logps",
         "metrics",
-        "report",
         "run_dir",
     },
     "diagnostics": {"errors", "data", "model", "logps", "evaluation", "training", "trl_hooks"},

@@ -37,7 +37,7 @@ class Sampled:
 
 
 def choose_prompts(
-    prompts: Sequence[list[int]], rows: Sequence[int], count: int, seed: int, room: int | None
+    prompts: Sequence[list[int]], rows: Sequence[int], count: int, seed: int, room: float
 ) -> dict[int, list[int]]:
     """At most `count` distinct prompts of at most `room` tokens, by their row.
 
@@ -46,7 +46,7 @@ def choose_prompts(
     """
     first: dict[tuple[int, ...], int] = {}
     for row, prompt in zip(rows, prompts, strict=True):
-        if room is None or len(prompt) <= room:
+        if len(prompt) <= room:
             first.setdefault(tuple(prompt), row)
     order = {row: random.Random(f"{seed} {row}").random() for row in first.values()}
     drawn = set(sorted(order, key=order.__getitem__)[:count])

@@ -35,7 +35,7 @@ def line_chart(
     vertical: float | None = None,
     x_format: str = "step {:,.0f}",
 ) -> dict[str, Any] | None:
-    """Return positions and labels of a chart; None where no curve has a finite point.
+    """Positions and labels of a chart; None where no curve has a finite point.
 
     `level` is the value of a dashed horizontal line, `vertical` the place of a dashed vertical one
     if that is within the chart; `x_format` formats the ends of the horizontal axis.
@@ -85,7 +85,7 @@ def line_chart(
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return three to six multiples of 1, 2 or 5 times a power of ten from low to high."""
+    """Three to six multiples of 1, 2 or 5 times a power of ten from low to high."""
     size = 10 ** math.floor(math.log10(high - low))
     marks: list[float] = []
     for step in (2 * size, size, size / 2, size / 5):
@@ -96,9 +96,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def outline(edges: Sequence[float], counts: Sequence[float]) -> list[Point]:
-    """Return the outline of a histogram; empty unless there is one count fewer than edges."""
-    if len(edges) != len(counts) + 1:
-        return []
+    """The outline of a histogram with one edge more than counts."""
     bins = zip(edges, edges[1:], counts, strict=False)
     steps = [point for start, end, count in bins for point in ((start, count), (end, count))]
     return [(edges[0], 0.0), *steps, (edges[-1], 0.0)]

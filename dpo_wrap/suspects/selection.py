@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from dpo_wrap.evaluation.examples import as_text
-from dpo_wrap.evaluation.pair_stats import VALUES, file_of
+from dpo_wrap.evaluation.examples import VALUES, as_text, file_of
 from dpo_wrap.files import write_atomically
 from dpo_wrap.run_dir import SUSPECTS, SUSPECTS_FIGURES, SUSPECTS_SCORES
 from dpo_wrap.suspects.cross_fit import COLUMNS
