@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap.config import load_settings
-from dpo_wrap.evaluation import evaluate, sampling
+from dpo_wrap.evaluation import evaluate, models
 from dpo_wrap.evaluation.run_settings import run_settings
 
 SAMPLED = ("kl_per_sequence", "kl_per_token", "length_ratio")
@@ -96,7 +96,7 @@ def test_the_figures_equal_a_computation_one_sequence_at_a_time(trained):
 
 
 def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkeypatch):
-    sample_answers, drawn = sampling.sample_answers, []
+    sample_answers, drawn = models.sample_answers, []
 
     def recorded(*arguments):
         drawn.extend(sample_answers(*arguments))
@@ -127,7 +127,7 @@ def test_samples_are_of_the_whole_distribution_whatever_the_models_generation_co
         model.generation_config = GenerationConfig()
         vars(model.generation_config).update(options)
         torch.manual_seed(0)
-        drawn.append(sampling.draw_answers(model, [[5, 6], [7]], args, [0], 12, 0))
+        drawn.append(models.draw_answers(model, [[5, 6], [7]], args, [0], 12, 0))
         assert model.generation_config.suppress_tokens == options.get("suppress_tokens")
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
 

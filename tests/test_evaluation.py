@@ -22,7 +22,7 @@ from dpo_wrap.evaluation.examples import (
     with_kept,
     worst,
 )
-from dpo_wrap.evaluation.sampling import (
+from dpo_wrap.evaluation.models import (
     Sampled,
     answer_figures,
     answer_rows,

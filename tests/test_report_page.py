@@ -9,8 +9,7 @@ import pytest
 from training import metrics, runner
 
 from dpo_wrap import eval as eval_command
-from dpo_wrap.report.charts import HEIGHT, WIDTH, Curve, line_chart, outline, ticks
-from dpo_wrap.report.page import page, write_page
+from dpo_wrap.report.page import HEIGHT, WIDTH, Curve, line_chart, outline, page, ticks, write_page
 
 EVIL = "<script>document.title = 0</script><img src='//evil.example' onerror=alert(1)>"
 LOADING = {"src", "href", "xlink:href", "srcset", "action", "data", "poster", "background"}

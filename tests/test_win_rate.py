@@ -207,8 +207,6 @@ def test_lines_and_one_array_hold_the_same_records(tmp_path):
         ("[]", ": has no records; give the to_judge.jsonl of an evaluation"),
         ('{"a": 1}\n{"a": ', ":2: not valid JSON: Expecting value at character 7; fix"),
         ('[\n{"a": 1},\n{"a" 1}]', ":3: not valid JSON: Expecting ':' delimiter at character 6"),
-        ('{"a": 1, "a": 2}', ":1: not valid JSON: an object has the same key twice; fix"),
-        ("[" * 10**5, "; fix or remove the record"),
         ("7", ":1: 7 is not an object; write one record a line"),
         ('[{"instruction": "P", "output_1": "A"}]', "#1: output_2 is missing; a record needs"),
         ([RECORD, RECORD | {"output_1": None}], ":2: output_1 is None, not a text; a record needs"),

@@ -25,13 +25,15 @@ from dpo_wrap.errors import ConfigError, DataError, one_line
 from dpo_wrap.evaluation import examples as tables
 from dpo_wrap.evaluation.examples import ROW
 from dpo_wrap.evaluation.findings import findings
-from dpo_wrap.evaluation.models import EvaluatedModels, load_models, load_run_tokenizer
-from dpo_wrap.evaluation.sampling import (
+from dpo_wrap.evaluation.models import (
     MODELS,
+    EvaluatedModels,
     Sampled,
     answer_figures,
     answer_rows,
     choose_prompts,
+    load_models,
+    load_run_tokenizer,
     sample_answers,
 )
 from dpo_wrap.hub import located

@@ -137,19 +137,12 @@ def read_records(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _load(text: str, path: str | Path, line: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        line, fault = line + error.lineno - 1, f"{error.msg} at character {error.colno}"
-    except (ValueError, RecursionError) as error:
-        fault = str(error)
-    raise ConfigError(f"{path}:{line}: not valid JSON: {fault}; fix or remove the record")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return value
+        raise ConfigError(
+            f"{path}:{line + error.lineno - 1}: not valid JSON: {error.msg} at character "
+            f"{error.colno}; fix or remove the record"
+        ) from None
 
 
 def _preference(place: str, value: Any) -> float | None:
