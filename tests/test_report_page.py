@@ -257,11 +257,6 @@ def test_warnings_of_the_run_are_above_the_curves(shown):
     assert places == sorted(places)
 
 
-def test_figures_of_the_training_split_are_not_called_held_out(shown):
-    text = shown(run__json=RUN, eval__json=FOUND | {"split": "train"}).text
-    assert "held-out" not in text and "eval accuracy" in text
-
-
 def test_an_evaluation_of_older_weights_is_not_shown(shown):
     found = shown(run__json=RUN | {"steps": 9}, eval__json=FOUND, samples__jsonl=[SAMPLE])
     assert "eval.json was computed at step 3" in found.text
@@ -327,11 +322,6 @@ def test_nan_and_inf_are_gaps_and_a_point_between_gaps_is_a_dot():
     assert [len(points(line)) for line in chart["lines"]] == [2, 3]
     ((_, x, y),) = chart["dots"]
     assert 0 < x < WIDTH and 0 < y < HEIGHT
-
-
-def test_the_level_is_within_the_plot_also_where_no_value_is_near_it():
-    chart = line_chart("loss", [Curve("a", "one", [(1, 0.5), (2, 0.4)])], 0.7)
-    assert 0 < chart["level"] < points(chart["lines"][0])[0][1]
 
 
 def test_a_histogram_is_as_high_as_its_counts_between_its_edges():

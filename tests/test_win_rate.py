@@ -94,15 +94,6 @@ def test_a_judge_that_prefers_a_position_has_a_rate_of_one_half_and_a_bias(rule,
     assert low < 0.5 < high
 
 
-@pytest.mark.parametrize(("rule", "rate"), [("win", 1), ("loss", 0), ("tie", 0.5)])
-@pytest.mark.parametrize("count", [1, 2, 7])
-def test_an_interval_always_has_a_width(rule, rate, count):
-    found = rate_of(*[rule] * count)
-    low, high = found["win_rate_interval"]
-    assert found["win_rate"] == rate and high - low > 0.1
-    assert 0 <= low <= rate + 1e-9 and rate - 1e-9 <= high <= 1
-
-
 def test_pairs_not_judged_in_both_orders_are_counted_and_not_in_the_rate():
     found = rate_of("win", "one order", "none", "win")
     assert (found["win_rate"], found["pairs"]) == (1, 2)
