@@ -185,13 +185,6 @@ def test_a_histogram_counts_every_value_over_common_bins():
     assert sum(histogram({"same": np.zeros(5)})["same"]) == 5
 
 
-def test_likelihood_margins_are_those_of_both_models():
-    found = pair_figures(examples([2.5] * 4), 1.0)["likelihood_margins"]
-    middles = np.convolve(found["edges"], [0.5, 0.5], "valid")
-    assert np.average(middles, weights=found["reference"]) == pytest.approx(0, abs=0.1)
-    assert np.average(middles, weights=found["policy"]) == pytest.approx(2.5, abs=0.1)
-
-
 def test_a_difference_of_accuracies_stays_between_minus_one_and_one():
     here, there = (examples([1.0] * 6, win=win) for win in (True, False))
     wins = paired_differences(here, there, [])["reward_accuracy"]

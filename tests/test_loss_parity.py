@@ -116,7 +116,7 @@ def padded_sides(*expected):
     )
 
 
-# Each case: (examples, changes of TRL's collator, what must be true of the batch).
+# (examples, changes of TRL's collator, what must be true of the batch)
 CASES = {
     "four pairs": (random_examples(1, 4), {}, padded_sides(True, True)),
     "eight pairs": (random_examples(2, 8), {}, padded_sides(True, True)),

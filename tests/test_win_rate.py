@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 from evaluating import evaluated, figures_of, refused, run_of
-from test_structure import loaded_by
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap.errors import ConfigError
@@ -212,13 +211,6 @@ def test_a_file_without_verdicts_is_refused_in_one_line(tmp_path, content, expec
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.jsonl: cannot be read .No such file"):
-        read_verdicts(tmp_path / "nowhere.jsonl")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_verdicts(tmp_path)
-
-
 def test_judged_records_are_read_by_convert_as_alpaca_eval(convert_file):
     samples = samples_of(3)
     done = convert_file(judged(samples, "win", "win", "loss"))
@@ -231,11 +223,6 @@ def test_judged_records_are_read_by_convert_as_alpaca_eval(convert_file):
     }
     back = read_verdicts(done.directory.parent / "raw.jsonl")
     assert win_rate(samples, back)["win_rate"] == pytest.approx(2 / 3)
-
-
-def test_verdicts_are_read_without_any_library():
-    heavy = {"torch", "transformers", "trl", "datasets", "numpy", "openai", "tqdm", "data_tools"}
-    assert not heavy & loaded_by("import dpo_wrap.evaluation.win_rate")
 
 
 # eval --verdicts

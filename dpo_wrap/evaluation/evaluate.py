@@ -13,7 +13,7 @@ from typing import Any
 import evaluate
 import pandas as pd
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 from trl import DPOConfig
 
 from dpo_wrap.arguments import build_arguments
@@ -28,7 +28,6 @@ from dpo_wrap.evaluation.findings import findings
 from dpo_wrap.evaluation.models import (
     MODELS,
     EvaluatedModels,
-    Sampled,
     answer_figures,
     answer_rows,
     choose_prompts,
@@ -157,27 +156,26 @@ def _sample(
     stops = stop_ids(models.tokenizer)
     sampled = sample_answers(models, prompts, args, stops, request.max_new_tokens, request.seed)
     answers = answer_rows(sampled, stops)
-    samples = []
-    for sample, figures in zip(sampled, answers, strict=True):
-        pair = texts[sample.row]
-        prompt, written = _decoded(models.tokenizer, sample)
-        record = {"prompt": prompt, "instruction": pair["prompt"], **written}
-        record |= {"chosen": pair["chosen"], "source": pair["source"], **figures}
-        del record[ROW]
-        samples.append(record)
-    return answers, samples
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, sample: Sampled) -> tuple[str, dict[str, str]]:
-    """(the prompt, the answer of each model) as text."""
 
     def text(ids: list[int]) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=True)
+        return models.tokenizer.decode(ids, skip_special_tokens=True)
 
-    prompt, answers = text(sample.prompt_ids), (sample.reference_ids, sample.policy_ids)
-    # Decoded with the prompt, since a character may begin in the prompt and end in the answer.
-    wholes = [text(sample.prompt_ids + ids) for ids in answers]
-    return prompt, {w: whole.removeprefix(prompt) for w, whole in zip(MODELS, wholes, strict=True)}
+    samples = []
+    for sample, figures in zip(sampled, answers, strict=True):
+        pair, ids, prompt = texts[sample.row], sample.prompt_ids, text(sample.prompt_ids)
+        samples.append(
+            {
+                "prompt": prompt,
+                "instruction": pair["prompt"],
+                # Decoded with the prompt, since a character may begin there and end in the answer.
+                "reference": text(ids + sample.reference_ids).removeprefix(prompt),
+                "policy": text(ids + sample.policy_ids).removeprefix(prompt),
+                "chosen": pair["chosen"],
+                "source": pair["source"],
+                **{name: value for name, value in figures.items() if name != ROW},
+            }
+        )
+    return answers, samples
 
 
 def conversion_figures(reports: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
