@@ -96,9 +96,9 @@ FOUND = {
     },
     "groups": {
         "annotator": {
-            "ann": {"reward_accuracy": 0.25, "examples": 8, "ties": 0}
+            "ann": {"reward_accuracy": 0.25, "examples": 80, "ties": 0}
             | {"reward_accuracy_interval": [0.1, 0.45]},
-            "bob": {"reward_accuracy": 0.25, "examples": 8, "ties": 5}
+            "bob": {"reward_accuracy": 0.25, "examples": 80, "ties": 50}
             | {"reward_accuracy_interval": [0.1, 0.45]},
         }
     },
@@ -161,7 +161,7 @@ def test_the_page_holds_every_part_of_a_run_and_the_verdict_comes_first(shown):
     for text in (
         *("from 0.6931", "0.3000", "0.950", "[0.900, 0.980]", "1,200", "held-out accuracy"),
         *("no idea", "because", "beta: 0.1", "1.16.0", "5, 6, 7, 9", "rewards", "reward margin"),
-        *("data/one (30)", "data/two (10)", "ann (8)", "25.0%", "98.5%", "+0.400", "+0.050"),
+        *("data/one (30)", "data/two (10)", "ann (80)", "25.0%", "98.5%", "+0.400", "+0.050"),
         *("always the longer answer", "this policy, length-matched", "72.0%", "1–1.1 times longer"),
         *("81.0%", "74% (12)", "66.0%", "raw.csv:17, margin -2.25", "called better", "0.625"),
     ):
@@ -187,7 +187,7 @@ def test_bars_are_as_long_as_their_shares_and_a_group_surely_below_chance_is_mar
     found = shown(run__json=RUN, eval__json=FOUND)
     bars = [(a["width"], a["class"]) for tag, a in found.elements if tag == "rect"]
     assert bars[:3] == [("95.0%", "policy"), ("72.0%", "policy"), ("61.0%", "baseline")]
-    # Five of bob's eight pairs are ties, which contradict no label.
+    # Fifty of bob's eighty pairs are ties, which contradict no label.
     assert bars[3:5] == [("25.0%", "below"), ("25.0%", "policy")]
     intervals = [a for tag, a in found.elements if a.get("class") == "interval"]
     assert (intervals[0]["x1"], intervals[0]["x2"]) == ("90.0%", "98.0%")

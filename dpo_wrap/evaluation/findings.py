@@ -43,7 +43,7 @@ def _accuracy(figures: dict[str, Any]) -> Iterator[Finding]:
     tone = "warning"
     if ties > MANY_TIES * figures["examples"]:
         comment = f"{ties:,} are ties, so it has hardly moved from its reference; train longer"
-    elif _contradicts(figures):
+    elif contradicts_labels(figures):
         comment = "less than chance; check which answer the labels call chosen"
     elif low <= CHANCE:
         comment = "not distinguishable from chance; train longer or evaluate more pairs"
@@ -80,11 +80,12 @@ def _baselines(figures: dict[str, Any]) -> dict[str, float]:
     return named
 
 
-def _contradicts(figures: dict[str, Any]) -> bool:
+def contradicts_labels(figures: dict[str, Any]) -> bool:
     """Whether the policy contradicts most labels, beyond chance; ties contradict none."""
-    decided = figures["examples"] - figures["ties"]
-    if figures["reward_accuracy_interval"][1] >= CHANCE or not decided:
+    bounds = figures.get("reward_accuracy_interval")
+    if not bounds or bounds[1] >= CHANCE or figures["ties"] == figures["examples"]:
         return False
+    decided = figures["examples"] - figures["ties"]
     return wilson(_losses(figures) / decided, decided)[0] > CHANCE
 
 
@@ -110,7 +111,7 @@ def _groups(figures: dict[str, Any]) -> Iterator[Finding]:
         pairs = sum(group["examples"] for group in groups.values())
         losses = sum(map(_losses, groups.values()))
         for value, group in groups.items():
-            if _contradicts(group):
+            if contradicts_labels(group):
                 rest = pairs - group["examples"]
                 others = f" ({(losses - _losses(group)) / rest:.1%} elsewhere)" if rest else ""
                 yield (
@@ -166,11 +167,8 @@ def _answers(figures: dict[str, Any]) -> Iterator[Finding]:
         return
     total, kl, ratio = (figures[n] for n in ("kl_per_sequence", "kl_per_token", "length_ratio"))
     distance = f"{total:.2f} nats per answer and {kl:.3f} per token" if total >= 0 else "about 0"
-    yield (
-        "neutral",
-        f"The policy's KL from its reference is {distance}, its answers are {ratio:.2f} times as "
-        "long",
-    )
+    length = f"its answers are {ratio:.2f} times as long"
+    yield "neutral", f"The policy's KL from its reference is {distance}, {length}"
     if figures["samples"] < ENOUGH:
         return
     if kl >= FAR:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader
 
 from dpo_wrap import run_dir
+from dpo_wrap.evaluation.findings import contradicts_labels
 from dpo_wrap.files import write_atomically
 from dpo_wrap.run_dir import conversion_reports, read_lines, read_object, read_text
 
@@ -56,7 +57,7 @@ def page(directory: Path, run: dict[str, Any] | None = None) -> str:
         trim_blocks=True,
         undefined=ChainableUndefined,
     )
-    filters = (rows, text, excerpt, number, estimate, is_below_chance)
+    filters = (rows, text, excerpt, number, estimate, contradicts_labels)
     environment.filters |= {one.__name__: one for one in filters}
     html = environment.get_template("report.html.jinja").render(_values(directory, run))
     return UNPRINTABLE.sub("\ufffd", html.lstrip())
@@ -173,17 +174,6 @@ def estimate(figures: dict[str, Any], name: str, form: str) -> str:
     figures = figures or {}
     value, bounds = number(figures.get(name), form), figures.get(f"{name}_interval")
     return f"{value} [{bounds[0]:{form}}, {bounds[1]:{form}}]" if value and bounds else value
-
-
-def is_below_chance(figures: dict[str, Any]) -> bool:
-    """Whether a group's labels are contradicted significantly more often than confirmed."""
-    bounds = figures.get("reward_accuracy_interval")
-    # A tie is no win, but does not contradict its label.
-    return bool(
-        bounds
-        and bounds[1] < 0.5
-        and figures["reward_accuracy"] + figures["ties"] / figures["examples"] < 0.5
-    )
 
 
 @dataclass(frozen=True)
