@@ -103,13 +103,6 @@ def test_a_preference_for_length_is_chance_with_lengths_matched():
     assert low < 0.5 < high
 
 
-def test_a_policy_that_ignores_length_keeps_its_accuracy_with_lengths_matched():
-    draw = np.random.default_rng(2)
-    chosen, rejected = draw.integers(5, 60, size=(2, 5000))
-    margins = np.where(draw.random(5000) < 0.8, 1.0, -1.0)
-    assert length_matched(margins, chosen, rejected)["accuracy"] == pytest.approx(0.8, abs=0.02)
-
-
 def test_bins_have_both_directions_and_pairs_without_a_counterpart_are_left_out():
     # Ratios 2.5 (twice longer, once shorter), 1 (a tie in length), 1.2 (longer alone).
     found = length_matched([1, -1, 1, 0, 1], [25, 50, 10, 7, 12], [10, 20, 25, 7, 10])
