@@ -94,7 +94,6 @@ def test_sampled_answers_and_kept_columns_are_appended_to_their_pair():
     [
         ("plain", "plain"),
         ([{"role": "user", "content": "hi"}], "hi"),
-        ([{"role": "assistant", "content": None}], ""),
         ([{"role": "assistant", "content": None, "tool_calls": [{"x": 1}]}], '[{"x": 1}]'),
         (
             [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}],
