@@ -207,7 +207,7 @@ def test_a_dataset_without_held_out_pairs_is_an_empty_slice(of_two, tmp_path, ca
 
 
 def test_prompts_without_room_for_an_answer_are_reported(trained, capsys):
-    assert eval_command.main([str(trained), "--samples", "2", "--max-new-tokens", "127"]) == 0
+    evaluated(trained, "--samples", "2", "--max-new-tokens", "127")
     assert "prompts leave no room for 127 tokens in the model's" in capsys.readouterr().err
 
 
