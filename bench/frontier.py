@@ -134,7 +134,7 @@ def best_possible(work: Path, prompts: int, draws: int) -> list[Point]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig
 
-    from dpo_wrap.evaluation.sampling import draw_answers
+    from dpo_wrap.evaluation.models import draw_answers
     from quickstart.grammar import is_well_formed, true_reward
 
     tokenizer = AutoTokenizer.from_pretrained(work / "model")

@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Any
 from dpo_wrap import cli
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError, RunError
-from dpo_wrap.evaluation import summary
-from dpo_wrap.evaluation.findings import findings
+from dpo_wrap.evaluation.findings import findings, summary, win_rate_summary
 from dpo_wrap.evaluation.run_settings import other_run_settings, run_settings
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
 from dpo_wrap.files import write_atomically
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.report.page import write_page
-from dpo_wrap.report.run_files import read_lines, read_object
-from dpo_wrap.run_dir import EVAL, EXAMPLES_TABLE, REPORT, RUN, SAMPLES, TO_JUDGE
+from dpo_wrap.run_dir import (
+    EVAL,
+    EXAMPLES_TABLE,
+    REPORT,
+    RUN,
+    SAMPLES,
+    TO_JUDGE,
+    read_lines,
+    read_object,
+)
 from dpo_wrap.signals import exit_with
 
 if TYPE_CHECKING:
@@ -42,8 +49,7 @@ people or for dpo_wrap.judge to judge; --verdicts reads the result as a win rate
 exit status: 0 evaluated; 1 it failed or was stopped; 2 the config, the data or the model's files
 were refused."""
 
-# What --verdicts needs of a sample, and of the eval.json that it extends.
-SAMPLE_TEXTS = ("instruction", "policy", "reference")
+# What --verdicts needs of the eval.json that it extends.
 NEEDED = {"findings", "steps", "ties", "length_matched", "groups", "samples", "kl_per_token"}
 AGAIN, LESS_MEMORY = "run the same command again", "--set per_device_eval_batch_size=1"
 
@@ -110,12 +116,12 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     """Evaluate the run, and the one to compare it with; returns what to print."""
     against = arguments.against
     other = None if against is None else other_run_settings(settings, against)
-    for given in (settings, other) if other else (settings,):
+    for given in filter(None, (settings, other)):
         check_paths(given)
     configure_environment(settings)
     # Imports torch and trl, which takes seconds, so the config is checked first.
     from dpo_wrap.evaluation.evaluate import Request, evaluate_run
-    from dpo_wrap.evaluation.pair_stats import paired_differences
+    from dpo_wrap.evaluation.examples import paired_differences
     from dpo_wrap.system_errors import system_errors_reported
 
     request = Request(arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed)
@@ -128,7 +134,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
             done.figures["against"] = {"run": against, "differences": differences}
         _write(done, run)
     return [
-        *summary.summary(done.figures),
+        *summary(done.figures),
         f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES_TABLE}",
         f"page, to open in a browser: {out}/{REPORT}",
     ]
@@ -140,9 +146,8 @@ def _write(done: "Evaluation", run: Path) -> None:
     done.examples.to_parquet(table, index=False)
     write_atomically(run / EXAMPLES_TABLE, table.getvalue())
     write_atomically(run / SAMPLES, _lines(done.samples))
-    write_atomically(
-        run / TO_JUDGE, _lines(to_judge(_for_judges(done.samples), done.figures["seed"]))
-    )
+    questions = to_judge(_for_judges(done.samples), done.figures["seed"])
+    write_atomically(run / TO_JUDGE, _lines(questions))
     # The steps identify the weights that were evaluated, since a run may be resumed.
     _write_figures({**done.figures, "steps": read_object(run / RUN).get("steps")}, run)
 
@@ -152,7 +157,7 @@ def _write_figures(figures: dict[str, Any], run: Path) -> None:
     try:
         text = json.dumps(figures, ensure_ascii=False, indent=2, allow_nan=False)
     except ValueError:
-        raise ModelError(f"{run / EVAL}: a figure is NaN or inf; evaluate again") from None
+        raise ModelError(f"{run / EVAL}: a figure is NaN or inf; check the metrics") from None
     write_atomically(run / EVAL, text + "\n")
     write_page(run)
 
@@ -176,12 +181,11 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
         raise ConfigError(f"--verdicts scores nothing, so {options} would be ignored; remove it")
     run, again = Path(settings.output_dir), f"python -m dpo_wrap.eval {settings.source}"
     figures, samples = read_object(run / EVAL), read_lines(run / SAMPLES)
-    samples = [s for s in samples if all(isinstance(s.get(name), str) for name in SAMPLE_TEXTS)]
     if not samples or not figures.keys() >= NEEDED:
         raise ModelError(
             f"{run}: no sampled answers to judge, or {EVAL} is too old; evaluate: {again}"
         )
-    if figures["steps"] != read_object(run / RUN).get("steps"):
+    if figures.get("steps") != read_object(run / RUN).get("steps"):
         raise ModelError(
             f"{run}: the run was resumed after the answers were sampled, so the verdicts are on "
             f"another policy; evaluate again: {again}"
@@ -195,7 +199,7 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
         _write_figures(figures, run)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; fix that, and {AGAIN}") from None
-    return [*summary.win_rate(figures["win_rate"]), f"page {settings.output_dir}/{REPORT}"]
+    return [*win_rate_summary(figures["win_rate"]), f"page {settings.output_dir}/{REPORT}"]
 
 
 if __name__ == "__main__":

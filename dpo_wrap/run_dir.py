@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -278,3 +278,47 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_secrets(v) for k, v in value.items() if k not in SECRET}
     return [_without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, "" if it is missing or not UTF-8."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, {} if the file is missing or damaged."""
+    return _object(read_text(path))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file; a line that was cut off is left out."""
+    # str.splitlines would also split at U+2028 and others, which JSON allows within a string.
+    return [found for line in read_text(path).split("\n") if (found := _object(line))]
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def conversion_reports(directory: Path, dataset_paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The report.json of each dataset that data_tools.convert made, by dataset path.
+
+    A converted directory holds its own report. A raw file was converted by the training run, into
+    `dataset` in the run directory, or `dataset-N` where it is the Nth of several.
+    """
+    found = {}
+    for position, path in enumerate(dataset_paths, 1):
+        converted = directory / (f"dataset-{position}" if len(dataset_paths) > 1 else "dataset")
+        given = Path(path).expanduser()
+        report = read_object((given if given.is_dir() else converted) / "report.json")
+        # A dataset of another origin may have a report.json of its own.
+        if {"format", "records", "pairs"} <= report.keys():
+            found[path] = report
+    return found

@@ -98,12 +98,8 @@ def test_the_page_renders_in_both_themes_at_desktop_and_phone_width(tmp_path, wi
     assert abs(ink - paper) > 450
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["data/raw/annotations_2026_batch_17_second_vendor_reannotated_final_v3.jsonl" * 2, EVIL],
-    ids=["long", "markup"],
-)
-def test_any_text_from_data_model_and_config_is_shown_as_text_and_fits_a_phone(tmp_path, text):
+def test_any_text_from_data_model_and_config_is_shown_as_text_and_fits_a_phone(tmp_path):
+    text = EVIL + "annotations_2026_batch_17_second_vendor_reannotated_final_v3.jsonl" * 2
     seen = look_at_run(tmp_path, 360, **run_with(text))
     assert seen["text"].count(text) >= 12
 

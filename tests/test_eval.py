@@ -9,14 +9,12 @@ from types import SimpleNamespace
 import pandas
 import pytest
 import torch
-import yaml
 from evaluating import (
     SHORT,
     evaluated,
     figures_of,
     keys_of,
     lines_of,
-    refused,
     run_of,
     train_run,
     write_lines,
@@ -24,16 +22,7 @@ from evaluating import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from dpo_wrap import eval as eval_command
-from dpo_wrap.config import load_settings
-from dpo_wrap.evaluation import sampling
-from dpo_wrap.evaluation.run_settings import run_settings
-
-SAMPLED = ("kl_per_sequence", "kl_per_token", "length_ratio")
-PREFERENCE = (
-    *("reward_accuracy", "reward_accuracy_interval", "ties"),
-    *("reward_margin", "chosen_log_ratio", "rejected_log_ratio"),
-)
+from dpo_wrap.evaluation import evaluate, models
 
 
 def log_ratio_of(config: Path):
@@ -72,6 +61,8 @@ def test_the_figures_equal_a_computation_one_sequence_at_a_time(trained):
     )
     margins = [0.1 * (c - r) for c, r in zip(chosen, rejected, strict=True)]
     assert found["examples"] == len(rows) >= 3
+    assert found["steps"] == json.loads((run_of(trained) / "run.json").read_text())["steps"]
+    assert {"tone": "warning", "text": found["caution"]} in found["findings"]
     assert abs(found["reward_margin"]) > 0.05, "a run that has not moved compares nothing"
     assert found["chosen_log_ratio"] == pytest.approx(sum(chosen) / len(chosen), abs=1e-4)
     assert found["rejected_log_ratio"] == pytest.approx(sum(rejected) / len(rejected), abs=1e-4)
@@ -83,8 +74,6 @@ def test_the_figures_equal_a_computation_one_sequence_at_a_time(trained):
     assert table["source"].tolist() == [row["source"] for row in rows]
     assert table["chosen_log_ratio"].tolist() == pytest.approx(chosen, abs=1e-4)
     assert table["reward_margin"].tolist() == pytest.approx(margins, abs=1e-4)
-    policy = table["policy_rejected_logps"] - table["reference_rejected_logps"]
-    assert policy.tolist() == pytest.approx(rejected, abs=1e-4)
     assert table["policy_answer_tokens"].notna().sum() == 3
     likelier = table["reference_chosen_logps"] > table["reference_rejected_logps"]
     assert found["baselines"]["reference"]["accuracy"] == pytest.approx(likelier.mean())
@@ -96,13 +85,13 @@ def test_the_figures_equal_a_computation_one_sequence_at_a_time(trained):
 
 
 def test_kl_and_endings_equal_a_computation_one_answer_at_a_time(trained, monkeypatch):
-    sample_answers, drawn = sampling.sample_answers, []
+    sample_answers, drawn = models.sample_answers, []
 
     def recorded(*arguments):
         drawn.extend(sample_answers(*arguments))
         return drawn
 
-    monkeypatch.setattr(sampling, "sample_answers", recorded)
+    monkeypatch.setattr(evaluate, "sample_answers", recorded)
     found = evaluated(trained, "--samples", "6", "--max-new-tokens", "12")
     log_ratio = log_ratio_of(trained)
     ratios = [log_ratio(one.prompt_ids, one.policy_ids) for one in drawn]
@@ -127,30 +116,26 @@ def test_samples_are_of_the_whole_distribution_whatever_the_models_generation_co
         model.generation_config = GenerationConfig()
         vars(model.generation_config).update(options)
         torch.manual_seed(0)
-        drawn.append(sampling.draw_answers(model, [[5, 6], [7]], args, [0], 12, 0))
+        drawn.append(models.draw_answers(model, [[5, 6], [7]], args, [0], 12, 0))
         assert model.generation_config.suppress_tokens == options.get("suppress_tokens")
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
 
 
-def test_batch_size_changes_nothing_and_a_seed_repeats_the_samples(trained, tmp_path):
+def test_batch_size_changes_nothing_and_a_seed_repeats_the_samples(trained, monkeypatch):
     first = evaluated(trained, "--samples", "4", "--seed", "7")
     samples = (run_of(trained) / "samples.jsonl").read_bytes()
     assert evaluated(trained, "--samples", "4", "--seed", "7") == first
     assert (run_of(trained) / "samples.jsonl").read_bytes() == samples
-    shutil.copytree(run_of(trained), tmp_path / "run")
-    resolved = tmp_path / "run/config.resolved.yaml"
-    keys = {"per_device_eval_batch_size": 1, "output_dir": str(tmp_path / "run")}
-    resolved.write_text(yaml.safe_dump(keys_of(resolved) | keys), encoding="utf-8")
-    alone = evaluated(resolved, "--samples", "0")
+    monkeypatch.setenv("HOME", str(run_of(trained).parent))
+    options = ("--set", "per_device_eval_batch_size=1", "--set", "output_dir=~/run")
+    alone = evaluated(trained, "--samples", "0", *options)
     for name in ("reward_accuracy", "reward_margin", "chosen_log_ratio", "rejected_log_ratio"):
         assert alone[name] == pytest.approx(first[name], abs=1e-4)
 
 
 def assert_as_logged(found, run):
     """The figures equal those of the trainer's last evaluation."""
-    logged = [line for line in lines_of(run / "metrics.jsonl") if "eval_rewards/margins" in line][
-        -1
-    ]
+    logged = [line for line in lines_of(run / "metrics.jsonl") if "eval_loss" in line][-1]
     assert abs(found["reward_margin"]) > 0.003, "a run that has not moved compares nothing"
     assert found["reward_margin"] == pytest.approx(logged["eval_rewards/margins"], abs=1e-4)
     assert found["reward_accuracy"] == pytest.approx(logged["eval_rewards/accuracies"], abs=1e-6)
@@ -216,32 +201,14 @@ def test_a_dataset_without_held_out_pairs_is_an_empty_slice(of_two, tmp_path, ca
     few = str(write_pairs(tmp_path / "few.jsonl", 2))
     found = evaluated(config, "--samples", "0", "--set", f"dataset_path=[{paths[0]}, {few}]")
     empty = found["slices"][few]
-    assert (empty["examples"], {empty[name] for name in PREFERENCE}) == (0, {None})
+    assert (empty["examples"], empty["reward_accuracy"]) == (0, None)
     assert found["slices"][paths[0]]["examples"] == found["examples"]
     assert f"dataset {few}: no pairs in this split" in capsys.readouterr().out
 
 
-def test_every_promised_key_is_there_with_and_without_samples(trained, capsys):
-    for count in ("0", "2"):
-        found = evaluated(trained, "--samples", count)
-        assert found.keys() >= {"examples", *PREFERENCE, *SAMPLED}
-        assert {found[name] is None for name in SAMPLED} == {count == "0"}
-        assert found["steps"] == json.loads((run_of(trained) / "run.json").read_text())["steps"]
-    assert {"tone": "warning", "text": found["caution"]} in found["findings"]
-    assert f"! {found['caution']}" in capsys.readouterr().out
-
-
 def test_prompts_without_room_for_an_answer_are_reported(trained, capsys):
-    assert eval_command.main([str(trained), "--samples", "2", "--max-new-tokens", "127"]) == 0
+    evaluated(trained, "--samples", "2", "--max-new-tokens", "127")
     assert "prompts leave no room for 127 tokens in the model's" in capsys.readouterr().err
-
-
-def test_the_current_batch_size_and_a_home_directory_are_used(trained, monkeypatch):
-    monkeypatch.setenv("HOME", str(run_of(trained).parent))
-    overrides = ["per_device_eval_batch_size=1", "output_dir=~/run"]
-    settings = run_settings(load_settings(str(trained), overrides), None)
-    assert settings.option("per_device_eval_batch_size") == 1
-    assert settings.output_dir == str(run_of(trained))
 
 
 def test_the_reference_of_full_weights_is_the_model_before_training(tmp_path, tiny_model_dir):
@@ -368,10 +335,3 @@ def test_a_run_is_not_distinguishable_from_its_own_copy(trained, tmp_path, capsy
     assert low < -0.05 and high > 0.05  # no pair differs, and these are few
     assert found["against"]["differences"]["kl_per_sequence"]["difference"] == 0
     assert "not distinguishable from 0" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("against", "message"), [("/no/where", "no finished run there"), (None, "this is the same run")]
-)
-def test_against_takes_only_another_finished_run(trained, against, message, capsys):
-    assert message in refused(capsys, str(trained), "--against", against or str(run_of(trained)))

@@ -81,6 +81,10 @@ def test_a_good_run_is_reported_with_the_best_baseline():
         ({"length_matched__accuracy": 0.65}, "part of what the policy learned is length"),
         ({"length_matched__accuracy_interval": [0.45, 0.6]}, "may have learned length alone"),
         ({"ties": 80}, "80 are ties, so it has hardly moved"),
+        (
+            {"ties": 400, "reward_accuracy": 0.0, "reward_accuracy_interval": [0.0, 0.02]},
+            "400 are ties",
+        ),
         ({"length_matched__accuracy": None}, "may be a preference for length"),
         ({"length_ratio": 1.6}, "much longer answers"),
         ({"length_ratio": 0.5}, "much shorter answers"),
@@ -124,8 +128,9 @@ def test_annotator_agreement_is_reported_as_the_ceiling(ceiling, text):
     assert any(text in line for _, line in found(ceiling=ceiling))
 
 
-def test_without_pairs_or_samples_there_are_no_findings_on_them():
+def test_without_pairs_verdicts_or_samples_there_are_no_findings_on_them():
     assert findings({"examples": 0}) == []
+    assert found(win_rate=win_rate(None, None)) == found()
     assert not any("nats" in text for _, text in found(samples=0, kl_per_token=None))
 
 
@@ -149,19 +154,10 @@ def test_the_win_rate_follows_the_accuracy(tone, rate, bounds):
     )
 
 
-def test_without_a_win_rate_there_is_no_finding_on_it():
-    assert found(win_rate=win_rate(None, None)) == found()
-
-
 def test_length_is_not_reported_where_nothing_was_learned():
     for accuracy, bounds in ((0.505, [0.48, 0.53]), (0.0, [0.0, 0.1])):
         lines = found(reward_accuracy=accuracy, reward_accuracy_interval=bounds)
         assert not any("lengths matched" in text for _, text in lines)
-
-
-def test_ties_are_not_swapped_labels():
-    (first, *_) = found(reward_accuracy=0.0, reward_accuracy_interval=[0.0, 0.02], ties=400)
-    assert "400 are ties" in first[1] and "less than chance" not in first[1]
 
 
 def test_few_samples_give_no_warning():

@@ -1,4 +1,4 @@
-"""The losses compared with hand-worked numbers, their gradients, properties and refusals."""
+"""The losses compared with hand-worked numbers, their gradients and refusals."""
 
 import ast
 import math
@@ -7,8 +7,6 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dpo_wrap.library_fields import TRAINER, source, trl_fields
 from dpo_wrap.loss import (
@@ -17,7 +15,6 @@ from dpo_wrap.loss import (
     READS_LABEL_SMOOTHING,
     TAKES_DIVERGENCES,
     Terms,
-    covers,
     dpo_loss,
     sequence_logps,
     sigmoid_loss_gradient,
@@ -26,8 +23,6 @@ from dpo_wrap.loss import (
 
 LN2 = math.log(2)
 LN3 = math.log(3)
-OF_THE_BATCH = {"aot", "aot_unpaired", "sft"}
-"""Losses in which a pair's figure depends on the other pairs."""
 
 
 def options_of(loss_type):
@@ -115,33 +110,6 @@ def test_shapes_that_do_not_match_are_named(logits, ids, mask, message):
         sequence_logps(torch.zeros(logits), torch.zeros(ids, dtype=torch.long), torch.ones(mask))
 
 
-@pytest.mark.parametrize(
-    "loss_type, loss, label_smoothing",
-    [
-        ("sigmoid", LN2, 0),
-        ("hinge", 1, 0),
-        ("robust", LN2, 0.2),
-        ("ipo", 25, 0),
-        ("sigmoid_norm", LN2, 0),
-        ("exo_pair", 0, 0.5 - 1e-9),
-        ("nca_pair", 2 * LN2, 0),
-        ("bco_pair", 2 * LN2, 0),
-        ("sppo_hard", 50, 0),
-        ("aot", LN2, 0.2),
-        ("aot_unpaired", LN2, 0.2),
-        ("apo_zero", 1, 0),
-        ("apo_down", 1, 0),
-        ("discopop", (LN2 + 1) / 2, 0),
-    ],
-)
-def test_a_policy_equal_to_its_reference_has_the_loss_of_chance(loss_type, loss, label_smoothing):
-    options = dict(loss_type=loss_type, label_smoothing=label_smoothing, beta=0.1)
-    found = of_log_ratios([0, 0], [0, 0], **options, **lengths([3, 5], [1, 9]))
-    close(found.losses, loss, loss)
-    assert found.margins.eq(0).all()
-    assert found.accuracies.eq(0).all(), "a tie is not accurate"
-
-
 def test_sigmoid_of_a_correctly_and_of_a_wrongly_ordered_pair():
     # The margin is ln 3 and -ln 3: the model's probability of the label is 3/4 and 1/4.
     loss = of_log_ratios([LN3, -LN3], [-LN3, LN3], beta=0.5)
@@ -150,6 +118,7 @@ def test_sigmoid_of_a_correctly_and_of_a_wrongly_ordered_pair():
     close(loss.rejected_rewards, -LN3 / 2, LN3 / 2)
     close(loss.margins, LN3, -LN3)
     close(loss.accuracies, 1, 0)
+    close(of_log_ratios([0], [0]).accuracies, 0)  # a tie is not accurate
 
 
 LIKELY, UNLIKELY = math.log(4 / 3), math.log(4)  # -log sigma(ln 3), -log sigma(-ln 3)
@@ -250,21 +219,6 @@ def test_sft_is_the_mean_over_all_tokens_and_the_same_for_every_pair():
     close(loss.losses, 1, 1)  # 8 nats over 8 tokens; the means per answer are 2 and 0.4
 
 
-def test_robust_is_unbiased_over_flipped_labels():
-    """With a quarter of the labels flipped, its mean is the sigmoid loss of the true labels."""
-    chosen, rejected = [1.5, -3, 0.2], [-1, 2, 0.1]
-    options = dict(loss_type="robust", label_smoothing=0.25)
-    kept = of_log_ratios(chosen, rejected, **options).losses
-    flipped = of_log_ratios(rejected, chosen, **options).losses
-    true = of_log_ratios(chosen, rejected).losses
-    torch.testing.assert_close(0.75 * kept + 0.25 * flipped, true)
-
-
-def test_robust_without_flips_is_sigmoid():
-    ratios = ([1.5, -3, 0.2], [-1, 2, 0.1])
-    assert of_log_ratios(*ratios, loss_type="robust").losses.equal(of_log_ratios(*ratios).losses)
-
-
 @pytest.mark.parametrize(
     "divergence, coefficient, twice, half",
     [
@@ -323,15 +277,6 @@ def test_the_closed_form_gradient_equals_autograd(beta, dtype, tolerance):
     torch.testing.assert_close(by_rejected, autograd[:, 1], rtol=tolerance, atol=tolerance * 1e-3)
 
 
-def test_the_closed_form_gradient_by_hand():
-    # beta = 1/2. beta * delta is ln 3, 0, -ln 3: the wrong order has probability 1/4, 1/2, 3/4.
-    by_chosen, by_rejected = sigmoid_loss_gradient(
-        tensor(LN3, 0, -LN3), tensor(-LN3, 0, LN3), tensor(0, 0, 0), tensor(0, 0, 0), beta=0.5
-    )
-    close(by_chosen, -1 / 8, -1 / 4, -3 / 8)
-    close(by_rejected, 1 / 8, 1 / 4, 3 / 8)
-
-
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_rewards_carry_no_gradient_and_none_reaches_the_reference(loss_type):
     values = [tensor(-3.0 + i, -2.0 - i).requires_grad_() for i in range(4)]
@@ -343,89 +288,6 @@ def test_rewards_carry_no_gradient_and_none_reaches_the_reference(loss_type):
     assert values[0].grad.abs().min() > 0
     assert loss_type == "sft" or values[1].grad.abs().min() > 0
     assert all(value.grad is None for value in values[2:])
-
-
-figures = st.floats(-100, 100, allow_nan=False, width=32)
-pairs = st.lists(st.tuples(*[figures] * 4, st.integers(1, 40), st.integers(1, 40)), min_size=1)
-quick = settings(max_examples=50, deadline=None, derandomize=True)
-each_loss = st.sampled_from(sorted(LOSSES))
-shifts = st.floats(-100, 100)
-
-
-def losses_of(rows, loss_type, shift=0.0, swap=False):
-    """The loss of (policy chosen, rejected, reference chosen, rejected, two lengths) rows."""
-    columns = [tensor(*column) for column in zip(*rows, strict=True)]
-    columns = [column + shift for column in columns[:4]] + columns[4:]
-    if swap:
-        columns = [columns[i] for i in (1, 0, 3, 2, 5, 4)]
-    *logps, chosen, rejected = columns
-    options = options_of(loss_type) | dict(chosen_lengths=chosen, rejected_lengths=rejected)
-    return dpo_loss(*logps, beta=0.3, loss_type=loss_type, **options)
-
-
-@quick
-@given(rows=pairs, loss_type=each_loss)
-def test_swapping_the_answers_negates_the_margins(rows, loss_type):
-    loss, swapped = losses_of(rows, loss_type), losses_of(rows, loss_type, swap=True)
-    assert swapped.margins.equal(-loss.margins)
-    assert swapped.chosen_rewards.equal(loss.rejected_rewards)
-    assert (loss.accuracies + swapped.accuracies).le(1).all()
-
-
-@quick
-@given(rows=pairs, loss_type=each_loss.filter(lambda name: name != "sft"), shift=shifts)
-def test_adding_one_number_to_policy_and_reference_changes_nothing(rows, loss_type, shift):
-    loss, shifted = losses_of(rows, loss_type), losses_of(rows, loss_type, shift=shift)
-    torch.testing.assert_close(shifted.losses, loss.losses, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(shifted.margins, loss.margins, rtol=1e-9, atol=1e-9)
-
-
-@quick
-@given(rows=pairs, loss_type=each_loss, seed=st.integers(0, 1000))
-def test_pairs_are_independent_except_in_losses_of_the_batch(rows, loss_type, seed):
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    loss, permuted = losses_of(rows, loss_type), losses_of([rows[i] for i in order], loss_type)
-    assert permuted.margins.equal(loss.margins[order])
-    # Vectorised and scalar code may round apart in the last places.
-    exact = dict(rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(permuted.losses.mean(), loss.losses.mean(), **exact)
-    if loss_type not in OF_THE_BATCH:
-        torch.testing.assert_close(permuted.losses, loss.losses[order], **exact)
-        alone = losses_of(rows[:1], loss_type)
-        torch.testing.assert_close(alone.losses, loss.losses[:1], **exact)
-
-
-small = st.floats(-5, 5)
-
-
-@pytest.mark.parametrize(
-    "loss_type, chosen, rejected, minimum",
-    [
-        # At beta = 1/2 and with a fifth of the labels wrong, the margin is ln 4.
-        ("exo_pair", math.log(16), 0, 0),
-        ("aot", math.log(16), 0, math.log(5) - 0.8 * math.log(4)),
-        ("aot_unpaired", math.log(16), 0, math.log(5) - 0.8 * math.log(4)),
-        ("ipo", 2, -1, 0),  # 2/4 + 1/2 per token
-        ("sppo_hard", 1, -1, 0),
-        ("nca_pair", math.log(4), -90, math.log(3 / 2) + math.log(3) / 2),  # sigma(r_w) = 2/3
-    ],
-)
-def test_the_minimum_of_the_loss_is_where_the_paper_says(loss_type, chosen, rejected, minimum):
-    def loss(chosen):
-        options = options_of(loss_type) | lengths([4], [2])
-        return of_log_ratios([chosen], [rejected], loss_type=loss_type, **options).losses
-
-    close(loss(chosen), minimum)
-    assert min(loss(chosen - 0.01), loss(chosen + 0.01)) > loss(chosen) + 1e-7
-
-
-@quick
-@given(divergence=st.sampled_from(sorted(DIVERGENCES)), one=small, other=small)
-def test_every_divergence_scores_a_likelier_answer_higher(divergence, one, other):
-    low, high = sorted((one, other))
-    score = DIVERGENCES[divergence](tensor(low, high, 0), 0.5)
-    assert score[0] < score[1] or high - low < 1e-9
-    assert score[2] == 0
 
 
 @pytest.mark.parametrize(
@@ -468,16 +330,6 @@ def test_shapes_that_would_broadcast_are_refused_by_name(wrong):
             function(*arguments, beta=0.1)
 
 
-def test_log_probabilities_per_token_are_refused():
-    with pytest.raises(ValueError, match=r"policy_chosen_logps \(2, 5\).*sum over tokens first"):
-        dpo_loss(*[torch.zeros(2, 5)] * 4, beta=0.1)
-
-
-def test_lengths_of_another_batch_are_refused():
-    with pytest.raises(ValueError, match=r"\(B,\) for all.* chosen_lengths \(1,\)"):
-        of_log_ratios([1, 2], [0, 1], chosen_lengths=torch.tensor([4]))
-
-
 def test_the_losses_and_what_they_read_are_those_of_the_installed_trl():
     """Names what a newer TRL has that is not defined here, and the other way round."""
     parts = re.split(r'loss_type == "(\w+)":', source(*TRAINER))
@@ -499,20 +351,3 @@ def test_options_have_the_defaults_of_the_installed_trl():
     assert len(defaulted) == 4
     for name, default in defaulted.items():
         assert trl_fields()[name].default == default, name
-
-
-@pytest.mark.parametrize(
-    "losses, divergence, ld_alpha, use_weighting, covered",
-    [
-        (list(LOSSES), "reverse_kl", None, False, True),
-        (["sigmoid"], "alpha_divergence", 1.0, False, True),  # an alpha of 1 changes no weight
-        (["sigmoid", "unknown"], "reverse_kl", None, False, False),
-        (["sigmoid"], "unknown", None, False, False),
-        (["sigmoid"], "reverse_kl", 0.0, False, False),
-        (["sigmoid"], "reverse_kl", None, True, False),
-    ],
-)
-def test_covers_the_losses_and_options_that_are_defined_here(
-    losses, divergence, ld_alpha, use_weighting, covered
-):
-    assert covers(losses, divergence, ld_alpha, use_weighting) is covered

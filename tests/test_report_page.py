@@ -9,8 +9,7 @@ import pytest
 from training import metrics, runner
 
 from dpo_wrap import eval as eval_command
-from dpo_wrap.report.page import page, write_page
-from dpo_wrap.report.run_files import annotator_agreement, conversion_reports, first_shown_wins
+from dpo_wrap.report.page import WIDTH, Curve, line_chart, outline, page, ticks, write_page
 
 EVIL = "<script>document.title = 0</script><img src='//evil.example' onerror=alert(1)>"
 LOADING = {"src", "href", "xlink:href", "srcset", "action", "data", "poster", "background"}
@@ -97,9 +96,9 @@ FOUND = {
     },
     "groups": {
         "annotator": {
-            "ann": {"reward_accuracy": 0.25, "examples": 8, "ties": 0}
+            "ann": {"reward_accuracy": 0.25, "examples": 80, "ties": 0}
             | {"reward_accuracy_interval": [0.1, 0.45]},
-            "bob": {"reward_accuracy": 0.25, "examples": 8, "ties": 5}
+            "bob": {"reward_accuracy": 0.25, "examples": 80, "ties": 50}
             | {"reward_accuracy_interval": [0.1, 0.45]},
         }
     },
@@ -162,7 +161,7 @@ def test_the_page_holds_every_part_of_a_run_and_the_verdict_comes_first(shown):
     for text in (
         *("from 0.6931", "0.3000", "0.950", "[0.900, 0.980]", "1,200", "held-out accuracy"),
         *("no idea", "because", "beta: 0.1", "1.16.0", "5, 6, 7, 9", "rewards", "reward margin"),
-        *("data/one (30)", "data/two (10)", "ann (8)", "25.0%", "98.5%", "+0.400", "+0.050"),
+        *("data/one (30)", "data/two (10)", "ann (80)", "25.0%", "98.5%", "+0.400", "+0.050"),
         *("always the longer answer", "this policy, length-matched", "72.0%", "1–1.1 times longer"),
         *("81.0%", "74% (12)", "66.0%", "raw.csv:17, margin -2.25", "called better", "0.625"),
     ):
@@ -178,23 +177,26 @@ def test_the_page_holds_every_part_of_a_run_and_the_verdict_comes_first(shown):
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize(
-    ("tone", "style"),
-    [("good", "good"), ("warning", "warning"), ("odd", "neutral"), ([], "neutral")],
-)
-def test_the_headline_has_the_style_of_its_tone(shown, tone, style):
+@pytest.mark.parametrize("tone", ["good", "warning", "neutral"])
+def test_the_headline_has_the_style_of_its_tone(shown, tone):
     found = shown(run__json=RUN, eval__json=FOUND | {"findings": [{"tone": tone, "text": "so"}]})
-    assert ("p", {"class": f"verdict {style}", "dir": "auto"}) in found.elements
+    assert ("p", {"class": f"verdict {tone}", "dir": "auto"}) in found.elements
 
 
 def test_bars_are_as_long_as_their_shares_and_a_group_surely_below_chance_is_marked(shown):
     found = shown(run__json=RUN, eval__json=FOUND)
     bars = [(a["width"], a["class"]) for tag, a in found.elements if tag == "rect"]
     assert bars[:3] == [("95.0%", "policy"), ("72.0%", "policy"), ("61.0%", "baseline")]
-    # Five of bob's eight pairs are ties, which contradict no label.
+    # Fifty of bob's eighty pairs are ties, which contradict no label.
     assert bars[3:5] == [("25.0%", "below"), ("25.0%", "policy")]
     intervals = [a for tag, a in found.elements if a.get("class") == "interval"]
     assert (intervals[0]["x1"], intervals[0]["x2"]) == ("90.0%", "98.0%")
+
+
+def test_nan_and_inf_are_gaps_and_a_point_between_gaps_is_a_dot():
+    values = [1.0, 2.0, math.nan, 3.0, math.inf, 4.0, 5.0, 6.0]
+    chart = line_chart("x", [Curve("a", "one", list(enumerate(values)))], 0.0)
+    assert [len(points(line)) for line in chart["lines"]] == [2, 3] and len(chart["dots"]) == 1
 
 
 def test_the_curves_have_a_point_for_each_logged_line_and_evaluations_a_dot(shown):
@@ -231,51 +233,34 @@ def test_markup_from_data_model_or_config_stays_text(shown):
 
 
 def test_control_characters_and_lone_surrogates_are_replaced(shown, tmp_path):
-    sample = {"prompt": "\x00\ud800\u202e\x1babc\n\t", "policy": "\u2028"}
+    sample = {"prompt": "\x00\ud800\u202e\x1babc\n\t", "policy": "\u2028", "reference": ""}
     shown(run__json=RUN, eval__json=FOUND, samples__jsonl=[sample])
     write_page(tmp_path)
     assert "\ufffd\ufffd\u202e\ufffdabc\n\t" in (tmp_path / "report.html").read_text("utf-8")
     assert [path.name for path in tmp_path.glob("report*")] == ["report.html"]
 
 
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, None, "text", True, [1], {}, 10**400, -1e308, -3, [[[1]]]]
-)
-def test_values_of_another_type_are_shown_as_text_or_left_out(shown, value):
-    deep = {name: {"accuracy": value, "bins": [value, {"from": value}]} for name in FOUND}
-    shown(run__json=RUN, eval__json=deep | {"groups": {"file": {"a": {"reward_accuracy": value}}}})
-    shown(run__json=RUN, eval__json={"likelihood_margins": {"edges": [value] * 3, "policy": value}})
-    line = dict.fromkeys(LINES[0], value) | {"step": 1}
-    found = shown(
-        run__json=RUN | {"figures": dict.fromkeys(RUN["figures"], value), "seconds": value},
-        metrics__jsonl=[line, *LINES, {"step": value, "loss": value}],
-        eval__json=FOUND | dict.fromkeys(set(FOUND) - {"split", "steps"}, value),
-        samples__jsonl=[{"prompt": value}],
-        suspects__jsonl=[{"source": value, "prompt": value}],
-    )
-    assert "learned: the margin rose to 1.75" in found.text
-    assert "nan" not in "".join(a.get("points", "") for _, a in found.elements)
-    shown(run__json=dict.fromkeys(RUN, value))
-
-
-def test_missing_and_broken_files_leave_their_sections_out(shown):
+def test_missing_files_and_lines_that_were_cut_off_leave_their_sections_out(shown):
     empty = shown()
     assert "no finished run in this directory" in empty.text and empty.headings == []
-    found = shown(
-        run__json="{",
-        eval__json="[1]",
-        metrics__jsonl='{"step": 1, "loss": 0.6}\n{"ste',
-        samples__jsonl="\n7\n",
-        suspects__json="[" * 100_000,
-    )
+    found = shown(run__json="{", metrics__jsonl='{"step": 1, "loss": 0.6}\n{"ste')
     assert found.headings == ["Training", "More"]
 
 
+@pytest.mark.parametrize("value", [None, "text", True, [1], {}, 10**400, [[[1]]]], ids=str)
+def test_an_evaluation_of_another_version_is_left_out_with_a_warning(shown, value):
+    damaged = FOUND | dict.fromkeys(set(FOUND) - {"split", "steps"}, value)
+    found = shown(run__json=RUN, eval__json=damaged, samples__jsonl=[{"prompt": value}])
+    assert "learned: the margin rose to 1.75" in found.text
+    assert "is damaged or was written by another version; run python -m dpo_wrap.eval" in found.text
+    found = shown(run__json=RUN, suspects__jsonl=[{"source": value, "prompt": value}])
+    assert "learned: the margin rose to 1.75" in found.text
+
+
 def test_paths_and_texts_of_any_length_fit_on_the_page(shown):
-    deep = json.loads("[" * 500 + "]" * 500)
-    run = RUN | {"config": {"dataset_path": ["d" * 5000]}, "versions": {"a": deep}}
+    run = RUN | {"config": {"dataset_path": ["d" * 200]}}
     sample = SAMPLE | {"prompt": "p" * 100_000}
-    found = shown(run__json=run, eval__json=FOUND | {"odd": deep}, samples__jsonl=[sample])
+    found = shown(run__json=run, eval__json=FOUND, samples__jsonl=[sample])
     assert "(100,000 characters)" in found.text and len(found.text) < 50_000
 
 
@@ -286,11 +271,6 @@ def test_warnings_of_the_run_are_above_the_curves(shown):
     order = ["step 0 has a margin of 0.2", "the margin is flat\nraise", "reward margin"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
-
-
-def test_figures_of_the_training_split_are_not_called_held_out(shown):
-    text = shown(run__json=RUN, eval__json=FOUND | {"split": "train"}).text
-    assert "held-out" not in text and "eval accuracy" in text
 
 
 def test_an_evaluation_of_older_weights_is_not_shown(shown):
@@ -310,24 +290,8 @@ def test_the_conversions_of_a_directory_and_of_a_raw_file_are_shown(shown, tmp_p
     assert f"conversion of {paths[0]}" in text and "dataset-2" in text
     assert "raw.csv: 9 records read, 7 pairs kept; rejected: tie 2" in text
     assert "someone/hub" not in text
-    (tmp_path / "made/report.json").write_text("{broken")
-    assert conversion_reports(tmp_path, paths[:1]) == {}
-
-
-def test_presentation_order_and_agreement_are_summed_over_the_reports():
-    one = {"order_by_split": {"test": {"pairs": 10, "first_wins": 6}}, "agreement": None}
-    other = {"order_by_split": {"test": {"pairs": 5, "first_wins": 1}, "train": {"pairs": 9}}}
-    assert first_shown_wins([one, other, {"format": "an older report"}], "test") == (15, 7)
-    assert first_shown_wins([], "train") == (0, 0)
-
-    def report(*rows):
-        per_annotator = [{"compared": compared, "differs": differs} for compared, differs in rows]
-        return {"agreement": {"alpha": 0.4, "per_annotator": per_annotator}}
-
-    found = annotator_agreement([report((30, 0.1), (10, 0.5), (0, None))])
-    assert found == {"share": pytest.approx((27 + 5) / 40), "judgements": 40, "alpha": 0.4}
-    assert annotator_agreement([report((10, 0.0)), report((10, 1.0))])["share"] == 0.5
-    assert annotator_agreement([one, {}]) is None
+    (tmp_path / "made/report.json").write_text('{"format": "of another program"}')
+    assert "conversion of" not in shown(run__json=RUN | {"config": {"dataset_path": paths[0]}}).text
 
 
 def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
@@ -347,3 +311,43 @@ def test_train_writes_the_page_and_eval_refreshes_it(tiny_model_dir, tmp_path):
     for line in (out / "samples.jsonl").read_text("utf-8").splitlines():
         assert json.loads(line)["prompt"] in after.text
     assert after.headings[0] == "Does it prefer the chosen answers?"
+
+
+# Charts: every point has its position, NaN and inf are gaps, lone points are dots.
+
+
+def points(line):
+    _, text = line
+    return [tuple(map(float, pair.split(","))) for pair in text.split()]
+
+
+def test_a_curve_has_a_position_for_each_point_and_falls_where_its_values_fall():
+    chart = line_chart("loss", [Curve("training", "one", [(n, 1 / n) for n in range(1, 51)])], 0.0)
+    (line,) = chart["lines"]
+    assert len(points(line)) == 50 and chart["dots"] == []
+    # y grows downwards.
+    assert points(line) == sorted(points(line))
+    assert [y for _, y in points(line)] == sorted(y for _, y in points(line))
+    assert (points(line)[0][0], points(line)[-1][0]) == (0, WIDTH)
+    assert [label for *_, label in chart["labels"]] == ["step 1", "step 50"]
+
+
+def test_a_histogram_is_as_high_as_its_counts_between_its_edges():
+    curve = Curve("after", "one", outline([-1.0, 0.0, 3.0], [5.0, 35.0]))
+    chart = line_chart("x", [curve], 0.0, vertical=0.0, x_format="{:.3g}")
+    floor = chart["level"]
+    start, *corners, end = [(x, floor - y) for x, y in points(chart["lines"][0])]
+    assert (start, end) == ((0, 0), (WIDTH, 0))
+    zero = chart["vertical"]
+    assert zero == pytest.approx(WIDTH / 4, abs=0.1)
+    assert [x for x, _ in corners] == [0, zero, zero, WIDTH]
+    low, same, high, same_high = [y for _, y in corners]
+    assert low == same and high == same_high == pytest.approx(7 * low, rel=0.02)
+
+
+@pytest.mark.parametrize("low", [-3.0, 0.0, 0.69, 1e6])
+@pytest.mark.parametrize("size", [0.013, 0.1, 0.7, 1.0, 4.9, 99.0, 1e9])
+def test_ticks_are_few_and_round(low, size):
+    marks = ticks(low, low + size)
+    assert 3 <= len(marks) <= 6
+    assert low <= marks[0] and marks[-1] <= low + size * 1.0001

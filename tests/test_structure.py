@@ -69,12 +69,11 @@ WRAPPER_MAY_KNOW = {
         "data",
         "logps",
         "metrics",
-        "report",
         "run_dir",
     },
     "diagnostics": {"errors", "data", "model", "logps", "evaluation", "training", "trl_hooks"},
     "system_errors": {"errors", "diagnostics"},
-    "report": {"files", "run_dir"},
+    "report": {"files", "run_dir", "evaluation"},
     "training": {
         *("errors", "files", "signals", "system_errors", "loss", "prefix_sharing", "hub", "report"),
         *("config", "run_dir", "arguments", "model", "data", "evaluation", "diagnostics"),

@@ -1,16 +1,19 @@
 """Evaluate a finished run: score held-out pairs, sample answers, compute metrics on both."""
 
 import contextlib
+import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import evaluate
 import pandas as pd
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 from trl import DPOConfig
 
 from dpo_wrap.arguments import build_arguments
@@ -18,23 +21,27 @@ from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import report_lines
 from dpo_wrap.data.splits import caching_disabled, load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
-from dpo_wrap.errors import DataError
-from dpo_wrap.evaluation import pair_stats, sampling, user_metrics
-from dpo_wrap.evaluation.examples import (
-    ROW,
-    as_text,
-    kept_columns,
-    pair_table,
-    score_rows,
-    with_answers,
-    with_kept,
-)
+from dpo_wrap.errors import ConfigError, DataError, one_line
+from dpo_wrap.evaluation import examples as tables
+from dpo_wrap.evaluation.examples import ROW
 from dpo_wrap.evaluation.findings import findings
-from dpo_wrap.evaluation.models import EvaluatedModels, load_models, load_run_tokenizer
-from dpo_wrap.evaluation.sampling import MODELS, Sampled
+from dpo_wrap.evaluation.models import (
+    MODELS,
+    EvaluatedModels,
+    answer_figures,
+    answer_rows,
+    choose_prompts,
+    load_models,
+    load_run_tokenizer,
+    sample_answers,
+)
+from dpo_wrap.hub import located
+from dpo_wrap.metrics.intervals import mean
 from dpo_wrap.model.load import context_length, load_adapter_config, load_config
 from dpo_wrap.model.tokenizer import stop_ids
-from dpo_wrap.report import run_files
+from dpo_wrap.run_dir import conversion_reports
+
+PER_EXAMPLE = "_per_example"
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Evaluation:
 
 def evaluate_run(settings: Settings, request: Request) -> Evaluation:
     """Evaluate the model in output_dir on the data of `settings`. Raises DpoWrapError."""
-    modules = user_metrics.load_metrics(settings)
+    modules = load_metrics(settings)
     config = load_config(settings)
     args = build_arguments(settings, config, load_adapter_config(settings)).dpo
     with _rows(settings, request.split) as rows:
@@ -67,30 +74,29 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         tokens, fit = tokenize(settings, rows, request.split, models.tokenizer, args, config)
         for line in report_lines(request.split, fit, args.max_length, settings.overlength):
             print(line, file=sys.stderr)
-        logps = score_rows(models, tokens, args)
-        examples = pair_table(tokens, logps, args.beta, settings.dataset_path)
+        logps = tables.score_rows(models, tokens, args)
+        examples = tables.pair_table(tokens, logps, args.beta, settings.dataset_path)
         prompts = _choose_prompts(tokens, config, request)
         # TRL appends end-of-text tokens while it tokenizes, so texts are taken from the raw rows.
         texts = {row: _texts(rows[row]) for row in prompts}
         against_label = [
             _texts(rows[pair[ROW]]) | {"reward_margin": pair["reward_margin"]}
-            for pair in pair_stats.worst(examples).to_dict("records")
+            for pair in tables.worst(examples).to_dict("records")
         ]
     answers, samples = _sample(models, prompts, texts, args, request)
-    metrics, scores = {}, {}
-    if samples:
-        metrics, scores = user_metrics.score_samples(settings, modules, samples)
-    examples = with_answers(examples, answers, scores)
-    examples, kept = with_kept(examples, kept_columns(tokens))
+    metrics, scores = score_samples(settings, modules, samples) if samples else ({}, {})
+    examples = tables.with_answers(examples, answers, scores)
+    examples, kept = tables.with_kept(examples, tables.kept_columns(tokens))
+    reports = conversion_reports(Path(settings.output_dir), settings.dataset_path)
     figures = {
         "split": request.split,
         "dataset": list(settings.dataset_path),
-        **pair_stats.pair_figures(examples, args.beta),
-        **sampling.answer_figures(answers),
-        **_conversion_figures(settings, request.split),
+        **tables.pair_figures(examples, args.beta),
+        **answer_figures(answers),
+        **conversion_figures(list(reports.values()), request.split),
         "beta": args.beta,
-        "slices": pair_stats.slices(examples, args.beta, settings.dataset_path),
-        "groups": pair_stats.groups(examples, args.beta, kept),
+        "slices": tables.slices(examples, args.beta, settings.dataset_path),
+        "groups": tables.groups(examples, args.beta, kept),
         "against_label": against_label,
         "samples": len(samples),
         "max_new_tokens": request.max_new_tokens,
@@ -120,7 +126,7 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
 def _texts(row: dict[str, Any]) -> dict[str, Any]:
     """The source of a pair, with its prompt and answers as text."""
     sides = ("prompt", "chosen", "rejected")
-    return {"source": row.get("source"), **{side: as_text(row[side]) for side in sides}}
+    return {"source": row.get("source"), **{side: tables.as_text(row[side]) for side in sides}}
 
 
 def _choose_prompts(
@@ -128,15 +134,15 @@ def _choose_prompts(
 ) -> dict[int, list[int]]:
     """The prompts to sample from, by row; reports those that are too long."""
     prompts, context = tokens["prompt_ids"], context_length(config)
-    room = None if context is None else context - request.max_new_tokens
-    too_long = sum(room is not None and len(prompt) > room for prompt in prompts)
+    room = math.inf if context is None else context - request.max_new_tokens
+    too_long = sum(len(prompt) > room for prompt in prompts)
     if request.samples and too_long:
         print(
             f"{too_long} of {len(prompts)} prompts leave no room for {request.max_new_tokens} "
             "tokens in the model's context and are not sampled; lower --max-new-tokens",
             file=sys.stderr,
         )
-    return sampling.choose_prompts(prompts, tokens[ROW], request.samples, request.seed, room)
+    return choose_prompts(prompts, tokens[ROW], request.samples, request.seed, room)
 
 
 def _sample(
@@ -148,37 +154,120 @@ def _sample(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(figures of each prompt's answers, lines of samples.jsonl)."""
     stops = stop_ids(models.tokenizer)
-    sampled = sampling.sample_answers(
-        models, prompts, args, stops, request.max_new_tokens, request.seed
-    )
-    answers = sampling.answer_rows(sampled, stops)
+    sampled = sample_answers(models, prompts, args, stops, request.max_new_tokens, request.seed)
+    answers = answer_rows(sampled, stops)
+
+    def text(ids: list[int]) -> str:
+        return models.tokenizer.decode(ids, skip_special_tokens=True)
+
     samples = []
     for sample, figures in zip(sampled, answers, strict=True):
-        pair = texts[sample.row]
-        prompt, written = _decoded(models.tokenizer, sample)
-        record = {"prompt": prompt, "instruction": pair["prompt"], **written}
-        record |= {"chosen": pair["chosen"], "source": pair["source"], **figures}
-        del record[ROW]
-        samples.append(record)
+        pair, ids, prompt = texts[sample.row], sample.prompt_ids, text(sample.prompt_ids)
+        samples.append(
+            {
+                "prompt": prompt,
+                "instruction": pair["prompt"],
+                # Decoded with the prompt, since a character may begin there and end in the answer.
+                "reference": text(ids + sample.reference_ids).removeprefix(prompt),
+                "policy": text(ids + sample.policy_ids).removeprefix(prompt),
+                "chosen": pair["chosen"],
+                "source": pair["source"],
+                **{name: value for name, value in figures.items() if name != ROW},
+            }
+        )
     return answers, samples
 
 
-def _decoded(tokenizer: PreTrainedTokenizerBase, sample: Sampled) -> tuple[str, dict[str, str]]:
-    """(the prompt, the answer of each model) as text."""
+def conversion_figures(reports: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
+    """From the converter's reports: how often the answer shown first won, annotator agreement.
 
-    def text(ids: list[int]) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=True)
+    The `share` of the ceiling is how often annotators agree with the majority of the others, over
+    all `judgements` that have others. It bounds the accuracy that can be expected of a model: a
+    label that the next annotator would invert can only be guessed.
+    """
+    orders = [report.get("order_by_split", {}).get(split, {}) for report in reports]
+    pairs = sum(order.get("pairs", 0) for order in orders)
+    wins = sum(order.get("first_wins", 0) for order in orders)
+    known = [report["agreement"] for report in reports if report.get("agreement")]
+    rows = [row for found in known for row in found["per_annotator"] if row["compared"]]
+    judgements = sum(row["compared"] for row in rows)
+    agreed = sum(row["compared"] * (1 - row["differs"]) for row in rows)
+    alpha = known[0]["alpha"] if len(known) == 1 else None
+    return {
+        "first_answer": {"accuracy": wins / pairs, "pairs": pairs} if pairs else None,
+        "ceiling": {"share": agreed / judgements, "judgements": judgements, "alpha": alpha}
+        if judgements
+        else None,
+    }
 
-    prompt, answers = text(sample.prompt_ids), (sample.reference_ids, sample.policy_ids)
-    # Decoded with the prompt, since a character may begin in the prompt and end in the answer.
-    wholes = [text(sample.prompt_ids + ids) for ids in answers]
-    return prompt, {w: whole.removeprefix(prompt) for w, whole in zip(MODELS, wholes, strict=True)}
+
+# The key `metrics:` lists local modules for evaluate.load. compute(predictions=[text, ...]) returns
+# figures by name. If it also returns NAME_per_example, one number per prediction, the change of
+# NAME gets a paired interval. Predictions are prompts with their answers. A module whose features
+# have `references` gets the answers alone, and the chosen answers as references.
 
 
-def _conversion_figures(settings: Settings, split: str) -> dict[str, Any]:
-    """From the converter's reports: how often the answer shown first won, annotator agreement."""
-    found = run_files.conversion_reports(Path(settings.output_dir), settings.dataset_path)
-    reports = list(found.values())
-    pairs, wins = run_files.first_shown_wins(reports, split)
-    first = {"accuracy": wins / pairs, "pairs": pairs} if pairs else None
-    return {"first_answer": first, "ceiling": run_files.annotator_agreement(reports)}
+def load_metrics(settings: Settings) -> list[Any]:
+    """Every module of `metrics:`. Raises ConfigError."""
+    loaded = []
+    for path in settings.metrics:
+        try:
+            # The files of intermediate results are named by this id; two runs must not share one.
+            name = f"eval-{id(settings)}-{len(loaded)}"
+            loaded.append(evaluate.load(located(path), experiment_id=name))
+        except Exception as error:  # a module is code and may raise anything
+            raise ConfigError(
+                f"{settings.where('metrics')}: {path!r} cannot be loaded: {one_line(error)}"
+            ) from None
+    return loaded
+
+
+def score_samples(
+    settings: Settings, modules: Sequence[Any], samples: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """(figures by name, columns of values per sample) of all modules. Raises ConfigError.
+
+    A figure has `reference`, `policy`, `change` (policy minus reference) and `change_interval`
+    (95 %, None without values per sample).
+    """
+    figures: dict[str, Any] = {}
+    columns: dict[str, list[float]] = {}
+    for path, module in zip(settings.metrics, modules, strict=True):
+        try:
+            results = [module.compute(**_inputs(module, samples, who)) for who in MODELS]
+            for name, value in results[0].items():
+                if isinstance(value, Real) and not name.endswith(PER_EXAMPLE):
+                    if name in figures:
+                        raise ValueError(f"another module of metrics returns {name!r} too")
+                    figures[name], values = _change(name, results, len(samples))
+                    columns |= values
+        except Exception as error:
+            raise ConfigError(
+                f"{settings.where('metrics')}: {path!r} failed on the samples: {one_line(error)}"
+            ) from None
+    return figures, columns
+
+
+def _inputs(module: Any, samples: Sequence[dict[str, Any]], who: str) -> dict[str, list[str]]:
+    features = module.features[0] if isinstance(module.features, list) else module.features
+    if "references" not in features:
+        return {"predictions": [sample["prompt"] + sample[who] for sample in samples]}
+    answers, references = ([sample[name] for sample in samples] for name in (who, "chosen"))
+    return {"predictions": answers, "references": references}
+
+
+def _change(
+    name: str, results: list[dict[str, Any]], count: int
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    before, after = (float(result[name]) for result in results)
+    each = [[float(value) for value in r.get(name + PER_EXAMPLE, ())] for r in results]
+    if {len(values) for values in each} not in ({0}, {count}):
+        lengths = " and ".join(str(len(values)) for values in each)
+        raise ValueError(f"{name}{PER_EXAMPLE} has {lengths} values for {count} predictions")
+    if not all(map(math.isfinite, (before, after, *each[0], *each[1]))):
+        raise ValueError(f"{name} is {before} and {after}, or not finite for some prediction")
+    differences = [later - earlier for earlier, later in zip(*each, strict=True)]
+    bounds = mean(differences)[1] if differences else None
+    figure = {"reference": before, "policy": after, "change": after - before}
+    columns = {f"{name}_{who}": values for who, values in zip(MODELS, each, strict=True) if values}
+    return figure | {"change_interval": bounds and list(bounds)}, columns

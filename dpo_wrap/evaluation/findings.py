@@ -1,4 +1,4 @@
-"""Sentences on what an evaluation's figures mean and what to do, each with a tone."""
+"""What an evaluation's figures mean, in sentences with a tone, and its summary for a terminal."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +21,7 @@ ENOUGH = 20
 """Samples below which answers get no warning."""
 MANY_TIES = 0.1
 CHANCE = 0.5
+MARKS = {"good": "+", "warning": "!"}
 
 
 def findings(figures: dict[str, Any]) -> list[dict[str, str]]:
@@ -42,7 +43,7 @@ def _accuracy(figures: dict[str, Any]) -> Iterator[Finding]:
     tone = "warning"
     if ties > MANY_TIES * figures["examples"]:
         comment = f"{ties:,} are ties, so it has hardly moved from its reference; train longer"
-    elif _contradicts(figures):
+    elif contradicts_labels(figures):
         comment = "less than chance; check which answer the labels call chosen"
     elif low <= CHANCE:
         comment = "not distinguishable from chance; train longer or evaluate more pairs"
@@ -79,11 +80,12 @@ def _baselines(figures: dict[str, Any]) -> dict[str, float]:
     return named
 
 
-def _contradicts(figures: dict[str, Any]) -> bool:
+def contradicts_labels(figures: dict[str, Any]) -> bool:
     """Whether the policy contradicts most labels, beyond chance; ties contradict none."""
-    decided = figures["examples"] - figures["ties"]
-    if figures["reward_accuracy_interval"][1] >= CHANCE or not decided:
+    bounds = figures.get("reward_accuracy_interval")
+    if not bounds or bounds[1] >= CHANCE or figures["ties"] == figures["examples"]:
         return False
+    decided = figures["examples"] - figures["ties"]
     return wilson(_losses(figures) / decided, decided)[0] > CHANCE
 
 
@@ -109,7 +111,7 @@ def _groups(figures: dict[str, Any]) -> Iterator[Finding]:
         pairs = sum(group["examples"] for group in groups.values())
         losses = sum(map(_losses, groups.values()))
         for value, group in groups.items():
-            if _contradicts(group):
+            if contradicts_labels(group):
                 rest = pairs - group["examples"]
                 others = f" ({(losses - _losses(group)) / rest:.1%} elsewhere)" if rest else ""
                 yield (
@@ -165,11 +167,8 @@ def _answers(figures: dict[str, Any]) -> Iterator[Finding]:
         return
     total, kl, ratio = (figures[n] for n in ("kl_per_sequence", "kl_per_token", "length_ratio"))
     distance = f"{total:.2f} nats per answer and {kl:.3f} per token" if total >= 0 else "about 0"
-    yield (
-        "neutral",
-        f"The policy's KL from its reference is {distance}, its answers are {ratio:.2f} times as "
-        "long",
-    )
+    length = f"its answers are {ratio:.2f} times as long"
+    yield "neutral", f"The policy's KL from its reference is {distance}, {length}"
     if figures["samples"] < ENOUGH:
         return
     if kl >= FAR:
@@ -194,3 +193,123 @@ def _answers(figures: dict[str, Any]) -> Iterator[Finding]:
             f"The policy repeats itself: {repeats['policy']:.1%} of its token pairs are distinct, "
             f"its reference's {repeats['reference']:.1%}; raise beta or train less",
         )
+
+
+def summary(figures: dict[str, Any]) -> list[str]:
+    """The figures as a table, then groups, the comparison with another run and the findings."""
+    lines = _aligned([*_pair_lines(figures), *_answer_lines(figures)])
+    for column, values in [("dataset", figures["slices"]), *figures["groups"].items()]:
+        lines += [f"{column} {value}: {_group(group)}" for value, group in values.items()]
+    if figures.get("against"):
+        lines += ["", *_against(figures["against"])]
+    lines += ["", "intervals are 95 %; a log-ratio is policy over reference, without beta", ""]
+    return lines + [f"{MARKS.get(f['tone'], ' ')} {f['text']}" for f in figures["findings"]] + [""]
+
+
+def _pair_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    pairs, baselines = f"{figures['examples']:,} of {figures['prompts']:,}", figures["baselines"]
+    matched, calibration = figures["length_matched"], figures["calibration"]
+    rows = [
+        ("held-out pairs" if figures["split"] == "test" else "pairs", f"{pairs} prompts"),
+        ("reward accuracy", _bounded(figures, "reward_accuracy")),
+        ("reward margin", _bounded(figures, "reward_margin")),
+        ("log-ratio chosen", f"{figures['chosen_log_ratio']:+.2f} nats"),
+        ("log-ratio rejected", f"{figures['rejected_log_ratio']:+.2f} nats"),
+        ("ties (no wins)", f"{figures['ties']:,}"),
+        ("  always longer", _bounded(baselines["longer"], "accuracy")),
+        ("  reference", _bounded(baselines["reference"], "accuracy")),
+    ]
+    if first := figures["first_answer"]:
+        rows.append(("  always first", f"{first['accuracy']:.3f} of {first['pairs']:,} as shown"))
+    if ceiling := figures["ceiling"]:
+        text = f"{ceiling['share']:.3f} agree with the majority of the others: the ceiling"
+        rows.append(("  annotators", text))
+    error, loss = calibration["ece"], calibration["log_loss"]
+    return [
+        *rows,
+        ("length-matched", f"{_bounded(matched, 'accuracy')} over {matched['pairs']:,} pairs"),
+        ("calibration", f"error {error:.3f}, log loss {loss:.4f}"),
+    ]
+
+
+def _answer_lines(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    if not figures["samples"]:
+        return []
+    changes = {
+        "ended by itself": figures["eos_rate"],
+        "distinct 1-grams": figures["distinct_1"],
+        "distinct 2-grams": figures["distinct_2"],
+        **figures["metrics"],
+    }
+    rows = [
+        ("sampled answers", f"{figures['samples']:,} of each model"),
+        ("KL per sequence", f"{_bounded(figures, 'kl_per_sequence', '.2f')} nats"),
+        ("KL per token", f"{_bounded(figures, 'kl_per_token')} nats"),
+        ("length ratio", _bounded(figures, "length_ratio", ".2f")),
+    ]
+    for name, both in changes.items():
+        text = f"{_number(both['reference'])} -> {_number(both['policy'])}"
+        if "change" in both:
+            text += f", change {_bounded(both, 'change', '+.3f')}"
+        rows.append((name, text))
+    return rows
+
+
+def _against(found: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, figures in found["differences"].items():
+        bounds = figures["difference_interval"]
+        text = (
+            f"{figures['here']:.3f} and {figures['there']:.3f}, difference "
+            f"{_bounded(figures, 'difference', '+.3f')} over {figures['examples']:,}"
+        )
+        if bounds is None or bounds[0] <= 0 <= bounds[1]:
+            text += ": not distinguishable from 0"
+        rows.append((f"  {name.replace('_', ' ')}", text))
+    return [f"this run and {found['run']}, on the same rows:", *_aligned(rows)]
+
+
+def win_rate_summary(found: dict[str, Any]) -> list[str]:
+    """The win rate that judges gave, what it is made of, and their position bias."""
+    ignored = {
+        "judged in one order only": found["one_order"],
+        "not judged": found["unjudged"],
+        "empty verdicts": found["no_verdict"],
+        "verdicts on other answers": found["foreign"],
+    }
+    rows = [
+        ("win rate", f"{_bounded(found, 'win_rate')} over {found['pairs']:,} prompts"),
+        ("pairs", f"{found['wins']:,} won, {found['losses']:,} lost, {found['ties']:,} tied"),
+        (
+            "ties",
+            f"{found['inconsistent']:,} with another verdict in the other order, "
+            f"{found['identical']:,} with identical answers",
+        ),
+        ("position", f"{_bounded(found, 'position_bias')} of the verdicts name the first answer"),
+    ]
+    rows += [("not counted", f"{count:,} {name}") for name, count in ignored.items() if count]
+    return _aligned(rows)
+
+
+def _bounded(figures: dict[str, Any], name: str, form: str = ".3f") -> str:
+    """A figure with its 95 % interval, if it has one."""
+    bounds = figures.get(f"{name}_interval")
+    interval = f"  [{bounds[0]:{form}}, {bounds[1]:{form}}]" if bounds else ""
+    return f"{_number(figures[name], form)}{interval}"
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "none" if value is None else f"{value:{form}}"
+
+
+def _aligned(rows: list[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {text}" for name, text in rows]
+
+
+def _group(figures: dict[str, Any]) -> str:
+    if not figures["examples"]:
+        return "no pairs in this split"
+    accuracy = _bounded(figures, "reward_accuracy")
+    margin = f"margin {figures['reward_margin']:.3f}"
+    return f"{figures['examples']:,} pairs, reward accuracy {accuracy}, {margin}"

@@ -149,7 +149,7 @@ def length_matched(
                     "chosen_shorter": int(shorter.sum()),
                     "accuracy_where_longer": _mean(hits[longer]),
                     "accuracy_where_shorter": _mean(hits[shorter]),
-                    "accuracy": _weighted_mean(hits[inside], weights[inside]),
+                    "accuracy": _mean(hits[inside], weights[inside]),
                 }
             )
         low = high
@@ -170,9 +170,6 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.tanh(values / 2))  # does not overflow
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float | None:
-    return float((values * weights).sum() / weights.sum()) if weights.any() else None
+def _mean(values: np.ndarray, weights: np.ndarray | None = None) -> float | None:
+    known = len(values) if weights is None else weights.any()
+    return float(np.average(values, weights=weights)) if known else None

@@ -22,8 +22,7 @@ from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import KEPT, Splits, load_splits
 from dpo_wrap.errors import ConfigError, DataError, ModelError
 from dpo_wrap.evaluation.evaluate import Request, evaluate_run
-from dpo_wrap.evaluation.examples import as_text, kept_columns, with_kept
-from dpo_wrap.evaluation.pair_stats import VALUES, file_of
+from dpo_wrap.evaluation.examples import VALUES, as_text, file_of, kept_columns, with_kept
 from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own, write_atomically
 from dpo_wrap.run_dir import SUSPECTS, SUSPECTS_FIGURES, SUSPECTS_SCORES

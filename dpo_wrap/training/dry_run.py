@@ -25,7 +25,7 @@ from dpo_wrap import run_dir
 from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import kept_ids, pair_lengths
 from dpo_wrap.diagnostics import memory
-from dpo_wrap.evaluation.sampling import draw_answers
+from dpo_wrap.evaluation.models import draw_answers
 from dpo_wrap.hub import check_moving
 from dpo_wrap.logps import answer_batch, answer_logps
 from dpo_wrap.model.load import context_length
