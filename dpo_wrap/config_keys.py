@@ -57,18 +57,8 @@ RANGES: dict[str, Range] = _by_key(
 )
 
 Tracker = Literal[
-    *(
-        "none",
-        "all",
-        "azure_ml",
-        "clearml",
-        "codecarbon",
-        "comet_ml",
-        "dagshub",
-        "dvclive",
-        "flyte",
-    ),
-    *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+    *("none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive"),
+    *("flyte", "kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
 ]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 # Types where the annotation is too wide, or for fsdp too narrow.

@@ -24,8 +24,6 @@ from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.report.page import write_page
 from dpo_wrap.report.run_files import read_lines, read_object
 from dpo_wrap.run_dir import EVAL, EXAMPLES_TABLE, REPORT, RUN, SAMPLES, TO_JUDGE
-from dpo_wrap.signals import exit_with
-from dpo_wrap.train import add_config_options, config_path
 
 if TYPE_CHECKING:
     from dpo_wrap.evaluation.evaluate import Evaluation
@@ -58,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_options(parser)
+    cli.add_config_options(parser)
     add = parser.add_argument
     add("--split", choices=("test", "train"), default="test", help="default: test")
     add("--dataset", metavar="PATH", help="evaluate on this instead of the config's dataset_path")
@@ -100,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    settings = load_settings(config_path(arguments), arguments.overrides)
+    settings = load_settings(cli.config_path(arguments), arguments.overrides)
     settings = run_settings(settings, arguments.dataset)
     lines = (_evaluate if arguments.verdicts is None else _add_verdicts)(settings, arguments)
     print("\n".join(lines))
@@ -200,4 +198,4 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
 
 
 if __name__ == "__main__":
-    exit_with(main())
+    cli.exit_with(main())

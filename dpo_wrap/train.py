@@ -9,9 +9,7 @@ from collections.abc import Sequence
 
 from dpo_wrap import cli
 from dpo_wrap.config import documented_keys, load_settings
-from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, check_push, configure_environment
-from dpo_wrap.signals import Stop, exit_with
 
 EXAMPLES = """examples:
   python -m dpo_wrap.train configs/dpo_config.yaml
@@ -31,11 +29,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"{_keys_help()}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_options(parser)
+    cli.add_config_options(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="do everything but update weights: check, load and tokenise, print three examples as "
+        help="do everything but update weights: check, load and tokenize, print three examples as "
         "they would be trained on and step 0's loss and margin; write nothing",
     )
     parser.add_argument(
@@ -49,32 +47,6 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG, --config and --set, which several commands share; `config_path` reads them."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
-    parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="override a key of the config; repeatable; lora.r=4 for a key of a group",
-    )
-
-
-def config_path(arguments: argparse.Namespace) -> str:
-    """The path of the config. Raises ConfigError unless exactly one was given."""
-    if arguments.config and arguments.config_option:
-        raise ConfigError("two configs were given; give one, as CONFIG or with --config")
-    path = arguments.config or arguments.config_option
-    if path is None:
-        raise ConfigError(
-            "no config was given; give one as CONFIG, such as configs/dpo_config.yaml"
-        )
-    return path
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -84,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _train(arguments: argparse.Namespace, stop: Stop) -> int:
-    settings = load_settings(config_path(arguments), arguments.overrides)
+def _train(arguments: argparse.Namespace, stop: cli.Stop) -> int:
+    settings = load_settings(cli.config_path(arguments), arguments.overrides)
     check_paths(settings)
     configure_environment(settings)
     check_push(settings)
@@ -113,4 +85,4 @@ def _keys_help() -> str:
 
 
 if __name__ == "__main__":
-    exit_with(main())
+    cli.exit_with(main())

@@ -10,7 +10,7 @@ import pytest
 from training import adapter_weights, metrics, runner, same, without_times
 from trl import DPOTrainer
 
-from dpo_wrap.signals import Stop
+from dpo_wrap.cli import Stop
 from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +124,7 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
 def test_a_stop_that_passes_through_exec_still_ends_with_the_status_promised(tmp_path):
     """As a signal does that comes while modules are imported; CPython would end with 130."""
     (tmp_path / "stopped.py").write_text(
-        "from dpo_wrap.signals import exit_with\n"
+        "from dpo_wrap.cli import exit_with\n"
         "try:\n    exec('raise KeyboardInterrupt')\n"
         "except KeyboardInterrupt:\n    print('stopped')\n"
         "exit_with(1)\n"

@@ -14,8 +14,6 @@ from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.run_dir import RUN
-from dpo_wrap.signals import Stop
-from dpo_wrap.train import add_config_options, config_path
 
 EXAMPLES = """examples:
   python -m dpo_wrap.suspects configs/dpo_config.yaml
@@ -45,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_options(parser)
+    cli.add_config_options(parser)
     return parser
 
 
@@ -57,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
-    settings = load_settings(config_path(arguments), arguments.overrides)
+def _suspects(arguments: argparse.Namespace, stop: cli.Stop) -> int:
+    settings = load_settings(cli.config_path(arguments), arguments.overrides)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("suspects runs in one process; start it without a launcher")
     check_paths(settings)

@@ -16,6 +16,7 @@ import pandas as pd
 import xxhash
 from datasets import Dataset, DatasetDict
 
+from dpo_wrap.cli import Stop
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import KEPT, Splits, load_splits
 from dpo_wrap.errors import ConfigError, DataError, ModelError
@@ -23,7 +24,6 @@ from dpo_wrap.evaluation.evaluate import Request, evaluate_run
 from dpo_wrap.evaluation.examples import kept_columns, with_kept
 from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own
-from dpo_wrap.signals import Stop
 from dpo_wrap.training.session import log, train
 
 TEMPORARY = "suspects.part"
