@@ -88,6 +88,7 @@ def test_a_key_that_cannot_be_used_is_named_with_the_fix(only_error, text, messa
         ("loss_type: sigmod", "'sigmod' is unknown; did you mean 'sigmoid'?"),
         ("loss_type: [sigmoid, nope]", "'nope' is unknown"),
         ("loss_type: []", "loss_type: empty; name at least one loss"),
+        ("report_to: tensorbord", "'tensorbord' is unknown; did you mean 'tensorboard'?"),
         ("optim: adamw_torc", "did you mean 'adamw_torch'?"),
         ("prefix_sharing: maybe", "known: auto, on, off"),
         ("pad_to_multiple_of: words", "'words' is unknown; known: auto, none"),

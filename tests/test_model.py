@@ -1,4 +1,4 @@
-"""model, tokenizer, arguments: what a model must be, and the defaults that depend on it."""
+"""model: which models, adapters, tokenizers and chat templates are accepted."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from dpo_wrap.arguments import build_arguments, refusal
+from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import load_settings
 from dpo_wrap.data.tokenize import check_data_fit
 from dpo_wrap.errors import ConfigError, ModelError
@@ -320,109 +320,3 @@ def test_a_model_that_needs_its_weights_to_be_built_is_a_note(targets, monkeypat
 
     monkeypatch.setattr(model, "_without_weights", broken)
     assert "the model cannot be built without its weights (reads a file)" in targets({})[0]
-
-
-# Arguments
-
-
-@pytest.fixture
-def arguments(settings):
-    def make(**keys):
-        made = settings(**keys)
-        return build_arguments(made, load_config(made))
-
-    return make
-
-
-def test_lora_takes_a_learning_rate_that_moves_it_and_says_so(arguments):
-    made = arguments()
-    assert made.dpo.learning_rate == made.chosen["learning_rate"] == 2e-4
-    assert any("learning_rate: 0.0002 by default with LoRA" in note for note in made.notes)
-
-
-def test_full_weights_and_given_values_keep_the_learning_rate_of_trl(arguments):
-    assert arguments(lora=False).dpo.learning_rate == 1e-6
-    made = arguments(learning_rate=3e-5)
-    assert made.dpo.learning_rate == 3e-5
-    assert not any("learning_rate" in note for note in made.notes)
-
-
-def test_max_length_is_the_smaller_of_1024_and_the_context(arguments):
-    made = arguments()
-    assert made.dpo.max_length == made.chosen["max_length"] == 128
-    assert "the smaller of 1024 and the model's context of 128 tokens" in " ".join(made.notes)
-    assert arguments(max_seq_length=64).dpo.max_length == 64
-    assert arguments(max_length=None).dpo.max_length is None
-
-
-def test_a_max_length_beyond_the_context_is_refused_where_it_stands(arguments):
-    said = refused(lambda: arguments(max_seq_length=512))
-    assert "c.yaml:5: max_seq_length 512 is more than the model's context of 128 tokens" in said
-
-
-def test_bf16_is_off_where_no_device_has_it(arguments, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    made = arguments()
-    assert made.dpo.bf16 is False
-    assert "bf16: false by default, no device here supports it" in made.notes
-    made = arguments(use_cpu=True)
-    assert made.dpo.bf16 is False
-    assert "bf16: false by default, use_cpu" in made.notes
-    assert "your setup doesn't support bf16" in refused(lambda: arguments(bf16=True)).lower()
-
-
-def test_dropout_of_the_adapter_keeps_trl_from_switching_it_off(arguments):
-    made = arguments(lora_dropout=0.1)
-    assert made.dpo.disable_dropout is False
-    assert made.lora_dropout == 0.1
-    said = "lora_dropout: 0.1 acts on the adapter; the base model's dropout stays off"
-    assert said in made.notes
-    assert arguments().dpo.disable_dropout is True
-
-
-def test_what_only_trl_can_judge_is_shown_in_the_same_form(arguments):
-    said = refused(lambda: arguments(logging_steps=1.5))
-    assert ": logging_steps: DPOConfig refuses it: --logging_steps must be an integer" in said
-    said = refused(lambda: arguments(load_best_model_at_end=True, eval_strategy="epoch"))
-    assert "load_best_model_at_end: DPOConfig refuses it: --load_best_model_at_end requires" in said
-
-
-def test_a_key_that_a_library_names_beside_another_word_is_found(settings):
-    error = ValueError("Your setup doesn't support bf16/gpu.")
-    said = str(refusal("DPOConfig", error, settings(bf16=True)))
-    assert said.endswith(
-        "c.yaml:5: bf16: DPOConfig refuses it: Your setup doesn't support bf16/gpu."
-    )
-
-
-def test_what_only_peft_can_judge_is_shown_in_the_same_form(arguments):
-    said = refused(lambda: arguments(lora={"target_modules": "c_attn", "layers_to_transform": [0]}))
-    assert "LoraConfig refuses it: `layers_to_transform` cannot be used" in said
-    assert "c.yaml" in said
-
-
-def test_warnings_about_given_keys_are_notes(arguments):
-    made = arguments(truncation_mode="keep_end")
-    assert any("truncation_mode: DPOConfig warns: The `'keep_end'`" in n for n in made.notes)
-    assert not any("warns" in note for note in arguments().notes)
-
-
-def test_a_tracker_that_is_unknown_or_absent_is_refused(arguments):
-    assert "report_to: 'tensorbord' is unknown; did you mean 'tensorboard'" in refused(
-        lambda: arguments(report_to="tensorbord")
-    )
-    assert "comet_ml is not installed" in refused(lambda: arguments(report_to=["comet_ml"]))
-
-
-def test_trackers_are_off_unless_asked_for_and_an_unused_folder_is_said(arguments):
-    made = arguments(logging_dir="logs")
-    assert made.dpo.report_to == []
-    assert any(note.startswith("logging_dir: logs is unused without") for note in made.notes)
-
-
-def test_where_peft_has_no_choice_all_linear_layers_are_adapted(settings, tmp_path):
-    config = AutoConfig.for_model("olmo2", hidden_size=16, num_attention_heads=2)
-    made = build_arguments(settings(), config)
-    assert made.lora.target_modules == "all-linear"
-    assert made.chosen["lora.target_modules"] == "all-linear"
-    assert build_arguments(settings(), AutoConfig.for_model("gpt2")).lora.target_modules is None
