@@ -2,7 +2,7 @@
 
 A short name, a range, a removed key or a rule between keys is one line here. In the tables a string
 of several keys or words is a list of them; `lora.` marks a field of peft.LoraConfig.
-`tests/test_config_keys.py` holds every table against the installed libraries.
+`tests/test_config_keys.py` compares every table with the installed libraries.
 """
 
 import re

@@ -73,7 +73,7 @@ def _train(arguments: argparse.Namespace, stop: cli.Stop) -> int:
 def _keys_help() -> str:
     rows = documented_keys()
     width = max(len(name) for name, _, _ in rows)
-    lines = [f"  {name:<{width}}  {meaning} ({stands_for})" for name, stands_for, meaning in rows]
+    lines = [f"  {name:<{width}}  {meaning} ({default})" for name, default, meaning in rows]
     return "\n".join(
         [
             "keys of the config that are this wrapper's own:",
