@@ -14,9 +14,7 @@ import torch
 from peft import LoraConfig
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from transformers import PretrainedConfig, get_scheduler
-from transformers.integrations.integration_utils import (
-    get_available_reporting_integrations,
-)
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.utils import is_torch_bf16_gpu_available
 from trl import DPOConfig
 
@@ -30,8 +28,6 @@ LORA_LEARNING_RATE = 2e-4
 MAX_LENGTH = 1024
 # Initializations that move a part of the base weights into the adapter.
 REWRITING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# DPOTrainer reads it only if it loads the model itself; here dpo_wrap.model loads it.
-LOADED_HERE = "model_init_kwargs"
 # The exceptions with which the libraries reject values.
 REFUSALS = (ValueError, TypeError, KeyError, NotImplementedError, ImportError)
 
@@ -61,7 +57,8 @@ def build_arguments(
     elif settings.lora is not None:
         lora = _lora_config(settings, config, chosen, notes)
     dropout = getattr(adapter or lora, "lora_dropout", 0.0)
-    kwargs = {name: value for name, value in settings.trl.items() if name != LOADED_HERE}
+    # DPOTrainer reads model_init_kwargs only if it loads the model; here dpo_wrap.model does.
+    kwargs = {name: value for name, value in settings.trl.items() if name != "model_init_kwargs"}
     kwargs |= {name: value for name, value in chosen.items() if not name.startswith("lora.")}
     if dropout:
         # disable_dropout would zero the adapter's dropout too; trainer.py zeroes the base model's.
@@ -69,7 +66,10 @@ def build_arguments(
         notes.append(_dropout_note(settings, dropout))
     dpo = construct(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
     _check_schedule(settings, dpo)
-    _check_trackers(settings, dpo)
+    for tracker in dpo.report_to:
+        if tracker not in get_available_reporting_integrations() and tracker != "flyte":
+            place = settings.where("report_to")
+            raise ConfigError(f"{place}: {tracker} is not installed; install it, or remove it here")
     for name in ("fp16", "activation_offloading"):
         if getattr(dpo, name) and dpo.device.type == "cpu":
             raise ConfigError(f"{settings.where(name)}: no device here supports it; remove it")
@@ -210,7 +210,7 @@ def _check_adapter(
     base = adapter.base_model_name_or_path
     if base and Path(base).name != Path(settings.model_path).name:
         notes.append(
-            f"{place}: made on {base}, and model_path is {settings.model_path}; correct only if "
+            f"{place}: trained on {base}, but model_path is {settings.model_path}; correct only if "
             "both have the same weights"
         )
 
@@ -224,10 +224,3 @@ def _check_schedule(settings: Settings, dpo: DPOConfig) -> None:
         given = "lr_scheduler_kwargs" in settings.locations
         place = settings.where("lr_scheduler_kwargs" if given else "lr_scheduler_type")
         raise ConfigError(f"{place}: transformers refuses it: {one_line(error)}") from None
-
-
-def _check_trackers(settings: Settings, dpo: DPOConfig) -> None:
-    place = settings.where("report_to")
-    for tracker in dpo.report_to:
-        if tracker not in get_available_reporting_integrations() and tracker != "flyte":
-            raise ConfigError(f"{place}: {tracker} is not installed; install it, or remove it here")

@@ -1,13 +1,17 @@
-"""What the commands share: options, numbers on the command line, and how a command ends."""
+"""What the commands share: options, signals, and how a command ends."""
 
 import argparse
 import math
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from dpo_wrap.errors import ConfigError, DpoWrapError
-from dpo_wrap.signals import Stop
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +40,64 @@ def config_path(arguments: argparse.Namespace) -> str:
     return path
 
 
+def number(
+    kind: type[int] | type[float], ge: float, le: float = math.inf
+) -> Callable[[str], float]:
+    """The argparse type of a finite number from `ge` to `le`."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if ge <= value <= le and math.isfinite(value):
+            return value
+        expected = "an integer" if kind is int else "a number"
+        bounds = f"of {ge} or more" if le == math.inf else f"from {ge} to {le}"
+        raise argparse.ArgumentTypeError(f"expected {expected} {bounds}, found {text!r}")
+
+    return read
+
+
+class Stop:
+    """Turns a signal into KeyboardInterrupt, or only records it once `defer` is set.
+
+    A second signal goes to the previous handler, which ends the process at once. Under a launcher
+    it is ignored: there Ctrl-C arrives twice, from the terminal and from the launcher, and the
+    launcher ends processes that take too long.
+    """
+
+    def __init__(self):
+        self.defer = False
+        self.caught: signal.Signals | None = None
+        self.agreed: signal.Signals | None = None
+        """The signal for which all processes of the run stop after the same step."""
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self):
+        # Python handles signals in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._record) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception):
+        self._restore()
+
+    def _record(self, number: int, frame: Any) -> None:
+        if self.caught:
+            return
+        self.caught = signal.Signals(number)
+        if "LOCAL_RANK" not in os.environ:
+            self._restore()
+        if not self.defer:
+            raise KeyboardInterrupt
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+
 def run(command: Callable[[Stop], int], stopped: str) -> int:
     """Run a command and return its exit status.
 
@@ -56,20 +118,14 @@ def run(command: Callable[[Stop], int], stopped: str) -> int:
         return 1
 
 
-def number(
-    kind: type[int] | type[float], ge: float, le: float = math.inf
-) -> Callable[[str], float]:
-    """The argparse type of a finite number from `ge` to `le`."""
+def exit_with(status: int) -> NoReturn:
+    """End the process with this status, also after a KeyboardInterrupt that was caught.
 
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if ge <= value <= le and math.isfinite(value):
-            return value
-        expected = "an integer" if kind is int else "a number"
-        bounds = f"of {ge} or more" if le == math.inf else f"from {ge} to {le}"
-        raise argparse.ArgumentTypeError(f"expected {expected} {bounds}, found {text!r}")
-
-    return read
+    CPython exits with 130 if a KeyboardInterrupt passed through exec, which dataclasses use while
+    modules are imported.
+    """
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -29,14 +29,7 @@ from dpo_wrap.config_keys import (
     unsupported,
 )
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.library_fields import (
-    Field,
-    convert,
-    lora_fields,
-    nearest,
-    trl_fields,
-    unknown,
-)
+from dpo_wrap.library_fields import Field, convert, lora_fields, nearest, trl_fields, unknown
 from dpo_wrap.yaml_lines import Entry, read_file, read_override
 
 
@@ -91,7 +84,6 @@ class Settings:
 # Fields of Settings that are not keys of the config.
 NOT_KEYS = {"trl", "lora", "locations", "source"}
 REQUIRED = ("model_path", "dataset_path", "output_dir")
-LORA_EXPECTED = "a mapping of peft.LoraConfig's fields, true or false expected"
 OVERRIDES, MISSING = 10**9, 2 * 10**9
 """Errors of `--set` and of missing keys are shown after those of the file's lines."""
 
@@ -179,7 +171,7 @@ def _unknown(key: str) -> str:
     if group == "lora" and (bare in SHORT_NAMES or bare in _all_fields()):
         return f"not a field of peft.LoraConfig; write {bare!r} at top level"
     if group == "lora":
-        # `alpha` stands for `lora_alpha`, though other names have more letters in common.
+        # `alpha` means `lora_alpha`, though other names are more similar.
         names = lora_fields()
         near = f"lora_{bare}" if f"lora_{bare}" in names else nearest(bare, names)
         near = near and f"lora.{near}"
@@ -194,7 +186,7 @@ def _value(name: str, value: Any) -> Any:
     if name == "lora" and value == {}:
         return True
     if name == "lora" and not isinstance(value, bool):
-        raise ValueError(LORA_EXPECTED)
+        raise ValueError("a mapping of peft.LoraConfig's fields, true or false expected")
     if name == "lora.r" and value == 0:
         raise ValueError("0 is out of range; write lora: false to train full weights")
     if name == "report_to" and value is None:

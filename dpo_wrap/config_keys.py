@@ -2,7 +2,7 @@
 
 A short name, a range, a removed key or a rule between keys is one line here. In the tables a string
 of several keys or words is a list of them; `lora.` marks a field of peft.LoraConfig.
-`tests/test_config_keys.py` holds every table against the installed libraries.
+`tests/test_config_keys.py` compares every table with the installed libraries.
 """
 
 import re
@@ -57,18 +57,8 @@ RANGES: dict[str, Range] = _by_key(
 )
 
 Tracker = Literal[
-    *(
-        "none",
-        "all",
-        "azure_ml",
-        "clearml",
-        "codecarbon",
-        "comet_ml",
-        "dagshub",
-        "dvclive",
-        "flyte",
-    ),
-    *("kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
+    *("none", "all", "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive"),
+    *("flyte", "kubeflow", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"),
 ]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 # Types where the annotation is too wide, or for fsdp too narrow.

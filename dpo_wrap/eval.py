@@ -31,7 +31,6 @@ from dpo_wrap.run_dir import (
     read_lines,
     read_object,
 )
-from dpo_wrap.signals import exit_with
 
 if TYPE_CHECKING:
     from dpo_wrap.evaluation.evaluate import Evaluation
@@ -203,4 +202,4 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
 
 
 if __name__ == "__main__":
-    exit_with(main())
+    cli.exit_with(main())

@@ -32,7 +32,8 @@ def check_paths(settings: Settings) -> None:
         for key, name, what in [*_inputs(settings), *metrics]
         if not is_local(name) and (key == "metrics" or not is_hub_name(name))
     ]
-    if errors := [*errors, *_output_errors(settings)]:
+    errors += _output_errors(settings)
+    if errors:
         raise ConfigError("\n".join(errors))
 
 
@@ -77,7 +78,7 @@ def is_local(name: str) -> bool:
 
 
 def located(name: str) -> str:
-    """The name as libraries take it: `~` expanded in a local path, a Hub name unchanged."""
+    """The name for a library: a local path with `~` expanded, a Hub name unchanged."""
     return str(Path(name).expanduser()) if is_local(name) else name
 
 

@@ -15,7 +15,6 @@ from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.run_dir import CONFIG, RUN
-from dpo_wrap.signals import exit_with
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
 adapter. The base model is the one named in RUN_DIR/config.resolved.yaml, otherwise in
@@ -144,4 +143,4 @@ def _settings_of_adapter(run: Path) -> Settings:
 
 
 if __name__ == "__main__":
-    exit_with(main())
+    cli.exit_with(main())

@@ -191,11 +191,11 @@ def _check_match(where: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[
     """The keys that only make the run longer; raises ConfigError if anything else differs."""
     changed = _changed_keys(old["config"], new["config"])
     longer = {name: values for name, values in changed.items() if _is_longer(name, *values)}
-    differing = [
-        f"{name} ({_shown(before)} there, {_shown(after)} here)"
-        for name, (before, after) in changed.items()
-        if name not in longer
-    ]
+    differing = []
+    for name in changed.keys() - longer.keys():
+        before, after = ("not set" if value is None else value for value in changed[name])
+        differing.append(f"{name} ({before} there, {after} here)")
+    differing.sort()
     if old["data"]["fingerprint"] != new["data"]["fingerprint"]:
         differing.append("the data")
     if old["data"]["chat_template"] != new["data"]["chat_template"]:
@@ -245,7 +245,7 @@ def _is_free(name: str) -> bool:
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with the keys of the lora group as `lora.NAME`, and `lora` as on or off."""
+    """The config with the lora group's keys as `lora.NAME`, and `lora` itself as a boolean."""
     lora = config.get("lora")
     inner = lora if isinstance(lora, dict) else {}
     return {**config, "lora": lora is not False} | {f"lora.{n}": v for n, v in inner.items()}
@@ -257,10 +257,6 @@ def _value(flat: dict[str, Any], name: str) -> Any:
     fields = lora_fields() if name.startswith("lora.") else trl_fields()
     bare = name.removeprefix("lora.")
     return fields[bare].default if bare in fields else None
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else str(value)
 
 
 def _has_weights(directory: Path) -> bool:

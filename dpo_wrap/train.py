@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dpo_wrap import cli
 from dpo_wrap.config import documented_keys, load_settings
 from dpo_wrap.hub import check_paths, check_push, configure_environment
-from dpo_wrap.signals import Stop, exit_with
 
 EXAMPLES = """examples:
   python -m dpo_wrap.train configs/dpo_config.yaml
@@ -34,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="do everything but update weights: check, load and tokenise, print three examples as "
+        help="do everything but update weights: check, load and tokenize, print three examples as "
         "they would be trained on and step 0's loss and margin; write nothing",
     )
     parser.add_argument(
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _train(arguments: argparse.Namespace, stop: Stop) -> int:
+def _train(arguments: argparse.Namespace, stop: cli.Stop) -> int:
     settings = load_settings(cli.config_path(arguments), arguments.overrides)
     check_paths(settings)
     configure_environment(settings)
@@ -74,7 +73,7 @@ def _train(arguments: argparse.Namespace, stop: Stop) -> int:
 def _keys_help() -> str:
     rows = documented_keys()
     width = max(len(name) for name, _, _ in rows)
-    lines = [f"  {name:<{width}}  {meaning} ({stands_for})" for name, stands_for, meaning in rows]
+    lines = [f"  {name:<{width}}  {meaning} ({default})" for name, default, meaning in rows]
     return "\n".join(
         [
             "keys of the config that are this wrapper's own:",
@@ -86,4 +85,4 @@ def _keys_help() -> str:
 
 
 if __name__ == "__main__":
-    exit_with(main())
+    cli.exit_with(main())

@@ -1,4 +1,4 @@
-"""arguments: defaults, and what only TRL and peft can check, in the form of a config's errors."""
+"""arguments: the chosen defaults, and the errors and warnings of TRL and peft."""
 
 import pytest
 import torch
@@ -142,6 +142,40 @@ def test_token_indices_must_be_in_the_vocabulary(build):
         build("lora:\n  trainable_token_indices: [3, 300]", UNTIED)
     _, arguments = build("lora:\n  trainable_token_indices: [3, 256]", UNTIED)
     assert arguments.lora.trainable_token_indices == [3, 256]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value", "note"),
+    [
+        ("", "learning_rate", 2e-4, "learning_rate: 0.0002 by default with LoRA"),
+        ("lora: false", "learning_rate", 1e-6, None),
+        ("learning_rate: 3e-5", "learning_rate", 3e-5, None),
+        ("", "max_length", 128, "the smaller of 1024 and the model's context of 128 tokens"),
+        ("max_seq_length: 64", "max_length", 64, None),
+        ("max_length: null", "max_length", None, None),
+        ("", "bf16", False, "bf16: false by default, no device here supports it"),
+        ("use_cpu: true", "bf16", False, "bf16: false by default, use_cpu"),
+        ("", "disable_dropout", True, None),
+        ("lora_dropout: 0.1", "disable_dropout", False, "lora_dropout: 0.1 acts on the adapter;"),
+        ("logging_dir: logs", "report_to", [], "logging_dir: logs is unused without report_to"),
+    ],
+)
+def test_a_default_that_is_chosen_here_is_in_a_note(build, monkeypatch, text, name, value, note):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _, arguments = build(text)
+    assert getattr(arguments.dpo, name) == value
+    if name in arguments.chosen:
+        assert arguments.chosen[name] == value
+    notes = "\n".join(arguments.notes)
+    assert note in notes if note else f"{name}:" not in notes
+
+
+def test_all_linear_layers_are_adapted_where_peft_has_no_default(build):
+    config = AutoConfig.for_model("olmo2", hidden_size=16, num_attention_heads=2)
+    _, arguments = build("", config)
+    assert arguments.lora.target_modules == "all-linear"
+    assert arguments.chosen["lora.target_modules"] == "all-linear"
+    assert build("")[1].lora.target_modules is None
 
 
 def test_the_dropout_of_an_adapter_is_never_disabled_silently(build):

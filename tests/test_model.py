@@ -1,4 +1,4 @@
-"""model, tokenizer, arguments: what a model must be, and the defaults that depend on it."""
+"""model: which models, adapters, tokenizers and chat templates are accepted."""
 
 import json
 import shutil

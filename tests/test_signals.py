@@ -1,4 +1,4 @@
-"""signals: whenever a signal comes, what is left is whole and nothing is done twice."""
+"""Signals: the run directory stays complete, and a resumed run repeats no step."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 from training import adapter_weights, metrics, runner, same, without_times
 from trl import DPOTrainer
 
-from dpo_wrap.signals import Stop
+from dpo_wrap.cli import Stop
 from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ def run(tiny_model_dir, tmp_path):
 
 @pytest.fixture
 def stopped(run, tmp_path, monkeypatch, capsys):
-    """Stop a run in a callback of a step, see it go on to what the whole run is: its last line."""
+    """Stop a run in a callback, and check that it resumes to the uninterrupted run's weights."""
 
     def check(event, step, **keys):
         class Interrupted(session.Progress):
@@ -39,12 +39,12 @@ def stopped(run, tmp_path, monkeypatch, capsys):
         with monkeypatch.context() as patch:
             patch.setattr(session, "Progress", Interrupted)
             assert run(**keys)[0] == 1
-        said = capsys.readouterr().err.splitlines()[-1]
+        message = capsys.readouterr().err.splitlines()[-1]
         status, out = run(**keys)
         assert status == 0
         assert same(adapter_weights(whole), adapter_weights(out))
         assert [*map(without_times, metrics(out))] == [*map(without_times, metrics(whole))]
-        return said
+        return message
 
     return check
 
@@ -52,21 +52,21 @@ def stopped(run, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "event, step, after, keys",
     [
-        # Evaluation is finished, and its figures are in the checkpoint.
+        # The evaluation is completed, and its metrics are in the checkpoint.
         ("on_prediction_step", 4, 4, {"eval_strategy": "steps", "eval_steps": 4}),
         ("on_prediction_step", 6, 6, {"eval_strategy": "epoch"}),
-        # The checkpoint that was being written is enough.
+        # The checkpoint being written is the last one.
         ("on_save", 4, 4, {"save_steps": 4}),
-        # In the middle of an epoch nothing of its end is done.
+        # In the middle of an epoch, its evaluation and checkpoint are not made.
         ("on_step_begin", 2, 3, {"eval_strategy": "epoch", "save_strategy": "epoch"}),
-        # At its end all of it is.
+        # At the end of an epoch, they are.
         (
             "on_step_begin",
             5,
             6,
             {"eval_strategy": "epoch", "logging_strategy": "epoch", "logging_steps": None},
         ),
-        # Whether to save is for the evaluation to say, and it says no: one more step is taken.
+        # The evaluation shows no better metric, so nothing is saved and one more step is taken.
         (
             "on_step_begin",
             3,
@@ -80,9 +80,9 @@ def stopped(run, tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_a_run_stops_at_the_next_whole_moment(stopped, event, step, after, keys):
-    said = stopped(event, step, **keys)
-    assert said.startswith(f"stopped by SIGTERM after step {after} of 12; ")
+def test_a_run_stops_after_a_complete_step(stopped, event, step, after, keys):
+    message = stopped(event, step, **keys)
+    assert message.startswith(f"stopped by SIGTERM after step {after} of 12; ")
 
 
 def test_a_signal_while_the_reference_is_computed_ends_the_command(run, monkeypatch, capsys):
@@ -92,12 +92,12 @@ def test_a_signal_while_the_reference_is_computed_ends_the_command(run, monkeypa
     monkeypatch.setattr(DPOTrainer, "compute_ref_log_probs", interrupt)
     status, out = run(precompute_ref_log_probs=True)
     assert status == 1
-    said = "stopped; complete checkpoints are kept; run the same command again to resume"
-    assert capsys.readouterr().err.splitlines()[-1] == said
+    message = "stopped; complete checkpoints are kept; run the same command again to resume"
+    assert capsys.readouterr().err.splitlines()[-1] == message
     assert not any(out.iterdir())
 
 
-def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
+def test_a_second_signal_goes_to_the_previous_handler(monkeypatch):
     seen = []
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     before = signal.signal(signal.SIGTERM, lambda *signal: seen.append(signal))
@@ -108,7 +108,7 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
             assert stop.caught == signal.SIGTERM and not seen
             signal.raise_signal(signal.SIGTERM)
             assert len(seen) == 1
-        # A launcher passes on what the terminal has sent already, and waits by itself.
+        # A launcher forwards the signal that the terminal has already sent.
         monkeypatch.setenv("LOCAL_RANK", "0")
         with Stop() as stop:
             stop.defer = True
@@ -121,10 +121,10 @@ def test_a_second_signal_is_left_to_what_handled_it_before(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_stop_that_passes_through_exec_still_ends_with_the_status_promised(tmp_path):
-    """As a signal does that comes while modules are imported; CPython would end with 130."""
+def test_the_exit_status_is_1_after_an_interrupt_inside_exec(tmp_path):
+    """A signal during imports passes through exec, after which CPython exits with 130."""
     (tmp_path / "stopped.py").write_text(
-        "from dpo_wrap.signals import exit_with\n"
+        "from dpo_wrap.cli import exit_with\n"
         "try:\n    exec('raise KeyboardInterrupt')\n"
         "except KeyboardInterrupt:\n    print('stopped')\n"
         "exit_with(1)\n"

@@ -41,8 +41,7 @@ OUTSIDE = {
 # The modules and packages of dpo_wrap; its commands may import all of it, and each other's options.
 WRAPPER_MAY_KNOW = {
     "errors": set(),
-    "signals": set(),
-    "cli": {"errors", "signals"},
+    "cli": {"errors"},
     "loss": set(),
     "logps": {"loss"},
     "metrics": set(),
@@ -75,7 +74,7 @@ WRAPPER_MAY_KNOW = {
     "system_errors": {"errors", "diagnostics"},
     "report": {"files", "run_dir", "evaluation"},
     "training": {
-        *("errors", "files", "signals", "system_errors", "loss", "prefix_sharing", "hub", "report"),
+        *("errors", "files", "cli", "system_errors", "loss", "prefix_sharing", "hub", "report"),
         *("config", "run_dir", "arguments", "model", "data", "evaluation", "diagnostics"),
         *("logps", "trl_hooks"),
     },

@@ -14,7 +14,6 @@ from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.run_dir import RUN
-from dpo_wrap.signals import Stop
 
 EXAMPLES = """examples:
   python -m dpo_wrap.suspects configs/dpo_config.yaml
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _suspects(arguments: argparse.Namespace, stop: Stop) -> int:
+def _suspects(arguments: argparse.Namespace, stop: cli.Stop) -> int:
     settings = load_settings(cli.config_path(arguments), arguments.overrides)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("suspects runs in one process; start it without a launcher")

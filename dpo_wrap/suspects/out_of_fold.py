@@ -18,6 +18,7 @@ import pandas as pd
 import xxhash
 from datasets import Dataset, DatasetDict
 
+from dpo_wrap.cli import Stop
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import KEPT, Splits, load_splits
 from dpo_wrap.errors import ConfigError, DataError, ModelError
@@ -26,7 +27,6 @@ from dpo_wrap.evaluation.examples import VALUES, as_text, file_of, kept_columns,
 from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own, write_atomically
 from dpo_wrap.run_dir import SUSPECTS, SUSPECTS_FIGURES, SUSPECTS_SCORES
-from dpo_wrap.signals import Stop
 from dpo_wrap.training.session import log, train
 
 TEMPORARY = "suspects.part"

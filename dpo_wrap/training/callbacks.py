@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
+from dpo_wrap.cli import Stop
 from dpo_wrap.files import write_atomically
-from dpo_wrap.signals import Stop
 
 SHOWN = {"loss": "loss", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from dpo_wrap import run_dir
 from dpo_wrap.arguments import REFUSALS, refusal
+from dpo_wrap.cli import Stop
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import move_into_run
 from dpo_wrap.diagnostics import memory
@@ -19,7 +20,6 @@ from dpo_wrap.errors import StoppedError
 from dpo_wrap.files import clear_own
 from dpo_wrap.hub import check_moving
 from dpo_wrap.run_dir import Start
-from dpo_wrap.signals import Stop
 from dpo_wrap.system_errors import system_errors_reported
 from dpo_wrap.training.callbacks import EarlyStopping, MetricsLog, Progress, StopAfterStep
 from dpo_wrap.training.finish import finish, summary
