@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="do everything but update weights: check, load and tokenise, print three examples as "
+        help="do everything but update weights: check, load and tokenize, print three examples as "
         "they would be trained on and step 0's loss and margin; write nothing",
     )
     parser.add_argument(
