@@ -1,4 +1,4 @@
-"""Speed and memory of data_tools.convert, next to what people write instead.
+"""Speed and memory of data_tools.convert, compared with hand-written scripts.
 
     python -m bench.convert                      every kind of file, 100,000 and 1,000,000 records
     python -m bench.convert --kinds ascii --records 300000 --scaling     two workers against one
@@ -37,7 +37,7 @@ RIVALS = {
     "jsonl": ("datasets", "read"),
 }
 BROKEN = "ascii"  # the kind that is also converted with a broken line
-_INTERVAL = 0.25  # seconds between two looks at the memory
+_INTERVAL = 0.25  # seconds between two memory samples
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def broken_line(raw: Path, records: int, arguments: argparse.Namespace, folder: 
 
 
 def scaling(arguments: argparse.Namespace, folder: Path) -> list[str]:
-    """How many times as fast two workers are as one."""
+    """The speedup of two workers over one."""
     lines = _head("input", "records", "one worker, s", "two workers, s", "ratio")
     out = folder / "out"
     for records in arguments.records:

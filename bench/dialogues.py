@@ -1,4 +1,4 @@
-"""Dialogues to measure on: pairs of Anthropic's HH, or invented ones of the same lengths."""
+"""Dialogues for benchmarks: pairs of Anthropic's HH, or invented pairs of the same lengths."""
 
 import gzip
 import json
@@ -8,14 +8,15 @@ from pathlib import Path
 
 HH = Path(__file__).parents[1].parent / "shared/data/hh-harmless-base-test.jsonl.gz"
 TURN = "\n\nAssistant:"
-# Words and marks of HH's (harmless-base, test) prompts and answers, at these shares of them.
+# Lengths of HH's prompts and answers (harmless-base, test), in words and punctuation marks, at
+# these percentiles.
 SHARES = (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100)
 PROMPTS = (5, 9, 12, 18, 36, 58, 81, 104, 130, 167, 247, 308, 488, 789)
 ANSWERS = (1, 6, 9, 13, 18, 23, 29, 38, 50, 65, 93, 120, 208, 533)
 
 
 def texts_of(data: Path | None, count: int) -> list[dict[str, str]]:
-    """`count` pairs as text, in an order that hangs on nothing."""
+    """`count` pairs as text, in random order (fixed seed)."""
     dice = random.Random(0)
     if data is None:
         return [_invented(dice) for _ in range(count)]

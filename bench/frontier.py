@@ -1,11 +1,10 @@
-"""Reward against KL, the paper's section 6.1 in small: python -m bench.frontier
+"""Reward against KL, a small version of the paper's section 6.1: python -m bench.frontier
 
-Policies are trained on the quickstart's reviews over losses, betas and seeds, and SFT on the chosen
-answers as the baseline that knows no rejected ones. Each answers prompts that no run was trained
-on, and its true reward (quickstart.grammar) is plotted against the KL from the reference, next to
-the best that any policy could do, pi_ref exp(r / beta) / Z (equation 4 of the paper), estimated by
-reweighting answers of the reference. The output is a table, its data as CSV and a plot. A run that
-is already there is not run again.
+Policies are trained on the quickstart's reviews over losses, betas and seeds. SFT on the chosen
+answers is the baseline, which does not use the rejected ones. Each policy answers held-out prompts,
+and its true reward (quickstart.grammar) is plotted against the KL from the reference, next to the
+optimal policy pi_ref exp(r / beta) / Z (equation 4 of the paper), estimated by reweighting answers
+of the reference. The output is a table, its data as CSV and a plot. Finished runs are reused.
 """
 
 import argparse
@@ -34,40 +33,39 @@ BETAS = {
     "sigmoid+sft": (0.5, 1.0, 2.0, 5.0),
 }
 STEPS = (195, 585)
-"""One epoch and three, of every loss and beta."""
+"""One and three epochs, for every loss and beta."""
 SFT, LENGTHS = "sft", (65, 195, 585, 1755)
 """SFT has no beta: how far it moves depends on the number of steps."""
 BEST, DRAWS = "best possible", 64
-"""Answers of the reference to each prompt, from which the optimum is estimated."""
+"""Sampled reference answers per prompt, from which the optimum is estimated."""
 OPTIMA = (2.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2)
 TOKENS, FAR = 48, 20.0
-"""Tokens at which an answer is cut off; nats beyond which policies are in the table only."""
+"""Maximum new tokens; largest KL (nats) that is plotted."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One policy: how far it went from its reference, and what that brought."""
+    """One policy: its KL from the reference and its reward."""
 
     loss: str
     beta: float
     steps: int
     seed: int
     kl: float
-    """In nats a sequence, estimated from its own answers."""
+    """In nats per sequence, estimated from the policy's own answers."""
     reward: float
     """The mean true reward of its answers, in [-1, 1]."""
     well_formed: float
     """The share of its answers that the grammar accepts."""
     kl_formed: float
-    """The mean log-ratio of its well-formed answers alone, and their reward: what it would have
-    without those that fell apart."""
+    """The mean log-ratio of its well-formed answers only; `reward_formed` is their mean reward."""
     reward_formed: float
     accuracy: float
-    """Of its implicit reward on the held-out pairs."""
+    """The accuracy of the implicit reward on the held-out pairs."""
 
 
 def prepare(work: Path) -> None:
-    """The base model, the pairs to train on, and pairs whose prompts the policies answer."""
+    """Build the base model, the training pairs, and the pairs whose prompts the policies answer."""
     from data_tools.convert import main as convert
     from quickstart.build_model import main as build
     from quickstart.make_data import main as make
@@ -76,7 +74,7 @@ def prepare(work: Path) -> None:
     fresh = str(work / "held-out.csv")
     for main, words in (
         (build, [str(work / "model")]),
-        # The config evaluates on the way, on a few prompts here.
+        # The config evaluates during training; a small test split keeps that cheap.
         (convert, ["data/raw.csv", "-o", str(work / "data"), "--test-size", "0.02"]),
         (make, ["--seed", "1", "--out", fresh]),
         (convert, [fresh, "-o", str(work / "held-out"), "--test-size", "0"]),
@@ -85,7 +83,7 @@ def prepare(work: Path) -> None:
 
 
 def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: int) -> Point:
-    """Train one policy for so many steps, and let it answer; `beta` is NaN for SFT."""
+    """Train one policy for `steps` steps and sample its answers; `beta` is NaN for SFT."""
     import pandas
 
     from dpo_wrap.eval import main as evaluate
@@ -124,11 +122,12 @@ def point(work: Path, loss: str, beta: float, steps: int, seed: int, samples: in
 
 
 def best_possible(work: Path, prompts: int, draws: int) -> list[Point]:
-    """The optimum of reward less beta KL (paper, equation 4), by self-normalised weights.
+    """The optimum of reward - beta KL (paper, equation 4), by self-normalized importance weights.
 
-    Of each prompt's answers y_i, drawn from the reference, the optimum has w_i = exp(r_i / beta) /
-    sum; its reward is sum w_i r_i and its KL sum w_i log(n w_i). Both are low where few answers
-    carry all the weight, since no draws are better than the best of them.
+    The n answers y_i to a prompt, sampled from the reference, have weights w_i = exp(r_i / beta) /
+    sum_j exp(r_j / beta); the reward is sum w_i r_i and the KL sum w_i log(n w_i). Both are
+    underestimated when few answers have most of the weight: the reward is at most max r_i and the
+    KL at most log n.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -173,7 +172,7 @@ def _figures(run: Path) -> dict:
 
 
 def means(points: Sequence[Point]) -> list[dict]:
-    """One row a loss, beta and length: means over seeds, and the spread of reward and KL."""
+    """One row per loss, beta and number of steps: means and standard deviations over seeds."""
     grouped: dict[tuple, list[Point]] = {}
     for one in points:
         beta = None if math.isnan(one.beta) else one.beta
@@ -190,7 +189,7 @@ def means(points: Sequence[Point]) -> list[dict]:
 
 
 def curves(rows: Sequence[dict]) -> dict[str, list[dict]]:
-    """The rows of each line of the plot: a loss at one length over betas, SFT over its lengths."""
+    """The rows of each curve: a loss at one number of steps over betas, SFT over its steps."""
     found: dict[str, list[dict]] = {}
     for row in rows:
         alone = row["loss"] in (SFT, BEST)
@@ -200,7 +199,7 @@ def curves(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def reward_at(rows: Sequence[dict], kl: float) -> float | None:
-    """The reward of a frontier at this KL, between its two nearest points; None outside them."""
+    """The reward of a frontier at this KL, interpolated linearly; None outside its range."""
     curve = sorted((row["kl"], row["reward"]) for row in rows)
     for (before, low), (after, high) in zip(curve, curve[1:], strict=False):
         if before <= kl <= after:
@@ -209,7 +208,7 @@ def reward_at(rows: Sequence[dict], kl: float) -> float | None:
 
 
 def table(rows: Sequence[dict]) -> list[str]:
-    """The rows as text, and each loss held against SFT at equal KL."""
+    """The rows as text, and a comparison of each loss with SFT at equal KL."""
     head = f"{'loss':<14}{'beta':>6}{'steps':>7}{'KL, nats':>17}{'true reward':>16}"
     lines = [f"{head}{'well formed':>13}   KL, reward of these"]
     for row in rows:
@@ -242,7 +241,7 @@ def _spread(middle: float, deviation: float) -> str:
 
 
 def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
-    """Reward and well-formedness over KL: a dot a policy, a line through each loss's means."""
+    """Plot reward and well-formedness over KL: a dot per policy, a line through the means."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -266,22 +265,22 @@ def plot(points: Sequence[Point], rows: Sequence[dict], path: Path) -> None:
             text = f"{row['steps']} steps" if loss == SFT else f"beta {row['beta']:g}"
             above.annotate(text, (row["kl"], row["reward"]), fontsize=7, alpha=0.8)
     above.set(ylabel="true reward")
-    # What is near the reference needs the most room.
+    # Most points are at low KL; a square-root axis spreads them.
     above.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
     above.set_xlim(0, FAR)
-    below.set(xlabel="KL(policy || reference), nats a sequence", ylabel="share well formed")
+    below.set(xlabel="KL(policy || reference), nats per sequence", ylabel="share well formed")
     above.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
 def write(points: Sequence[Point], out: Path) -> None:
-    """The data behind the plot, and the plot."""
+    """Write the data of the plot as CSV, and the plot."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / "frontier.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(points[0])), lineterminator="\n")
         writer.writeheader()
         for one in points:
-            row = {n: "" if v != v else v for n, v in asdict(one).items()}  # NaN: it has none
+            row = {n: "" if v != v else v for n, v in asdict(one).items()}  # NaN: not available
             writer.writerow({n: f"{v:.6f}" if isinstance(v, float) else v for n, v in row.items()})
     plot(points, means(points), out / "frontier.png")
 
@@ -294,10 +293,10 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", type=Path, default=Path("docs"), metavar="DIR", help="default: docs")
     add("--work", type=Path, default=Path("checkpoints/frontier"), metavar="DIR", help="runs")
-    add("--seeds", type=int, default=3, metavar="N", help="of each setting (default 3)")
+    add("--seeds", type=int, default=3, metavar="N", help="seeds per setting (default 3)")
     add("--samples", type=int, default=1000, metavar="N", help="prompts to answer (default 1000)")
     add("--losses", nargs="+", choices=(*BETAS, SFT), default=[*BETAS, SFT], help="default: all")
-    add("--betas", nargs="+", type=float, metavar="B", help="in place of each loss's own")
+    add("--betas", nargs="+", type=float, metavar="B", help="for all losses (default: per loss)")
     add("--steps", type=int, nargs="+", default=STEPS, metavar="N", help="default: 195 585")
     return parser
 

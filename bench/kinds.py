@@ -1,4 +1,4 @@
-"""What bench.train_throughput compares: ways of one pass over the same pairs."""
+"""The variants that bench.train_throughput compares: one pass over the same pairs each."""
 
 import functools
 import json
@@ -22,30 +22,30 @@ BARE_TOO = "bare, reference too"
 
 @dataclass(frozen=True)
 class Measured:
-    """One kind's pass over the pairs."""
+    """The figures of one variant's pass over the pairs."""
 
     seconds: float
     memory: int
-    """Bytes that it added at its peak."""
+    """Peak memory in bytes, less that in use before."""
     losses: list[float]
     tokens: int
-    """Tokens, padding included, that the policy ran over."""
+    """Tokens that the policy computed, padding included."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every kind does: one pass over these pairs, `batch` of them a step."""
+    """The task of every variant: one pass over these pairs, `batch` per step."""
 
     model: Path
     data: Path
     by_length: Path
-    """The same pairs, the longest first."""
+    """The same pairs, longest first."""
     out: Path
     batch: int
     checkpointing: bool
 
     def options(self) -> dict[str, Any]:
-        """The options of TRL that all trainers get."""
+        """The TRL options of all trainers."""
         return {
             "output_dir": str(self.out),
             "beta": BETA,
@@ -86,7 +86,7 @@ def stock(task: Task) -> Measured:
 
 
 def _counted(trainer: Any) -> list[int]:
-    """The tokens, padding included, of each batch that the trainer will collate."""
+    """Return a list that receives the tokens, padding included, of each batch that is collated."""
     collate, sizes = trainer.data_collator, []
 
     def counted(rows: list[Any]) -> Any:
@@ -99,7 +99,7 @@ def _counted(trainer: Any) -> list[int]:
 
 
 def wrapped(epochs: int = 1, by_length: bool = False, **keys: Any) -> Callable[[Task], Measured]:
-    """A run of this project's command with these keys; what is measured is one of its epochs."""
+    """A run of dpo_wrap.train with these keys; the figures are those of one epoch."""
 
     def run(task: Task) -> Measured:
         import yaml
@@ -120,7 +120,7 @@ def wrapped(epochs: int = 1, by_length: bool = False, **keys: Any) -> Callable[[
             padded, before = _counted(self), self.shared.figures()["tokens"]
             meter = Meter()
             train(self, *given, **named)
-            # With an adapter the reference's passes run over the policy's model too.
+            # With an adapter, the policy's model also computes the reference's passes.
             passes = 1 if self.precompute_ref_logps else 2
             shared = (self.shared.figures()["tokens"] - before) // passes
             read.append((*meter.read(), (shared or sum(padded)) // epochs))
@@ -140,7 +140,7 @@ def wrapped(epochs: int = 1, by_length: bool = False, **keys: Any) -> Callable[[
         ((seconds, memory, tokens),) = read
         lines = (task.out / "metrics.jsonl").read_text("utf-8").splitlines()
         losses = [json.loads(line)["loss"] for line in lines]
-        # Each epoch carries its share of the pass that precomputes the reference.
+        # The pass that precomputes the reference is divided among the epochs.
         seconds = (seconds + sum(ahead)) / epochs
         return Measured(seconds, memory, losses[: len(losses) // epochs], tokens)
 
@@ -148,7 +148,10 @@ def wrapped(epochs: int = 1, by_length: bool = False, **keys: Any) -> Callable[[
 
 
 def bare(task: Task, reference: bool = False) -> Measured:
-    """Forward and backward over as many distinct tokens, and nothing else but the reference."""
+    """Forward and backward pass over as many distinct tokens, without a trainer.
+
+    With `reference`, each step also has the reference's forward pass.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -186,7 +189,10 @@ def bare(task: Task, reference: bool = False) -> Measured:
 
 
 def _bare_steps(task: Task) -> Iterator[tuple[Any, int]]:
-    """For each step its distinct tokens in as many rows as it has pairs, and its answers' count."""
+    """Yield the distinct tokens of each step and the number of its answer tokens.
+
+    The tokens have one row per pair, of equal length; repeated tokens fill the last row.
+    """
     import torch
 
     for step in in_steps(task):
@@ -198,7 +204,7 @@ def _bare_steps(task: Task) -> Iterator[tuple[Any, int]]:
 
 
 def in_steps(task: Task) -> list[list[dict[str, list[int]]]]:
-    """The pairs' token ids, cut as in training, without any order of a trainer's."""
+    """The pairs' token ids, truncated as in training, in batches in the order of the file."""
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
@@ -215,7 +221,7 @@ def in_steps(task: Task) -> list[list[dict[str, list[int]]]]:
 
 KINDS: dict[str, Callable[[Task], Measured]] = {
     STOCK: stock,
-    # group_by_length sorts within 50 batches; of so few pairs it would make one group.
+    # group_by_length sorts within groups of 50 batches; these few pairs would be a single group.
     SORTED: wrapped(by_length=True, prefix_sharing="off", train_sampling_strategy="sequential"),
     SHARED: wrapped(prefix_sharing="on", precompute_ref_log_probs=False),
     AHEAD: wrapped(EPOCHS, prefix_sharing="on", precompute_ref_log_probs=True),

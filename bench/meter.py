@@ -1,4 +1,4 @@
-"""Wall time and memory of a stretch of a program, on a CPU or a GPU; and silence meanwhile."""
+"""Measure wall time and peak memory on CPU or GPU, and suppress output."""
 
 import contextlib
 import ctypes
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Meter:
-    """Wall time and added memory from its making to `read`."""
+    """Wall time (seconds) and added peak memory (bytes) from construction to `read`."""
 
     def __init__(self):
         import torch
@@ -23,7 +23,7 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
-            # Memory that the last kind freed would hide what this one needs.
+            # Memory freed by the previous variant would hide what this one needs.
             ctypes.CDLL("libc.so.6").malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
             self.before = resident_bytes("VmRSS:")
@@ -43,13 +43,13 @@ class Meter:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Discard what both kinds of run print."""
+    """Discard standard output and standard error."""
     with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(output):
         yield
 
 
 def must(main: Callable[[list[str]], int], words: list[str]) -> None:
-    """Run a command in this process, silently. Ends the program with its output if it fails."""
+    """Run a command in this process without output; exit with its output if it fails."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         status = main(words)

@@ -1,9 +1,9 @@
-"""What the wrapper costs over a plain TRL script: python -m bench.overhead
+"""Measure the overhead of the wrapper over a plain TRL script: python -m bench.overhead
 
-The same 50 steps, in turns, by a script that a TRL user would write and by dpo_wrap.train, in one
-process so that neither pays for imports. Printed are medians of the steps' wall and processor time
-and of everything up to the end, their ratios, and whether each logged loss is the same to the last
-digit. The model is a GPT-2 of random weights, the data those of data/raw.csv.
+A script that a TRL user would write and dpo_wrap.train run the same 50 steps alternately, in one
+process so that imports are not measured. The output has the medians of the wall and processor time
+of the steps and of the wall time of the whole run, their ratios, and whether each logged loss is
+the same to the last digit. The model is a GPT-2 with random weights, the data are data/raw.csv.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Threads that wait for each other would make the processor time hang on the machine's other work.
+# With several threads, waiting makes processor time depend on the other load of the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bench.meter import silence
 
 BETA, RATE, BATCH, RANK, LENGTH = 0.1, 2e-4, 8, 8, 128
 AIM = 1.02
-"""What the wrapper's wall time past start-up may be, over plain TRL's."""
+"""Target ratio of the wrapper's wall time (without start-up) to plain TRL's."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Measured:
     steps: float
     """Seconds until the last step was done."""
     processor: float
-    """Seconds of processor time until then, which other processes do not lengthen."""
+    """Seconds of processor time until then, which other processes do not increase."""
     whole: float
     """Seconds until the model was saved and the command ended."""
     losses: list[float]
 
 
 class Clock:
-    """Wall time and processor time since it was made."""
+    """Wall time and processor time since construction."""
 
     def __init__(self):
         self.wall, self.processor = time.perf_counter(), time.process_time()
@@ -54,7 +54,7 @@ class Clock:
 
 
 def prepare(folder: Path, width: int, layers: int) -> tuple[Path, Path]:
-    """A model of random weights and a converted dataset."""
+    """Write a model with random weights and a converted dataset; return their paths."""
     import torch
 
     from data_tools.convert import main as convert
@@ -108,7 +108,7 @@ def plain(model: Path, data: Path, out: Path, steps: int) -> Measured:
 
 
 def wrapped(model: Path, data: Path, out: Path, steps: int) -> Measured:
-    """The same by this project's command."""
+    """The same run by dpo_wrap.train."""
     import yaml
 
     from dpo_wrap.train import main
@@ -155,15 +155,21 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--steps", type=int, default=50, metavar="N", help="of each run (default 50)")
-    add("--runs", type=int, default=5, metavar="N", help="of each kind, in turns (default 5)")
-    add("--width", type=int, default=384, metavar="N", help="of the GPT-2 (default 384)")
-    add("--layers", type=int, default=6, metavar="N", help="of the GPT-2 (default 6)")
+    add("--steps", type=int, default=50, metavar="N", help="steps per run (default 50)")
+    add(
+        "--runs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="rounds of one run each (default 5)",
+    )
+    add("--width", type=int, default=384, metavar="N", help="width of the GPT-2 (default 384)")
+    add("--layers", type=int, default=6, metavar="N", help="layers of the GPT-2 (default 6)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 where the losses are the same, 1 where they are not."""
+    """Return the exit status: 0 if the losses are the same, else 1."""
     given = parser().parse_args(argv)
     runs: dict[str, list[Measured]] = {"plain TRL": [], "dpo_wrap": []}
     with tempfile.TemporaryDirectory() as spare:
@@ -171,13 +177,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with silence():
             model, data = prepare(folder, given.width, given.layers)
         for turn in range(given.runs + 1):
-            # Each goes first in every other turn, so that a machine that slows down favours none.
+            # The order alternates, so that a machine that slows down favors neither.
             order = [("plain TRL", plain), ("dpo_wrap", wrapped)]
             for name, run in order if turn % 2 else reversed(order):
                 out = folder / f"{name.split()[-1]}-{turn}"
                 with silence():
                     measured = run(model, data, out, given.steps)
-                # The first turn warms caches up and does not count.
+                # The first round warms up caches and is not measured.
                 if turn:
                     runs[name].append(measured)
                     print(
@@ -189,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(runs: dict[str, list[Measured]]) -> int:
-    """Print medians, ratios and whether the losses agree; returns the exit status."""
+    """Print medians, ratios and whether the losses agree; return the exit status."""
     trl, ours = runs["plain TRL"], runs["dpo_wrap"]
     kinds = {"steps": "steps", "processor": "steps, processor time", "whole": "to the end"}
     for what, name in kinds.items():

@@ -15,7 +15,7 @@ Pair = tuple[str, str, str]  # prompt, better answer, worse answer
 
 ANNOTATORS = ("ann", "bob", "cleo")
 _FAULT = 0.03  # share of the records with each fault
-_WORDS, _TEXTS = 3000, 2000  # distinct ones
+_WORDS, _TEXTS = 3000, 2000  # distinct words and texts
 _LETTERS = "etaoinshrdlucmfwypvbgkqjxz"
 _ACCENTED = "áàâäãåçéèêëíìîïñóòôöõøúùûüýÿœæß"
 _CHINESE = [chr(code) for code in range(0x4E00, 0x9FA0)]
@@ -33,7 +33,7 @@ def labelled(texts: Sequence[str], records: int) -> Iterator[list[str]]:
 
 
 def annotated(texts: Sequence[str], records: int) -> Iterator[list[str]]:
-    """The same with a column that names the annotator.
+    """CSV rows as of `labelled`, with a column that names the annotator.
 
     Three annotators judge each comparison, one after the other, so that the three rows of a
     comparison are a third of the file apart.
@@ -87,7 +87,7 @@ KINDS = {
 
 
 def write(folder: Path, kind: str, records: int, short: bool = False, broken: bool = False) -> Path:
-    """Write a file of some records; `broken` adds a line with an open quote in the middle."""
+    """Write `records` records; `broken` adds a line with an unclosed quote in the middle."""
     words = (1, 6) if short else (30, 90) if kind == "ranked" else (60, 220)
     rows = KINDS[kind](_texts(kind == "wide", words), records)
     name = f"{kind}-broken" if broken else kind
@@ -158,7 +158,7 @@ def _judgement(dice: random.Random, pair: Pair) -> list[str]:
 
 
 def _cut(row: list[str]) -> list[str]:
-    """The row without its last cell where it is to be ragged."""
+    """The row; without its last cell if the fault is `ragged`."""
     return row[:-1] if row[3] == "ragged" else row
 
 

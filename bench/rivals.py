@@ -1,10 +1,10 @@
-"""What people write to get from a raw file to a dataset, as rivals of data_tools.convert.
+"""Baselines for data_tools.convert: the scripts that users write by hand.
 
     python -m bench.rivals datasets raw.csv out
     python -m bench.rivals pandas raw.csv out
     python -m bench.rivals read raw.csv out
 
-`datasets` loads, filters, maps and saves, with the checks that need one record at a time. `pandas`
+`datasets` loads, filters, maps and saves, with the checks of single records. `pandas`
 makes every check of records and pairs, duplicates and contradictions included, on chunks of the
 file, but does not report what it drops. `read` only reads the bytes.
 """
@@ -87,7 +87,7 @@ def by_pandas(path: Path, out: Path) -> None:
 
 
 def _valid_rows(path: Path) -> Iterator:
-    """Frames of the pairs that pass every check of one record, with what all records decide."""
+    """Data frames of the valid pairs, with the keys for the checks across records."""
     import pandas as pd
     import xxhash
 

@@ -1,10 +1,10 @@
-"""Are wrong labels found? Labels turned round by the generator: python -m bench.suspects
+"""Measure how many flipped labels dpo_wrap.suspects finds: python -m bench.suspects
 
-The quickstart's judgements with 5 % and with 20 % of the labels flipped. All training pairs are
-ranked by their margin, lowest first: by policies that did not see them (dpo_wrap.suspects), and by
-the policy that was trained on them. Printed is the share of truly flipped labels among as many as
-were flipped, and the true reward of a policy trained on the flipped data, on what is left without
-the suspects, and on the unflipped data.
+The data are the quickstart's, with 5 % and with 20 % of the labels flipped. All training pairs are
+ranked by their margin, lowest first: by policies that were not trained on them (dpo_wrap.suspects),
+and by the policy that was. The output is the precision at k, k being the number of flipped labels,
+and the true reward of a policy trained on the flipped data, on the flipped data without the
+suspects, and on the unflipped data.
 """
 
 import argparse
@@ -27,18 +27,18 @@ CONFIG, TOKENS = "configs/quickstart.yaml", 48
 
 @dataclass(frozen=True)
 class Found:
-    """What came out for one share of flipped labels and one seed."""
+    """The figures for one share of flipped labels and one seed."""
 
     flipped: int
-    """Among the training pairs."""
+    """Flipped labels among the training pairs."""
     out_of_fold: float
-    """Precision among as many pairs of the lowest margins as were flipped."""
+    """Precision at k of the lowest margins, k being the number of flipped labels."""
     in_sample: float
     suspects: int
     hits: int
-    """Truly flipped ones among the suspects."""
+    """Flipped labels among the suspects (true positives)."""
     rewards: tuple[float, float, float]
-    """Trained on the flipped data, without the suspects, on the unflipped data."""
+    """True reward after training on the flipped, the cleaned and the unflipped data."""
 
 
 def measure(work: Path, share: float, seed: int, samples: int, words: Sequence[str]) -> Found:
@@ -89,7 +89,7 @@ def _keys(work: Path, data: Path, run: Path, seed: int) -> list[str]:
 
 
 def _reward(keys: list[str], run: Path, samples: int) -> float:
-    """Train, and take the true reward of the policy's answers to held-out prompts."""
+    """Train, and return the mean true reward of the policy's answers to held-out prompts."""
     from dpo_wrap.eval import main as evaluate
     from dpo_wrap.train import main as train
 
@@ -127,14 +127,14 @@ def _precision(scored, wrong: set[str]) -> float:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.suspects",
-        description="Flip labels and see how many dpo_wrap.suspects finds.",
+        description="Flip labels and measure how many of them dpo_wrap.suspects finds.",
     )
     add = parser.add_argument
     add("--work", type=Path, default=Path("checkpoints/suspects"), metavar="DIR", help="runs")
-    add("--shares", type=float, nargs="+", default=[0.05, 0.2], metavar="F", help="flipped")
+    add("--shares", type=float, nargs="+", default=[0.05, 0.2], metavar="F", help="flipped shares")
     add("--seeds", type=int, default=3, metavar="N", help="default 3")
     add("--samples", type=int, default=250, metavar="N", help="prompts to answer (default 250)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="over the config")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="config overrides")
     return parser
 
 

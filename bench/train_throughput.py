@@ -1,17 +1,18 @@
-"""Pairs per second: stock TRL, TRL on sorted pairs, shared prompts, a bare loop.
+"""Compare pairs per second: stock TRL, TRL on sorted pairs, shared prompts, a bare loop.
 
     python -m bench.train_throughput                                  # gpt2-14m, 4, 8 and 16 pairs
     python -m bench.train_throughput --model qwen2-0.5b --batches 16  # where there is a GPU
 
-One process, all kinds in turns, each over the same pairs: dialogues of Anthropic's HH, or of their
-lengths where the file is not there. Models have random weights. Printed are medians of pairs and of
-distinct tokens a second, the memory that training adds, the tokens that a model runs over for each
-distinct one, ratios within each turn, and how far the losses are apart. Sorting by length is the
-most that grouping by length could spare.
+All variants run alternately in one process on the same pairs: dialogues of Anthropic's HH, or
+invented dialogues of the same lengths if the file is missing. Models have random weights. The table
+has the medians of pairs and distinct tokens per second, the memory that training adds, the tokens
+computed per distinct token, the speedup within each round, and the largest difference between the
+losses. Sorting by length is the upper bound of what grouping by length can save.
 
-The bare loop is forward and backward of the policy, LoRA and all, over as many distinct tokens in
-rows without padding, its head over as many answers: no reference, no optimizer, no trainer. Once it
-is also run with the reference's forward pass, which a trainer needs in every step of a first epoch.
+The bare loop is the forward and backward pass of the policy with LoRA over as many distinct tokens,
+in rows without padding, with the head over as many answer tokens: no reference, optimizer or
+trainer. A second variant adds the reference's forward pass, which a trainer needs in every step of
+the first epoch.
 """
 
 import argparse
@@ -50,7 +51,7 @@ SHAPES = {
 
 
 def build(folder: Path, shape: str, texts: list[dict[str, str]]) -> Path:
-    """A model of random weights, and a tokenizer of these texts."""
+    """Write a model with random weights and a tokenizer trained on these texts."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -74,7 +75,7 @@ def write_pairs(folder: Path, pairs: list[dict[str, str]]) -> Path:
 
 
 def _length(pair: dict[str, str]) -> int:
-    """The longest first, of prompt and longer answer, in characters."""
+    """Sort key, longest first: the characters of the prompt and the longer answer, negated."""
     return -len(pair["prompt"]) - max(len(pair["chosen"]), len(pair["rejected"]))
 
 
@@ -85,19 +86,24 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", choices=SHAPES, default="gpt2-14m", help="the shape (default gpt2-14m)")
-    add("--batches", type=int, nargs="+", default=[4, 8, 16], metavar="N", help="pairs a step")
-    add("--steps", type=int, default=6, metavar="N", help="of each run (default 6)")
-    add("--runs", type=int, default=3, metavar="N", help="of each kind, in turns (default 3)")
-    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which (default all)")
-    add("--data", type=Path, metavar="FILE", help="HH's .jsonl.gz (default: where it lies, if so)")
+    add("--model", choices=SHAPES, default="gpt2-14m", help="model shape (default gpt2-14m)")
+    add("--batches", type=int, nargs="+", default=[4, 8, 16], metavar="N", help="pairs per step")
+    add("--steps", type=int, default=6, metavar="N", help="steps per run (default 6)")
+    add("--runs", type=int, default=3, metavar="N", help="rounds of all variants (default 3)")
+    add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="variants (default all)")
+    add(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="HH's .jsonl.gz (default: shared/data, if there)",
+    )
     add("--checkpointing", action="store_true", help="gradient checkpointing, TRL's own default")
-    add("--threads", type=int, metavar="N", help="of a CPU (default: all)")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 where the losses with shared prompts are stock TRL's, 1 where they are not."""
+    """Return the exit status: 0 if shared prompts give stock TRL's losses, else 1."""
     given = parser().parse_args(argv)
     import torch
 
@@ -107,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = torch.cuda.get_device_name() if gpu() else f"{torch.get_num_threads()} CPU threads"
     print(
         f"{given.model}, LoRA, {'bf16' if gpu() else 'fp32'}, {where}, "
-        f"{data.name if data else 'invented dialogues'}, {given.steps} steps a run, "
+        f"{data.name if data else 'invented dialogues'}, {given.steps} steps per run, "
         f"checkpointing {'on' if given.checkpointing else 'off'}"
     )
     texts = texts_of(data, 10_000)
@@ -127,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     task = Task(model, pairs, by_length, out, batch, given.checkpointing)
                     with silence():
                         found = KINDS[kind](task)
-                    # The first turn warms caches up and does not count.
+                    # The first round warms up caches and is not measured.
                     if turn:
                         measured[kind].append(found)
             distinct = sum(
@@ -138,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(batch: int, pairs: int, distinct: int, measured: dict[str, list[Measured]]) -> bool:
-    """Print a table; returns whether the losses agree."""
-    print(f"\nbatch {batch}: {pairs} pairs, {distinct / pairs:.0f} distinct tokens a pair")
+    """Print a table; return whether the losses agree."""
+    print(f"\nbatch {batch}: {pairs} pairs, {distinct / pairs:.0f} distinct tokens per pair")
     heads = ("pairs/s", "tokens/s", "over TRL", "of bare", "tokens", "memory")
     print(f"{'':<20}{''.join(f'{head:>10}' for head in heads)}")
     for kind, runs in measured.items():
@@ -165,7 +171,7 @@ def report(batch: int, pairs: int, distinct: int, measured: dict[str, list[Measu
 
 
 def _ratio(base: list[Measured] | None, runs: list[Measured]) -> str:
-    """How many times as fast as `base`, the median over the turns."""
+    """Speedup over `base`: the median of the ratios of each round."""
     if not base:
         return "-"
     return (

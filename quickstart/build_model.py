@@ -30,7 +30,7 @@ PROBES = 512  # sampled reviews that the closing figures are taken from
 
 @dataclass(frozen=True)
 class Settings:
-    """What the model is made of; every field is part of the stamp."""
+    """The settings of the model and its training; every field is part of the stamp."""
 
     seed: int = 0
     steps: int = 1600
@@ -141,7 +141,7 @@ def pretrain(model, tokenizer, texts: list[str], settings: Settings) -> float:
 
 
 def write_reviews(model, tokenizer, prompts: list[str]) -> list[str]:
-    """Prompts and what the model says after them, sampled at temperature 1 from all tokens."""
+    """The prompts with sampled continuations (temperature 1, full distribution)."""
     import torch
 
     tokenizer.padding_side = "left"
@@ -156,9 +156,9 @@ def write_reviews(model, tokenizer, prompts: list[str]) -> list[str]:
 
 @contextmanager
 def one_thread():
-    """Holds torch to one thread: sums then come out alike however many cores there are.
+    """Limit torch to one thread, so that sums do not depend on the number of cores.
 
-    Tensors this small gain a third from a second thread, and on a busy machine lose tenfold.
+    With tensors this small, a second thread is a third faster, but ten times slower under load.
     """
     import torch
 
@@ -172,7 +172,7 @@ def one_thread():
 
 @one_thread()
 def build(settings: Settings, folder: Path) -> dict[str, float]:
-    """Train tokenizer and model, save both in `folder`; the closing figures."""
+    """Train tokenizer and model and save both in `folder`; return the closing figures."""
     import torch
 
     rng = Random(settings.seed)
@@ -205,7 +205,7 @@ def is_running(process: int) -> bool:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Delete what builds of `out` left behind when they were killed."""
+    """Delete the partial folders of killed builds of `out`."""
     for folder in out.parent.glob(f"{out.name}.part-*"):
         process = folder.name.rpartition("-")[2]
         if process.isdecimal() and not is_running(int(process)):
@@ -213,7 +213,7 @@ def remove_leftovers(out: Path) -> None:
 
 
 def put_in_place(part: Path, out: Path) -> None:
-    """Rename a complete build to `out`; an older build there makes way first."""
+    """Rename a complete build to `out`, after moving an older build away."""
     if out.exists():
         older = out.with_name(f"{out.name}.part-old-{os.getpid()}")
         out.rename(older)

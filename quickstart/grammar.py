@@ -354,7 +354,7 @@ def sample_text(rng: Random) -> str:
 def true_reward(text: str) -> float:
     """Mean valence of the judging words of `text`, in [-1, 1]; 0 for a text without any.
 
-    Neutral judging words count in the mean, so that a longer text is not worth more by itself.
+    Neutral judging words count in the mean, so that a longer text has no higher reward.
     'It was wonderful but mediocre.' is (1 - 0.5) / 2 = 0.25.
     """
     valences = [VALENCE[word] for word in re.findall(r"\w+", text.lower()) if word in VALENCE]

@@ -1,4 +1,4 @@
-"""Write data/raw.csv: preference records as people hold them, good ones and deliberately dirty.
+"""Write data/raw.csv: valid preference records, and records with deliberate faults.
 
     python -m quickstart.make_data                 # the committed file, byte for byte
     python -m quickstart.make_data --flip 0.2 --out flipped.csv   # every fifth label is wrong
@@ -67,18 +67,18 @@ def judged(prompt: str, first: str, second: str) -> Row:
 
 
 def swapped(row: Row) -> Row:
-    """The same judgement with the answers the other way round."""
+    """The same label with the two answers in the other order."""
     prompt, first, second, label = row
     return [prompt, second, first, FIRST if label == SECOND else SECOND]
 
 
 def reversed_label(row: Row) -> Row:
-    """The opposite judgement of the same pair."""
+    """The same pair with the opposite label."""
     return [*row[:3], FIRST if row[3] == SECOND else SECOND]
 
 
 def either(number: int, one, other, row: Row) -> Row:
-    """`one` of `row` for even numbers, `other` for odd ones: two ways of the same fault."""
+    """Apply `one` to rows of even number and `other` to odd ones: two forms of one fault."""
     return (one if number % 2 == 0 else other)(row)
 
 
@@ -141,12 +141,12 @@ def break_a_line(row: Row) -> Row:
 def records(seed: int = 0, flip: float = 0.0) -> list[Row]:
     """All records in the order of the file; an empty row is a blank line.
 
-    `flip` is the share of the good judgements that are inverted, each against the true reward.
+    `flip` is the share of the valid records whose label is inverted, against the true reward.
     """
     rng = Random(seed)
     pairs = Pairs(rng)
     good = [judged(*pairs.draw()) for _ in range(GOOD)]
-    # By dice of its own, so that the records are the same ones whatever is flipped.
+    # From a separate generator, so that the records do not depend on `flip`.
     for i in Random(seed + 1).sample(range(GOOD), round(flip * GOOD)):
         good[i] = reversed_label(good[i])
     planted = faulty(pairs, good)

@@ -29,10 +29,10 @@ def test_the_comparison_prints_every_kind_and_that_the_losses_agree(monkeypatch,
     options = ["--batches", "2", "--steps", "2", "--runs", "1", "--threads", "1"]
     assert train_throughput.main(options) == 0
     said = capsys.readouterr().out
-    assert "gpt2-14m, LoRA, fp32, 1 CPU threads, invented dialogues, 2 steps a run" in said
+    assert "gpt2-14m, LoRA, fp32, 1 CPU threads, invented dialogues, 2 steps per run" in said
     rows = {line[:20].strip(): line[20:].split() for line in said.splitlines() if "MiB" in line}
     assert [*rows] == [*train_throughput.KINDS]
-    # Pairs a second, tokens a second, over TRL, of the bare loop, tokens a distinct one, memory.
+    # Pairs/s, tokens/s, over TRL, of the bare loop, tokens per distinct token, memory.
     assert float(rows["stock TRL"][4]) > 1.2 > float(rows["shared prompts"][4]) >= 0.99
     assert rows["stock TRL"][2] == rows["bare loop"][3] == "1.00"
     assert "losses of stock TRL and of shared prompts: at most " in said

@@ -100,7 +100,7 @@ def test_patterns_and_layers_set_the_ranks_and_modules_of_the_adapter(trained, t
 def test_a_start_away_from_the_reference_is_reported(trained, capsys):
     status, run, _ = trained(lora={"init_lora_weights": False, "lora_alpha": 128})
     assert status == 0
-    assert "an adapter initialised away from zero?" in run["step_0"]["fault"]
+    assert "an adapter initialized away from zero?" in run["step_0"]["fault"]
     assert "warning: step 0 has a margin of " in capsys.readouterr().out
 
 

@@ -67,7 +67,7 @@ def test_the_message_has_the_step_the_peak_the_longest_pairs_and_remedies_in_ord
     assert helps == "  what helps, in this order:"
     assert [line.split(". ", 1)[1] for line in remedies] == [
         "activation_checkpointing: true, a third slower, the same result",
-        "batch_size: 3 with gradient_accumulation_steps: 2 (now 6 and 1), as many pairs a step",
+        "batch_size: 3 with gradient_accumulation_steps: 2 (now 6 and 1), as many pairs per step",
         "max_length: 23 (now 128), which cuts at most 5 % of the pairs",
         "model_init_kwargs: {dtype: bfloat16}, half the size of the base model's weights",
         "a smaller model, or a device with more memory",

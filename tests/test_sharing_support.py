@@ -223,4 +223,4 @@ def test_nan_is_allowed_only_where_it_is_without_sharing_too(fp32):
     model = tiny("gpt2")
     factors = iter([1.0, math.nan])  # the second call is the one with sharing
     model.transformer.wpe.register_forward_hook(lambda *given: given[2] * next(factors))
-    assert "nats a token" in compared(model, batch, fp32)
+    assert "nats per token" in compared(model, batch, fp32)

@@ -65,21 +65,21 @@ def test_the_outcome_depends_on_the_margin_before_the_accuracy(entry, sentence):
 def test_falling_rewards_are_normal_while_the_margin_grows():
     text = verdict_of(log(1, 1.5, chosen=-1.0), tokens={"chosen": 40, "rejected": 4})
     assert "Both answers became less likely than under the reference" in text
-    assert "chosen -10.0 nats, -0.25 a token; rejected -10.0 nats, -2.50 a token" in text
-    assert "normal while the margin grows: falling rewards are no fault" in text
+    assert "chosen -10.0 nats, -0.25 per token; rejected -10.0 nats, -2.50 per token" in text
+    assert "normal while the margin grows: falling rewards are not an error" in text
 
 
 def test_chosen_answers_that_lost_a_lot_are_not_called_normal_alone():
     text = verdict_of(log(1, 1.5, chosen=-1.0), tokens={"chosen": 20, "rejected": 4})
-    assert "but the chosen ones lost more than 0.5 nats a token: the policy may now prefer" in text
-    assert "no fault" not in text
+    assert "but the chosen ones lost more than 0.5 nats per token: the policy may now" in text
+    assert "not an error" not in text
 
 
 @pytest.mark.parametrize(
     ("nats", "words"),
     [
-        (0.027, "is 0.027 nats a token over 32 chosen answers of test, small"),
-        (0.2, "0.200 nats a token over 32 chosen answers of test, moderate"),
+        (0.027, "is 0.027 nats per token over 32 chosen answers of test, small"),
+        (0.2, "0.200 nats per token over 32 chosen answers of test, moderate"),
         (0.9, "large: its text may degenerate"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_held_out_loss_that_rose_names_its_lowest_step(preference):
 
 def test_sft_alone_is_judged_by_its_loss():
     text = verdict_of(log(1, 0.0, loss=3.0), log(2, 0.0, loss=2.5), preference=False)
-    assert text.startswith("The policy learned: the loss went from 3.000 to 2.500 nats a token")
+    assert text.startswith("The policy learned: the loss went from 3.000 to 2.500 nats per token")
     assert "no margin is to be expected" in text and "hardly" not in text
 
 

@@ -158,7 +158,7 @@ def test_chosen_answers_that_fall_offer_sft_and_name_the_most_similar_pairs(caps
     (warning,) = watch(FALL)
     assert (warning["step"], warning["what"]) == (20, "falling")
     head, fix, pairs = warning["lines"]
-    assert head.startswith("the chosen answers lost 0.55 nats a token (-2.2 an answer)")
+    assert head.startswith("the chosen answers lost 0.55 nats per token (-2.2 per answer)")
     assert fix.startswith("set loss_type: [sigmoid, sft] and loss_weights: [1.0, 1.0]")
     assert "0.0% of the pairs have a similarity of 0.8 or more" in pairs
     assert pairs.endswith("the most similar: a:1 (0.75), a:2 (0.00)")

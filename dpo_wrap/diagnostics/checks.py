@@ -53,7 +53,7 @@ def step_zero(trainer: DPOTrainer) -> StepZero | None:
     if abs(margin) > tolerance:
         fault = (
             f"step 0 has a margin of {margin:.4f}, not 0: the policy does not start at its "
-            "reference (an adapter initialised away from zero?)"
+            "reference (an adapter initialized away from zero?)"
         )
     elif starts_at_ln_2 and abs(loss - math.log(2)) > max(tolerance, 1e-4):
         fault = f"step 0 has a loss of {loss:.4f}, not ln 2 = 0.6931"
@@ -113,7 +113,7 @@ def current_step(trainer: DPOTrainer) -> str:
 
 
 def is_sharded(trainer: DPOTrainer) -> bool:
-    """Whether the weights are spread over processes, so that none can run the model by itself."""
+    """Whether the weights are sharded, so that no single process can run the model."""
     return trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
 
 

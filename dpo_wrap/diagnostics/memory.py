@@ -89,7 +89,8 @@ def _remedies(
         if size > 1:
             part = size // 2 if size % 2 == 0 else 1
             more = f"gradient_accumulation_steps: {size // part * steps}"
-            yield f"batch_size: {part} with {more} (now {size} and {steps}), as many pairs a step"
+            now = f"now {size} and {steps}"
+            yield f"batch_size: {part} with {more} ({now}), as many pairs per step"
     if settings.prefix_sharing == "off":
         yield "prefix_sharing: auto, which computes a prompt once and no padding, the same result"
     limit = dpo.max_length or longest

@@ -87,7 +87,7 @@ def _outcome(found: dict[str, Any], preference: bool) -> str:
     if not preference:
         return (
             f"the policy {'learned' if loss < first - 0.01 else 'hardly moved'}: the loss went "
-            f"from {first:.3f} to {loss:.3f} nats a token of the chosen answers; sft alone "
+            f"from {first:.3f} to {loss:.3f} nats per token of the chosen answers; sft alone "
             "compares no answers, so no margin is to be expected"
         )
     if margin <= -MOVED:
@@ -112,7 +112,7 @@ def _changes(found: dict[str, Any]) -> str:
     changes = []
     for side in ("chosen", "rejected"):
         per_token = found.get(f"{side}_log_ratio_per_token")
-        each = "" if per_token is None else f", {per_token:+z.2f} a token"
+        each = "" if per_token is None else f", {per_token:+z.2f} per token"
         changes.append(f"{side} {found[f'{side}_log_ratio']:+z.1f} nats{each}")
     both = "; ".join(changes)
     rise = max(found["chosen_log_ratio"], found["rejected_log_ratio"])
@@ -121,12 +121,13 @@ def _changes(found: dict[str, Any]) -> str:
     text = f"both answers became less likely than under the reference ({both})"
     if found.get("chosen_log_ratio_per_token", 0) > -FALLEN:
         return (
-            f"{text}, which is normal while the margin grows: falling rewards are no fault, as the "
-            "loss asks only for the gap between them"
+            f"{text}, which is normal while the margin grows: falling rewards are not an error, "
+            "because the DPO loss depends only on the margin"
         )
     return (
         f"{text}, which is normal while the margin grows, but the chosen ones lost more than "
-        f"{FALLEN} nats a token: the policy may now prefer answers that nobody chose"
+        f"{FALLEN} nats per token: the policy may now prefer answers that are neither chosen nor "
+        "rejected in the data"
     )
 
 
@@ -156,4 +157,6 @@ def _distance(kl: ReferenceKL) -> str:
         size = "small: the policy still writes much like it"
     elif kl.per_token < FAR:
         size = "moderate: read samples of both (eval)"
-    return f"the KL from the reference is {kl.per_token:.3f} nats a token over {kl.source}, {size}"
+    return (
+        f"the KL from the reference is {kl.per_token:.3f} nats per token over {kl.source}, {size}"
+    )

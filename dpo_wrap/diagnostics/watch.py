@@ -75,9 +75,10 @@ class HealthWatch(TrainerCallback):
         # Pal et al. 2024 (arXiv 2402.13228), Razin et al. 2024 (arXiv 2410.08847).
         share, closest = similar_answers(self.trainer)
         return [
-            f"the chosen answers lost {-change / self.chosen_tokens:.2f} nats a token "
-            f"({change:.1f} an answer) on average over the last {WINDOW} steps; beyond {FALLEN} "
-            "the model may come to prefer answers that nobody chose",
+            f"the chosen answers lost {-change / self.chosen_tokens:.2f} nats per token "
+            f"({change:.1f} per answer) on average over the last {WINDOW} steps; beyond {FALLEN} "
+            "the policy may start to prefer answers that are neither chosen nor rejected in the "
+            "data",
             f"{fix}; a higher beta or a lower learning_rate slows the fall",
             f"pairs of similar answers fall most: {share:.1%} of the pairs have a similarity of "
             f"{SIMILAR} or more; the most similar: {closest}",

@@ -1,8 +1,8 @@
 """Prefix sharing: compute the prompt that the two answers of a pair share once, not twice.
 
-TRL's DPO batch has two padded rows a pair, prompt + chosen answer and prompt + rejected answer, so
-the policy and the reference compute every prompt twice. Here they run over one row that holds each
-distinct token of the batch once, without padding:
+TRL's DPO batch has two padded rows per pair, prompt + chosen answer and prompt + rejected answer,
+so the policy and the reference compute every prompt twice. Here they run over one row that holds
+each distinct token of the batch once, without padding:
 
     layout.py     which tokens the row holds, and where each token of the batch is in it
     attention.py  each sequence attends to its own tokens only, at the positions that it has alone

@@ -27,7 +27,7 @@ ARGUMENTS = {*BATCH, "fused_lm_head", "use_cache"}
 
 @dataclass
 class PrefixSharing:
-    """What the models of a trainer that share prefixes have in common, and what it saved."""
+    """State shared by a trainer's models (policy, reference), and the tokens saved."""
 
     off_reason: str | None = None
     difference: float = 0.0

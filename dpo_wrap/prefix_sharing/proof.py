@@ -77,7 +77,7 @@ def compare(
         sharing.difference, tolerance = mean.item(), HALF_TOLERANCE
     if not sharing.difference <= tolerance:
         raise UnsupportedModelError(
-            f"log-probabilities on two pairs of the data differ by {sharing.difference:.2g} nats a "
-            f"token from those without sharing, more than rounding explains ({tolerance:g})"
+            f"log-probabilities on two pairs of the data differ by {sharing.difference:.2g} nats "
+            f"per token from those without sharing, more than rounding explains ({tolerance:g})"
         )
     sharing.tokens = sharing.padded_tokens = 0

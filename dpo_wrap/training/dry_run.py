@@ -204,7 +204,7 @@ def describe_fit(chosen: float, own: float, guess: float, pairs: int, losses: li
             "stop there and name the row; check the weights"
         )
     line = (
-        f"reference: chosen answers cost it {chosen:.2f} nats a token, its own samples {own:.2f} "
+        f"reference: chosen answers cost it {chosen:.2f} nats per token, its own samples {own:.2f} "
         f"({pairs} prompts)"
     )
     ignorant = chosen > IGNORANT * guess

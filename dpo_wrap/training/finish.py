@@ -39,7 +39,7 @@ def finish(out: Path, trainer: PreparedTrainer, prepared: Prepared) -> dict[str,
         "steps": state.global_step,
         "epochs": state.epoch,
         "seconds": runtime[-1] if runtime else None,
-        # Whether loss.py defines this loss; one that only TRL knows trains all the same.
+        # Whether loss.py defines this loss; a loss that only TRL implements can be trained, too.
         "loss_covered": covers(
             dpo.loss_type, dpo.f_divergence_type, dpo.ld_alpha, dpo.use_weighting
         ),
@@ -53,7 +53,7 @@ def finish(out: Path, trainer: PreparedTrainer, prepared: Prepared) -> dict[str,
         "versions": run_dir.versions(),
     }
     if trainer.is_world_process_zero():
-        # Nothing reads it, and it pickles the arguments with their tokens.
+        # Unused, and it contains access tokens (pickled TrainingArguments).
         (out / "training_args.bin").unlink(missing_ok=True)
         write_page(out, run)
         delete_stored(out)
