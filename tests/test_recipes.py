@@ -317,7 +317,7 @@ def test_all_of_qlora_but_the_four_bits_trains_here(follow):
 # Other starts and ends
 
 
-def test_an_adapter_made_elsewhere_is_gone_on_from_against_its_frozen_copy(
+def test_an_adapter_made_elsewhere_is_continued_against_its_frozen_copy(
     follow, tiny_model_dir, tmp_path, capsys
 ):
     base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
@@ -336,7 +336,7 @@ def test_an_adapter_made_elsewhere_is_gone_on_from_against_its_frozen_copy(
     assert max((before[name] - after[name]).abs().max() for name in before) < 1e-3
 
 
-def test_sft_then_dpo_goes_on_from_the_sft_adapter_against_its_frozen_copy(follow, capsys):
+def test_sft_then_dpo_continues_the_sft_adapter_against_its_frozen_copy(follow, capsys):
     sft = follow("sft-then-dpo/1-sft.yaml", "sft", learning_rate=1e-2, max_steps=12)
     losses = [line["loss"] for line in metrics(sft)]
     assert losses[-1] < losses[0] - 0.05
