@@ -6,7 +6,7 @@ Every default chosen here is reported in a note and written to config.resolved.y
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from trl import DPOConfig
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError, ModelError, one_line
+from dpo_wrap.library_fields import unknown
 from dpo_wrap.model.load import context_length
 
 # TRL's 1e-6 suits full weights and hardly moves an adapter. Final margins by learning rate, with a
@@ -170,12 +171,28 @@ def _lora_config(
         last = text_config.vocab_size - 1
         if isinstance(indices, list) and max(indices) > last:
             raise ConfigError(f"{place}: {max(indices)} is not a token; the last one is {last}")
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if kwargs.get("use_qalora") and method != "gptq":
+        place = settings.where("lora.use_qalora")
+        raise ConfigError(f"{place}: no effect on a model without GPTQ quantization; remove it")
     named = kwargs.keys() & {"target_modules", "target_parameters"}
     if config.model_type not in LORA_TARGETS and not named:
         kwargs["target_modules"] = chosen["lora.target_modules"] = "all-linear"
         why = f"peft has no default for {config.model_type}"
         notes.append(f"lora.target_modules: all-linear by default, {why}")
-    return construct(LoraConfig, kwargs, settings, notes)
+    lora = construct(LoraConfig, kwargs, settings, notes)
+    for name, value in settings.lora.items():
+        # peft drops the keys of a mapping that its nested configs do not have.
+        inner = getattr(lora, name)
+        known = [one.name for one in fields(inner)] if is_dataclass(inner) else []
+        if (
+            known
+            and isinstance(value, dict)
+            and (wrong := [key for key in value if key not in known])
+        ):
+            problem = f"{unknown(str(wrong[0]), known)} known: {', '.join(known)}"
+            raise ConfigError(f"{settings.where(f'lora.{name}')}: {problem}")
+    return lora
 
 
 def _dropout_note(settings: Settings, dropout: float) -> str:

@@ -97,6 +97,11 @@ def test_without_a_default_of_peft_all_linear_layers_are_adapted(build):
             "lora:\n  use_dora: true\n  lora_bias: true",
             "lora.lora_bias: LoraConfig refuses it: The argument lora_bias=True is not supported",
         ),
+        (
+            "lora:\n  velora_config: {scales: 2}",
+            "5: lora.velora_config: 'scales' is unknown; did you mean 'scale'? known: num_groups",
+        ),
+        ("lora:\n  use_qalora: true", "5: lora.use_qalora: no effect on a model without GPTQ"),
         ("report_to: neptune", "4: report_to: neptune is not installed; install it, or remove it"),
         ("activation_offloading: true", "4: activation_offloading: no device here supports it"),
         (

@@ -54,7 +54,7 @@ WRAPPER_MAY_KNOW = {
     "checkpoints": {"files"},
     "run_dir": {"errors", "files", "config", "library_fields", "checkpoints"},
     "trl_hooks": {"errors", "checkpoints"},
-    "arguments": {"errors", "config", "model"},
+    "arguments": {"errors", "config", "library_fields", "model"},
     "data": {"errors", "files", "config", "hub", "model", "trl_hooks"},
     "model": {"errors", "config", "hub"},
     "prefix_sharing": {"errors", "config", "model", "data"},
