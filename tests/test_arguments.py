@@ -27,38 +27,6 @@ def build(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "value", "note"),
-    [
-        ("", "learning_rate", 2e-4, "learning_rate: 0.0002 by default with LoRA"),
-        ("lora: false", "learning_rate", 1e-6, None),
-        ("learning_rate: 3e-5", "learning_rate", 3e-5, None),
-        ("", "max_length", 128, "the smaller of 1024 and the model's context of 128 tokens"),
-        ("max_seq_length: 64", "max_length", 64, None),
-        ("max_length: null", "max_length", None, None),
-        ("", "bf16", False, "bf16: false by default, no device here supports it"),
-        ("use_cpu: true", "bf16", False, "bf16: false by default, use_cpu"),
-        ("", "disable_dropout", True, None),
-        ("lora_dropout: 0.1", "disable_dropout", False, "lora_dropout: 0.1 acts on the adapter"),
-        ("", "report_to", [], None),
-        ("logging_dir: logs", "report_to", [], "logging_dir: logs is unused without"),
-    ],
-)
-def test_defaults_of_the_wrapper_are_used_and_noted(build, monkeypatch, text, name, value, note):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    made = build(text)[1]
-    assert getattr(made.dpo, name) == value
-    noted = [line for line in made.notes if name in line or (note or name) in line]
-    assert bool(noted) == (note is not None) and (note or "") in "\n".join(noted)
-
-
-def test_without_a_default_of_peft_all_linear_layers_are_adapted(build):
-    config = AutoConfig.for_model("olmo2", hidden_size=16, num_attention_heads=2)
-    made = build("", config)[1]
-    assert made.lora.target_modules == made.chosen["lora.target_modules"] == "all-linear"
-    assert build("")[1].lora.target_modules is None
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("logging_steps: 1.5", "4: logging_steps: DPOConfig refuses it: --logging_steps must be"),
