@@ -31,6 +31,7 @@ from dpo_wrap.logps import (
 )
 from dpo_wrap.metrics.intervals import Bounds, mean
 from dpo_wrap.model.load import init_kwargs, load_base
+from dpo_wrap.model.tokenizer import silence_length_warning
 
 MODELS = ("reference", "policy")
 GRAMS = (1, 2, 3)
@@ -63,13 +64,15 @@ def load_run_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
     try:
         if not Path(run, "tokenizer_config.json").is_file():
             raise OSError("tokenizer_config.json is missing")
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             run, trust_remote_code=settings.option("trust_remote_code")
         )
     except Exception as error:  # the libraries raise anything for a truncated file
         raise ModelError(
             f"{run}: its tokenizer cannot be loaded ({one_line(error)}); train again"
         ) from None
+    silence_length_warning(tokenizer)
+    return tokenizer
 
 
 def load_models(settings: Settings, device: torch.device) -> EvaluatedModels:

@@ -22,6 +22,11 @@ PROBE = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "t
 """A conversation that shows what a template renders."""
 
 
+def silence_length_warning(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Stop its warning of the first text beyond the context; data.length_stats counts them all."""
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+
+
 def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of adapter_path if it has one, else of the base model. Raises ModelError.
 
@@ -56,8 +61,7 @@ def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTra
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    # It would warn of the first text beyond its context; data.length_stats counts all of them.
-    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    silence_length_warning(tokenizer)
     if settings.chat_template is not None:
         previous, tokenizer.chat_template = tokenizer.chat_template, _template(settings, tokenizer)
         if notes is not None and previous not in (None, tokenizer.chat_template):
