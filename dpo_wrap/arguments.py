@@ -120,7 +120,11 @@ def _place(settings: Settings, text: str) -> str:
     # `'FOO' is not a valid DynamoBackend`.
     quoted = {word.lower() for word in re.findall(r"['\"`]([^'\"`]+)['\"`]", text)}
     valued = [key for key, value in settings.trl.items() if str(value).lower() in quoted]
-    return settings.where(min(named, key=positions.get) if named else next(iter(valued), ""))
+    if named:
+        return settings.where(min(named, key=positions.get))
+    if not valued and " optimizer" in words:
+        valued = ["optim"]
+    return settings.where(next(iter(valued), ""))
 
 
 def _find(words: str, name: str) -> int:

@@ -125,7 +125,8 @@ def _check_run(run: Path) -> None:
                 f"RUN_DIR {run} has checkpoints but no adapter: its run is not finished; finish "
                 f"it, or merge {inside[0]}"
             )
-        raise ModelError(f"RUN_DIR {run} has no {ADAPTER}; give the output_dir of a run")
+        problem = f"has no {ADAPTER}" if run.is_dir() else "is not a directory"
+        raise ModelError(f"RUN_DIR {run} {problem}; give the output_dir of a run")
     if not (run / WEIGHTS).is_file():
         raise ModelError(f"RUN_DIR {run} has no {WEIGHTS}; train it again")
 

@@ -174,7 +174,7 @@ def _named_checkpoint(path: Path, directory: Path, identity: dict[str, Any]) -> 
             f"--resume {path}: a run, not a checkpoint; it has {', '.join(map(str, inside))}, and "
             "--resume auto takes the newest complete one"
         )
-    if path.resolve().parent != directory.resolve() and is_run(directory):
+    if path.is_dir() and path.resolve().parent != directory.resolve() and is_run(directory):
         raise ConfigError(
             f"--resume {path}: output_dir {directory} holds another run; choose another "
             "output_dir, or move that run"

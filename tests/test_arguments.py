@@ -100,6 +100,7 @@ def test_what_a_library_refuses_is_one_line_that_names_the_key(build, text, mess
         ("save_steps: 3\nsave_strategy: steps", "save_strategy and save_steps", "save_strategy"),
         ("eval_strategy: steps", "not a multiple of the steps", None),
         ("optim: sgd", "not enough values to unpack", None),
+        ("optim: adamw_8bit", "install bitsandbytes to use its optimizers", "optim"),
         ("activation_checkpointing: true", "use `is_activation_checkpointing`", None),
     ],
 )

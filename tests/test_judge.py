@@ -345,6 +345,23 @@ def test_a_file_of_another_judge_or_criterion_is_refused(run, server, option, ex
     assert run(*option, "-o", str(run.verdicts.with_name("other.jsonl")))[0] == 0
 
 
+@pytest.mark.parametrize("cut", [3, 20])
+def test_a_run_that_was_killed_in_its_first_line_is_resumed(run, server, cut):
+    assert run()[0] == 0
+    whole = run.verdicts.read_bytes()
+    run.verdicts.write_bytes(whole.split(b"\n")[0][:-cut])
+    assert run()[0] == 0 and run.verdicts.read_bytes() == whole
+
+
+def test_text_of_another_program_after_a_verdict_is_not_removed(run, server):
+    assert run()[0] == 0
+    content = run.verdicts.read_bytes().split(b"\n")[0] + b"\nmy notes"
+    run.verdicts.write_bytes(content)
+    code, _, err = run()
+    assert code == 2 and f"{run.verdicts}:2: not a verdict written by this command" in err
+    assert run.verdicts.read_bytes() == content
+
+
 @pytest.mark.parametrize("content", ["notes", '{"preference": 1}\n', "\n\n", "{"])
 def test_a_file_of_another_program_is_not_changed(run, server, content):
     run.verdicts.write_text(content)

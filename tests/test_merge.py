@@ -228,7 +228,7 @@ def test_generation_stops_at_the_end_of_turn_of_the_template(tiny_model_dir, tmp
 def test_a_directory_without_an_adapter_is_refused(trained, tiny_model_dir, tmp_path, capsys):
     out = tmp_path / "merged"
     message = refused(capsys, tmp_path / "gone", out)
-    assert "gone has no adapter_config.json; give the output_dir of a run" in message
+    assert "gone is not a directory; give the output_dir of a run" in message
     message = refused(capsys, tiny_model_dir, out)
     assert message == f"RUN_DIR {tiny_model_dir} is already a model; there is nothing to merge\n"
     run = tmp_path / "run"

@@ -207,6 +207,22 @@ def test_a_template_file_that_renders_tools_is_accepted(settings, tmp_path):
     assert tokenizer.apply_chat_template(TALK, tokenize=False) == "[][Hi][Ho]"
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for m in messages %}{{ m.content", "the template fails on a question and its answer"),
+        ("{{ messages[-1].content }}", "the question 'ask' and the answer 'tell' as 'tell'"),
+        ("", "the question 'ask' and the answer 'tell' as ''"),
+    ],
+)
+def test_a_template_that_omits_messages_is_refused_at_its_key(
+    settings, tmp_path, template, message
+):
+    (tmp_path / "mine.jinja").write_text(template)
+    error = refused(load_tokenizer, settings(chat_template=str(tmp_path / "mine.jinja")))
+    assert ": chat_template: the template " in error and message in error
+
+
 def test_a_template_that_cannot_be_read_is_refused(settings, tmp_path):
     message = refused(load_tokenizer, settings(chat_template=str(tmp_path / "none.jinja")))
     assert "is neither chatml nor a readable file" in message

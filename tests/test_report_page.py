@@ -255,6 +255,9 @@ def test_an_evaluation_of_another_version_is_left_out_with_a_warning(shown, valu
     assert "is damaged or was written by another version; run python -m dpo_wrap.eval" in found.text
     found = shown(run__json=RUN, suspects__jsonl=[{"source": value, "prompt": value}])
     assert "learned: the margin rose to 1.75" in found.text
+    found = shown(run__json=RUN, metrics__jsonl=[*LINES, {"step": 9, "loss": value}, {"loss": 1}])
+    assert "learned: the margin rose to 1.75" in found.text
+    shown(run__json=RUN | dict.fromkeys(set(RUN) - {"steps"}, value))
 
 
 def test_paths_and_texts_of_any_length_fit_on_the_page(shown):

@@ -154,7 +154,7 @@ def _distance(kl: ReferenceKL) -> str:
         return f"the KL from the reference was not measured: {kl.source}"
     size = "large: its text may degenerate; read samples (eval), raise beta or train less"
     if kl.per_token < NEAR:
-        size = "small: the policy still writes much like it"
+        size = "small: the policy still writes much like the reference"
     elif kl.per_token < FAR:
         size = "moderate: read samples of both (eval)"
     return (

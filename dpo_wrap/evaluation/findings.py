@@ -285,8 +285,10 @@ def win_rate_summary(found: dict[str, Any]) -> list[str]:
             f"{found['inconsistent']:,} with another verdict in the other order, "
             f"{found['identical']:,} with identical answers",
         ),
-        ("position", f"{_bounded(found, 'position_bias')} of the verdicts name the first answer"),
     ]
+    if found["position_bias"] is not None:
+        position = f"{_bounded(found, 'position_bias')} of the verdicts name the first answer"
+        rows.append(("position", position))
     rows += [("not counted", f"{count:,} {name}") for name, count in ignored.items() if count]
     return _aligned(rows)
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -236,7 +236,7 @@ def _read(path: Path, model: str, by_digest: dict[str, Question]) -> dict[str, V
     Raises ConfigError for verdicts of another judge or on other questions, and for other lines.
     """
     *lines, rest = path.read_bytes().split(b"\n")
-    if rest and (not lines or _parse(rest) is not None):
+    if rest and not _is_cut_off(rest, by_digest.values(), alone=not lines):
         lines.append(rest)
     verdicts = {}
     for number, line in enumerate(lines, 1):
@@ -257,6 +257,16 @@ def _read(path: Path, model: str, by_digest: dict[str, Question]) -> dict[str, V
             )
         verdicts[verdict["question"]] = verdict
     return verdicts
+
+
+def _is_cut_off(rest: bytes, questions: Iterable[Question], alone: bool) -> bool:
+    """Whether a last line without a line break is the beginning of a verdict on a question.
+
+    As the only line it must hold a whole question, since any file may begin like one.
+    """
+    heads = [_line(question, {question.digest: {}})[: -len("}\n")] for question in questions]
+    begun = any(rest.startswith(h) or (not alone and h.startswith(rest)) for h in heads)
+    return begun and _parse(rest) is None
 
 
 def _parse(line: bytes) -> Verdict | None:

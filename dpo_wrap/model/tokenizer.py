@@ -69,6 +69,7 @@ def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTra
                 f"{settings.where('chat_template')}: replaces the template in {source}, so prompts "
                 "differ from those that the model was trained on"
             )
+        _check_template(settings, tokenizer)
     return tokenizer
 
 
@@ -111,3 +112,20 @@ def _template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> str:
             f"{settings.where('chat_template')} {settings.chat_template!r} is neither chatml nor a "
             f"readable file ({one_line(error)})"
         ) from None
+
+
+def _check_template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ModelError if the template fails, or omits the question or the answer."""
+    probe = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "tell"}]
+    place = settings.where("chat_template")
+    try:
+        text = tokenizer.apply_chat_template(probe, tokenize=False)
+    except Exception as error:  # a template is code and may raise anything
+        raise ModelError(
+            f"{place}: the template fails on a question and its answer: {one_line(error)}"
+        ) from None
+    if "ask" not in text or "tell" not in text:
+        raise ModelError(
+            f"{place}: the template omits messages: it renders the question 'ask' and the answer "
+            f"'tell' as {text!r}"
+        )

@@ -38,9 +38,23 @@ IN_SECTIONS = (
 SUSPECT_KEYS = ("source", "reward_margin", "probability", "split", "prompt", "chosen", "rejected")
 """The keys of a suspect that are no columns of the dataset."""
 
+RUN_TYPES = {
+    **dict.fromkeys(("figures", "config", "data", "versions", "step_0", "prefix_sharing"), dict),
+    **dict.fromkeys(("warnings", "notes"), list),
+    "verdict": str,
+}
+"""The types of the values of run.json; one of another type is left out."""
+RUN_TYPES = {
+    **dict.fromkeys(("figures", "config", "data", "versions", "step_0", "prefix_sharing"), dict),
+    **dict.fromkeys(("warnings", "notes"), list),
+    "verdict": str,
+}
+"""The types of the values of run.json; a value of another type is left out."""
 DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, TemplateError)
 """What JSON of other types than expected raises."""
 
+LARGEST = 1e15
+"""Numbers beyond this are damage, and would overflow the geometry of a chart."""
 Point = tuple[float, float]
 
 
@@ -72,6 +86,7 @@ def page(directory: Path, run: dict[str, Any] | None = None) -> str:
 
 def _values(directory: Path, run: dict[str, Any] | None, damaged: bool = False) -> dict[str, Any]:
     run = read_object(directory / run_dir.RUN) if run is None else run
+    run = {k: v for k, v in run.items() if isinstance(v, RUN_TYPES.get(k, object))}
     found = {} if damaged else read_object(directory / run_dir.EVAL)
     fault = (run.get("step_0") or {}).get("fault")
     warnings = [fault] if fault else []
@@ -129,7 +144,8 @@ def _margins_chart(margins: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _training_charts(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def curve(label: str, style: str, name: str) -> Curve:
-        points = [(line["step"], line[name]) for line in metrics if name in line]
+        found = ((line.get("step"), line.get(name)) for line in metrics)
+        points = [point for point in found if all(map(_is_number, point))]
         return Curve(label, style, points, dots=name.startswith("eval_"))
 
     def both(name: str) -> list[Curve]:
@@ -274,6 +290,10 @@ def outline(edges: Sequence[float], counts: Sequence[float]) -> list[Point]:
     bins = zip(edges, edges[1:], counts, strict=False)
     steps = [point for start, end, count in bins for point in ((start, count), (end, count))]
     return [(edges[0], 0.0), *steps, (edges[-1], 0.0)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not abs(value) > LARGEST
 
 
 def _finite(point: Point) -> bool:
