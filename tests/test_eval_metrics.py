@@ -46,10 +46,10 @@ def test_metric_modules_score_both_models_on_the_same_prompts(trained, tmp_path,
     [
         ("return {'x': 1 / 0}", "failed on the samples: division by zero"),
         ("return None", "failed on the samples"),
-        ("return {'x': float('nan')}", "x is nan and nan, or not finite for some prediction"),
+        ("return {'x': float('nan')}", "x has a value that is NaN or inf (nan, nan)"),
         ("return {'x': 1.0, 'x_per_example': [1.0] * self.call()}", "failed on the samples"),
         ("return {'x': 1.0, 'x_per_example': [1.0]}", "1 and 1 values for 2 predictions"),
-        ("return {'x': 1.0, 'x_per_example': [1.0, float('inf')]}", "not finite for some"),
+        ("return {'x': 1.0, 'x_per_example': [1.0, float('inf')]}", "x has a value that is NaN"),
     ],
 )
 def test_a_metric_that_fails_or_returns_no_figures_is_refused(

@@ -59,7 +59,7 @@ def test_a_good_run_is_reported_with_the_best_baseline():
         ),
         (
             "neutral",
-            "The policy's KL from its reference is 4.00 nats per answer and 0.050 per token, its "
+            "The policy's KL from its reference is 4.00 nats per answer and 0.050 per token; its "
             "answers are 1.02 times as long",
         ),
     ]
@@ -70,12 +70,18 @@ def test_a_good_run_is_reported_with_the_best_baseline():
     [
         ({"reward_accuracy_interval": [0.48, 0.84]}, "pairs: not distinguishable from chance"),
         ({"reward_accuracy": 0.3, "reward_accuracy_interval": [0.2, 0.4]}, "less than chance"),
-        ({"baselines__longer": {"accuracy": 0.77}}, "no better than always choosing the longer"),
-        ({"baselines__shorter": {"accuracy": 0.9}}, "no better than always choosing the shorter"),
+        (
+            {"baselines__longer": {"accuracy": 0.77}},
+            "better than always choosing the longer",
+        ),
+        (
+            {"baselines__shorter": {"accuracy": 0.9}},
+            "better than always choosing the shorter",
+        ),
         ({"baselines__reference": {"accuracy": 0.79}}, "that the reference finds likelier"),
         (
             {"first_answer": {"accuracy": 0.1}},
-            "no better than always choosing the answer shown last",
+            "better than always choosing the answer shown last",
         ),
         ({"caution": "Only 12 prompts"}, "Only 12 prompts"),
         ({"length_matched__accuracy": 0.65}, "part of what the policy learned is length"),
@@ -166,4 +172,4 @@ def test_few_samples_give_no_warning():
 
 
 def test_a_kl_estimate_below_zero_is_reported_as_about_zero():
-    assert "reference is about 0, its answers" in found(kl_per_sequence=-0.4)[-1][1]
+    assert "reference is about 0; its answers" in found(kl_per_sequence=-0.4)[-1][1]

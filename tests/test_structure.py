@@ -56,7 +56,7 @@ WRAPPER_MAY_KNOW = {
     "trl_hooks": {"errors", "checkpoints"},
     "arguments": {"errors", "config", "library_fields", "model"},
     "data": {"errors", "files", "config", "hub", "model", "trl_hooks"},
-    "model": {"errors", "config", "hub"},
+    "model": {"errors", "config", "hub", "run_dir"},
     "prefix_sharing": {"errors", "config", "model", "data"},
     "evaluation": {
         "errors",

@@ -265,7 +265,7 @@ def _change(
         lengths = " and ".join(str(len(values)) for values in each)
         raise ValueError(f"{name}{PER_EXAMPLE} has {lengths} values for {count} predictions")
     if not all(map(math.isfinite, (before, after, *each[0], *each[1]))):
-        raise ValueError(f"{name} is {before} and {after}, or not finite for some prediction")
+        raise ValueError(f"{name} has a value that is NaN or inf ({before}, {after})")
     differences = [later - earlier for earlier, later in zip(*each, strict=True)]
     bounds = mean(differences)[1] if differences else None
     figure = {"reference": before, "policy": after, "change": after - before}

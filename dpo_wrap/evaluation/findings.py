@@ -48,7 +48,9 @@ def _accuracy(figures: dict[str, Any]) -> Iterator[Finding]:
     elif low <= CHANCE:
         comment = "not distinguishable from chance; train longer or evaluate more pairs"
     elif low <= best:
-        comment = f"no better than {name} ({best:.1%}); train longer or evaluate more pairs"
+        comment = (
+            f"not clearly better than {name} ({best:.1%}); train longer or evaluate more pairs"
+        )
     else:
         tone, comment = "good", f"the best baseline is {name} ({best:.1%})"
     accuracy = _share(figures, "reward_accuracy")
@@ -168,7 +170,7 @@ def _answers(figures: dict[str, Any]) -> Iterator[Finding]:
     total, kl, ratio = (figures[n] for n in ("kl_per_sequence", "kl_per_token", "length_ratio"))
     distance = f"{total:.2f} nats per answer and {kl:.3f} per token" if total >= 0 else "about 0"
     length = f"its answers are {ratio:.2f} times as long"
-    yield "neutral", f"The policy's KL from its reference is {distance}, {length}"
+    yield "neutral", f"The policy's KL from its reference is {distance}; {length}"
     if figures["samples"] < ENOUGH:
         return
     if kl >= FAR:

@@ -19,6 +19,7 @@ from trl.trainer.utils import create_model_from_path
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError, ModelError, one_line
 from dpo_wrap.hub import load_failure, located
+from dpo_wrap.run_dir import read_object
 
 ADAPTER_FILE = "adapter_config.json"
 # transformers maps its models' names to the first; models with code of their own may not.
@@ -209,9 +210,10 @@ def _four_bit(settings: Settings) -> BitsAndBytesConfig:
 
 def _check_directory(path: Path, place: str) -> None:
     if (path / ADAPTER_FILE).is_file():
+        base = read_object(path / ADAPTER_FILE).get("base_model_name_or_path")
         raise ModelError(
             f"{place} '{path}' is an adapter, not a model; set adapter_path to it, and model_path "
-            f"to the base model that its {ADAPTER_FILE} names"
+            f"to the base model that its {ADAPTER_FILE} names{f' ({base})' if base else ''}"
         )
     if not (path / "config.json").is_file():
         raise ModelError(f"{place} '{path}' has no config.json, so it is not a model's directory")
