@@ -100,13 +100,13 @@ def excluded(pairs: PairColumns, limits: Limits) -> Failures:
 
 
 def wrong_type(pairs: PairColumns, limits: Limits) -> Failures:
-    """A line with nothing but a placeholder such as <image> stands for what no pair can hold."""
+    """A line with nothing but a placeholder such as <image> means media, which no pair can hold."""
     for column in (pairs.prompt, pairs.chosen, pairs.rejected):
         for at, text in enumerate(column.texts) if b"<" in column.data else ():
             if "<" not in text or not any(hint in text for hint in _MEDIA):
                 continue
             if found := _PLACEHOLDER.search(text):
-                detail = f"{found[1]} on a line of its own stands for media, which cannot be"
+                detail = f"{found[1]} on a line of its own means media, which cannot be"
                 yield column.owner(at), f"{detail} trained on here; remove the record"
 
 

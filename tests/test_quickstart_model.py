@@ -18,7 +18,7 @@ def contents(folder):
 
 @pytest.fixture
 def builds(monkeypatch):
-    """Stands in for the training, in tests of what is done around it; lists the settings built."""
+    """Replace the training, in tests of what is done around it; lists the settings built."""
     built = []
 
     def build(settings, folder):

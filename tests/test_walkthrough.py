@@ -21,7 +21,7 @@ MAINS = {
 
 @pytest.fixture
 def small(tiny_model_dir, tmp_path, monkeypatch):
-    """What stands in for the sizes of real use: the options that each command gets on top."""
+    """Replace the sizes of real use: the options that each command gets on top."""
     monkeypatch.chdir(ROOT)
     keys = {
         "model_path": tiny_model_dir,
