@@ -1,6 +1,7 @@
 """What the commands share: options, signals, and how a command ends."""
 
 import argparse
+import atexit
 import math
 import os
 import signal
@@ -125,6 +126,8 @@ def exit_with(status: int) -> NoReturn:
     modules are imported.
     """
     if status:
+        # os._exit skips these; `datasets` deletes its temporary files in one of them.
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

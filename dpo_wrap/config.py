@@ -81,6 +81,18 @@ class Settings:
         return self.locations.get(name, self.source)
 
 
+def with_trust(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's options of TRL with trust_remote_code as in `own`, those of the user's own config.
+
+    A directory that came from somewhere else must not decide that its model's code is run.
+    """
+    kwargs = dict(options.get("model_init_kwargs") or {})
+    kwargs.pop("trust_remote_code", None)
+    own_kwargs = own.get("model_init_kwargs") or {}
+    trust = bool(own.get("trust_remote_code") or own_kwargs.get("trust_remote_code"))
+    return {**options, "model_init_kwargs": kwargs, "trust_remote_code": trust}
+
+
 # Fields of Settings that are not keys of the config.
 NOT_KEYS = {"trl", "lora", "locations", "source"}
 REQUIRED = ("model_path", "dataset_path", "output_dir")

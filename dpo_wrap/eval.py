@@ -5,6 +5,7 @@ modules of `metrics:` on those answers.
 """
 
 import argparse
+import contextlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from dpo_wrap.evaluation.run_settings import other_run_settings, run_settings
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
 from dpo_wrap.files import write_atomically
 from dpo_wrap.hub import check_paths, configure_environment
+from dpo_wrap.ownership import locked
 from dpo_wrap.report.page import write_page
 from dpo_wrap.run_dir import (
     EVAL,
@@ -125,7 +127,11 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
 
     request = Request(arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed)
     out, run = settings.output_dir, Path(settings.output_dir)
-    with system_errors_reported(run, AGAIN, LESS_MEMORY):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(system_errors_reported(run, AGAIN, LESS_MEMORY))
+        stack.enter_context(locked(run, "eval"))
+        if other is not None:
+            stack.enter_context(locked(Path(other.output_dir), "eval", shared=True))
         done = evaluate_run(settings, request)
         if other is not None:
             there = evaluate_run(other, request).examples
@@ -195,7 +201,8 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
     figures["win_rate"] = win_rate(_for_judges(samples), verdicts)
     figures["findings"] = findings(figures)
     try:
-        _write_figures(figures, run)
+        with locked(run, "eval"):
+            _write_figures(figures, run)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; fix that, and {AGAIN}") from None
     return [*win_rate_summary(figures["win_rate"]), f"page {settings.output_dir}/{REPORT}"]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError, one_line
+from dpo_wrap.ownership import is_written
 
 CONNECT_SECONDS = 3.0
 # A missing path that ends like a file is a mistyped path, not the name of something on the Hub.
@@ -120,6 +121,11 @@ def _output_errors(settings: Settings) -> Iterator[str]:
         # Every file in the directory of a converted dataset is part of that dataset.
         if is_local(name) and (run == given or key == "dataset_path" and given in run.parents):
             yield f"{place} {settings.output_dir!r} is {key} {name!r} or inside it; name another"
+        elif is_local(name) and run in given.parents and is_written(given.relative_to(run)):
+            yield (
+                f"{place} {settings.output_dir!r} has {key} {name!r} where training writes; name "
+                "another directory, or move the input"
+            )
 
 
 def _resolved(name: str) -> Path:

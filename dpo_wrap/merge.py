@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpo_wrap import checkpoints, cli
-from dpo_wrap.config import Settings, load_settings
+from dpo_wrap.config import Settings, load_settings, with_trust
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.hub import check_paths, configure_environment
+from dpo_wrap.ownership import locked
 from dpo_wrap.run_dir import CONFIG, RUN
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
@@ -57,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
         "0.001 for float32, 0.05 for float16, 0.2 for bfloat16, and at most half of what training "
         "changed",
     )
+    add(
+        "--trust-remote-code",
+        action="store_true",
+        help="run the base model's own code, whatever the config in RUN_DIR says",
+    )
     return parser
 
 
@@ -67,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    settings = merge_settings(arguments.run_dir, arguments.out_dir)
+    settings = merge_settings(arguments.run_dir, arguments.out_dir, arguments.trust_remote_code)
     configure_environment(settings)
     run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
@@ -76,8 +82,10 @@ def _merge(arguments: argparse.Namespace) -> int:
     from dpo_wrap.merge_adapter import merge_adapter
     from dpo_wrap.system_errors import system_errors_reported
 
-    with system_errors_reported(
-        Path(settings.output_dir), "run the same command again", "a machine with more memory"
+    retry, less_memory = "run the same command again", "a machine with more memory"
+    with (
+        system_errors_reported(Path(settings.output_dir), retry, less_memory),
+        locked(run.parent if checkpoints.FOLDER.match(run.name) else run, "merge", shared=True),
     ):
         merge_adapter(settings, arguments.dtype, arguments.tolerance)
     print(f"serve it:\n  vllm serve {out}")
@@ -85,9 +93,10 @@ def _merge(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def merge_settings(run_dir: str, out_dir: str) -> Settings:
+def merge_settings(run_dir: str, out_dir: str, trust: bool = False) -> Settings:
     """The run's settings, with RUN_DIR as adapter_path and OUT_DIR as output_dir.
 
+    `trust` is trust_remote_code, for which the run's own value does not count.
     Raises ModelError if RUN_DIR has no adapter, ConfigError if OUT_DIR cannot be written.
     """
     run, out = Path(run_dir).expanduser(), Path(out_dir).expanduser().resolve()
@@ -103,7 +112,7 @@ def merge_settings(run_dir: str, out_dir: str) -> Settings:
         adapter_path=str(run),
         output_dir=str(out),
         locations={**settings.locations, "adapter_path": "RUN_DIR", "output_dir": "OUT_DIR"},
-        trl={**settings.trl, "push_to_hub": False},
+        trl={**with_trust(settings.trl, {"trust_remote_code": trust}), "push_to_hub": False},
     )
     check_paths(settings)
     if out.is_dir() and any(out.iterdir()):

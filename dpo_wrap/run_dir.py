@@ -17,9 +17,10 @@ from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.files import write_atomically
 from dpo_wrap.library_fields import lora_fields, trl_fields
+from dpo_wrap.ownership import CONFIG, MARKER, is_run
 
-# Written by train; RUN is the last file, so a run without it is not finished.
-RUN, CONFIG, METRICS = "run.json", "config.resolved.yaml", "metrics.jsonl"
+# Written by train after CONFIG; RUN is the last file, so a run without it is not finished.
+RUN, METRICS = "run.json", "metrics.jsonl"
 # Written by train, and again by eval and suspects.
 REPORT = "report.html"
 # Written by eval.
@@ -53,15 +54,6 @@ class Start:
     finished: dict[str, Any] | None = None
     """run.json of a finished run with the same config and data."""
     notes: tuple[str, ...] = ()
-
-
-def is_run(directory: Path) -> bool:
-    """Whether the directory holds a run, which must not be overwritten."""
-    return directory.is_dir() and (
-        any((directory / name).is_file() for name in (RUN, METRICS, CONFIG))
-        or bool(checkpoints.find(directory))
-        or _has_weights(directory)
-    )
 
 
 def read_run(directory: Path) -> dict[str, Any] | None:
@@ -154,7 +146,7 @@ def begin(directory: Path, config: dict[str, Any]) -> None:
     """Write the config and remove run.json, so that the run does not count as finished."""
     (directory / RUN).unlink(missing_ok=True)
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    write_atomically(directory / CONFIG, text)
+    write_atomically(directory / CONFIG, MARKER + text)
 
 
 def finish(directory: Path, run: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ their reasons; tests/test_trl_hooks.py checks that they exist and that no other 
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ from trl import DPOConfig, DPOTrainer
 
 from dpo_wrap.checkpoints import write_mark
 from dpo_wrap.errors import RunError
+from dpo_wrap.files import clear_own, make_own
 
 PRIVATE_NAMES = {
     "trl.DPOTrainer": {
@@ -148,7 +148,8 @@ class PreparedTrainer(DPOTrainer):
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
-            shutil.rmtree(folder, ignore_errors=True)  # left incomplete by a killed run
+            clear_own(folder)  # left incomplete by a killed run
+            make_own(folder)
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:

@@ -13,6 +13,7 @@ from training import ROWS, TALK, adapter_weights, metrics, run_json, same
 
 from dpo_wrap import run_dir
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.ownership import MARKER
 from dpo_wrap.training import session
 
 ROOT = Path(__file__).parent.parent
@@ -229,6 +230,7 @@ def test_weights_without_a_checkpoint_are_not_overwritten(run, refused):
 
 def test_a_run_that_left_no_checkpoint_starts_at_step_0(resumed, tmp_path):
     (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.resolved.yaml").write_text(MARKER)
     (tmp_path / "out/metrics.jsonl").write_text('{"step": 2}\n')
     assert "an earlier run left no checkpoint; starting at step 0" in resumed()
     assert [line["step"] for line in metrics(tmp_path / "out")] == [2, 4, 6]

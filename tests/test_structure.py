@@ -50,10 +50,11 @@ WRAPPER_MAY_KNOW = {
     "yaml_lines": {"errors"},
     "config_keys": {"library_fields"},
     "config": {"errors", "library_fields", "yaml_lines", "config_keys"},
-    "hub": {"errors", "config"},
+    "ownership": {"errors", "files"},
+    "hub": {"errors", "config", "ownership"},
     "checkpoints": {"files"},
-    "run_dir": {"errors", "files", "config", "library_fields", "checkpoints"},
-    "trl_hooks": {"errors", "checkpoints"},
+    "run_dir": {"errors", "files", "config", "library_fields", "checkpoints", "ownership"},
+    "trl_hooks": {"errors", "files", "checkpoints"},
     "arguments": {"errors", "config", "library_fields", "model"},
     "data": {"errors", "files", "config", "hub", "model", "trl_hooks"},
     "model": {"errors", "config", "hub", "run_dir"},
@@ -76,7 +77,7 @@ WRAPPER_MAY_KNOW = {
     "training": {
         *("errors", "files", "cli", "system_errors", "loss", "prefix_sharing", "hub", "report"),
         *("config", "run_dir", "arguments", "model", "data", "evaluation", "diagnostics"),
-        *("logps", "trl_hooks"),
+        *("logps", "trl_hooks", "ownership"),
     },
     "merge_adapter": {"errors", "files", "config", "model", "logps"},
 }

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from dpo_wrap.config import Settings
 from dpo_wrap.data.columns import check_columns, check_context, has_tool_calls, has_tools
 from dpo_wrap.data.overlap import drop_train_test_overlap
 from dpo_wrap.errors import DataError, one_line
-from dpo_wrap.files import OWN, make_own
+from dpo_wrap.files import OWN, clear_own, make_own
 from dpo_wrap.hub import is_local, load_failure
 
 TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
@@ -110,8 +109,9 @@ def move_into_run(run_directory: Path, temp_dir: Path) -> None:
         if part.name == OWN:
             continue
         target = run_directory / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
+        if part.is_dir():
+            _stamp(target).unlink(missing_ok=True)
+            clear_own(target)
         os.replace(part, target)
 
 
@@ -194,6 +194,13 @@ def _convert(raw: Path, converted: Path, temp_converted: Path, notes: list[str])
             digest = hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
     except OSError as error:
         raise DataError(f"{raw}: cannot be read ({error.strerror})") from None
+    if converted.exists() and (
+        not (converted / OWN).is_file() or converted.resolve() in raw.resolve().parents
+    ):
+        raise DataError(
+            f"{converted}: needed for the conversion of {raw}, but it holds other files; move "
+            "them, or name another output_dir"
+        )
     # Another process of the same run may have converted the file into temp_converted just now.
     for directory in (converted, temp_converted):
         stamp = _stamp(directory)
@@ -214,6 +221,7 @@ def _convert(raw: Path, converted: Path, temp_converted: Path, notes: list[str])
         reasons = ", ".join(f"{code} {n}" for code, n in report.figures["reasons"].items())
         raise DataError(f"{raw}: no pair could be kept ({reasons}); see why with {show_rejects}")
     pairs = report.figures["pairs"]
+    make_own(temp_converted)
     note = f"{raw}: converted, {pairs['kept']} of {pairs['made']} pairs kept"
     if report.figures["records"]["rejected"]:
         note += f"; {show_rejects} shows why the others were rejected"

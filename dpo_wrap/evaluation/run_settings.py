@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dpo_wrap.config import Settings, load_settings
+from dpo_wrap.config import Settings, load_settings, with_trust
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.run_dir import CONFIG, read_run
 
@@ -14,7 +14,7 @@ CURRENT = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
 # Taken from the run; its other options are of the training alone.
 FROM_RUN = {
     *("beta", "max_length", "truncation_mode", "bf16", "fp16", "tf32", "use_cpu", "seed"),
-    *("per_device_eval_batch_size", "dataset_num_proc", "model_init_kwargs", "trust_remote_code"),
+    *("per_device_eval_batch_size", "dataset_num_proc", "model_init_kwargs"),
 }
 # Keys on which the figures depend, next to every key under lora:.
 FIXED = {
@@ -49,6 +49,7 @@ def run_settings(settings: Settings, dataset: str | None) -> Settings:
             print(f"{name}: {reason}, so the trainer's own figures differ", file=sys.stderr)
     options = {name: value for name, value in trained.trl.items() if name in FROM_RUN}
     options |= {name: settings.trl[name] for name in CURRENT if name in settings.trl}
+    options = with_trust(options, settings.trl)
     paths, locations = settings.dataset_path, settings.locations
     if dataset:
         paths, locations = (dataset,), {**locations, "dataset_path": "--dataset"}
@@ -83,6 +84,7 @@ def other_run_settings(settings: Settings, run: str) -> Settings:
         dataset_path=settings.dataset_path,
         metrics=settings.metrics,
         locations={**other.locations, **data},
+        trl=with_trust(other.trl, settings.trl),
     )
     return run_settings(other, None)
 

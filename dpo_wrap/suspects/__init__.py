@@ -13,6 +13,7 @@ from dpo_wrap import cli
 from dpo_wrap.config import load_settings
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
+from dpo_wrap.ownership import locked
 from dpo_wrap.run_dir import RUN
 
 EXAMPLES = """examples:
@@ -67,7 +68,7 @@ def _suspects(arguments: argparse.Namespace, stop: cli.Stop) -> int:
     from dpo_wrap.system_errors import system_errors_reported
 
     out = Path(settings.output_dir).expanduser()
-    with system_errors_reported(out, "the same command resumes"):
+    with system_errors_reported(out, "the same command resumes"), locked(out, "suspects"):
         with cross_fit(settings, stop) as (scores, splits):
             lines = write_suspects(scores, splits, out)
         if (out / RUN).is_file():

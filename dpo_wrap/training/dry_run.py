@@ -30,6 +30,7 @@ from dpo_wrap.hub import check_moving
 from dpo_wrap.logps import answer_batch, answer_logps
 from dpo_wrap.model.load import context_length
 from dpo_wrap.model.tokenizer import stop_ids
+from dpo_wrap.ownership import check_own, is_run, locked
 from dpo_wrap.run_dir import Start
 from dpo_wrap.system_errors import system_errors_reported
 from dpo_wrap.training.prepare import Prepared, prepare
@@ -51,7 +52,12 @@ IGNORANT = 0.8
 def dry_run(settings: Settings, resume: str) -> int:
     """Report what training would do; returns the exit status. Raises DpoWrapError."""
     out = Path(settings.output_dir).expanduser()
-    with tempfile.TemporaryDirectory() as scratch, system_errors_reported(out, RESUMES):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        system_errors_reported(out, RESUMES),
+        locked(out, "train", shared=True),
+    ):
+        check_own(out, settings.where("output_dir"))
         elsewhere = dataclasses.replace(
             settings,
             output_dir=str(Path(scratch, "run")),
@@ -61,7 +67,7 @@ def dry_run(settings: Settings, resume: str) -> int:
         start = Start()
         if resume != "never":
             start = run_dir.where_to_start(out, resume, prepared.identity)
-        elif run_dir.is_run(out):
+        elif is_run(out):
             check_moving(settings)
         with memory.explain_out_of_memory(prepared):
             trainer, notes = make_trainer(_with_few_rows(prepared))

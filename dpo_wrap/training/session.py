@@ -19,6 +19,7 @@ from dpo_wrap.diagnostics.watch import HealthWatch
 from dpo_wrap.errors import StoppedError
 from dpo_wrap.files import clear_own
 from dpo_wrap.hub import check_moving
+from dpo_wrap.ownership import check_own, is_run, locked
 from dpo_wrap.run_dir import Start
 from dpo_wrap.system_errors import system_errors_reported
 from dpo_wrap.training.callbacks import EarlyStopping, MetricsLog, Progress, StopAfterStep
@@ -37,8 +38,13 @@ def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> i
     With `brief` only progress is printed, for runs that are a step of another command.
     """
     out = Path(settings.output_dir).expanduser()
-    with system_errors_reported(out, RESUMES), _temp_dir(out) as temp_dir:
-        replaces = resume == "never" and run_dir.is_run(out)
+    with (
+        system_errors_reported(out, RESUMES),
+        locked(out, "train"),
+        _temp_dir(out) as temp_dir,
+    ):
+        check_own(out, settings.where("output_dir"))
+        replaces = resume == "never" and is_run(out)
         if replaces:
             check_moving(settings)
         # A run that is renamed takes its converted data with it.
@@ -66,8 +72,8 @@ def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> i
             if replaces:
                 log(f"the old run was renamed to {run_dir.rename_old(out)}")
             out.mkdir(parents=True, exist_ok=True)
-            move_into_run(out, temp_dir)
             run_dir.begin(out, identity["config"])
+            move_into_run(out, temp_dir)
         trainer.accelerator.wait_for_everyone()
         with memory.explain_out_of_memory(prepared, trainer):
             _run(trainer, start, settings, stop)
