@@ -8,23 +8,37 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_tools.options import Options, options_of, parse
 from data_tools.output_dir import on_stop, signals_restored
 from data_tools.record import ConvertError, visible
 
+if TYPE_CHECKING:
+    from data_tools.report import Report
 
-def convert(inputs: Sequence[str], output: str | None = None, **options: Any):
-    """Convert the inputs and return a `report.Report`; `options` are those of the command.
 
-    Raises ConvertError: status 2 for inputs and options that cannot be used, 1 where there is
-    nothing to convert or the output cannot be written. An older dataset is then unchanged.
+def convert(
+    inputs: str | os.PathLike | Sequence[str | os.PathLike],
+    output: str | os.PathLike | None = None,
+    **options: Any,
+) -> "Report":
+    """Convert one input or several; `options` are those of the command (`test_size=0.1`).
+
+    Raises ConvertError: status 2 for inputs and options that cannot be used; 1 where no pair was
+    kept, `strict` refused the data, or the output cannot be written. Its `report` then has the
+    figures, if there are any. An older dataset is unchanged.
     """
-    return _run(options_of(inputs, output, **options))
+    several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    output = None if output is None else os.fspath(output)
+    report = _run(options_of([*map(os.fspath, several)], output, **options))
+    if report.status:
+        raise ConvertError(report.reason, report.status, report)
+    return report
 
 
-def _run(options: Options):
+def _run(options: Options) -> "Report":
     from data_tools import pipeline  # now that the command line is right: --help is quick
 
     return pipeline.run(options)
@@ -78,5 +92,19 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command that an installation adds."""
     sys.exit(main())
+
+
+class _Callable(ModuleType):
+    """This module, which is also the function: `from data_tools import convert`."""
+
+    def __call__(self, inputs, output=None, **options: Any) -> "Report":
+        return convert(inputs, output, **options)
+
+
+sys.modules[__name__].__class__ = _Callable
+
+if __name__ == "__main__":
+    script()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from data_tools import readers, targets
+from data_tools import __version__, readers, targets
 from data_tools.record import ConvertError
 
 Options = argparse.Namespace
@@ -98,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     help += "hf://datasets/OWNER/NAME[@REVISION][/PATH]; - is standard input, JSON Lines"
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help=help)
     parser.add_argument("--list-formats", action="store_true", help="print every format and exit")
+    parser.add_argument("--version", action="version", version=f"dpo-wrap {__version__}")
 
     add = parser.add_argument_group("How the inputs are read").add_argument
     add("--format", metavar="NAME", help="use this format, do not detect it (--list-formats)")
@@ -143,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
     help = "processes (default: all cores that this process may use)"
     add("--workers", metavar="N", type=int, help=help)
     help = "use the workers of this Dask scheduler (tcp://HOST:8786); they need the same working "
-    help += "directory and files (pip install -r requirements-dask.txt)"
+    help += "directory and files (pip install distributed)"
     add("--scheduler", metavar="ADDRESS", help=help)
     add("--json", action="store_true", help="print the report as JSON")
     return parser

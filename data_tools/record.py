@@ -20,11 +20,14 @@ Side = str | list[Message]
 
 
 class ConvertError(Exception):
-    """Why nothing can be converted: one sentence with the place and the fix, and an exit status."""
+    """Why nothing can be converted: one sentence with the place and the fix, and an exit status.
 
-    def __init__(self, message: str, status: int = 2):
+    `report` has the figures, where the inputs were read.
+    """
+
+    def __init__(self, message: str, status: int = 2, report: Any = None):
         super().__init__(message)
-        self.status = status
+        self.status, self.report = status, report
 
 
 class BadRecord(Exception):  # noqa: N818 - named for what it describes

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -35,6 +36,10 @@ class Report:
         if self.rejects and self.figures["reasons"]:
             lines.append(f"rejects   {self.rejects}")
         return "\n".join(map(visible, lines))
+
+    def _repr_html_(self) -> str:
+        """The text, in a notebook."""
+        return f"<pre>{escape(self.text())}</pre>"
 
     def json(self) -> str:
         """The figures as report.json holds them."""

@@ -186,9 +186,7 @@ def cluster(address: str) -> Iterator[Cluster]:
         import dask
         from distributed import Client
     except ImportError:
-        raise ConvertError(
-            "--scheduler: Dask is not installed; pip install -r requirements-dask.txt"
-        ) from None
+        raise ConvertError("--scheduler: Dask is not installed; pip install distributed") from None
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:

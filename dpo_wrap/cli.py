@@ -2,14 +2,18 @@
 
 import argparse
 import atexit
+import inspect
+import json
 import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NoReturn
 
+from dpo_wrap import __version__
 from dpo_wrap.errors import ConfigError, DpoWrapError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -27,6 +31,27 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a key of the config; repeatable; lora.r=4 for a key of a group",
     )
+    add_version(parser)
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add --version."""
+    parser.add_argument("--version", action="version", version=f"dpo-wrap {__version__}")
+
+
+def as_overrides(values: Mapping[str, Any] | None) -> list[str]:
+    """The values by key as `--set` takes them; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in (values or {}).items()]
+
+
+def make_callable(module: str, function: Callable[..., Any]) -> None:
+    """Let the module of a command be called like the function of its name.
+
+    `from dpo_wrap import train` imports the module dpo_wrap.train.
+    """
+    kind = type("CallableModule", (ModuleType,), {"__call__": staticmethod(function)})
+    sys.modules[module].__class__ = kind
+    sys.modules[module].__signature__ = inspect.signature(function)
 
 
 def config_path(arguments: argparse.Namespace) -> str:

@@ -6,24 +6,33 @@ modules of `metrics:` on those answers.
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpo_wrap import cli
-from dpo_wrap.config import Settings, load_settings
+from dpo_wrap.config import Settings, load_settings, with_trust
 from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation.findings import findings, summary, win_rate_summary
 from dpo_wrap.evaluation.run_settings import other_run_settings, run_settings
-from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
+from dpo_wrap.evaluation.win_rate import (
+    is_about,
+    is_judged,
+    read_verdicts,
+    to_judge,
+    win_rate,
+)
 from dpo_wrap.files import write_atomically
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.ownership import locked
 from dpo_wrap.report.page import write_page
 from dpo_wrap.run_dir import (
+    CONFIG,
     EVAL,
     EXAMPLES_TABLE,
     REPORT,
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python -m dpo_wrap.eval configs/dpo_config.yaml
+  python -m dpo_wrap.eval checkpoints/dpo
   python -m dpo_wrap.eval configs/dpo_config.yaml --samples 200 --max-new-tokens 64
   python -m dpo_wrap.eval configs/dpo_config.yaml --dataset data/other
   python -m dpo_wrap.eval configs/dpo_config.yaml --against checkpoints/another
@@ -102,19 +112,70 @@ def _integer(ge: int, text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    return cli.run(lambda stop: _run(arguments), stopped=f"stopped; {AGAIN}")
+
+    def command(stop: cli.Stop) -> int:
+        settings = _settings(cli.config_path(arguments), arguments)
+        if arguments.verdicts is None:
+            out, done = settings.output_dir, _evaluate(settings, arguments)
+            lines = [
+                *summary(done.figures),
+                f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES_TABLE}",
+                f"page, to open in a browser: {out}/{REPORT}",
+            ]
+        else:
+            figures = _add_verdicts(settings, arguments)
+            lines = win_rate_summary(figures["win_rate"])
+            lines.append(f"page {settings.output_dir}/{REPORT}")
+        print("\n".join(lines))
+        return 0
+
+    return cli.run(command, stopped=f"stopped; {AGAIN}")
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    settings = load_settings(cli.config_path(arguments), arguments.overrides)
-    settings = run_settings(settings, arguments.dataset)
-    lines = (_evaluate if arguments.verdicts is None else _add_verdicts)(settings, arguments)
-    print("\n".join(lines))
-    return 0
+def evaluate(
+    config: str | os.PathLike,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    split: str = "test",
+    dataset: str | None = None,
+    samples: int = 64,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    against: str | None = None,
+    verdicts: str | None = None,
+) -> "Evaluation":
+    """Evaluate the run of a config, or of its directory, with the options of the command.
+
+    Raises DpoWrapError where the command would exit with 1 or 2.
+    """
+    options = {n: v for n, v in locals().items() if n not in ("config", "overrides")}
+    arguments = argparse.Namespace(overrides=cli.as_overrides(overrides), **options)
+    settings = _settings(os.fspath(config), arguments)
+    if verdicts is None:
+        return _evaluate(settings, arguments)
+    figures, run = _add_verdicts(settings, arguments), Path(settings.output_dir)
+    import pandas
+
+    from dpo_wrap.evaluation.evaluate import Evaluation
+
+    return Evaluation(figures, read_lines(run / SAMPLES), pandas.read_parquet(run / EXAMPLES_TABLE))
 
 
-def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
-    """Evaluate the run, and the one to compare it with; returns what to print."""
+def _settings(config: str, arguments: argparse.Namespace) -> Settings:
+    """The settings of the run of a config or of a run directory."""
+    run = Path(config).expanduser()
+    if not run.is_dir():
+        return run_settings(load_settings(config, arguments.overrides), arguments.dataset)
+    if not (run / CONFIG).is_file():
+        raise ModelError(f"{config} has no {CONFIG}; give a config, or the output_dir of a run")
+    settings = load_settings(str(run / CONFIG), [*arguments.overrides, f"output_dir={config}"])
+    own = {n: v for n, v in settings.trl.items() if settings.where(n).startswith("--set ")}
+    settings = dataclasses.replace(settings, trl=with_trust(settings.trl, own), source=config)
+    return run_settings(settings, arguments.dataset)
+
+
+def _evaluate(settings: Settings, arguments: argparse.Namespace) -> "Evaluation":
+    """Evaluate the run, and the one to compare it with, and write the results."""
     against = arguments.against
     other = None if against is None else other_run_settings(settings, against)
     for given in filter(None, (settings, other)):
@@ -126,7 +187,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
     from dpo_wrap.system_errors import system_errors_reported
 
     request = Request(arguments.split, arguments.samples, arguments.max_new_tokens, arguments.seed)
-    out, run = settings.output_dir, Path(settings.output_dir)
+    run = Path(settings.output_dir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(system_errors_reported(run, AGAIN, LESS_MEMORY))
         stack.enter_context(locked(run, "eval"))
@@ -138,11 +199,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
             differences = paired_differences(done.examples, there, done.figures["metrics"])
             done.figures["against"] = {"run": against, "differences": differences}
         _write(done, run)
-    return [
-        *summary(done.figures),
-        f"figures {out}/{EVAL}, samples {out}/{SAMPLES}, every pair {out}/{EXAMPLES_TABLE}",
-        f"page, to open in a browser: {out}/{REPORT}",
-    ]
+    return done
 
 
 def _write(done: "Evaluation", run: Path) -> None:
@@ -150,11 +207,26 @@ def _write(done: "Evaluation", run: Path) -> None:
     table = io.BytesIO()
     done.examples.to_parquet(table, index=False)
     write_atomically(run / EXAMPLES_TABLE, table.getvalue())
-    write_atomically(run / SAMPLES, _lines(done.samples))
     questions = to_judge(_for_judges(done.samples), done.figures["seed"])
-    write_atomically(run / TO_JUDGE, _lines(questions))
+    judged = is_judged(run / TO_JUDGE)
+    if not judged or not is_about(run / TO_JUDGE, questions):
+        if judged:
+            _rename_judged(run)
+        write_atomically(run / TO_JUDGE, _lines(questions))
+    write_atomically(run / SAMPLES, _lines(done.samples))
     # The steps identify the weights that were evaluated, since a run may be resumed.
     _write_figures({**done.figures, "steps": read_object(run / RUN).get("steps")}, run)
+
+
+def _rename_judged(run: Path) -> None:
+    """Rename the judged questions and the answers that they are about."""
+    number = 1
+    while any(run.glob(f"*.old-{number}.jsonl")):
+        number += 1
+    for name in (TO_JUDGE, SAMPLES):
+        if (run / name).exists():
+            (run / name).rename(run / name.replace(".jsonl", f".old-{number}.jsonl"))
+    print(f"{run / TO_JUDGE} has verdicts on other answers; renamed to *.old-{number}.jsonl")
 
 
 def _write_figures(figures: dict[str, Any], run: Path) -> None:
@@ -176,8 +248,8 @@ def _for_judges(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [sample | {"prompt": sample["instruction"]} for sample in samples]
 
 
-def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str]:
-    """Add the win rate to eval.json and the page; returns what to print."""
+def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Add the win rate to eval.json and the page; returns the figures."""
     names = ("split", "dataset", "samples", "max_new_tokens", "seed", "against")
     defaults = parser().parse_args([settings.source])
     ignored = [n for n in names if getattr(arguments, n) != getattr(defaults, n)]
@@ -205,8 +277,13 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
             _write_figures(figures, run)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; fix that, and {AGAIN}") from None
-    return [*win_rate_summary(figures["win_rate"]), f"page {settings.output_dir}/{REPORT}"]
+    return figures
+
+
+def script() -> NoReturn:
+    """The command that an installation adds."""
+    cli.exit_with(main())
 
 
 if __name__ == "__main__":
-    cli.exit_with(main())
+    script()

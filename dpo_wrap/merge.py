@@ -6,9 +6,11 @@ The saved model is loaded again and compared with the adapter; past the toleranc
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from dpo_wrap import checkpoints, cli
 from dpo_wrap.config import Settings, load_settings, with_trust
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    cli.add_version(parser)
     add = parser.add_argument
     add("run_dir", metavar="RUN_DIR", help="the directory of the adapter")
     add("out_dir", metavar="OUT_DIR", help="where to save the model; a new or empty directory")
@@ -69,13 +72,31 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    return cli.run(lambda stop: _merge(arguments), stopped="stopped; nothing was written")
+
+    def command(stop: cli.Stop) -> int:
+        out = shlex.quote(str(merge(**vars(arguments))))
+        print(f"serve it:\n  vllm serve {out}")
+        print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
+        return 0
+
+    return cli.run(command, stopped="stopped; nothing was written")
 
 
-def _merge(arguments: argparse.Namespace) -> int:
-    settings = merge_settings(arguments.run_dir, arguments.out_dir, arguments.trust_remote_code)
+def merge(
+    run_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    tolerance: float | None = None,
+    trust_remote_code: bool = False,
+) -> Path:
+    """Merge the adapter in `run_dir` into its base model, and return the directory of the result.
+
+    The options are those of the command. Raises DpoWrapError where it would exit with 1 or 2.
+    """
+    settings = merge_settings(os.fspath(run_dir), os.fspath(out_dir), trust_remote_code)
     configure_environment(settings)
-    run, out = Path(settings.adapter_path), shlex.quote(str(Path(arguments.out_dir)))
+    run = Path(settings.adapter_path)
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
         print(f"{run} has no {RUN}: the run is not finished; merging its current adapter")
     # Imports torch and trl, which takes seconds: not before the paths are right.
@@ -87,10 +108,8 @@ def _merge(arguments: argparse.Namespace) -> int:
         system_errors_reported(Path(settings.output_dir), retry, less_memory),
         locked(run.parent if checkpoints.FOLDER.match(run.name) else run, "merge", shared=True),
     ):
-        merge_adapter(settings, arguments.dtype, arguments.tolerance)
-    print(f"serve it:\n  vllm serve {out}")
-    print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
-    return 0
+        merge_adapter(settings, dtype, tolerance)
+    return Path(out_dir)
 
 
 def merge_settings(run_dir: str, out_dir: str, trust: bool = False) -> Settings:
@@ -152,5 +171,12 @@ def _settings_of_adapter(run: Path) -> Settings:
     return Settings(base, (), "", locations={"model_path": place}, source=str(run / ADAPTER))
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command that an installation adds."""
     cli.exit_with(main())
+
+
+cli.make_callable(__name__, merge)
+
+if __name__ == "__main__":
+    script()

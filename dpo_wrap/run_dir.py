@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,30 @@ class Start:
     finished: dict[str, Any] | None = None
     """run.json of a finished run with the same config and data."""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its directory, and the content of run.json."""
+
+    directory: Path
+    record: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """What happened, in sentences."""
+        return self.record["verdict"]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The final figures by name."""
+        return self.record["figures"]
+
+    def _repr_html_(self) -> str:
+        """Verdict and figures, in a notebook."""
+        lines = [f"{name:<24} {value}" for name, value in self.figures.items()]
+        text = "\n".join([f"run in {self.directory}", self.verdict, *lines])
+        return f"<pre>{escape(text)}</pre>"
 
 
 def read_run(directory: Path) -> dict[str, Any] | None:

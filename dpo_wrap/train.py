@@ -5,11 +5,16 @@ writes a run directory from which the run can be repeated, resumed and evaluated
 """
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from dpo_wrap import cli
-from dpo_wrap.config import documented_keys, load_settings
+from dpo_wrap.config import Settings, documented_keys, load_settings
+from dpo_wrap.errors import RunError
 from dpo_wrap.hub import check_paths, check_push, configure_environment
+from dpo_wrap.run_dir import Run, read_run
 
 EXAMPLES = """examples:
   python -m dpo_wrap.train configs/dpo_config.yaml
@@ -50,24 +55,46 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = parser().parse_args(argv)
-    return cli.run(
-        lambda stop: _train(arguments, stop),
-        stopped="stopped; complete checkpoints are kept; run the same command again to resume",
-    )
+
+    def command(stop: cli.Stop) -> int:
+        settings = load_settings(cli.config_path(arguments), arguments.overrides)
+        return _train(settings, arguments.dry_run, arguments.resume, stop)
+
+    stopped = "stopped; complete checkpoints are kept; run the same command again to resume"
+    return cli.run(command, stopped)
 
 
-def _train(arguments: argparse.Namespace, stop: cli.Stop) -> int:
-    settings = load_settings(cli.config_path(arguments), arguments.overrides)
+def train(
+    config: str | os.PathLike,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    dry_run: bool = False,
+    resume: str = "auto",
+) -> Run | None:
+    """Train what a config file describes, with `overrides` in place of its values.
+
+    The options are those of the command: `train("dpo.yaml", {"beta": 0.2, "lora.r": 4})`. Returns
+    None after a dry run. Raises DpoWrapError where the command would exit with 1 or 2.
+    """
+    settings = load_settings(os.fspath(config), cli.as_overrides(overrides))
+    with cli.Stop() as stop:
+        if _train(settings, dry_run, resume, stop):
+            raise RunError("the dry run failed: policy and reference differ before the first step")
+    if dry_run:
+        return None
+    directory = Path(settings.output_dir).expanduser()
+    return Run(directory, read_run(directory))
+
+
+def _train(settings: Settings, dry: bool, resume: str, stop: cli.Stop) -> int:
     check_paths(settings)
     configure_environment(settings)
     check_push(settings)
     # Imports torch and trl, which takes seconds: not before the config is right.
     from dpo_wrap.training.dry_run import dry_run
-    from dpo_wrap.training.session import train
+    from dpo_wrap.training.session import run_session
 
-    if arguments.dry_run:
-        return dry_run(settings, arguments.resume)
-    return train(settings, arguments.resume, stop)
+    return dry_run(settings, resume) if dry else run_session(settings, resume, stop)
 
 
 def _keys_help() -> str:
@@ -84,5 +111,12 @@ def _keys_help() -> str:
     )
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command that an installation adds."""
     cli.exit_with(main())
+
+
+cli.make_callable(__name__, train)
+
+if __name__ == "__main__":
+    script()

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from converting import convert
 
 from data_tools import readers
-from data_tools.convert import convert
 from data_tools.readers import FileReader, blocks
 from data_tools.record import ConvertError, Record
 

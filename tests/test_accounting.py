@@ -5,13 +5,13 @@ import os
 import tempfile
 from pathlib import Path
 
+from converting import convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading_formats import EXAMPLES, FORMATS
 from shapes_flat import as_table
 from spoiled import spoiled
 
-from data_tools.convert import convert
 from data_tools.record import REASONS, ConvertError
 
 WRITERS = {

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from converting import convert
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reading import in_an_empty_folder, items, read_in_blocks, run_python, spans  # noqa: F401
 
 from data_tools import dedupe, pipeline
-from data_tools.convert import convert, main
+from data_tools.convert import main
 from data_tools.readers import blocks
 from data_tools.record import ConvertError, Record
 

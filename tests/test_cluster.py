@@ -195,5 +195,5 @@ def test_without_dask_the_requirement_is_named(monkeypatch, capsys):
     write_lines("raw.jsonl", labelled(100))
     assert convert("out", "--scheduler", "tcp://127.0.0.1:9") == 2
     assert capsys.readouterr().err == (
-        "convert: --scheduler: Dask is not installed; pip install -r requirements-dask.txt\n"
+        "convert: --scheduler: Dask is not installed; pip install distributed\n"
     )

@@ -6,9 +6,9 @@ import shlex
 from itertools import zip_longest
 
 import pytest
+from converting import convert
 from datasets import Dataset, DatasetDict, Image, load_from_disk
 
-from data_tools.convert import convert
 from data_tools.convert import main as convert_main
 from dpo_wrap.config import load_settings
 from dpo_wrap.data.splits import load_splits, move_into_run

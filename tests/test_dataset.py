@@ -5,10 +5,18 @@ from pathlib import Path
 
 import datasets
 import pytest
-from converting import assistant, contents, pair, read_lines, use_small_blocks, user, write_lines
+from converting import (
+    assistant,
+    contents,
+    convert,
+    pair,
+    read_lines,
+    use_small_blocks,
+    user,
+    write_lines,
+)
 
 from data_tools import options
-from data_tools.convert import convert
 from data_tools.targets import TARGETS
 
 KINDS = next(a.choices for a in options.parser()._actions if a.dest == "to")

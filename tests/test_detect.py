@@ -4,10 +4,9 @@ import csv
 import json
 
 import pytest
-from converting import pair, write_lines
+from converting import convert, pair, write_lines
 from reading_formats import EXAMPLES
 
-from data_tools.convert import convert
 from data_tools.formats import FORMATS
 from data_tools.record import ConvertError
 

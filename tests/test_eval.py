@@ -335,3 +335,38 @@ def test_a_run_is_not_distinguishable_from_its_own_copy(trained, tmp_path, capsy
     assert low < -0.05 and high > 0.05  # no pair differs, and these are few
     assert found["against"]["differences"]["kl_per_sequence"]["difference"] == 0
     assert "not distinguishable from 0" in capsys.readouterr().out
+
+
+def test_a_run_directory_is_evaluated_as_its_config_is(trained, capsys, tmp_path):
+    from dpo_wrap import eval as command
+
+    by_config = evaluated(trained, "--samples", "2")
+    run = run_of(trained)
+    assert command.main([str(run), "--samples", "2", "--max-new-tokens", "6"]) == 0
+    by_run = figures_of(trained)
+    assert by_run == by_config
+    capsys.readouterr()
+    assert command.main([str(tmp_path)]) == 2
+    assert "give a config, or the output_dir of a run" in capsys.readouterr().err
+
+
+def test_filled_in_preferences_are_never_overwritten(trained, capsys):
+    run = run_of(trained)
+    evaluated(trained, "--samples", "4")
+    questions = lines_of(run / "to_judge.jsonl")
+    write_lines(run / "to_judge.jsonl", [q | {"preference": 1} for q in questions[::-1]])
+    judged = (run / "to_judge.jsonl").read_bytes()
+    evaluated(trained, "--samples", "4")
+    assert (run / "to_judge.jsonl").read_bytes() == judged
+    evaluated(trained, "--samples", "0")
+    assert (run / "to_judge.old-1.jsonl").read_bytes() == judged
+    assert len(lines_of(run / "samples.old-1.jsonl")) == 4
+    assert "renamed to *.old-1.jsonl" in capsys.readouterr().out
+    evaluated(trained, "--samples", "4")
+    verdicts = str(run / "to_judge.old-1.jsonl")
+    from dpo_wrap import evaluate
+
+    assert evaluate(trained, verdicts=verdicts).figures["win_rate"]["pairs"] > 0
+    (run / "to_judge.jsonl").write_text('[{"preference": 1}]')
+    evaluated(trained, "--samples", "4")
+    assert (run / "to_judge.old-2.jsonl").is_file()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from converting import convert
 from reading import (  # noqa: F401
     in_an_empty_folder,
     items,
@@ -19,7 +20,6 @@ from reading import (  # noqa: F401
 )
 
 from data_tools import readers
-from data_tools.convert import convert
 
 SIDES = {"prompt": ["P1", "P2"], "chosen": ["C1", "C2"], "rejected": ["R1", "R2"]}
 

@@ -6,9 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from converting import convert
 from reading import in_an_empty_folder, items, lines, refusal, rejects, sources  # noqa: F401
-
-from data_tools.convert import convert
 
 
 @pytest.fixture

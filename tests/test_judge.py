@@ -426,9 +426,7 @@ def test_a_missing_client_and_an_invalid_proxy_are_refused(run, server, monkeypa
     assert code == 2 and "the proxy in the environment" in err
     monkeypatch.setitem(sys.modules, "openai", None)
     code, _, err = run()
-    assert code == 2 and err == (
-        "the package openai is not installed; pip install -r requirements-judge.txt\n"
-    )
+    assert code == 2 and err == ("the package openai is not installed; pip install openai\n")
     assert not run.verdicts.exists()
 
 

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from converting import contents, pair, write_lines
+from converting import contents, convert, pair, write_lines
 from stepping import run_to_step
 
-from data_tools.convert import convert, main
+from data_tools.convert import main
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from converting import convert
 from datasets import load_from_disk
 
-from data_tools.convert import convert
 from quickstart import grammar, make_data
 
 ROOT = Path(__file__).parent.parent

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from converting import pair, write_lines
-
-from data_tools.convert import convert
+from converting import convert, pair, write_lines
 
 
 def judgement(prompt, label, who, first="A", second="B"):

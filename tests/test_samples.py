@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from converting import convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import PACKED, items
 
 from data_tools import readers
-from data_tools.convert import convert
 from data_tools.readers import json_records, parquet
 from data_tools.record import REASONS, ConvertError
 

@@ -151,7 +151,7 @@ def test_no_policy_scores_a_pair_that_it_was_trained_on(config, tmp_path, monkey
         examples = pd.DataFrame(columns | {"chosen_tokens": 1, "rejected_tokens": 1})
         return type("Evaluation", (), {"examples": examples})
 
-    monkeypatch.setattr(out_of_fold, "train", train)
+    monkeypatch.setattr(out_of_fold, "run_session", train)
     monkeypatch.setattr(out_of_fold, "evaluate_run", evaluate_run)
     monkeypatch.setattr(out_of_fold, "run_settings", lambda settings, _: settings)
     assert command.main([str(config)]) == 0
@@ -163,7 +163,7 @@ def test_no_policy_scores_a_pair_that_it_was_trained_on(config, tmp_path, monkey
 def test_an_interrupted_command_is_resumed_by_the_same_command(
     config, tmp_path, monkeypatch, capsys
 ):
-    whole, runs, run = session.train, [], tmp_path / "run"
+    whole, runs, run = session.run_session, [], tmp_path / "run"
 
     def incomplete(data, folder):
         (run / folder / "train").mkdir(parents=True)
@@ -181,7 +181,7 @@ def test_an_interrupted_command_is_resumed_by_the_same_command(
     for module, name, interrupted in (
         (DatasetDict, "save_to_disk", incomplete),
         (run_dir, "finish", without_run_json),
-        (out_of_fold, "train", stopped_in_fold_2),
+        (out_of_fold, "run_session", stopped_in_fold_2),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, interrupted)

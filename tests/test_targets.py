@@ -5,10 +5,19 @@ import re
 from pathlib import Path
 
 import pytest
-from converting import as_lines, assistant, contents, pair, read_lines, use_small_blocks, user
+from converting import (
+    as_lines,
+    assistant,
+    contents,
+    convert,
+    pair,
+    read_lines,
+    use_small_blocks,
+    user,
+)
 from test_round_trip import APART, WRITERS, known_pairs
 
-from data_tools.convert import convert, main
+from data_tools.convert import main
 from data_tools.record import ConvertError, as_messages
 from data_tools.targets import TARGETS
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from converting import as_lines, contents, pair, use_small_blocks, write_lines
+from converting import as_lines, contents, convert, pair, use_small_blocks, write_lines
 
-from data_tools.convert import convert, main
+from data_tools.convert import main
 from data_tools.record import BadRecord
 from data_tools.workers import Processes, available
 

@@ -212,14 +212,16 @@ def _convert(raw: Path, converted: Path, temp_converted: Path, notes: list[str])
     from data_tools.record import ConvertError
 
     make_own(temp_converted.parent)
+    show_rejects = f"python -m data_tools.convert --check {raw}"
     try:
         report = convert((str(raw),), output=str(temp_converted), workers=1)
     except ConvertError as error:
-        raise DataError(str(error)) from None
-    show_rejects = f"python -m data_tools.convert --check {raw}"
-    if report.status:
-        reasons = ", ".join(f"{code} {n}" for code, n in report.figures["reasons"].items())
-        raise DataError(f"{raw}: no pair could be kept ({reasons}); see why with {show_rejects}")
+        if error.report is None:
+            raise DataError(str(error)) from None
+        reasons = ", ".join(f"{code} {n}" for code, n in error.report.figures["reasons"].items())
+        raise DataError(
+            f"{raw}: no pair could be kept ({reasons}); see why with {show_rejects}"
+        ) from None
     pairs = report.figures["pairs"]
     make_own(temp_converted)
     note = f"{raw}: converted, {pairs['kept']} of {pairs['made']} pairs kept"

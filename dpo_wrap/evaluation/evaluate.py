@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError, DataError, one_line
 from dpo_wrap.evaluation import examples as tables
 from dpo_wrap.evaluation.examples import ROW
-from dpo_wrap.evaluation.findings import findings
+from dpo_wrap.evaluation.findings import findings, summary
 from dpo_wrap.evaluation.models import (
     MODELS,
     EvaluatedModels,
@@ -62,6 +63,10 @@ class Evaluation:
     figures: dict[str, Any]
     samples: list[dict[str, Any]]
     examples: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        """The figures and what they mean, in a notebook."""
+        return f"<pre>{escape(chr(10).join(summary(self.figures)))}</pre>"
 
 
 def evaluate_run(settings: Settings, request: Request) -> Evaluation:

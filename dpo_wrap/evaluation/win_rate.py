@@ -45,6 +45,27 @@ def to_judge(samples: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     return records
 
 
+def is_judged(path: Path) -> bool:
+    """Whether a file may hold the work of a judge: a preference, or anything that is not read."""
+    try:
+        return any(record.get("preference") is not None for _, record in read_records(path))
+    except ConfigError:
+        return path.is_file() and path.stat().st_size > 0
+
+
+def is_about(path: Path, questions: list[dict[str, Any]]) -> bool:
+    """Whether a judged file has exactly these questions, in any order."""
+    try:
+        records = [record for _, record in read_records(path)]
+    except ConfigError:
+        return False
+    return sorted(map(_question, records)) == sorted(map(_question, questions))
+
+
+def _question(record: dict[str, Any]) -> list[str]:
+    return [str(record.get(name)) for name in TEXTS]
+
+
 def win_rate(samples: list[dict[str, Any]], verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     """The share of pairs in which the policy's answer wins over the reference's.
 

@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    cli.add_version(parser)
     add = parser.add_argument
     add("file", metavar="FILE.jsonl", help="the pairs to judge, eval's to_judge.jsonl")
     add("--model", required=True, metavar="NAME", help="the judge's model name")

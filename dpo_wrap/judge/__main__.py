@@ -1,7 +1,15 @@
 """python -m dpo_wrap.judge"""
 
+from typing import NoReturn
+
 from dpo_wrap.cli import exit_with
 from dpo_wrap.judge import main
 
-if __name__ == "__main__":
+
+def script() -> NoReturn:
+    """The command that an installation adds."""
     exit_with(main())
+
+
+if __name__ == "__main__":
+    script()

@@ -157,9 +157,7 @@ def connect(base_url: str | None, timeout: float, max_retries: int) -> "OpenAI":
     try:
         import openai
     except ImportError:
-        raise ConfigError(
-            "the package openai is not installed; pip install -r requirements-judge.txt"
-        ) from None
+        raise ConfigError("the package openai is not installed; pip install openai") from None
     try:
         return openai.OpenAI(
             api_key=key or NO_KEY,

@@ -27,7 +27,7 @@ from dpo_wrap.evaluation.examples import VALUES, as_text, file_of, kept_columns,
 from dpo_wrap.evaluation.run_settings import run_settings
 from dpo_wrap.files import clear_own, make_own, write_atomically
 from dpo_wrap.run_dir import SUSPECTS, SUSPECTS_FIGURES, SUSPECTS_SCORES
-from dpo_wrap.training.session import log, train
+from dpo_wrap.training.session import log, run_session
 
 TEMPORARY = "suspects.part"
 COLUMNS = ("split", "row", "source", "chosen_tokens", "rejected_tokens", "reward_margin")
@@ -144,12 +144,12 @@ def _train(settings: Settings, stop: Stop) -> None:
     run = Path(settings.output_dir)
     existed = run.exists()
     try:
-        train(settings, "auto", stop, brief=True)
+        run_session(settings, "auto", stop, brief=True)
     except ConfigError:
         if not existed:
             raise
         shutil.rmtree(run)
-        train(settings, "auto", stop, brief=True)
+        run_session(settings, "auto", stop, brief=True)
     stop.defer = False
 
 

@@ -32,7 +32,7 @@ from dpo_wrap.trl_hooks import PreparedTrainer
 RESUMES = "the same command resumes from the newest checkpoint"
 
 
-def train(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> int:
+def run_session(settings: Settings, resume: str, stop: Stop, brief: bool = False) -> int:
     """Train what the config describes; returns the exit status. Raises DpoWrapError.
 
     With `brief` only progress is printed, for runs that are a step of another command.
