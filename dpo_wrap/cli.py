@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from dpo_wrap import __version__
 from dpo_wrap.errors import ConfigError, DpoWrapError
+from dpo_wrap.terminal import show
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -136,11 +137,11 @@ def run(command: Callable[[Stop], int], stopped: str) -> int:
             return command(stop)
     except DpoWrapError as error:
         if is_first or not error.common:
-            print(error, file=sys.stderr)
+            show(error, file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         if is_first:
-            print(stopped, file=sys.stderr)
+            show(stopped, file=sys.stderr)
         return 1
 
 

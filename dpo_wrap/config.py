@@ -30,6 +30,7 @@ from dpo_wrap.config_keys import (
 )
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.library_fields import Field, convert, lora_fields, nearest, trl_fields, unknown
+from dpo_wrap.terminal import SECRET_NAME
 from dpo_wrap.yaml_lines import Entry, read_file, read_override
 
 
@@ -143,7 +144,10 @@ def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
         try:
             values[name] = _value(name, entry.value)
         except ValueError as error:
-            errors.append((entry.order, f"{entry.place}: {entry.key}: {error}"))
+            text = str(error)
+            if SECRET_NAME.search(name):
+                text = text.partition(", found")[0]
+            errors.append((entry.order, f"{entry.place}: {entry.key}: {text}"))
     defaults = {name: one.default for name, one in _all_fields().items()}
     for name, text in rule_errors(values, given, defaults):
         errors.append((given[name].order, f"{given[name].place}: {given[name].key}: {text}"))

@@ -42,6 +42,7 @@ from dpo_wrap.run_dir import (
     read_lines,
     read_object,
 )
+from dpo_wrap.terminal import show
 
 if TYPE_CHECKING:
     from dpo_wrap.evaluation.evaluate import Evaluation
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = _add_verdicts(settings, arguments)
             lines = win_rate_summary(figures["win_rate"])
             lines.append(f"page {settings.output_dir}/{REPORT}")
-        print("\n".join(lines))
+        show("\n".join(lines))
         return 0
 
     return cli.run(command, stopped=f"stopped; {AGAIN}")
@@ -226,7 +227,7 @@ def _rename_judged(run: Path) -> None:
     for name in (TO_JUDGE, SAMPLES):
         if (run / name).exists():
             (run / name).rename(run / name.replace(".jsonl", f".old-{number}.jsonl"))
-    print(f"{run / TO_JUDGE} has verdicts on other answers; renamed to *.old-{number}.jsonl")
+    show(f"{run / TO_JUDGE} has verdicts on other answers; renamed to *.old-{number}.jsonl")
 
 
 def _write_figures(figures: dict[str, Any], run: Path) -> None:

@@ -18,6 +18,7 @@ from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.ownership import locked
 from dpo_wrap.run_dir import CONFIG, RUN
+from dpo_wrap.terminal import show
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
 adapter. The base model is the one named in RUN_DIR/config.resolved.yaml, otherwise in
@@ -75,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command(stop: cli.Stop) -> int:
         out = shlex.quote(str(merge(**vars(arguments))))
-        print(f"serve it:\n  vllm serve {out}")
-        print(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
+        show(f"serve it:\n  vllm serve {out}")
+        show(f"  python convert_hf_to_gguf.py {out} --outfile {out}.gguf    (llama.cpp)")
         return 0
 
     return cli.run(command, stopped="stopped; nothing was written")
@@ -98,7 +99,7 @@ def merge(
     configure_environment(settings)
     run = Path(settings.adapter_path)
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
-        print(f"{run} has no {RUN}: the run is not finished; merging its current adapter")
+        show(f"{run} has no {RUN}: the run is not finished; merging its current adapter")
     # Imports torch and trl, which takes seconds: not before the paths are right.
     from dpo_wrap.merge_adapter import merge_adapter
     from dpo_wrap.system_errors import system_errors_reported

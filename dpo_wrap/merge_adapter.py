@@ -20,6 +20,7 @@ from dpo_wrap.files import OWN, clear_own, make_own
 from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
+from dpo_wrap.terminal import show
 
 # Keys of model_init_kwargs that concern the training machine or its precision.
 TRAINING_ONLY = {
@@ -106,7 +107,7 @@ def merge_adapter(settings: Settings, dtype: str | None, tolerance: float | None
 
 
 def _log(text: str) -> None:
-    print(text, flush=True)
+    show(text)
 
 
 def largest_difference(ones: Tensor, others: Tensor) -> float:

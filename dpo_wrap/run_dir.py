@@ -19,6 +19,7 @@ from dpo_wrap.errors import ConfigError
 from dpo_wrap.files import write_atomically
 from dpo_wrap.library_fields import lora_fields, trl_fields
 from dpo_wrap.ownership import CONFIG, MARKER, is_run
+from dpo_wrap.terminal import masked
 
 # Written by train after CONFIG; RUN is the last file, so a run without it is not finished.
 RUN, METRICS = "run.json", "metrics.jsonl"
@@ -290,6 +291,8 @@ def _weight_digests(*directories: str | None) -> dict[str, str]:
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_secrets(v) for k, v in value.items() if k not in SECRET}
+    if isinstance(value, str):
+        return masked(value)
     return [_without_secrets(item) for item in value] if isinstance(value, list | tuple) else value
 
 

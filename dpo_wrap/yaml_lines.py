@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.terminal import SECRET_NAME
 
 INT, FLOAT, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "map"))
 GROUP = "lora"
@@ -96,8 +97,7 @@ def read_override(text: str, order: int) -> list[Entry]:
     `lora={r: 4}` is an entry `lora: true`, which replaces the file's group, and those in the group.
     """
     key, equals, value = text.partition("=")
-    # The value of a token is in no message.
-    key, place = key.strip(), f"--set {key if 'token' in text.lower() else text}"
+    key, place = key.strip(), f"--set {key if SECRET_NAME.search(text) else text}"
     if not equals or not key:
         raise ConfigError(f"{place}: KEY=VALUE expected")
     try:

@@ -16,6 +16,7 @@ from dpo_wrap.data.length_stats import pair_lengths
 from dpo_wrap.diagnostics.checks import is_sharded
 from dpo_wrap.diagnostics.pairs import SIMILAR, answer_tokens, similar_answers
 from dpo_wrap.diagnostics.verdict import FALLEN, MOVED
+from dpo_wrap.terminal import printable
 
 FLAT = 0.01
 """Mean margin below which it is flat: a run that learns has 0.02 after 20 steps."""
@@ -178,7 +179,7 @@ def warn(state: TrainerState, what: str, lines: list[str]) -> None:
     warning = {"step": state.global_step, "what": what, "lines": lines}
     state.stateful_callbacks.setdefault(STATE_KEY, []).append(warning)
     head = f"warning: step {state.global_step}: {lines[0]}"
-    tqdm.write("\n  ".join([head, *lines[1:]]), file=sys.stderr)
+    tqdm.write(printable("\n  ".join([head, *lines[1:]])), file=sys.stderr)
 
 
 def warnings_of(state: TrainerState) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ from dpo_wrap.metrics.intervals import mean
 from dpo_wrap.model.load import context_length, load_adapter_config, load_config
 from dpo_wrap.model.tokenizer import stop_ids
 from dpo_wrap.run_dir import conversion_reports
+from dpo_wrap.terminal import show
 
 PER_EXAMPLE = "_per_example"
 
@@ -78,7 +79,7 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         models = load_models(settings, args.device)
         tokens, fit = tokenize(settings, rows, request.split, models.tokenizer, args, config)
         for line in report_lines(request.split, fit, args.max_length, settings.overlength):
-            print(line, file=sys.stderr)
+            show(line, file=sys.stderr)
         logps = tables.score_rows(models, tokens, args)
         examples = tables.pair_table(tokens, logps, args.beta, settings.dataset_path)
         prompts = _choose_prompts(tokens, config, request)
@@ -142,7 +143,7 @@ def _choose_prompts(
     room = math.inf if context is None else context - request.max_new_tokens
     too_long = sum(len(prompt) > room for prompt in prompts)
     if request.samples and too_long:
-        print(
+        show(
             f"{too_long} of {len(prompts)} prompts leave no room for {request.max_new_tokens} "
             "tokens in the model's context and are not sampled; lower --max-new-tokens",
             file=sys.stderr,

@@ -8,6 +8,7 @@ from typing import Any
 from dpo_wrap.config import Settings, load_settings, with_trust
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.run_dir import CONFIG, read_run
+from dpo_wrap.terminal import show
 
 # Taken from the current config: they change speed and memory, but no figure.
 CURRENT = ("per_device_eval_batch_size", "dataset_num_proc", "use_cpu")
@@ -46,7 +47,7 @@ def run_settings(settings: Settings, dataset: str | None) -> Settings:
         raise ConfigError("--dataset: empty; give the path of a dataset")
     for name, reason in NOT_EVALUATED.items():
         if trained.trl.get(name):
-            print(f"{name}: {reason}, so the trainer's own figures differ", file=sys.stderr)
+            show(f"{name}: {reason}, so the trainer's own figures differ", file=sys.stderr)
     options = {name: value for name, value in trained.trl.items() if name in FROM_RUN}
     options |= {name: settings.trl[name] for name in CURRENT if name in settings.trl}
     options = with_trust(options, settings.trl)

@@ -30,6 +30,7 @@ from dpo_wrap.judge.endpoint import (
     make_question,
     replies,
 )
+from dpo_wrap.terminal import show
 
 EXAMPLES = """The key is read from the environment only, from OPENAI_API_KEY; a local server needs
 none. OPENAI_BASE_URL replaces --base-url. The texts of the file and the criterion are sent to
@@ -148,7 +149,7 @@ def judge_file(arguments: argparse.Namespace) -> int:
                 fields = {"temperature": arguments.temperature, "max_tokens": arguments.max_tokens}
                 fields = {k: v for k, v in (fields | arguments.request).items() if v is not None}
                 judge = Judge(client, arguments.model, fields)
-                print(
+                show(
                     f"judge {arguments.model} at {judge.client.base_url}: {len(pending):,} "
                     f"questions, {len(done):,} already answered; verdicts are "
                     f"saved in {path}",
@@ -163,10 +164,10 @@ def judge_file(arguments: argparse.Namespace) -> int:
                         write_atomically(path, b"".join(lines))
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror}); use another -o") from None
-    print(_summary(questions, verdicts, path))
+    show(_summary(questions, verdicts, path))
     failed = sum(map(_is_failed, verdicts.values()))
     if failed:
-        print(
+        show(
             f"{failed:,} of {len(verdicts):,} questions were not answered; run the same command "
             "again to send only those",
             file=sys.stderr,

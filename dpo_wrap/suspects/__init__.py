@@ -15,6 +15,7 @@ from dpo_wrap.errors import ConfigError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.ownership import locked
 from dpo_wrap.run_dir import RUN
+from dpo_wrap.terminal import show
 
 EXAMPLES = """examples:
   python -m dpo_wrap.suspects configs/dpo_config.yaml
@@ -73,5 +74,5 @@ def _suspects(arguments: argparse.Namespace, stop: cli.Stop) -> int:
             lines = write_suspects(scores, splits, out)
         if (out / RUN).is_file():
             write_page(out)
-    print("\n".join(lines))
+    show("\n".join(lines))
     return 0

@@ -22,6 +22,7 @@ from dpo_wrap.hub import check_moving
 from dpo_wrap.ownership import check_own, is_run, locked
 from dpo_wrap.run_dir import Start
 from dpo_wrap.system_errors import system_errors_reported
+from dpo_wrap.terminal import show
 from dpo_wrap.training.callbacks import EarlyStopping, MetricsLog, Progress, StopAfterStep
 from dpo_wrap.training.finish import finish, summary
 from dpo_wrap.training.prepare import Prepared, prepare
@@ -121,8 +122,7 @@ def measure_step_zero(trainer: PreparedTrainer, prepared: Prepared) -> dict[str,
 def log(*lines: str) -> None:
     """Print the lines from the main process."""
     if os.environ.get("RANK", "0") == "0":
-        for line in lines:
-            print(line, flush=True)
+        show(*lines)
 
 
 def _run(trainer: PreparedTrainer, start: Start, settings: Settings, stop: Stop) -> None:
