@@ -23,6 +23,7 @@ from dpo_wrap.data.splits import caching_disabled, load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError, DataError, one_line
 from dpo_wrap.evaluation import examples as tables
+from dpo_wrap.evaluation import same_reference
 from dpo_wrap.evaluation.examples import ROW
 from dpo_wrap.evaluation.findings import findings
 from dpo_wrap.evaluation.models import (
@@ -39,7 +40,7 @@ from dpo_wrap.hub import located
 from dpo_wrap.metrics.intervals import mean
 from dpo_wrap.model.load import context_length, load_adapter_config, load_config
 from dpo_wrap.model.tokenizer import stop_ids
-from dpo_wrap.run_dir import conversion_reports
+from dpo_wrap.run_dir import RUN, conversion_reports, read_object
 
 PER_EXAMPLE = "_per_example"
 
@@ -71,6 +72,10 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
     args = build_arguments(settings, config, load_adapter_config(settings)).dpo
     with _rows(settings, request.split) as rows:
         models = load_models(settings, args.device)
+        with models.as_reference() as reference:
+            run = read_object(Path(settings.output_dir, RUN))
+            if note := same_reference.check(reference, run, settings, args):
+                print(note, file=sys.stderr)
         tokens, fit = tokenize(settings, rows, request.split, models.tokenizer, args, config)
         for line in report_lines(request.split, fit, args.max_length, settings.overlength):
             print(line, file=sys.stderr)

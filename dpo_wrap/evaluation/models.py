@@ -91,6 +91,9 @@ def load_models(settings: Settings, device: torch.device) -> EvaluatedModels:
             warnings.filterwarnings("error", "Found missing adapter keys")
             policy = PeftModel.from_pretrained(load_base(settings, distributed=True), run)
         if settings.adapter_path is not None:
+            # Added as TRL adds it, with the config that peft completed for the first adapter:
+            # with one of its own, peft would no longer find the output layer to tie.
+            policy.add_adapter(REFERENCE_ADAPTER, policy.peft_config["default"])
             policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE_ADAPTER)
             policy.set_adapter("default")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
