@@ -16,6 +16,7 @@ from dpo_wrap import cli
 from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation.findings import findings, summary, win_rate_summary
+from dpo_wrap.evaluation.reasons import null_reasons, reason_lines
 from dpo_wrap.evaluation.run_settings import other_run_settings, run_settings
 from dpo_wrap.evaluation.win_rate import read_verdicts, to_judge, win_rate
 from dpo_wrap.files import write_atomically
@@ -131,6 +132,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> list[str]:
             there = evaluate_run(other, request).examples
             differences = paired_differences(done.examples, there, done.figures["metrics"])
             done.figures["against"] = {"run": against, "differences": differences}
+        done.figures["reasons"] = null_reasons(done.figures)
         _write(done, run)
     return [
         *summary(done.figures),
@@ -194,11 +196,14 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
         raise ConfigError(f"{arguments.verdicts}: every preference is null; fill in the file")
     figures["win_rate"] = win_rate(_for_judges(samples), verdicts)
     figures["findings"] = findings(figures)
+    figures["reasons"] = null_reasons(figures)
     try:
         _write_figures(figures, run)
     except OSError as error:
         raise RunError(f"{error.filename}: {error.strerror}; fix that, and {AGAIN}") from None
-    return [*win_rate_summary(figures["win_rate"]), f"page {settings.output_dir}/{REPORT}"]
+    reasons = reason_lines(null_reasons({"win_rate": figures["win_rate"]}))
+    page = f"page {settings.output_dir}/{REPORT}"
+    return [*win_rate_summary(figures["win_rate"]), *reasons, page]
 
 
 if __name__ == "__main__":
