@@ -191,6 +191,12 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> list[str
             f"{run}: the run was resumed after the answers were sampled, so the verdicts are on "
             f"another policy; evaluate again: {again}"
         )
+    if not to_judge(_for_judges(samples), 0):
+        raise ModelError(
+            f"{run}: policy and reference gave the same answers to all {len(samples)} sampled "
+            "prompts, so there is nothing to judge; sample other answers (--samples, --seed, "
+            f"--max-new-tokens) or train longer, then evaluate: {again}"
+        )
     verdicts = read_verdicts(arguments.verdicts)
     if all(record["preference"] is None for record in verdicts):
         raise ConfigError(f"{arguments.verdicts}: every preference is null; fill in the file")
