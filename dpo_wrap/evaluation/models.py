@@ -90,12 +90,13 @@ def load_models(settings: Settings, device: torch.device) -> EvaluatedModels:
             # peft leaves weights that the file lacks at their initial values, and only warns.
             warnings.filterwarnings("error", "Found missing adapter keys")
             policy = PeftModel.from_pretrained(load_base(settings, distributed=True), run)
-        if settings.adapter_path is not None:
-            # Added as TRL adds it, with the config that peft completed for the first adapter:
-            # with one of its own, peft would no longer find the output layer to tie.
-            policy.add_adapter(REFERENCE_ADAPTER, policy.peft_config["default"])
-            policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE_ADAPTER)
-            policy.set_adapter("default")
+            if settings.adapter_path is not None:
+                # Added as TRL adds it, with the config that peft completed for the first adapter:
+                # with one of its own, peft would no longer find the output layer to tie.
+                warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`")
+                policy.add_adapter(REFERENCE_ADAPTER, policy.peft_config["default"])
+                policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE_ADAPTER)
+                policy.set_adapter("default")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
         raise ModelError(
             f"{run}: the trained model cannot be loaded ({one_line(error)}); train again"
