@@ -3,6 +3,7 @@
 Every default chosen here is reported in a note and written to config.resolved.yaml.
 """
 
+import copy
 import re
 import warnings
 from collections.abc import Callable
@@ -162,7 +163,8 @@ def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, A
 def _lora_config(
     settings: Settings, config: PretrainedConfig, chosen: dict[str, Any], notes: list[str]
 ) -> LoraConfig:
-    kwargs = {**settings.lora, "task_type": "CAUSAL_LM"}
+    # A copy in depth, since peft changes modules_to_save in place.
+    kwargs = {**copy.deepcopy(dict(settings.lora)), "task_type": "CAUSAL_LM"}
     text_config = config.get_text_config()
     if indices := kwargs.get("trainable_token_indices"):
         place = settings.where("lora.trainable_token_indices")

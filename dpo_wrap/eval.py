@@ -19,6 +19,7 @@ from dpo_wrap import cli
 from dpo_wrap.config import Settings, load_settings, with_trust
 from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation.findings import findings, summary, win_rate_summary
+from dpo_wrap.evaluation.reasons import null_reasons, reason_lines
 from dpo_wrap.evaluation.run_settings import other_run_settings, run_settings
 from dpo_wrap.evaluation.win_rate import (
     is_about,
@@ -125,8 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             ]
         else:
             figures = _add_verdicts(settings, arguments)
-            lines = win_rate_summary(figures["win_rate"])
-            lines.append(f"page {settings.output_dir}/{REPORT}")
+            reasons = reason_lines(null_reasons({"win_rate": figures["win_rate"]}))
+            page = f"page {settings.output_dir}/{REPORT}"
+            lines = [*win_rate_summary(figures["win_rate"]), *reasons, page]
         show("\n".join(lines))
         return 0
 
@@ -199,6 +201,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> "Evaluation"
             there = evaluate_run(other, request).examples
             differences = paired_differences(done.examples, there, done.figures["metrics"])
             done.figures["against"] = {"run": against, "differences": differences}
+        done.figures["reasons"] = null_reasons(done.figures)
         _write(done, run)
     return done
 
@@ -268,11 +271,18 @@ def _add_verdicts(settings: Settings, arguments: argparse.Namespace) -> dict[str
             f"{run}: the run was resumed after the answers were sampled, so the verdicts are on "
             f"another policy; evaluate again: {again}"
         )
+    if not to_judge(_for_judges(samples), 0):
+        raise ModelError(
+            f"{run}: policy and reference gave the same answers to all {len(samples)} sampled "
+            "prompts, so there is nothing to judge; sample other answers (--samples, --seed, "
+            f"--max-new-tokens) or train longer, then evaluate: {again}"
+        )
     verdicts = read_verdicts(arguments.verdicts)
     if all(record["preference"] is None for record in verdicts):
         raise ConfigError(f"{arguments.verdicts}: every preference is null; fill in the file")
     figures["win_rate"] = win_rate(_for_judges(samples), verdicts)
     figures["findings"] = findings(figures)
+    figures["reasons"] = null_reasons(figures)
     try:
         with locked(run, "eval"):
             _write_figures(figures, run)

@@ -61,6 +61,12 @@ def mixed_precision(args: DPOConfig) -> AbstractContextManager:
     return torch.autocast(args.device.type, dtype=dtype, enabled=bool(args.bf16 or args.fp16))
 
 
+def is_half(model: nn.Module, args: DPOConfig) -> bool:
+    """Whether rounding is that of half precision: by autocast, TF32, weights or quantization."""
+    quantized = getattr(model, "is_quantized", False)
+    return bool(args.bf16 or args.fp16 or args.tf32 or quantized or model.dtype != torch.float32)
+
+
 @contextlib.contextmanager
 def reference_model(policy: nn.Module, separate: nn.Module | None = None) -> Iterator[nn.Module]:
     """The reference: a model of its own, or with LoRA the policy without its trained adapter.

@@ -113,7 +113,7 @@ def identity(
     return {
         "config": config,
         "processes": processes,
-        "weights": _weight_digests(config["model_path"], config.get("adapter_path")),
+        "weights": weight_digests(config["model_path"], config.get("adapter_path")),
         "data": {"fingerprint": fingerprint, "chat_template": digest},
     }
 
@@ -281,7 +281,7 @@ def _has_weights(directory: Path) -> bool:
     return any(any(directory.glob(name)) for name in WEIGHTS)
 
 
-def _weight_digests(*directories: str | None) -> dict[str, str]:
+def weight_digests(*directories: str | None) -> dict[str, str]:
     """Digests of local weight files, by file name; models on the Hub have none."""
     local = [Path(name).expanduser() for name in directories if name]
     found = sorted(path for folder in local for name in WEIGHTS for path in folder.glob(name))

@@ -84,10 +84,11 @@ class PreparedTrainer(DPOTrainer):
         self.share_prefixes, self.reference_store = share_prefixes, reference_store
         self.loss_fault, self.gradient_fault = loss_fault, gradient_fault
         super().__init__(*args, **kwargs)
-        self._start_sharing()
+        self._complete_model()
 
-    def _start_sharing(self) -> None:
+    def _complete_model(self) -> None:
         if self.shared is None:
+            copy_embeddings_to_reference(self.model)
             self.shared = self.share_prefixes(self)
 
     def resume_token_count(self, num_tokens: int) -> None:
@@ -101,7 +102,7 @@ class PreparedTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
         # Called by TRL's constructor, once everything that prefix sharing needs is set.
-        self._start_sharing()
+        self._complete_model()
         if self.reference_store is None:
             return self._compute_reference(dataset, name, batch_size)
         model = self.ref_model or self.model

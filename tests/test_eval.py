@@ -206,9 +206,55 @@ def test_a_dataset_without_held_out_pairs_is_an_empty_slice(of_two, tmp_path, ca
     assert f"dataset {few}: no pairs in this split" in capsys.readouterr().out
 
 
-def test_prompts_without_room_for_an_answer_are_reported(trained, capsys):
-    evaluated(trained, "--samples", "2", "--max-new-tokens", "127")
-    assert "prompts leave no room for 127 tokens in the model's" in capsys.readouterr().err
+def test_answers_are_cut_off_where_the_context_ends(trained, capsys):
+    found = evaluated(trained, "--samples", "6", "--max-new-tokens", "124")
+    note = (
+        "leave no room for 124 new tokens in the model's context of 128, so their answers are cut"
+    )
+    (line,) = found["notes"]
+    assert note in line and line in capsys.readouterr().err
+    table = pandas.read_parquet(run_of(trained) / "examples.parquet").dropna()
+    total = table["prompt_tokens"] + table["policy_answer_tokens"]
+    assert len(table) == 6 and total.max() <= 128 and found["kl_per_sequence"] is not None
+    assert evaluated(trained, "--samples", "6", "--max-new-tokens", "20")["notes"] == []
+
+
+def nulls(value, path=""):
+    """The path of each null of an object."""
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from nulls(inner, f"{path}{name}.")
+        elif inner is None:
+            yield f"{path}{name}"
+
+
+@pytest.mark.parametrize(
+    ("options", "known"),
+    [
+        (
+            ("--samples", "0"),
+            {
+                "kl_per_sequence": "no answers were sampled (--samples 0)",
+                "kl_per_sequence_interval": "no answers were sampled (--samples 0)",
+                "eos_rate": "no answers were sampled (--samples 0)",
+                "ceiling": "no conversion report has several judgements of a pair",
+            },
+        ),
+        (
+            ("--samples", "1", "--max-new-tokens", "1"),
+            {
+                "kl_per_sequence_interval": "an interval needs two prompts",
+                "distinct_3.policy": "no answer has 3 tokens",
+            },
+        ),
+    ],
+)
+def test_every_null_figure_has_its_reason(trained, capsys, options, known):
+    found = evaluated(trained, "--max-new-tokens", "6", *options)
+    assert found["reasons"].keys() == {path for path in nulls(found) if path != "caution"}
+    assert "it is not defined for these data" not in found["reasons"].values()
+    assert found["reasons"].items() >= known.items()
+    assert "no first_answer: no conversion report says which" in capsys.readouterr().out
 
 
 def test_the_reference_of_full_weights_is_the_model_before_training(tmp_path, tiny_model_dir):

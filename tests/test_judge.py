@@ -416,7 +416,8 @@ def test_without_a_key_and_an_endpoint_nothing_is_sent(server, tmp_path, capsys,
 )
 def test_an_invalid_base_url_is_refused(run, url):
     code, _, err = run("--base-url", url)
-    assert code == 2 and url.replace("me:word", "***") in err and "--base-url" in err and err.count("\n") == 1
+    shown = url.replace("me:word", "***")
+    assert code == 2 and shown in err and "--base-url" in err and err.count("\n") == 1
 
 
 def test_a_missing_client_and_an_invalid_proxy_are_refused(run, server, monkeypatch):

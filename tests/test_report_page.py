@@ -210,6 +210,12 @@ def test_the_curves_have_a_point_for_each_logged_line_and_evaluations_a_dot(show
     assert shown(run__json=RUN, metrics__jsonl=LINES[:1]).source.count("<circle") == 5
 
 
+def test_a_row_is_shown_where_only_its_first_value_is_missing(shown):
+    metrics = {"new": {"reference": None, "policy": 0.515}, "gone": {"reference": None}}
+    found = shown(run__json=RUN, eval__json=FOUND | {"metrics": metrics})
+    assert "0.515" in found.text and "new" in found.text and "gone" not in found.text
+
+
 def test_suspects_out_of_fold_replace_those_of_the_evaluation(shown):
     search = {"pairs": 3180, "crowds": ["team b: 9 of its 20 pairs are suspect"]}
     many = [SUSPECT | {"prompt": f"S{number}?", "team": "b"} for number in range(50)]

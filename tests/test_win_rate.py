@@ -283,3 +283,18 @@ def test_verdicts_on_a_policy_that_was_trained_further_are_refused(sampled, tmp_
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"steps": 999}))
     error = refused(capsys, str(config), *where, "--verdicts", str(verdicts))
     assert "was resumed after the answers were sampled" in error
+
+
+def test_equal_answers_to_every_prompt_leave_nothing_to_judge(sampled, tmp_path, capsys):
+    config, _ = sampled
+    shutil.copytree(run_of(config), tmp_path / "run")
+    samples = tmp_path / "run/samples.jsonl"
+    same = [s | {"policy": s["reference"]} for s in map(json.loads, samples.open(encoding="utf-8"))]
+    samples.write_text("".join(json.dumps(sample) + "\n" for sample in same))
+    (tmp_path / "run/to_judge.jsonl").write_text("")
+    where = ("--set", f"output_dir={tmp_path}/run")
+    error = refused(capsys, str(config), *where, "--verdicts", str(tmp_path / "run/to_judge.jsonl"))
+    assert (
+        "policy and reference gave the same answers to all 5 sampled prompts, so there is" in error
+    )
+    assert "sample other answers (--samples, --seed, --max-new-tokens) or train longer" in error

@@ -14,7 +14,14 @@ from trl import DPOTrainer
 from dpo_wrap.data.length_stats import kept_ids
 from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
 from dpo_wrap.diagnostics.verdict import ReferenceKL
-from dpo_wrap.logps import answer_logps, mixed_precision, next_token_logps, reference_model
+from dpo_wrap.evaluation.same_reference import record
+from dpo_wrap.logps import (
+    answer_logps,
+    is_half,
+    mixed_precision,
+    next_token_logps,
+    reference_model,
+)
 from dpo_wrap.trl_hooks import loss_and_margin
 
 # Losses that are -log sigmoid(0) = ln 2 where policy and reference agree.
@@ -45,8 +52,7 @@ def step_zero(trainer: DPOTrainer) -> StepZero | None:
     size = min(args.per_device_train_batch_size, len(trainer.train_dataset))
     rows = [trainer.train_dataset[row] for row in range(size)]
     loss, margin = loss_and_margin(trainer, rows)
-    half = args.bf16 or args.fp16 or model.dtype != torch.float32
-    tolerance = trainer.beta * (HALF_TOLERANCE if half else TOLERANCE)
+    tolerance = trainer.beta * (HALF_TOLERANCE if is_half(model, args) else TOLERANCE)
     more_terms = trainer.use_weighting or trainer.aux_loss_enabled or trainer.loss_weights != [1.0]
     starts_at_ln_2 = trainer.loss_types[0] in LN_2_LOSSES and not more_terms
     fault = None
@@ -58,6 +64,22 @@ def step_zero(trainer: DPOTrainer) -> StepZero | None:
     elif starts_at_ln_2 and abs(loss - math.log(2)) > max(tolerance, 1e-4):
         fault = f"step 0 has a loss of {loss:.4f}, not ln 2 = 0.6931"
     return StepZero(loss, margin, fault)
+
+
+def reference_record(trainer: DPOTrainer) -> dict[str, Any] | None:
+    """What eval checks its reference with; None for a sharded model. For step 0 only."""
+    if is_sharded(trainer):
+        return None
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    # Full weights with a precomputed reference are still that reference.
+    separate = trainer.ref_model or (None if isinstance(policy, PeftModel) else policy)
+    training = policy.training
+    policy.eval()
+    try:
+        with reference_model(policy, separate) as reference:
+            return record(reference, trainer.train_dataset, trainer.args)
+    finally:
+        policy.train(training)
 
 
 def describe_bad_loss(trainer: DPOTrainer, batch: dict[str, Any], loss: float) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import evaluate
 import pandas as pd
 from datasets import Dataset
-from transformers import PretrainedConfig
 from trl import DPOConfig
 
 from dpo_wrap.arguments import build_arguments
@@ -24,12 +23,14 @@ from dpo_wrap.data.splits import caching_disabled, load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError, DataError, one_line
 from dpo_wrap.evaluation import examples as tables
+from dpo_wrap.evaluation import same_reference
 from dpo_wrap.evaluation.examples import ROW
 from dpo_wrap.evaluation.findings import findings, summary
 from dpo_wrap.evaluation.models import (
     MODELS,
     EvaluatedModels,
     answer_figures,
+    answer_limits,
     answer_rows,
     choose_prompts,
     load_models,
@@ -40,7 +41,7 @@ from dpo_wrap.hub import located
 from dpo_wrap.metrics.intervals import mean
 from dpo_wrap.model.load import context_length, load_adapter_config, load_config
 from dpo_wrap.model.tokenizer import stop_ids
-from dpo_wrap.run_dir import conversion_reports
+from dpo_wrap.run_dir import RUN, conversion_reports, read_object
 from dpo_wrap.terminal import show
 
 PER_EXAMPLE = "_per_example"
@@ -77,19 +78,27 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
     args = build_arguments(settings, config, load_adapter_config(settings)).dpo
     with _rows(settings, request.split) as rows:
         models = load_models(settings, args.device)
+        with models.as_reference() as reference:
+            run = read_object(Path(settings.output_dir, RUN))
+            if note := same_reference.check(reference, run, settings, args):
+                show(note, file=sys.stderr)
         tokens, fit = tokenize(settings, rows, request.split, models.tokenizer, args, config)
         for line in report_lines(request.split, fit, args.max_length, settings.overlength):
             show(line, file=sys.stderr)
         logps = tables.score_rows(models, tokens, args)
         examples = tables.pair_table(tokens, logps, args.beta, settings.dataset_path)
-        prompts = _choose_prompts(tokens, config, request)
+        notes, context = [], context_length(config) or math.inf
+        size = args.per_device_eval_batch_size
+        prompts = _choose_prompts(tokens, context, request, size, notes)
         # TRL appends end-of-text tokens while it tokenizes, so texts are taken from the raw rows.
         texts = {row: _texts(rows[row]) for row in prompts}
         against_label = [
             _texts(rows[pair[ROW]]) | {"reward_margin": pair["reward_margin"]}
             for pair in tables.worst(examples).to_dict("records")
         ]
-    answers, samples = _sample(models, prompts, texts, args, request)
+    for line in notes:
+        show(line, file=sys.stderr)
+    answers, samples = _sample(models, prompts, texts, args, request, context)
     metrics, scores = score_samples(settings, modules, samples) if samples else ({}, {})
     examples = tables.with_answers(examples, answers, scores)
     examples, kept = tables.with_kept(examples, tables.kept_columns(tokens))
@@ -105,9 +114,11 @@ def evaluate_run(settings: Settings, request: Request) -> Evaluation:
         "groups": tables.groups(examples, args.beta, kept),
         "against_label": against_label,
         "samples": len(samples),
+        "samples_requested": request.samples,
         "max_new_tokens": request.max_new_tokens,
         "seed": request.seed,
         "metrics": metrics,
+        "notes": notes,
     }
     return Evaluation(figures | {"findings": findings(figures)}, samples, examples)
 
@@ -136,19 +147,30 @@ def _texts(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choose_prompts(
-    tokens: Dataset, config: PretrainedConfig, request: Request
+    tokens: Dataset, context: float, request: Request, size: int, notes: list[str]
 ) -> dict[int, list[int]]:
-    """The prompts to sample from, by row; reports those that are too long."""
-    prompts, context = tokens["prompt_ids"], context_length(config)
-    room = math.inf if context is None else context - request.max_new_tokens
-    too_long = sum(len(prompt) > room for prompt in prompts)
-    if request.samples and too_long:
-        show(
-            f"{too_long} of {len(prompts)} prompts leave no room for {request.max_new_tokens} "
-            "tokens in the model's context and are not sampled; lower --max-new-tokens",
-            file=sys.stderr,
-        )
-    return choose_prompts(prompts, tokens[ROW], request.samples, request.seed, room)
+    """The prompts to sample from in batches of `size`, by row.
+
+    They are shorter than the model's context. Notes what does not fit into it.
+    """
+    ids = tokens["prompt_ids"]
+    if request.samples and (full := sum(len(prompt) >= context for prompt in ids)):
+        notes.append(f"{full} of {len(ids)} prompts fill the model's context and are not sampled")
+    prompts = choose_prompts(ids, tokens[ROW], request.samples, request.seed, context - 1)
+    most = request.max_new_tokens
+    if max(map(len, prompts.values()), default=0) + most <= context:
+        return prompts
+    # By length, since the longest prompt of a batch decides where its answers are cut off.
+    prompts = dict(sorted(prompts.items(), key=lambda item: len(item[1])))
+    limits = answer_limits(list(prompts.values()), most, context, size)
+    short = [limit for limit in limits if limit < most]
+    notes.append(
+        f"{len(short)} of {len(limits)} sampled prompts leave no room for {most} new tokens in the "
+        f"model's context of {context}, so their answers are cut off at "
+        f"{' to '.join(map(str, sorted({min(short), max(short)})))} tokens; lower --max-new-tokens "
+        "for equal limits"
+    )
+    return prompts
 
 
 def _sample(
@@ -157,10 +179,11 @@ def _sample(
     texts: dict[int, dict[str, Any]],
     args: DPOConfig,
     request: Request,
+    context: float,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(figures of each prompt's answers, lines of samples.jsonl)."""
-    stops = stop_ids(models.tokenizer)
-    sampled = sample_answers(models, prompts, args, stops, request.max_new_tokens, request.seed)
+    stops, limits = stop_ids(models.tokenizer), (request.max_new_tokens, context)
+    sampled = sample_answers(models, prompts, args, stops, *limits, request.seed)
     answers = answer_rows(sampled, stops)
 
     def text(ids: list[int]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from dpo_wrap.evaluation.reasons import reason_lines
 from dpo_wrap.metrics.intervals import wilson
 
 Finding = tuple[str, str]
@@ -204,6 +205,8 @@ def summary(figures: dict[str, Any]) -> list[str]:
         lines += [f"{column} {value}: {_group(group)}" for value, group in values.items()]
     if figures.get("against"):
         lines += ["", *_against(figures["against"])]
+    if reasons := reason_lines(figures["reasons"]):
+        lines += ["", *reasons]
     lines += ["", "intervals are 95 %; a log-ratio is policy over reference, without beta", ""]
     return lines + [f"{MARKS.get(f['tone'], ' ')} {f['text']}" for f in figures["findings"]] + [""]
 

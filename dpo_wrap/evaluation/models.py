@@ -90,9 +90,13 @@ def load_models(settings: Settings, device: torch.device) -> EvaluatedModels:
             # peft leaves weights that the file lacks at their initial values, and only warns.
             warnings.filterwarnings("error", "Found missing adapter keys")
             policy = PeftModel.from_pretrained(load_base(settings, distributed=True), run)
-        if settings.adapter_path is not None:
-            policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE_ADAPTER)
-            policy.set_adapter("default")
+            if settings.adapter_path is not None:
+                # Added as TRL adds it, with the config that peft completed for the first adapter:
+                # with one of its own, peft would no longer find the output layer to tie.
+                warnings.filterwarnings("ignore", "You have requested `ensure_weight_tying`")
+                policy.add_adapter(REFERENCE_ADAPTER, policy.peft_config["default"])
+                policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE_ADAPTER)
+                policy.set_adapter("default")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
         raise ModelError(
             f"{run}: the trained model cannot be loaded ({one_line(error)}); train again"
@@ -141,28 +145,42 @@ def choose_prompts(
     return {row: list(prompt) for prompt, row in first.items() if row in drawn}
 
 
+def answer_limits(
+    prompts: Sequence[list[int]], max_new_tokens: int, context: float, size: int
+) -> list[int]:
+    """The largest number of tokens of the answers to each prompt, in batches of `size`.
+
+    The longest prompt of a batch leaves room for it in the model's context.
+    """
+    batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+    return [int(min(max_new_tokens, context - max(map(len, b)))) for b in batches for _ in b]
+
+
 def sample_answers(
     models: EvaluatedModels,
     prompts: dict[int, list[int]],
     args: DPOConfig,
     stops: list[int],
     max_new_tokens: int,
+    context: float,
     seed: int,
 ) -> list[Sampled]:
     """One answer of each model to each prompt at temperature 1, from the whole distribution.
 
     `prompts` maps a row to its prompt's ids. Only at that temperature is the mean of
     `policy_log_ratio` an unbiased estimate of KL(pi || pi_ref) per sequence. Both models use the
-    same random numbers in each batch, so equal distributions give equal answers.
+    same random numbers in each batch, so equal distributions give equal answers. Prompts with
+    answers do not exceed `context` tokens, so the answers to long prompts are cut off earlier.
     """
     ids, pad_id = list(prompts.values()), models.tokenizer.pad_token_id
     size = args.per_device_eval_batch_size
     batches = [ids[i : i + size] for i in range(0, len(ids), size)]
+    limits = answer_limits(ids, max_new_tokens, context, size)[::size]
 
     def draw(model: nn.Module, who: str) -> Iterator[list[list[int]]]:
         for number, batch in enumerate(tqdm(batches, desc=f"sampling: {who}", disable=None)):
             torch.manual_seed(seed + number)
-            yield draw_answers(model, batch, args, stops, max_new_tokens, pad_id)
+            yield draw_answers(model, batch, args, stops, limits[number], pad_id)
 
     policy, ratios, reference = [], [], []
     for batch, answers in zip(batches, draw(models.policy, "policy"), strict=True):

@@ -145,7 +145,10 @@ def read_records(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
         lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         found = [(f"{path}:{n}", _load(line, path, n)) for n, line in lines]
     if not found:
-        raise ConfigError(f"{path}: has no records; give the to_judge.jsonl of an evaluation")
+        raise ConfigError(
+            f"{path}: has no records; give the to_judge.jsonl of an evaluation, which has some "
+            "where the answers of policy and reference differ"
+        )
     for place, record in found:
         if not isinstance(record, dict):
             raise ConfigError(f"{place}: {record!r:.60} is not an object; write one record a line")

@@ -14,7 +14,7 @@ from dpo_wrap.cli import Stop
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import move_into_run
 from dpo_wrap.diagnostics import memory
-from dpo_wrap.diagnostics.checks import step_zero
+from dpo_wrap.diagnostics.checks import reference_record, step_zero
 from dpo_wrap.diagnostics.watch import HealthWatch
 from dpo_wrap.errors import StoppedError
 from dpo_wrap.files import clear_own
@@ -64,9 +64,11 @@ def run_session(settings: Settings, resume: str, stop: Stop, brief: bool = False
         log(*([] if brief else [*describe(trainer, prepared), *prepared.notes, *notes]))
         if start.checkpoint is None:
             step_0 = measure_step_zero(trainer, prepared)
+            measured = {"step_0": step_0, "reference": reference_record(trainer)}
         else:
-            step_0 = start.checkpoint.identity["step_0"]
-        trainer.identity = {**identity, "step_0": step_0}
+            found = start.checkpoint.identity
+            measured = {name: found.get(name) for name in ("step_0", "reference")}
+        trainer.identity = identity | measured
         # No process may still be reading from an old run when it is renamed.
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():

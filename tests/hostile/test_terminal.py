@@ -1,4 +1,4 @@
-"""What commands print: no control characters from data, no secrets, and a closed standard output."""
+"""What commands print: no control characters from data, no secrets, and a closed output."""
 
 import json
 import subprocess
