@@ -117,7 +117,9 @@ class Schema:
 
 def _card_lines(features: dict[str, dict], indent: str) -> Iterator[str]:
     for name, kind in features.items():
-        yield f"{indent}- name: {json.dumps(name)}"
+        # YAML has no surrogate pairs, which JSON writes for characters above U+FFFF.
+        shown = "".join(f"\\U{ord(c):08x}" if c > "\uffff" else json.dumps(c)[1:-1] for c in name)
+        yield f'{indent}- name: "{shown}"'
         if kind["_type"] == "List":
             yield f"{indent}  list:"
             yield from _card_lines(kind["feature"], indent + "  ")

@@ -78,8 +78,14 @@ class Processes:
     def submit(self, function: Callable, *arguments: Any) -> Future:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            reader, self._lifeline = context.Pipe(duplex=False)
-            self._pool = ProcessPoolExecutor(self._count, context, _start, (reader,))
+            try:
+                reader, self._lifeline = context.Pipe(duplex=False)
+                self._pool = ProcessPoolExecutor(self._count, context, _start, (reader,))
+            except OSError as error:  # no semaphores without /dev/shm, or too many open files
+                raise ConvertError(
+                    f"no process can be started ({error.strerror or error}); use --workers 1",
+                    status=1,
+                ) from None
         return self._pool.submit(_call, function, *arguments)
 
     def result(self, future: Future) -> Any:

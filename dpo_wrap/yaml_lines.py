@@ -12,6 +12,8 @@ from dpo_wrap.errors import ConfigError
 from dpo_wrap.terminal import SECRET_NAME
 
 INT, FLOAT, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "map"))
+MOST_NODES = 10_000
+"""Values of a config; aliases of aliases may stand for any number of them."""
 GROUP = "lora"
 """The key whose mapping is read as entries of its own, `lora.r`."""
 
@@ -65,6 +67,7 @@ def read_file(path: str) -> tuple[list[Entry], list[tuple[int, str]]]:
     try:
         loader = _Loader(Path(path).read_bytes().decode("utf-8-sig"))
         root = loader.get_single_node()
+        size = 0 if root is None else _size(root, {})
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give the path of a YAML file") from None
     except UnicodeDecodeError:
@@ -77,6 +80,8 @@ def read_file(path: str) -> tuple[list[Entry], list[tuple[int, str]]]:
         raise ConfigError(f"{path}: nested too deeply to be read") from None
     if root is None:
         raise ConfigError(f"{path}: empty; write at least model_path, dataset_path and output_dir")
+    if size > MOST_NODES:
+        raise ConfigError(f"{path}: its aliases (*name) expand to too much; write the values out")
     if not _is_mapping(root):
         raise ConfigError(f"{path}: not a mapping; write lines of `key: value`")
     entries = []
@@ -141,6 +146,16 @@ def _duplicates(root: yaml.Node | None) -> Iterator[tuple[int, str]]:
                 if key in first:
                     yield line, f"duplicate key {key!r}, first in line {first[key]}; remove one"
                 first.setdefault(key, line)
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """The nodes below a node, those of an alias counted each time that it is used."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 0  # of an alias within itself, which is refused elsewhere
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in inner)
+    return sizes[id(node)]
 
 
 def _is_mapping(node: yaml.Node) -> bool:

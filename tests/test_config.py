@@ -194,7 +194,8 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path):
 
 def test_aliases_that_multiply_do_not_slow_the_check(errors):
     started = time.perf_counter()
-    assert len(errors(f"{ALIAS_BOMB}label_names: *k8")) == 11
+    (error,) = errors(f"{ALIAS_BOMB}label_names: *k8")
+    assert "expand to too much" in error
     assert time.perf_counter() - started < 1
 
 

@@ -170,7 +170,7 @@ class FileReader:
             with open(self.place or path, "rb") as file:
                 content = opening.decompressed(file, path)
                 if syntax in _TEXTS:
-                    content = opening.open_text(content, self.encoding)
+                    content = opening.open_text(content, self.encoding, path)
                 read = (_TEXTS | _TABLES)[syntax]
                 for item in read(content, path, self.notes, self.header_row, self.sheet):
                     seen, self.position = item.location.record, file.tell()

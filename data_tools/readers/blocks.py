@@ -53,7 +53,7 @@ def first_span(path: str, encoding: str | None, header_row: int | None = None) -
         return None
     state = file_state(path)
     with open(path, "rb") as file:
-        text = opening.open_text(file, encoding)
+        text = opening.open_text(file, encoding, path)
         if text.encoding not in ("utf-8", opening.UTF8_BOM):
             return None
         start = len(codecs.BOM_UTF8) if text.encoding == opening.UTF8_BOM else 0
@@ -78,14 +78,16 @@ def cut(after: Span) -> Iterator[Span]:
             if not data:
                 return
             if len(data) == SIZE:
-                data += _rest_of_record(file, data, after.head)
+                rest = _rest_of_record(file, data, after.head)
+                opening.check_length(len(rest), after.file)
+                data += rest
             yield replace(after, start=start, stop=start + len(data), first_line=line)
             start += len(data)
 
 
 def _rest_of_record(file: BinaryIO, data: bytes, head: delimited.Head | None) -> bytes:
     """What follows `data` until a record seems to end."""
-    rest = bytearray() if data.endswith(b"\n") else bytearray(file.readline())
+    rest = bytearray() if data.endswith(b"\n") else bytearray(file.readline(opening.LONGEST))
     is_open = head is not None and (data.count(b'"') + rest.count(b'"')) % 2
     while is_open and len(rest) < SIZE and (line := file.readline()):
         is_open ^= line.count(b'"') % 2

@@ -14,7 +14,15 @@ from typing import Any
 
 import jiter
 
-from data_tools.readers.opening import MARK, Items, check_text, line_ends, printable, read_or_reject
+from data_tools.readers.opening import (
+    MARK,
+    Items,
+    check_length,
+    check_text,
+    line_ends,
+    printable,
+    read_or_reject,
+)
 from data_tools.record import BadRecord, ConvertError, Location, Record, Reject, clip
 
 _CHUNK = 1 << 16
@@ -238,6 +246,7 @@ def _sources(text: io.TextIOBase, path: str, line: int) -> Iterator[tuple[str, i
     """The source of each element, valid or not, and its line."""
     buffer, start, record = "", 0, 0
     while more := text.read(max(_CHUNK, len(buffer) - start)):
+        check_length(len(buffer) - start, path)
         buffer, start = buffer[start:] + more, 0
         while (end := _end_of_element(buffer, start)) is not None:
             begin = _SPACE.match(buffer, start).end()

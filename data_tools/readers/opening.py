@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import re
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -62,6 +63,9 @@ _BOMS = (
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME_ENCODING = "name the file's encoding with --encoding, e.g. cp1252 or utf-16-le"
+LONGEST = 256 * 2**20
+"""Characters of a line, or of an element of a JSON array: a small archive may unpack to one of
+gigabytes."""
 MARK = "data_tools.mark"
 """The error handler that decodes a bad byte, also one below 128, as a lone surrogate."""
 
@@ -81,12 +85,19 @@ def unpack(path: str, place: str, folder: str | None) -> str:
         with zipfile.ZipFile(place) as archive:
             if len({*archive.namelist()}) < len(archive.namelist()):
                 raise ValueError("two members have one name")
+            check_unpacked(archive, shutil.disk_usage(unpacked).free)
             archive.extractall(unpacked)
     except _ZIP_ERRORS as error:
         why = " ".join(str(error).split())
         fix = "fetch it again, or unpack it and convert its files"
         raise ConvertError(f"{path}: the archive cannot be unpacked ({why}); {fix}") from None
     return unpacked
+
+
+def check_unpacked(archive: zipfile.ZipFile, most: int) -> None:
+    """Raise ValueError where the members have more than `most` bytes."""
+    if (size := sum(member.file_size for member in archive.infolist())) > most:
+        raise ValueError(f"it unpacks to {size / 2**30:,.0f} GB, and {most / 2**30:,.0f} GB fit")
 
 
 def decompressed(file: BinaryIO, path: str) -> BinaryIO:
@@ -106,7 +117,7 @@ def decompressed(file: BinaryIO, path: str) -> BinaryIO:
     raise ConvertError(f"{path}: its content is that of a {found} file; {fix}")
 
 
-def open_text(binary: io.BufferedReader, encoding: str | None) -> io.TextIOWrapper:
+def open_text(binary: io.BufferedReader, encoding: str | None, path: str = "") -> io.TextIOWrapper:
     """Text over `binary` with line ends untouched, whose encoding its BOM decides.
 
     Raises ConvertError (status 2) for an unknown encoding, or one that the BOM contradicts.
@@ -125,7 +136,31 @@ def open_text(binary: io.BufferedReader, encoding: str | None) -> io.TextIOWrapp
             f"--encoding {named}: the file begins with the BOM of UTF-8, so it is not {named}; "
             "remove the option"
         )
-    return io.TextIOWrapper(binary, encoding=of_bom or codec, errors=MARK, newline="")
+    text = _Text(binary, encoding=of_bom or codec, errors=MARK, newline="")
+    text.path = path
+    return text
+
+
+class _Text(io.TextIOWrapper):
+    """Text of which no line is too long to be held in memory."""
+
+    path = ""
+
+    def __next__(self) -> str:
+        line = self.readline(LONGEST)
+        check_length(len(line), self.path)
+        if not line:
+            raise StopIteration
+        return line
+
+
+def check_length(length: int, path: str) -> None:
+    """Raise ConvertError for the length of a line or a record that is not below LONGEST."""
+    if length >= LONGEST:
+        raise ConvertError(
+            f"{path}: a record has more than {LONGEST // 2**20} MB, so the file is damaged or not "
+            "what its ending says; a JSON array must be named .json"
+        )
 
 
 def read_or_reject(

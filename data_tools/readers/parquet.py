@@ -16,7 +16,7 @@ from data_tools.readers.delimited import check_names
 from data_tools.readers.opening import MARK, Items, check_text, printable, read_or_reject
 from data_tools.record import ConvertError, Location
 
-_ROWS = 500  # of one batch
+_ROWS, _BYTES = 500, 1 << 26  # of one batch, at most; a small file may hold long values
 _END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 _READ_AHEAD = 1 << 20  # bytes; otherwise a whole column of a row group is held
 
@@ -53,7 +53,9 @@ def _parquet_batches(binary: BinaryIO) -> Iterator:
     )
     rows = 0
     # Arrow's threads would hang a process that forks.
-    for batch in file.iter_batches(_ROWS, use_threads=False):
+    first = next(file.iter_batches(1, use_threads=False), None)
+    size = max(1, min(_ROWS, _BYTES // max(1, first.nbytes if first else 1)))
+    for batch in file.iter_batches(size, use_threads=False):
         rows += len(batch)
         yield batch
     meta = file.metadata

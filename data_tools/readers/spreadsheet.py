@@ -8,15 +8,17 @@ import contextlib
 import datetime
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import BinaryIO
 
 from data_tools.readers.delimited import HEAD, check_names, header_at, missing_cells, row_record
-from data_tools.readers.opening import Items, check_text, read_or_reject
+from data_tools.readers.opening import Items, check_text, check_unpacked, read_or_reject
 from data_tools.record import BadRecord, ConvertError, Location, clip
 
 _MOST_ROWS = 1_048_576  # of a sheet in this format
+_MOST_BYTES = 4 * 2**30  # of an unpacked workbook, whose texts are held in memory
 # How the format escapes what XML cannot hold. Escapes of other characters were typed by somebody.
 _ESCAPE = re.compile("_x00([01][0-9A-Fa-f])_")
 
@@ -30,6 +32,8 @@ def read(
     # Of styles and the like, which are no data.
     warnings.filterwarnings("ignore", module="openpyxl")
     try:
+        with zipfile.ZipFile(binary) as archive:
+            check_unpacked(archive, _MOST_BYTES)
         book = openpyxl.load_workbook(binary, read_only=True)
         with contextlib.closing(book):
             rows = _rows(_sheet(book, path, notes, sheet), header_row or 1)
