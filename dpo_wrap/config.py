@@ -9,6 +9,7 @@ their own names. What only those libraries can check is checked in arguments.py.
 import ast
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +22,16 @@ from typing import Any, Literal
 from dpo_wrap.config_keys import (
     CORRECTED_TYPES,
     FILES,
+    FULL_NAMES,
     MAPPING_KEYS,
     RANGES,
-    REPLACED,
     SHORT_NAMES,
     rule_errors,
     unsupported,
 )
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.library_fields import Field, convert, lora_fields, nearest, trl_fields, unknown
+from dpo_wrap.other_names import REPLACED, other_loss, other_option
 from dpo_wrap.yaml_lines import Entry, read_file, read_override
 
 
@@ -91,7 +93,8 @@ OVERRIDES, MISSING = 10**9, 2 * 10**9
 @cache
 def own_fields() -> dict[str, Field]:
     """The wrapper's own keys by name."""
-    hints = typing.get_type_hints(Settings) | {"dataset_path": list[str], "metrics": list[str]}
+    hints = typing.get_type_hints(Settings)
+    hints |= dict.fromkeys(("dataset_path", "metrics"), str | list[str])
     return {
         one.name: Field(hints[one.name], one.default)
         for one in dataclasses.fields(Settings)
@@ -149,34 +152,40 @@ def _by_full_name(entries: list[Entry], errors: list[tuple[int, str]]) -> dict[s
     """The entries by TRL's and peft's names; adds an error for an unknown or repeated option."""
     given = {}
     for entry in entries:
-        name = SHORT_NAMES[entry.key][0] if entry.key in SHORT_NAMES else entry.key
+        name = FULL_NAMES.get(entry.key, entry.key)
         first = given.setdefault(name, entry)
         if name not in _all_fields():
             del given[name]
-            errors.append((entry.order, f"{entry.place}: {entry.key}: {_unknown(entry.key)}"))
+            errors.append((entry.order, f"{entry.place}: {entry.key}: {_unknown(entry)}"))
         elif first.key != entry.key:
             text = f"{entry.key}: the same option as {first.key} ({first.place}); keep one"
             errors.append((entry.order, f"{entry.place}: {text}"))
     return given
 
 
-def _unknown(key: str) -> str:
-    group, _, bare = key.rpartition(".")
+def _unknown(entry: Entry) -> str:
+    group, _, bare = entry.key.rpartition(".")
+    names = lora_fields()
     if bare == "<<":
         return "YAML merge keys are not supported; write the keys out"
-    if key in REPLACED:
-        return f"not a key of this command; {REPLACED[key]}"
-    if not group and bare in lora_fields():
-        return "a field of peft.LoraConfig; write it under lora:"
+    if entry.key in REPLACED:
+        return f"not a key of this command; {REPLACED[entry.key]}"
+    if not group and (bare in names or bare.removeprefix("lora_") in names):
+        name = bare if bare in names else bare.removeprefix("lora_")
+        return f"a field of peft.LoraConfig; write {name} under lora:"
     if group == "lora" and (bare in SHORT_NAMES or bare in _all_fields()):
         return f"not a field of peft.LoraConfig; write {bare!r} at top level"
     if group == "lora":
         # `alpha` means `lora_alpha`, though other names are more similar.
-        names = lora_fields()
-        near = f"lora_{bare}" if f"lora_{bare}" in names else nearest(bare, names)
+        meant = (n for n in (f"lora_{bare}", bare.removeprefix("lora_")) if n in names)
+        near = next(meant, nearest(bare, names))
         near = near and f"lora.{near}"
+    elif isinstance(entry.value, dict):
+        return "unknown key; lora: is the only group, so write its keys at top level"
+    elif other := other_option(bare):
+        return other
     else:
-        near = nearest(key, [*SHORT_NAMES, *(n for n in _all_fields() if "." not in n)])
+        near = nearest(bare, [*SHORT_NAMES, *(n for n in _all_fields() if "." not in n)])
     fix = f"did you mean {near!r}?" if near else "no key has a similar name; remove it"
     return f"unknown key; {fix}"
 
@@ -196,6 +205,19 @@ def _value(name: str, value: Any) -> Any:
         raise ValueError(problem)
     if name in ("dataset_path", "metrics") and isinstance(value, str):
         value = [value]
+    texts = value if isinstance(value, list) else [value]
+    for text in texts if name == "loss_type" else ():
+        if isinstance(text, str) and (other := other_loss(text)):
+            raise ValueError(f"{text!r} is not a loss of DPOTrainer; {other}")
+    if (
+        name == "lora.target_modules"
+        and isinstance(value, str)
+        and not re.search(r"[^\w ,]", value)
+    ):
+        # peft would match it as a regular expression with the whole name of each module.
+        names = ", ".join(re.split("[ ,]+", value.strip(" ,")))
+        listed = "all-linear" if names == "all" else f"[{names}]"
+        raise ValueError(f"text is a regular expression for whole names; write {listed}")
     value = convert(value, known.type)
     for number in _numbers(value):
         if name in RANGES and number not in RANGES[name]:
@@ -207,7 +229,6 @@ def _value(name: str, value: Any) -> Any:
                 raise ValueError(f"{problem} known: {', '.join(MAPPING_KEYS[name])}")
     if name in FILES and isinstance(value, str) and not Path(value).expanduser().is_file():
         raise ValueError(f"no file {value!r}; write a mapping, or the path of a JSON file")
-    texts = value if isinstance(value, list) else [value]
     blank = any(isinstance(text, str) and not text.strip() for text in texts)
     if (name in own_fields() and blank) or (value == [] and name in ("dataset_path", "loss_type")):
         raise ValueError(f"empty; {_meanings().get(name, 'name at least one loss')}")

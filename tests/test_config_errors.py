@@ -34,9 +34,11 @@ def only_error(errors):
         ("MODEL_PATH: x", "did you mean 'model_path'?"),
         ("lora:\n  alpha: 3", "lora.alpha: unknown key; did you mean 'lora.lora_alpha'?"),
         ("lora:\n  rnk_pattern: {}", "lora.rnk_pattern: unknown key; did you mean 'lora.rank_p"),
-        ("target_modules: [a]", "a field of peft.LoraConfig; write it under lora:"),
+        ("target_modules: [a]", "a field of peft.LoraConfig; write target_modules under lora:"),
         ("lora:\n  beta: 1", "not a field of peft.LoraConfig; write 'beta' at top level"),
-        ("training:\n  beta: 1", "training: unknown key"),
+        ("training:\n  beta: 1", "lora: is the only group, so write its keys at top level"),
+        ("lora:\n  lora_target_modules: [a]", "did you mean 'lora.target_modules'?"),
+        ("lora:\n  rank: 8", "lora.rank: not a key of this command; use r"),
         ("zzzz: 1", "zzzz: unknown key; no key has a similar name; remove it"),
         ("1: 2", "1: unknown key"),
         ("rpo_alpha: 1", "loss_type: [sigmoid, sft]"),
@@ -83,8 +85,10 @@ def test_a_key_that_cannot_be_used_is_named_with_the_fix(only_error, text, messa
         ("lora: 'off'", "a mapping of peft.LoraConfig's fields, true or false expected"),
         ("bf16: maybe", "true or false expected, found the text 'maybe'"),
         ("run_name: on", "text expected, found true; put the word in quotes"),
-        ("run_name: 2024-01-01", "text expected, found the date 2024-01-01; put it in quotes"),
         ("lora:\n  modules_to_save: a", "a list expected, found the text 'a'"),
+        ("metrics: 3", "text or a list expected, found 3; put it in quotes"),
+        ("lora:\n  target_modules: q_proj, v_proj", "whole names; write [q_proj, v_proj]"),
+        ("lora:\n  target_modules: all", "whole names; write all-linear"),
         ("loss_type: sigmod", "'sigmod' is unknown; did you mean 'sigmoid'?"),
         ("loss_type: [sigmoid, nope]", "'nope' is unknown"),
         ("loss_type: []", "loss_type: empty; name at least one loss"),
@@ -148,16 +152,21 @@ def test_what_dpo_trainer_cannot_use_is_refused_with_the_reason(only_error, text
         ("dataloader_persistent_workers: true", "no effect without dataloader_num_workers; set it"),
         ("overlength: drop\ntruncation_mode: keep_end", "without overlength: truncate"),
         ("overlength: drop\nmax_length: null", "overlength: no effect without max_length"),
-        ("loss_type: sft\nld_alpha: 0.5", "no effect without loss_type: other than sft"),
+        ("loss_type: sft\nld_alpha: 0.5", "no effect with loss_type: sft; set another, or"),
         (
             "label_smoothing: 0.1",
             "loss_type: exo_pair, robust, aot or aot_unpaired; set it, or rem",
         ),
         (
             "optim: sgd\nadam_beta1: 0.8",
-            "adam_beta1: no effect without optim: other than sgd, adaf",
+            "adam_beta1: no effect with optim: sgd, adafactor, adagrad, rmsprop, grokadamw, lomo, "
+            "adalomo or galore*; set another, or remove the key",
         ),
-        ("lr_scheduler_type: constant\nwarmup_steps: 9", "or greedy or optim: schedule_free*; set"),
+        (
+            "lr_scheduler_type: constant\nwarmup_steps: 9",
+            "with lr_scheduler_type: constant, reduce_lr_on_plateau or greedy and without optim: "
+            "schedule_free*; set another, or remove the key",
+        ),
         ("lora: false\nlora_r: 8", "lora_r: no effect without lora: true"),
     ],
 )
@@ -196,6 +205,7 @@ def test_a_key_without_effect_names_what_it_needs(only_error, text, message):
             "load_in_4bit: true\nmodel_init_kwargs: {quantization_config: {}}",
             "load_in_4bit: model_init_kwargs has a quantization_config too; remove one of them",
         ),
+        ("report_to: [tensorboard, none]", "none means no tracker; write it alone, or remove it"),
         ("fp16: true\nbf16: true", "fp16: true needs bf16: false or null; training uses one"),
         ("optim: galore_adamw", "optim: galore_adamw needs optim_target_modules; it projects"),
         (
