@@ -48,7 +48,7 @@ class Settings:
     adapter_path: str | None = None
     """a LoRA adapter to continue from; its frozen copy is the reference"""
     chat_template: str | None = None
-    """for conversational data and a tokenizer without a template: chatml, or a Jinja file"""
+    """for conversational data: chatml, a Jinja file, or the name of a template of the tokenizer"""
     overlength: Literal["truncate", "drop", "error"] = "truncate"
     """pairs of more than max_length tokens: cut them, drop them, or refuse the run"""
     prefix_sharing: Literal["auto", "on", "off"] = "auto"
