@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from dpo_wrap.config import is_key
 from dpo_wrap.errors import ConfigError, DpoWrapError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,6 +27,23 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a key of the config; repeatable; lora.r=4 for a key of a group",
     )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; a key of the config given as an option is a usage error that names --set."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments, rest = parser.parse_known_args(words)
+    unset = [word for word in arguments.overrides if "=" not in word]
+    for word in [*unset, *(word for word in rest if word.startswith("--"))]:
+        option, _, value = word.partition("=")
+        key = option.removeprefix("--").replace("-", "_")
+        value = value or next(iter(words[words.index(word) + 1 :]), "VALUE")
+        if is_key(key):
+            # The value of a token is in no message.
+            parser.error(f"{option}: write --set {key}={'VALUE' if 'token' in key else value}")
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def config_path(arguments: argparse.Namespace) -> str:

@@ -111,6 +111,11 @@ def _all_fields() -> dict[str, Field]:
     return {**fields, "lora": Field(bool, True), **own_fields()}
 
 
+def is_key(name: str) -> bool:
+    """Whether a config may have this key: a short name, TRL's, `lora.` and peft's, or our own."""
+    return name in FULL_NAMES or name in _all_fields()
+
+
 def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a config file, with each `KEY=VALUE` of overrides in place of the file's value.
 

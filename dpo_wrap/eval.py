@@ -99,7 +99,7 @@ def _integer(ge: int, text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = cli.parse(parser(), argv)
     return cli.run(lambda stop: _run(arguments), stopped=f"stopped; {AGAIN}")
 
 

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    arguments = cli.parse(parser(), argv)
     return cli.run(
         lambda stop: _train(arguments, stop),
         stopped="stopped; complete checkpoints are kept; run the same command again to resume",

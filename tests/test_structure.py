@@ -41,7 +41,7 @@ OUTSIDE = {
 # The modules and packages of dpo_wrap; its commands may import all of it, and each other's options.
 WRAPPER_MAY_KNOW = {
     "errors": set(),
-    "cli": {"errors"},
+    "cli": {"errors", "config"},
     "loss": set(),
     "logps": {"loss"},
     "metrics": set(),
