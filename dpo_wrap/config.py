@@ -26,6 +26,7 @@ from dpo_wrap.config_keys import (
     MAPPING_KEYS,
     RANGES,
     SHORT_NAMES,
+    UNSUPPORTED_KEYS,
     rule_errors,
     unsupported,
 )
@@ -190,7 +191,8 @@ def _unknown(entry: Entry) -> str:
     elif other := other_option(bare):
         return other
     else:
-        near = nearest(bare, [*SHORT_NAMES, *(n for n in _all_fields() if "." not in n)])
+        usable = (n for n in _all_fields() if "." not in n and n not in UNSUPPORTED_KEYS)
+        near = nearest(bare, [*SHORT_NAMES, *usable])
     fix = f"did you mean {near!r}?" if near else "no key has a similar name; remove it"
     return f"unknown key; {fix}"
 

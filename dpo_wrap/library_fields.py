@@ -167,18 +167,21 @@ def nearest(word: str, known: Collection[str]) -> str | None:
         others = _words(name)
         if (ratio := _ratio("".join(words), "".join(others))) >= 0.9:
             best = min(best, (0, -ratio, name), key=lambda found: found[:2])
-        elif all(any(_is_typo(one, other) for other in others) for one in words):
-            extra = len(others) - len(words)
+            continue
+        extra = len(others) - len(words)
+        # The more words the name has, the more some of them are like others by chance.
+        least = 0.75 if extra <= 0 else 0.85
+        if extra <= 2 and all(any(_is_typo(one, n, least) for n in others) for one in words):
             ratio = sum(max(_ratio(one, other) for other in others) for one in words) / len(words)
             best = min(best, (extra, -ratio, name), key=lambda found: found[:2])
     return best[2]
 
 
-def _is_typo(one: str, other: str) -> bool:
+def _is_typo(one: str, other: str, least: float) -> bool:
     """Whether one word is the other with a letter wrong or letters swapped, or begins it."""
     shorter, longer = sorted((one, other), key=len)
     begins = len(shorter) >= 3 and longer.startswith(shorter)
-    return begins or sorted(one) == sorted(other) or _ratio(one, other) >= 0.75
+    return begins or sorted(one) == sorted(other) or _ratio(one, other) >= least
 
 
 def _words(name: str) -> list[str]:

@@ -41,6 +41,7 @@ def only_error(errors):
         ("lora:\n  rank: 8", "lora.rank: not a key of this command; use r"),
         ("zzzz: 1", "zzzz: unknown key; no key has a similar name; remove it"),
         ("1: 2", "1: unknown key"),
+        ("padding_fre: true", "unknown key; no key has a similar name; remove it"),
         ("rpo_alpha: 1", "loss_type: [sigmoid, sft]"),
         ("evaluation_strategy: steps", "use eval_strategy"),
         ("max_prompt_length: 5", "use max_length"),
