@@ -24,6 +24,7 @@ from dpo_wrap.config_keys import (
     FILES,
     FULL_NAMES,
     MAPPING_KEYS,
+    PATTERNS,
     RANGES,
     SHORT_NAMES,
     UNSUPPORTED_KEYS,
@@ -216,15 +217,8 @@ def _value(name: str, value: Any) -> Any:
     for text in texts if name == "loss_type" else ():
         if isinstance(text, str) and (other := other_loss(text)):
             raise ValueError(f"{text!r} is not a loss of DPOTrainer; {other}")
-    if (
-        name == "lora.target_modules"
-        and isinstance(value, str)
-        and not re.search(r"[^\w ,]", value)
-    ):
-        # peft would match it as a regular expression with the whole name of each module.
-        names = ", ".join(re.split("[ ,]+", value.strip(" ,")))
-        listed = "all-linear" if names == "all" else f"[{names}]"
-        raise ValueError(f"text is a regular expression for whole names; write {listed}")
+    if name in PATTERNS:
+        _check_patterns(name, value)
     value = convert(value, known.type)
     for number in _numbers(value):
         if name in RANGES and number not in RANGES[name]:
@@ -240,6 +234,22 @@ def _value(name: str, value: Any) -> Any:
     if (name in own_fields() and blank) or (value == [] and name in ("dataset_path", "loss_type")):
         raise ValueError(f"empty; {_meanings().get(name, 'name at least one loss')}")
     return value
+
+
+def _check_patterns(name: str, value: Any) -> None:
+    """Raise ValueError for a text that peft would match with nothing, or could not compile."""
+    for text in value if isinstance(value, dict) else [value]:
+        try:
+            re.compile(text if isinstance(text, str) else "")
+        except re.error as error:
+            raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+    if name == "lora.target_modules" and isinstance(value, str):
+        words = re.findall("[^ ,]+", value)
+        if words == ["all"]:
+            raise ValueError("'all' names no module; write all-linear")
+        if not re.search(r"[^\w ,]", value):
+            fix = f"write [{', '.join(words)}]" if words else "remove it"
+            raise ValueError(f"text is a regular expression for a module's whole name; {fix}")
 
 
 def _numbers(value: Any) -> list[int | float]:

@@ -78,6 +78,11 @@ CORRECTED_TYPES: dict[str, Any] = {
 }
 # Keys whose text is the path of a JSON file.
 FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+# Keys whose text, or the keys of whose mapping, are regular expressions.
+PATTERNS = (
+    *("lora.target_modules", "lora.exclude_modules"),
+    *("lora.rank_pattern", "lora.alpha_pattern"),
+)
 # The keys of a mapping, where a wrong one would only fail in the first step.
 _CHECKPOINTING = "use_reentrant preserve_rng_state determinism_check debug early_stop"
 MAPPING_KEYS = {

@@ -60,7 +60,14 @@ def test_every_default_passes_its_own_check(tmp_path):
 def test_every_key_of_the_tables_is_a_field():
     known = {*FIELDS, "lora"}
     named = {full for full, _ in config_keys.SHORT_NAMES.values()}
-    for table in ("RANGES", "CORRECTED_TYPES", "FILES", "MAPPING_KEYS", "UNSUPPORTED_KEYS"):
+    for table in (
+        "RANGES",
+        "CORRECTED_TYPES",
+        "FILES",
+        "PATTERNS",
+        "MAPPING_KEYS",
+        "UNSUPPORTED_KEYS",
+    ):
         named |= set(getattr(config_keys, table))
     named |= {condition.partition(":")[0] for condition, _ in config_keys.UNSUPPORTED_VALUES}
     named |= {key for keys, *_ in config_keys.NO_EFFECT_WITHOUT for key in keys.split()}
