@@ -1,7 +1,7 @@
 """Names that other trainers, other methods and older versions use, and what to write here instead.
 
-    REPLACED["cutoff_len"]          # use max_seq_length
-    other_method("simpo")           # SimPO compares ...; trl.experimental.cpo.CPOTrainer trains it
+    REPLACED["cutoff_len"]     # use max_seq_length
+    other_loss("simpo")        # SimPO compares ...; train it with trl.experimental.cpo.CPOTrainer
 
 `tests/test_other_names.py` compares the tables with the installed trl and with the keys.
 """
@@ -49,7 +49,7 @@ REPLACED: dict[str, str] = by_key(
     ("use_liger_loss enable_liger_kernel", "use model_init_kwargs: {use_kernels: true}"),
     ("no_cuda", "use use_cpu"),
     ("device devices", "use use_cpu, or the environment variable CUDA_VISIBLE_DEVICES"),
-    ("gpus n_gpus num_gpus num_processes", "remove it; accelerate launch --num_processes has it"),
+    ("gpus n_gpus num_gpus num_processes", "use accelerate launch --num_processes NUMBER"),
     ("fp16_backend fp16_opt_level half_precision_backend", "use fp16 or bf16"),
     ("fp32 precision mixed_precision", "use fp16 or bf16; both false is float32"),
     ("push_to_hub_token", "use hub_token"),
@@ -109,7 +109,7 @@ REPLACED: dict[str, str] = by_key(
     ("adafactor", "use optim: adafactor"),
     ("eps epsilon", "use adam_epsilon"),
     ("lr_scheduler scheduler", "use lr_scheduler_type"),
-    ("min_lr lr_min", "use lr_scheduler_type: cosine_with_min_lr, and min_lr in its kwargs"),
+    ("min_lr lr_min", "use lr_scheduler_kwargs: {min_lr: ...} of the cosine_with_min_lr schedule"),
     ("gradient_clipping grad_clip clip_grad", "use max_grad_norm"),
     ("resume resume_from", "use --resume PATH"),
     ("random_seed", "use seed"),
