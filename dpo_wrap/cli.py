@@ -15,6 +15,25 @@ from dpo_wrap.errors import ConfigError, DpoWrapError
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class ConfigParser(argparse.ArgumentParser):
+    """Answers a key of the config that is given as an option with the --set that sets it."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        arguments, rest = self.parse_known_args(words, namespace)
+        unset = [word for word in arguments.overrides if "=" not in word]
+        for word in [*unset, *(word for word in rest if word.startswith("--"))]:
+            option, _, value = word.partition("=")
+            key = option.removeprefix("--").replace("-", "_")
+            value = value or next(iter(words[words.index(word) + 1 :]), "VALUE")
+            if is_key(key):
+                # The value of a token is in no message.
+                self.error(f"{option}: write --set {key}={'VALUE' if 'token' in key else value}")
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, --config and --set, which several commands share; `config_path` reads them."""
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
@@ -27,23 +46,6 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a key of the config; repeatable; lora.r=4 for a key of a group",
     )
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; a key of the config given as an option is a usage error that names --set."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    arguments, rest = parser.parse_known_args(words)
-    unset = [word for word in arguments.overrides if "=" not in word]
-    for word in [*unset, *(word for word in rest if word.startswith("--"))]:
-        option, _, value = word.partition("=")
-        key = option.removeprefix("--").replace("-", "_")
-        value = value or next(iter(words[words.index(word) + 1 :]), "VALUE")
-        if is_key(key):
-            # The value of a token is in no message.
-            parser.error(f"{option}: write --set {key}={'VALUE' if 'token' in key else value}")
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return arguments
 
 
 def config_path(arguments: argparse.Namespace) -> str:

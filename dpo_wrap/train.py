@@ -23,7 +23,7 @@ config, the data or the model's files were refused."""
 
 def parser() -> argparse.ArgumentParser:
     """The command line; no library is imported for its --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ConfigParser(
         prog="python -m dpo_wrap.train",
         description="Train a model on preference pairs with DPO.",
         epilog=f"{_keys_help()}\n\n{EXAMPLES}",
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = cli.parse(parser(), argv)
+    arguments = parser().parse_args(argv)
     return cli.run(
         lambda stop: _train(arguments, stop),
         stopped="stopped; complete checkpoints are kept; run the same command again to resume",

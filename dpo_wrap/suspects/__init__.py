@@ -36,7 +36,7 @@ data or the model's files were refused."""
 
 def parser() -> argparse.ArgumentParser:
     """The command line; no library is imported for its --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ConfigParser(
         prog="python -m dpo_wrap.suspects",
         description="List the pairs whose margin strongly contradicts their label, each scored by "
         "a policy that was not trained on it.",
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = cli.parse(parser(), argv)
+    arguments = parser().parse_args(argv)
     return cli.run(
         lambda stop: _suspects(arguments, stop), stopped="stopped; the same command resumes"
     )
