@@ -9,15 +9,35 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
 from dpo_wrap import __version__
+from dpo_wrap.config import is_key
 from dpo_wrap.errors import ConfigError, DpoWrapError
 from dpo_wrap.terminal import show
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class ConfigParser(argparse.ArgumentParser):
+    """Answers a key of the config that is given as an option with the --set that sets it."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        arguments, rest = self.parse_known_args(words, namespace)
+        unset = [word for word in arguments.overrides if "=" not in word]
+        for word in [*unset, *(word for word in rest if word.startswith("--"))]:
+            option, _, value = word.partition("=")
+            key = option.removeprefix("--").replace("-", "_")
+            value = value or next(iter(words[words.index(word) + 1 :]), "VALUE")
+            if is_key(key):
+                # The value of a token is in no message.
+                self.error(f"{option}: write --set {key}={'VALUE' if 'token' in key else value}")
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ their own names. What only those libraries can check is checked in arguments.py.
 import ast
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +22,18 @@ from typing import Any, Literal
 from dpo_wrap.config_keys import (
     CORRECTED_TYPES,
     FILES,
+    FULL_NAMES,
     MAPPING_KEYS,
+    PATTERNS,
     RANGES,
-    REPLACED,
     SHORT_NAMES,
+    UNSUPPORTED_KEYS,
     rule_errors,
     unsupported,
 )
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.library_fields import Field, convert, lora_fields, nearest, trl_fields, unknown
+from dpo_wrap.other_names import REPLACED, other_loss, other_option
 from dpo_wrap.terminal import SECRET_NAME
 from dpo_wrap.yaml_lines import Entry, read_file, read_override
 
@@ -47,7 +51,7 @@ class Settings:
     adapter_path: str | None = None
     """a LoRA adapter to continue from; its frozen copy is the reference"""
     chat_template: str | None = None
-    """for conversational data and a tokenizer without a template: chatml, or a Jinja file"""
+    """for conversational data: chatml, a Jinja file, or the name of a template of the tokenizer"""
     overlength: Literal["truncate", "drop", "error"] = "truncate"
     """pairs of more than max_length tokens: cut them, drop them, or refuse the run"""
     prefix_sharing: Literal["auto", "on", "off"] = "auto"
@@ -104,7 +108,8 @@ OVERRIDES, MISSING = 10**9, 2 * 10**9
 @cache
 def own_fields() -> dict[str, Field]:
     """The wrapper's own keys by name."""
-    hints = typing.get_type_hints(Settings) | {"dataset_path": list[str], "metrics": list[str]}
+    hints = typing.get_type_hints(Settings)
+    hints |= dict.fromkeys(("dataset_path", "metrics"), str | list[str])
     return {
         one.name: Field(hints[one.name], one.default)
         for one in dataclasses.fields(Settings)
@@ -119,6 +124,11 @@ def _all_fields() -> dict[str, Field]:
     for name, hint in CORRECTED_TYPES.items():
         fields[name] = dataclasses.replace(fields[name], type=hint)
     return {**fields, "lora": Field(bool, True), **own_fields()}
+
+
+def is_key(name: str) -> bool:
+    """Whether a config may have this key: a short name, TRL's, `lora.` and peft's, or our own."""
+    return name in FULL_NAMES or name in _all_fields()
 
 
 def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
@@ -165,34 +175,41 @@ def _by_full_name(entries: list[Entry], errors: list[tuple[int, str]]) -> dict[s
     """The entries by TRL's and peft's names; adds an error for an unknown or repeated option."""
     given = {}
     for entry in entries:
-        name = SHORT_NAMES[entry.key][0] if entry.key in SHORT_NAMES else entry.key
+        name = FULL_NAMES.get(entry.key, entry.key)
         first = given.setdefault(name, entry)
         if name not in _all_fields():
             del given[name]
-            errors.append((entry.order, f"{entry.place}: {entry.key}: {_unknown(entry.key)}"))
+            errors.append((entry.order, f"{entry.place}: {entry.key}: {_unknown(entry)}"))
         elif first.key != entry.key:
             text = f"{entry.key}: the same option as {first.key} ({first.place}); keep one"
             errors.append((entry.order, f"{entry.place}: {text}"))
     return given
 
 
-def _unknown(key: str) -> str:
-    group, _, bare = key.rpartition(".")
+def _unknown(entry: Entry) -> str:
+    group, _, bare = entry.key.rpartition(".")
+    names = lora_fields()
     if bare == "<<":
         return "YAML merge keys are not supported; write the keys out"
-    if key in REPLACED:
-        return f"not a key of this command; {REPLACED[key]}"
-    if not group and bare in lora_fields():
-        return "a field of peft.LoraConfig; write it under lora:"
+    if entry.key in REPLACED:
+        return f"not a key of this command; {REPLACED[entry.key]}"
+    if not group and (bare in names or bare.removeprefix("lora_") in names):
+        name = bare if bare in names else bare.removeprefix("lora_")
+        return f"a field of peft.LoraConfig; write {name} under lora:"
     if group == "lora" and (bare in SHORT_NAMES or bare in _all_fields()):
         return f"not a field of peft.LoraConfig; write {bare!r} at top level"
     if group == "lora":
         # `alpha` means `lora_alpha`, though other names are more similar.
-        names = lora_fields()
-        near = f"lora_{bare}" if f"lora_{bare}" in names else nearest(bare, names)
+        meant = (n for n in (f"lora_{bare}", bare.removeprefix("lora_")) if n in names)
+        near = next(meant, nearest(bare, names))
         near = near and f"lora.{near}"
+    elif isinstance(entry.value, dict):
+        return "unknown key; lora: is the only group, so write its keys at top level"
+    elif other := other_option(bare):
+        return other
     else:
-        near = nearest(key, [*SHORT_NAMES, *(n for n in _all_fields() if "." not in n)])
+        usable = (n for n in _all_fields() if "." not in n and n not in UNSUPPORTED_KEYS)
+        near = nearest(bare, [*SHORT_NAMES, *usable])
     fix = f"did you mean {near!r}?" if near else "no key has a similar name; remove it"
     return f"unknown key; {fix}"
 
@@ -212,6 +229,12 @@ def _value(name: str, value: Any) -> Any:
         raise ValueError(problem)
     if name in ("dataset_path", "metrics") and isinstance(value, str):
         value = [value]
+    texts = value if isinstance(value, list) else [value]
+    for text in texts if name == "loss_type" else ():
+        if isinstance(text, str) and (other := other_loss(text)):
+            raise ValueError(f"{text!r} is not a loss of DPOTrainer; {other}")
+    if name in PATTERNS:
+        _check_patterns(name, value)
     value = convert(value, known.type)
     for number in _numbers(value):
         if name in RANGES and number not in RANGES[name]:
@@ -223,11 +246,26 @@ def _value(name: str, value: Any) -> Any:
                 raise ValueError(f"{problem} known: {', '.join(MAPPING_KEYS[name])}")
     if name in FILES and isinstance(value, str) and not Path(value).expanduser().is_file():
         raise ValueError(f"no file {value!r}; write a mapping, or the path of a JSON file")
-    texts = value if isinstance(value, list) else [value]
     blank = any(isinstance(text, str) and not text.strip() for text in texts)
     if (name in own_fields() and blank) or (value == [] and name in ("dataset_path", "loss_type")):
         raise ValueError(f"empty; {_meanings().get(name, 'name at least one loss')}")
     return value
+
+
+def _check_patterns(name: str, value: Any) -> None:
+    """Raise ValueError for a text that peft would match with nothing, or could not compile."""
+    for text in value if isinstance(value, dict) else [value]:
+        try:
+            re.compile(text if isinstance(text, str) else "")
+        except re.error as error:
+            raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+    if name == "lora.target_modules" and isinstance(value, str):
+        words = re.findall("[^ ,]+", value)
+        if words == ["all"]:
+            raise ValueError("'all' names no module; write all-linear")
+        if not re.search(r"[^\w ,]", value):
+            fix = f"write [{', '.join(words)}]" if words else "remove it"
+            raise ValueError(f"text is a regular expression for a module's whole name; {fix}")
 
 
 def _numbers(value: Any) -> list[int | float]:

@@ -11,11 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from dpo_wrap.library_fields import Range, unknown
-
-
-def _by_key(*rows: tuple[str, Any]) -> dict[str, Any]:
-    return {key: value for keys, value in rows for key in keys.split()}
-
+from dpo_wrap.other_names import by_key
 
 # Short name -> (TRL's or peft's own name, meaning).
 SHORT_NAMES = {
@@ -33,8 +29,15 @@ SHORT_NAMES = {
     "lora_dropout": ("lora.lora_dropout", "share of the adapter's inputs zeroed while training"),
 }
 
+# A deprecated name of TRL's -> the one that takes its place without a warning.
+RENAMED = {
+    f"gradient_checkpointing{suffix}": f"activation_checkpointing{suffix}"
+    for suffix in ("", "_kwargs")
+}
+FULL_NAMES = {short: full for short, (full, _) in SHORT_NAMES.items()} | RENAMED
+
 # Ranges of a number, or of each number in a list or mapping. Without a row the type alone decides.
-RANGES: dict[str, Range] = _by_key(
+RANGES: dict[str, Range] = by_key(
     ("beta learning_rate num_train_epochs adam_epsilon discopop_tau loss_weights", Range(gt=0)),
     ("neftune_noise_alpha logging_steps eval_steps save_steps lora.alpha_pattern", Range(gt=0)),
     ("warmup_steps weight_decay max_grad_norm router_aux_loss_coef eval_delay", Range(ge=0)),
@@ -70,63 +73,28 @@ CORRECTED_TYPES: dict[str, Any] = {
     "lora.task_type": Literal["CAUSAL_LM"] | None,
     "model_init_kwargs": dict | None,
     "lr_scheduler_kwargs": dict | None,
-    "gradient_checkpointing_kwargs": dict | None,
+    "activation_checkpointing": bool,
     "activation_checkpointing_kwargs": dict | None,
 }
 # Keys whose text is the path of a JSON file.
 FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+# Keys whose text, or the keys of whose mapping, are regular expressions.
+PATTERNS = (
+    *("lora.target_modules", "lora.exclude_modules"),
+    *("lora.rank_pattern", "lora.alpha_pattern"),
+)
 # The keys of a mapping, where a wrong one would only fail in the first step.
 _CHECKPOINTING = "use_reentrant preserve_rng_state determinism_check debug early_stop"
 MAPPING_KEYS = {
-    f"{name}_checkpointing_kwargs": f"{_CHECKPOINTING} every_n_layers offload".split()
-    for name in ("gradient", "activation")
+    "activation_checkpointing_kwargs": f"{_CHECKPOINTING} every_n_layers offload".split()
 }
-
-# Keys of older versions and of other trainers, and what to do instead.
-REPLACED: dict[str, str] = _by_key(
-    ("warmup_ratio", "use warmup_steps, where a value below 1 is a share of all steps"),
-    ("evaluation_strategy", "use eval_strategy"),
-    ("overwrite_output_dir", "use --resume never, which moves the older run to OUTPUT_DIR.old-N"),
-    ("save_safetensors", "remove it; weights are always safetensors"),
-    ("group_by_length", "use train_sampling_strategy: group_by_length"),
-    ("rpo_alpha", "use loss_type: [sigmoid, sft] with loss_weights: [1.0, ALPHA]"),
-    ("reference_free", "remove it; TRL always uses a reference"),
-    ("max_prompt_length max_completion_length", "use max_length, which counts both together"),
-    ("max_target_length", "use max_length, which counts prompt and answer together"),
-    ("truncation_side", "remove it; answers are cut at their end"),
-    ("generate_during_eval", "use python -m dpo_wrap.eval, which samples from both models"),
-    ("model_adapter_name ref_adapter_name", "use adapter_path; its frozen copy is the reference"),
-    ("ref_model_init_kwargs", "use model_init_kwargs, which applies to the reference too"),
-    ("ref_model force_use_ref_model", "remove it; the reference is the model before training"),
-    ("label_pad_token_id padding_value is_encoder_decoder", "remove it; TRL decides it"),
-    ("use_logits_to_keep use_num_logits_to_keep", "remove it; TRL scores answer tokens alone"),
-    ("use_liger_loss", "use model_init_kwargs: {use_kernels: true}"),
-    ("no_cuda", "use use_cpu"),
-    ("fp16_backend fp16_opt_level half_precision_backend", "use fp16 or bf16"),
-    ("push_to_hub_token", "use hub_token"),
-    ("push_to_hub_model_id push_to_hub_organization", "use hub_model_id: ORGANIZATION/NAME"),
-    ("load_in_8bit", "use load_in_4bit, or model_init_kwargs"),
-    ("use_peft", "remove it; LoRA is on unless lora: false"),
-    ("peft_config", "use lora:"),
-    ("model_name_or_path model_name model", "use model_path"),
-    ("model_revision", "use model_init_kwargs: {revision: NAME}"),
-    ("torch_dtype dtype", "use model_init_kwargs: {dtype: NAME}"),
-    ("attn_implementation", "use model_init_kwargs: {attn_implementation: NAME}"),
-    ("tokenizer tokenizer_name processing_class", "remove it; it is loaded from model_path"),
-    ("dataset_name dataset train_dataset", "use dataset_path"),
-    ("eval_dataset", "use dataset_path, whose test split is evaluated on"),
-    ("lora_target_modules", "write target_modules under lora:"),
-    ("lora_modules_to_save", "write modules_to_save under lora:"),
-    ("epochs", "use num_epochs"),
-    ("lr", "use learning_rate"),
-)
 
 _NOT_READ = "DPOTrainer does not read it; remove it"
 _BASE_CHANGES = "it changes the base weights, which are the reference with the adapter disabled"
 _NOT_READ_INIT = "no supported init_lora_weights reads it; remove it"
 _EXTRA_PASS = "it needs a pass over the data before training, which is not made here"
 # Keys that a run of DPOTrainer does not read or cannot serve; only their default is accepted.
-UNSUPPORTED_KEYS: dict[str, str] = _by_key(
+UNSUPPORTED_KEYS: dict[str, str] = by_key(
     ("padding_free remove_unused_columns average_tokens_across_devices", _NOT_READ),
     ("label_names prediction_loss_only include_for_metrics batch_eval_metrics", _NOT_READ),
     ("eval_do_concat_batches bf16_full_eval fp16_full_eval length_column_name", _NOT_READ),
@@ -188,11 +156,7 @@ NO_EFFECT_WITHOUT: tuple[tuple[str, ...], ...] = (
     ("trackio_static_space_id", "report_to: all or trackio"),
     ("dataloader_prefetch_factor dataloader_persistent_workers", "dataloader_num_workers"),
     ("dataloader_multiprocessing_context dataloader_in_order", "dataloader_num_workers"),
-    (
-        "gradient_checkpointing_kwargs activation_checkpointing_kwargs",
-        "gradient_checkpointing: true",
-        "activation_checkpointing: true",
-    ),
+    ("activation_checkpointing_kwargs", "activation_checkpointing: true"),
     ("liger_kernel_config", "use_liger_kernel: true"),
     ("fsdp_config", "fsdp"),
     # DPOTrainer disables the cache; the saved config.json of full weights keeps the value.
@@ -232,7 +196,11 @@ NEEDS = (
     ("sync_ref_model: true", "lora: false", "an adapter's reference is the fixed base model"),
     ("sync_ref_model: true", "precompute_ref_log_probs: false", "the reference changes"),
     ("neftune_noise_alpha", "lora: false", "an adapter's reference would get the noise too"),
-    ("lora.alora_invocation_tokens", "gradient_checkpointing: false", "peft allows one pass then"),
+    (
+        "lora.alora_invocation_tokens",
+        "activation_checkpointing: false",
+        "peft allows one pass then",
+    ),
     ("load_in_4bit", "lora: true", "quantized weights cannot be trained themselves"),
     ("adapter_path", "lora: true", "the adapter is what is trained"),
     ("fp16: true", "bf16: false or null", "training uses one precision"),
@@ -250,7 +218,7 @@ METRICS = {
     **dict.fromkeys(("entropy", "mean_token_accuracy", "aux_loss", "num_tokens")),
 }
 # Defaults that the sources compute.
-COMPUTED_DEFAULTS = {"lora": True, "optim": "adamw_torch"}
+COMPUTED_DEFAULTS = {"lora": True, "optim": "adamw_torch", "activation_checkpointing": True}
 _INVALID = object()
 """The value of a key that has an error of its own: every condition on it holds."""
 
@@ -276,24 +244,25 @@ def rule_errors(
     config = {**defaults, **COMPUTED_DEFAULTS, **dict.fromkeys(given, _INVALID), **values}
     broken = {}
     if not _holds("lora: true", config):
-        broken = {name: "lora: true" for name in given if name.startswith("lora.")}
+        broken = {name: ["lora: true"] for name in given if name.startswith("lora.")}
     for keys, *conditions in NO_EFFECT_WITHOUT:
         if not any(_holds(condition, config) for condition in conditions):
             for key in keys.split():
                 if key in values and values[key] != defaults[key]:
-                    broken.setdefault(key, " or ".join(conditions))
-    for name, condition in broken.items():
-        yield name, f"no effect without {condition}; set it, or remove the key"
+                    broken.setdefault(key, conditions)
+    for name, conditions in broken.items():
+        yield name, f"no effect {_unmet(conditions)}, or remove the key"
     for condition, need, why in NEEDS:
         name = condition.partition(":")[0]
         if name in values and _holds(condition, config) and not _holds(need, config):
             yield name, f"{_word(values[name])} needs {need}; {why}"
-    for suffix in ("", "_kwargs"):
-        old, new = f"gradient_checkpointing{suffix}", f"activation_checkpointing{suffix}"
-        if old in given and new in given:
-            yield new, f"the same option as {old}; keep one"
     if values.get("load_in_4bit") and "quantization_config" in (config["model_init_kwargs"] or ()):
         yield "load_in_4bit", "model_init_kwargs has a quantization_config too; remove one of them"
+    trackers = values.get("report_to")
+    if isinstance(trackers, list) and len(trackers) > 1:
+        for word, meaning in (("none", "no tracker"), ("all", "every installed tracker")):
+            if word in trackers:
+                yield "report_to", f"{word} means {meaning}; write it alone, or remove it"
     losses, weights = config["loss_type"], values.get("loss_weights")
     if weights is not None and losses is not _INVALID:
         count = 1 if isinstance(losses, str) else len(losses)
@@ -301,6 +270,14 @@ def rule_errors(
             text = f"{len(weights)} for {count} of loss_type ({_word(losses)})"
             yield "loss_weights", f"{text}; give one for each"
     yield from _metric_errors(values)
+
+
+def _unmet(conditions: list[str]) -> str:
+    """`without a: b; set it`, or `with a: c; set another` where the condition is `other than c`."""
+    wrong = [one.replace("other than ", "") for one in conditions if "other than " in one]
+    needed = " or ".join(one for one in conditions if "other than " not in one)
+    parts = [f"with {' or '.join(wrong)}"] * bool(wrong) + [f"without {needed}"] * bool(needed)
+    return f"{' and '.join(parts)}; set {'another' if wrong else 'it'}"
 
 
 def _metric_errors(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -69,7 +69,7 @@ AGAIN, LESS_MEMORY = "run the same command again", "--set per_device_eval_batch_
 
 def parser() -> argparse.ArgumentParser:
     """The command line; --help imports no library."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ConfigParser(
         prog="python -m dpo_wrap.eval",
         description="Score the run in output_dir against its reference on pairs that it was not "
         "trained on, and sample answers of both to some of their prompts.",

@@ -5,7 +5,6 @@ parsing a tenth of one, and an option of a new release needs no change here.
 """
 
 import ast
-import datetime
 import difflib
 import importlib.util
 import math
@@ -147,7 +146,7 @@ def convert(value: Any, hint: Any) -> Any:
         return value
     if isinstance(value, str) and kinds & {int, float} and _is_number(value):
         raise ValueError(f"{expected}; remove the quotes")
-    if isinstance(value, int | float | datetime.date) and str in kinds and not words:
+    if isinstance(value, int | float) and str in kinds and not words:
         raise ValueError(f"{expected}; put it in quotes")
     raise ValueError(expected)
 
@@ -159,9 +158,38 @@ def unknown(word: str, known: Collection[str]) -> str:
 
 
 def nearest(word: str, known: Collection[str]) -> str | None:
-    """The known name most like the word, ignoring case, or None."""
-    lower = {name.lower(): name for name in known}
-    return next((lower[n] for n in difflib.get_close_matches(word.lower(), lower, n=1)), None)
+    """The known name most like the word, ignoring case, or None.
+
+    Every word of `word` must be like one of the name's, or all letters like all of the name's.
+    """
+    words, best = _words(word), (math.inf, 0.0, None)
+    for name in known if words else ():
+        others = _words(name)
+        if (ratio := _ratio("".join(words), "".join(others))) >= 0.9:
+            best = min(best, (0, -ratio, name), key=lambda found: found[:2])
+            continue
+        extra = len(others) - len(words)
+        # The more words the name has, the more some of them are like others by chance.
+        least = 0.75 if extra <= 0 else 0.85
+        if extra <= 2 and all(any(_is_typo(one, n, least) for n in others) for one in words):
+            ratio = sum(max(_ratio(one, other) for other in others) for one in words) / len(words)
+            best = min(best, (extra, -ratio, name), key=lambda found: found[:2])
+    return best[2]
+
+
+def _is_typo(one: str, other: str, least: float) -> bool:
+    """Whether one word is the other with a letter wrong or letters swapped, or begins it."""
+    shorter, longer = sorted((one, other), key=len)
+    begins = len(shorter) >= 3 and longer.startswith(shorter)
+    return begins or sorted(one) == sorted(other) or _ratio(one, other) >= least
+
+
+def _words(name: str) -> list[str]:
+    return re.findall("[a-z0-9]+", name.lower())
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def shorten(value: Any) -> str:
@@ -202,8 +230,6 @@ def _found(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | dict):
         return EXPECTED[type(value)]
-    if isinstance(value, datetime.date):
-        return f"the date {value}"
     return f"the text {shorten(value)}" if isinstance(value, str) else shorten(value)
 
 

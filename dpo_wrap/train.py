@@ -28,7 +28,7 @@ config, the data or the model's files were refused."""
 
 def parser() -> argparse.ArgumentParser:
     """The command line; no library is imported for its --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ConfigParser(
         prog="python -m dpo_wrap.train",
         description="Train a model on preference pairs with DPO.",
         epilog=f"{_keys_help()}\n\n{EXAMPLES}",

@@ -11,7 +11,9 @@ import yaml
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.terminal import SECRET_NAME
 
-INT, FLOAT, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "map"))
+INT, FLOAT, DATE, MAPPING = (
+    f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp", "map")
+)
 MOST_NODES = 10_000
 """Values of a config; aliases of aliases may stand for any number of them."""
 GROUP = "lora"
@@ -31,10 +33,10 @@ class Entry:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the numbers of YAML 1.2: PyYAML reads 1e-6 as text and 010 as 8."""
+    """Safe YAML with the scalars of YAML 1.2: PyYAML reads 1e-6 as text, 010 as 8, and dates."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in rules if tag not in (INT, FLOAT)]
+        first: [(tag, pattern) for tag, pattern in rules if tag not in (INT, FLOAT, DATE)]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -55,7 +57,10 @@ def _reject_tag(loader: yaml.SafeLoader, node: yaml.Node) -> None:
 
 
 # Every tag that SafeLoader does not know, and those of its own that JSON has no equivalent of.
-for _tag in (None, *(f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs"))):
+for _tag in (
+    *(None, DATE),
+    *(f"tag:yaml.org,2002:{name}" for name in ("binary", "set", "omap", "pairs")),
+):
     _Loader.add_constructor(_tag, _reject_tag)
 
 

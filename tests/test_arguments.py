@@ -168,6 +168,14 @@ def test_warnings_of_the_libraries_about_given_keys_are_notes(build):
     assert not any("warns" in note for note in build("")[1].notes)
 
 
+@pytest.mark.parametrize("value", [True, False])
+def test_a_deprecated_name_that_trl_still_uses_causes_no_warning(build, value):
+    _, arguments = build(f"gradient_checkpointing: {str(value).lower()}")
+    assert not any("warns" in note for note in arguments.notes)
+    assert arguments.dpo.activation_checkpointing is value
+    assert arguments.dpo.gradient_checkpointing is value
+
+
 def test_a_note_says_that_max_steps_overrides_num_epochs(build):
     _, arguments = build("num_epochs: 3\nmax_steps: 5")
     assert "num_epochs: not counted, since max_steps: 5 decides" in arguments.notes

@@ -69,6 +69,21 @@ def test_a_leading_zero_does_not_make_a_number_octal(load):
     assert load("max_seq_length: 0512").trl["max_length"] == 512
 
 
+def test_a_date_is_text(load):
+    settings = load("project: 2024-01-01\nreport_to: all\nmodel_init_kwargs: {x: 2024-01-01}")
+    assert settings.trl["project"] == "2024-01-01"
+    assert settings.trl["model_init_kwargs"] == {"x": "2024-01-01"}
+
+
+def test_a_deprecated_name_of_trl_stands_for_its_new_name(load):
+    settings = load("gradient_checkpointing: true\ngradient_checkpointing_kwargs: {debug: true}")
+    assert settings.trl == {
+        "activation_checkpointing": True,
+        "activation_checkpointing_kwargs": {"debug": True},
+    }
+    assert settings.where("activation_checkpointing").endswith(":4: gradient_checkpointing")
+
+
 def test_yaml_booleans_are_words_where_a_key_takes_words(load):
     settings = load("eval_strategy: no\nsave_strategy: off\nprefix_sharing: off\nbf16: no\n")
     assert settings.trl["eval_strategy"] == "no"

@@ -128,7 +128,7 @@ def test_activated_lora_needs_gradient_checkpointing_off(trained, capsys):
     lora = {"alora_invocation_tokens": [5]}
     assert trained(lora=lora, gradient_checkpointing=True)[0] == 2
     message = capsys.readouterr().err
-    assert "lora.alora_invocation_tokens: 5 needs gradient_checkpointing: false" in message
+    assert "lora.alora_invocation_tokens: 5 needs activation_checkpointing: false" in message
     assert trained(lora=lora)[0] == 0
 
 

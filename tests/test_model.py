@@ -23,7 +23,8 @@ from dpo_wrap.model.load import (
     load_config,
     load_policy,
 )
-from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
+from dpo_wrap.model.tokenizer import choose_template, load_tokenizer, stop_ids
+from tests.training import TALK as CONVERSATIONS
 from tests.training import runner
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
@@ -116,6 +117,10 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
         (write("config.json", {"model_type": "no-such-thing"}), "unusable config"),
         (write("config.json", ["{"]), "c.yaml:2: model_path"),
         (write("config.json", {"model_type": "t5"}), "is an encoder-decoder"),
+        (
+            write("config.json", {"model_type": "gpt2", "vocab_size": 257, "pad_token_id": 257}),
+            "has pad_token_id 257, but its embeddings end at 256; set pad_token_id there to null",
+        ),
     ],
 )
 def test_files_that_cannot_be_loaded_are_refused_before_weights_are_read(
@@ -178,6 +183,92 @@ def test_the_pad_token_falls_back_to_the_end_of_text(settings):
     assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
 
 
+def test_a_pad_token_without_an_embedding_is_replaced_by_the_end_of_text(
+    model_copy, tmp_path, capsys
+):
+    tokenizer = AutoTokenizer.from_pretrained(model_copy)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(model_copy)
+    status, out = runner(model_copy, tmp_path)(batch_size=3, max_steps=1)
+    assert status == 0
+    note = "the pad token <pad> has no embedding, since the model has 257; padding, which is masked"
+    assert f"{note}, uses <|endoftext|> instead" in capsys.readouterr().out
+    assert AutoTokenizer.from_pretrained(out).pad_token == "<|endoftext|>"
+
+
+def of_another_version(folder):
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model": {"type": "new"}}))
+
+
+def lfs_pointer(folder):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "tokenizer.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lfs_pointer, "tokenizer.json is a Git LFS pointer; run git lfs pull in that directory"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text(""),
+            "tokenizer.json is empty; down",
+        ),
+        (of_another_version, "data did not match any variant of untagged enum"),
+        (write("tokenizer_config.json", []), "'list' object has no attribute 'get'; put the tok"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_refused(settings, model_copy, change, message):
+    change(model_copy)
+    error = refused(load_tokenizer, settings(model_path=str(model_copy)))
+    assert f"{model_copy}: its tokenizer cannot be loaded: " in error and message in error
+
+
+TURNS = "{% for m in messages %}[{{ m['content'] }}{{ eos_token }}{% endfor %}"
+NAMED = {name: f"{name}: {TURNS}" for name in ("default", "rag", "tool_use")}
+
+
+@pytest.fixture
+def named(model_copy, tmp_path):
+    """A function that runs one step on conversations with named templates: (status, template)."""
+    (tmp_path / "talk.json").write_text(json.dumps(CONVERSATIONS))
+
+    def run(*names, **keys):
+        tokenizer = AutoTokenizer.from_pretrained(model_copy)
+        tokenizer.chat_template = {name: NAMED[name] for name in names}
+        tokenizer.save_pretrained(model_copy)
+        keys = {"max_steps": 1, "dataset_path": str(tmp_path / "talk.json")} | keys
+        status, out = runner(model_copy, tmp_path)(**keys)
+        return status, AutoTokenizer.from_pretrained(out).chat_template if status == 0 else None
+
+    return run
+
+
+def test_of_named_templates_the_default_is_used_and_saved(named, capsys):
+    assert named("default", "rag") == (0, NAMED["default"])
+    assert "chat_template: default, of the tokenizer's own default, rag" in capsys.readouterr().out
+
+
+def test_a_named_template_can_be_picked(named, capsys):
+    assert named("default", "rag", chat_template="rag") == (0, NAMED["rag"])
+    assert "replaces the template" not in capsys.readouterr().out
+
+
+def test_named_templates_without_a_default_are_refused_with_their_names(named, capsys):
+    assert named("tool_use", "rag") == (2, None)
+    assert "no default; set chat_template to one of rag, tool_use" in capsys.readouterr().err
+    assert named("tool_use", "rag", chat_template="rga") == (2, None)
+    assert "nor one of the known templates: chatml, rag, tool_use" in capsys.readouterr().err
+
+
+def test_data_with_tools_use_the_template_for_tools(settings):
+    tokenizer, notes = load_tokenizer(settings()), []
+    tokenizer.chat_template = dict(NAMED)
+    choose_template(settings(), tokenizer, True, notes)
+    assert tokenizer.chat_template == NAMED["tool_use"]
+    assert notes == ["chat_template: tool_use, of the tokenizer's own default, rag, tool_use"]
+
+
 @pytest.mark.parametrize(
     ("template", "data", "message"),
     [
@@ -225,7 +316,8 @@ def test_a_template_that_omits_messages_is_refused_at_its_key(
 
 def test_a_template_that_cannot_be_read_is_refused(settings, tmp_path):
     message = refused(load_tokenizer, settings(chat_template=str(tmp_path / "none.jinja")))
-    assert "is neither chatml nor a readable file" in message
+    assert "is neither a readable file ([Errno 2]" in message
+    assert message.endswith("nor one of the known templates: chatml")
 
 
 def test_chatml_ends_answers_in_the_end_of_text_if_it_has_no_token_of_its_own(settings):

@@ -272,6 +272,24 @@ def test_help_lists_every_key_of_this_wrapper(capsys):
         assert f"  {name} " in text and meaning in text
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("a.yaml --beta 0.2", "--beta: write --set beta=0.2"),
+        ("--lora-r=8 a.yaml", "--lora-r: write --set lora_r=8"),
+        ("a.yaml --hub_token=secret", "--hub_token: write --set hub_token=VALUE"),
+        ("a.yaml --bf16", "--bf16: write --set bf16=VALUE"),
+        ("--set beta 0.2 a.yaml", "beta: write --set beta=0.2"),
+        ("a.yaml --resmue never", "unrecognized arguments: --resmue never"),
+    ],
+)
+def test_a_key_given_as_an_option_is_a_usage_error_that_names_set(capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
+
+
 def test_a_command_without_exactly_one_config_is_refused(capsys):
     assert main([]) == 2
     assert "no config was given" in capsys.readouterr().err

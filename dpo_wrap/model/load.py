@@ -49,6 +49,13 @@ def load_config(settings: Settings) -> PretrainedConfig:
         raise ModelError(f"{place} {path!r} has an unusable config: {one_line(error)}") from None
     if config.is_encoder_decoder:
         raise ModelError(f"{place} {path!r} is an encoder-decoder; only decoders are trained")
+    text = config.get_text_config()
+    pad, size = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if None not in (pad, size) and pad >= size:
+        raise ModelError(
+            f"{place} {path!r}: its config.json has pad_token_id {pad}, but its embeddings end at "
+            f"{size - 1}; set pad_token_id there to null"
+        )
     return config
 
 

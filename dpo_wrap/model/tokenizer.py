@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, one_line
@@ -27,10 +27,13 @@ def silence_length_warning(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
 
 
-def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    settings: Settings, notes: list[str] | None = None, config: PretrainedConfig | None = None
+) -> PreTrainedTokenizerBase:
     """The tokenizer of adapter_path if it has one, else of the base model. Raises ModelError.
 
-    chat_template replaces its template, with a note.
+    chat_template replaces its template, with a note. So does the end of text a pad token that has
+    no embedding in a model of this `config`.
     """
     source = located(settings.model_path)
     if settings.adapter_path is not None:
@@ -44,10 +47,9 @@ def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTra
             trust_remote_code=settings.option("trust_remote_code"),
             revision=(settings.option("model_init_kwargs") or {}).get("revision"),
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # tokenizers raises a plain Exception, and a model's code anything
         raise ModelError(
-            f"{source}: its tokenizer cannot be loaded ({one_line(error)}); put the tokenizer's "
-            "files next to the weights"
+            f"{source}: its tokenizer cannot be loaded: {_why(source, error)}"
         ) from None
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers makes an empty tokenizer if the files are missing.
@@ -59,18 +61,47 @@ def load_tokenizer(settings: Settings, notes: list[str] | None = None) -> PreTra
             f"{source}: the tokenizer has no end-of-text token, so no answer could end; set "
             "eos_token in its tokenizer_config.json"
         )
-    if tokenizer.pad_token is None:
+    size = getattr(config and config.get_text_config(), "vocab_size", None)
+    pad = tokenizer.pad_token
+    if pad is None or size is not None and tokenizer.pad_token_id >= size:
         tokenizer.pad_token = tokenizer.eos_token
+        if pad is not None and notes is not None:
+            notes.append(
+                f"the pad token {pad} has no embedding, since the model has {size}; padding, which "
+                f"is masked, uses {tokenizer.eos_token} instead"
+            )
     silence_length_warning(tokenizer)
     if settings.chat_template is not None:
         previous, tokenizer.chat_template = tokenizer.chat_template, _template(settings, tokenizer)
-        if notes is not None and previous not in (None, tokenizer.chat_template):
+        is_own = isinstance(previous, dict) and settings.chat_template in previous
+        if notes is not None and previous not in (None, tokenizer.chat_template) and not is_own:
             notes.append(
                 f"{settings.where('chat_template')}: replaces the template in {source}, so prompts "
                 "differ from those that the model was trained on"
             )
         _check_template(settings, tokenizer)
     return tokenizer
+
+
+def choose_template(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, tools: bool, notes: list[str]
+) -> None:
+    """Leave a tokenizer with several named chat templates the one that transformers would use.
+
+    Raises ModelError if no name decides it.
+    """
+    templates = tokenizer.chat_template
+    if not isinstance(templates, dict):
+        return
+    names = ", ".join(sorted(templates))
+    name = "tool_use" if tools and "tool_use" in templates else "default"
+    if name not in templates:
+        raise ModelError(
+            f"{settings.where('model_path')}: the tokenizer has several chat templates and no "
+            f"default; set chat_template to one of {names}"
+        )
+    tokenizer.chat_template = templates[name]
+    notes.append(f"chat_template: {name}, of the tokenizer's own {names}")
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -98,7 +129,27 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return next((token for token in ids if token in special), None)
 
 
+def _why(source: str, error: Exception) -> str:
+    """Why a tokenizer cannot be loaded, and how to fix it."""
+    for path in sorted(Path(source).glob("*.*")):
+        if path.suffix in (".json", ".jinja", ".model", ".txt") and path.is_file():
+            with path.open("rb") as file:
+                start = file.read(100)
+            if start.startswith(b"version https://git-lfs"):
+                return f"{path.name} is a Git LFS pointer; run git lfs pull in that directory"
+            if not start.strip():
+                return f"{path.name} is empty; download it again"
+    text = " ".join(str(error).split())
+    return (
+        f"{type(error).__name__}: {text}; put the tokenizer's files next to the weights, in a form "
+        "that the installed transformers reads"
+    )
+
+
 def _template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> str:
+    templates = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+    if settings.chat_template in templates:
+        return templates[settings.chat_template]
     if settings.chat_template == "chatml":
         # Generation cannot stop at an end of turn that is not a token of its own.
         known = CHATML_END in tokenizer.get_vocab()
@@ -108,9 +159,10 @@ def _template(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return Path(settings.chat_template).expanduser().read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(["chatml", *sorted(templates)])
         raise ModelError(
-            f"{settings.where('chat_template')} {settings.chat_template!r} is neither chatml nor a "
-            f"readable file ({one_line(error)})"
+            f"{settings.where('chat_template')} {settings.chat_template!r} is neither a readable "
+            f"file ({one_line(error)}) nor one of the known templates: {known}"
         ) from None
 
 

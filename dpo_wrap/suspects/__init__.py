@@ -38,7 +38,7 @@ data or the model's files were refused."""
 
 def parser() -> argparse.ArgumentParser:
     """The command line; no library is imported for its --help."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ConfigParser(
         prog="python -m dpo_wrap.suspects",
         description="List the pairs whose margin strongly contradicts their label, each scored by "
         "a policy that was not trained on it.",

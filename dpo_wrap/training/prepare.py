@@ -21,7 +21,7 @@ from dpo_wrap.data.splits import load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError
 from dpo_wrap.model.load import check_targets, init_kwargs, load_adapter_config, load_config
-from dpo_wrap.model.tokenizer import load_tokenizer
+from dpo_wrap.model.tokenizer import choose_template, load_tokenizer
 from dpo_wrap.prefix_sharing.support import unsupported_before_loading
 
 
@@ -53,13 +53,15 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     config = load_config(settings)
     adapter = load_adapter_config(settings)
     replaced: list[str] = []
-    tokenizer = load_tokenizer(settings, replaced)
+    tokenizer = load_tokenizer(settings, replaced, config)
     _check_devices(settings)
     arguments = build_arguments(settings, config, adapter)
     _check_connected(arguments.dpo)
     check_targets(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, run_directory, temp_dir)
+    if splits.conversational:
+        choose_template(settings, tokenizer, splits.tools, replaced)
     check_data_fit(settings, tokenizer, splits)
     tokens, fits = {}, {}
     for name, rows in (("train", splits.train), ("test", splits.test)):
