@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
-from transformers import PretrainedConfig, get_scheduler
+from transformers import PretrainedConfig, Trainer, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils import is_liger_kernel_available, is_torch_bf16_gpu_available
 from trl import DPOConfig
 
 from dpo_wrap.config import Settings
@@ -67,6 +67,10 @@ def build_arguments(
         notes.append(_dropout_note(settings, dropout))
     dpo = construct(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
     _check_schedule(settings, dpo)
+    _check_optimizer(settings, dpo)
+    if dpo.use_liger_kernel and not is_liger_kernel_available():
+        place = settings.where("use_liger_kernel")
+        raise ConfigError(f"{place}: needs the package liger-kernel; pip install liger-kernel")
     for tracker in dpo.report_to:
         if tracker not in get_available_reporting_integrations() and tracker != "flyte":
             place = settings.where("report_to")
@@ -100,8 +104,10 @@ def construct(
     for warning in caught:
         text = " ".join(str(warning.message).split())
         # A warning that names no key of the config is about the library's own defaults.
-        if (place := _place(settings, text)) != settings.source:
-            notes.append(f"{place}: {build.__name__} warns: {text}")
+        place = _place(settings, text)
+        note = f"{place}: {build.__name__} warns: {text}"
+        if place != settings.source and note not in notes:
+            notes.append(note)
     return built
 
 
@@ -244,4 +250,19 @@ def _check_schedule(settings: Settings, dpo: DPOConfig) -> None:
     except REFUSALS as error:
         given = "lr_scheduler_kwargs" in settings.locations
         place = settings.where("lr_scheduler_kwargs" if given else "lr_scheduler_type")
+        raise ConfigError(f"{place}: transformers refuses it: {one_line(error)}") from None
+
+
+def _check_optimizer(settings: Settings, dpo: DPOConfig) -> None:
+    """Raise ConfigError for an optimizer that lacks its package or refuses its options."""
+    try:
+        build, kwargs = Trainer.get_optimizer_cls_and_kwargs(dpo)
+        build([torch.nn.Parameter(torch.zeros(1))], **kwargs)
+    except REFUSALS as error:
+        # These read the model, and so are built with the trainer.
+        reads_model = dpo.optim.startswith(("galore", "apollo", "lomo", "adalomo"))
+        if reads_model and not isinstance(error, ImportError):
+            return
+        given = "optim_args" in settings.locations and not isinstance(error, ImportError)
+        place = settings.where("optim_args" if given else "optim")
         raise ConfigError(f"{place}: transformers refuses it: {one_line(error)}") from None
