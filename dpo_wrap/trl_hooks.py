@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, send_to_device
 from datasets import Dataset
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import rotate_checkpoints
@@ -21,6 +22,7 @@ from trl import DPOConfig, DPOTrainer
 
 from dpo_wrap.checkpoints import write_mark
 from dpo_wrap.errors import RunError
+from dpo_wrap.model.weights import check_adapter_names, load_full_weights
 
 PRIVATE_NAMES = {
     "trl.DPOTrainer": {
@@ -34,6 +36,8 @@ PRIVATE_NAMES = {
     },
     "transformers.Trainer": {
         "_run_epoch": "overridden, as a resume from the last step takes one more: test_run_dir",
+        "_load_from_checkpoint": "overridden, as it ignores weights that do not load: test_weights",
+        "_load_best_model": "the same: test_weights",
         "_get_grad_norm": "overridden, to stop at NaN before the optimizer: test_model_checks",
     },
     "transformers.PreTrainedModel": {
@@ -54,6 +58,9 @@ PRIVATE_NAMES = {
     },
 }
 """How and why each name is used, and the test that notices when it moves, by owner and name."""
+
+REFERENCE = "reference"
+"""Folder of a checkpoint for the reference that sync_ref_model updates."""
 
 
 class PreparedTrainer(DPOTrainer):
@@ -145,6 +152,31 @@ class PreparedTrainer(DPOTrainer):
         else:
             super()._run_epoch(**kwargs)
 
+    def load_checkpoint(self, folder: str) -> None:
+        """Load the weights of a checkpoint. Raises RunError unless all of them load."""
+        self._load_from_checkpoint(folder)
+
+    def _load_from_checkpoint(self, folder, model=None):
+        if not self._load_full_weights(folder):
+            super()._load_from_checkpoint(folder, model)
+        elif self.args.sync_ref_model:
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            load_full_weights(reference, Path(folder, REFERENCE))
+
+    def _load_best_model(self):
+        if not self._load_full_weights(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _load_full_weights(self, folder: str) -> bool:
+        """Load a checkpoint, or return False for transformers to load an adapter or shards."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return False
+        if isinstance(self.model, PeftModel):
+            check_adapter_names(self.model, Path(folder))
+            return False
+        load_full_weights(self.model, Path(folder))
+        return True
+
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
@@ -155,6 +187,9 @@ class PreparedTrainer(DPOTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if self.args.should_save and self.args.sync_ref_model and not sharded:
+            self.accelerator.unwrap_model(self.ref_model).save_pretrained(folder / REFERENCE)
         # Each process adds its own random state to the folder.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

@@ -53,7 +53,7 @@ WRAPPER_MAY_KNOW = {
     "hub": {"errors", "config"},
     "checkpoints": {"files"},
     "run_dir": {"errors", "files", "config", "library_fields", "checkpoints"},
-    "trl_hooks": {"errors", "checkpoints"},
+    "trl_hooks": {"errors", "checkpoints", "model"},
     "arguments": {"errors", "config", "library_fields", "model"},
     "data": {"errors", "files", "config", "hub", "model", "trl_hooks"},
     "model": {"errors", "config", "hub", "run_dir"},
