@@ -40,8 +40,6 @@ class Arguments:
     dpo: DPOConfig
     lora: LoraConfig | None
     """A new adapter; None for full weights and for an adapter that training continues."""
-    lora_dropout: float
-    """Dropout of the adapter; with 0, disable_dropout of TRL decides on all dropout."""
     chosen: dict[str, Any]
     """The defaults chosen here, by TRL's name; `lora.target_modules` for peft's."""
     notes: list[str]
@@ -62,9 +60,9 @@ def build_arguments(
     kwargs = {name: value for name, value in settings.trl.items() if name != "model_init_kwargs"}
     kwargs |= {name: value for name, value in chosen.items() if not name.startswith("lora.")}
     if dropout:
-        # disable_dropout would zero the adapter's dropout too; trainer.py zeroes the base model's.
+        # disable_dropout would zero the adapter's dropout too; trl_hooks zeroes the base model's.
         kwargs["disable_dropout"] = False
-        notes.append(_dropout_note(settings, dropout))
+    notes += _dropout_notes(settings, dropout)
     dpo = construct(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
     _check_schedule(settings, dpo)
     _check_optimizer(settings, dpo)
@@ -88,7 +86,7 @@ def build_arguments(
     if not dpo.push_to_hub and (unused := [n for n in settings.trl if n.startswith("hub_")]):
         # An account's settings may stay in its configs.
         notes.append(f"{', '.join(unused)}: unused without push_to_hub: true")
-    return Arguments(dpo, lora, dropout, chosen, notes)
+    return Arguments(dpo, lora, chosen, notes)
 
 
 def construct(
@@ -205,15 +203,18 @@ def _lora_config(
     return lora
 
 
-def _dropout_note(settings: Settings, dropout: float) -> str:
-    if "disable_dropout" not in settings.trl:
-        return f"lora_dropout: {dropout:g} acts on the adapter; the base model's dropout stays off"
-    if settings.trl["disable_dropout"]:
+def _dropout_notes(settings: Settings, dropout: float) -> list[str]:
+    disabled = settings.trl.get("disable_dropout")
+    if disabled is False:
+        return ["disable_dropout: false enables the base model's dropout; step 0 is without it"]
+    if not dropout:
+        return []
+    if disabled:
         raise ConfigError(
             f"{settings.where('disable_dropout')}: true would disable the adapter's dropout of "
             f"{dropout:g} too; remove it, or set lora_dropout: 0"
         )
-    return "disable_dropout: false enables the base model's dropout; step 0 will not be at ln 2"
+    return [f"lora_dropout: {dropout:g} acts on the adapter; the base model's dropout stays off"]
 
 
 def _check_adapter(

@@ -194,7 +194,7 @@ def test_the_dropout_of_an_adapter_is_never_disabled_silently(build):
         build("disable_dropout: true\nadapter_path: a", adapter=adapter)
     _, arguments = build("adapter_path: a", adapter=adapter)
     assert arguments.dpo.disable_dropout is False
-    assert arguments.lora_dropout == 0.1
+    assert "lora_dropout: 0.1 acts on the adapter" in "\n".join(arguments.notes)
 
 
 def test_warnings_of_the_libraries_about_given_keys_are_notes(build):
