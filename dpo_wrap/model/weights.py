@@ -21,7 +21,11 @@ def load_full_weights(model: PreTrainedModel, folder: Path) -> None:
         loaded, info = type(model).from_pretrained(
             folder, dtype=model.dtype, output_loading_info=True
         )
-        problem = [f"{kind} {sorted(map(str, keys))[0]}" for kind, keys in info.items() if keys]
+        problem = [
+            f"{kind.removesuffix('_keys')} {min(map(str, keys))}"
+            for kind, keys in info.items()
+            if keys
+        ]
         if not problem:
             model.load_state_dict(loaded.state_dict())
     except torch.OutOfMemoryError:
