@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
-from transformers import PretrainedConfig, get_scheduler
+from transformers import PretrainedConfig, Trainer, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
-from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils import is_liger_kernel_available, is_torch_bf16_gpu_available
 from trl import DPOConfig
 
 from dpo_wrap.config import Settings
@@ -41,8 +41,6 @@ class Arguments:
     dpo: DPOConfig
     lora: LoraConfig | None
     """A new adapter; None for full weights and for an adapter that training continues."""
-    lora_dropout: float
-    """Dropout of the adapter; with 0, disable_dropout of TRL decides on all dropout."""
     chosen: dict[str, Any]
     """The defaults chosen here, by TRL's name; `lora.target_modules` for peft's."""
     notes: list[str]
@@ -63,11 +61,15 @@ def build_arguments(
     kwargs = {name: value for name, value in settings.trl.items() if name != "model_init_kwargs"}
     kwargs |= {name: value for name, value in chosen.items() if not name.startswith("lora.")}
     if dropout:
-        # disable_dropout would zero the adapter's dropout too; trainer.py zeroes the base model's.
+        # disable_dropout would zero the adapter's dropout too; trl_hooks zeroes the base model's.
         kwargs["disable_dropout"] = False
-        notes.append(_dropout_note(settings, dropout))
+    notes += _dropout_notes(settings, dropout)
     dpo = construct(DPOConfig, {**kwargs, "output_dir": settings.output_dir}, settings, notes)
     _check_schedule(settings, dpo)
+    _check_optimizer(settings, dpo)
+    if dpo.use_liger_kernel and not is_liger_kernel_available():
+        place = settings.where("use_liger_kernel")
+        raise ConfigError(f"{place}: needs the package liger-kernel; pip install liger-kernel")
     for tracker in dpo.report_to:
         if tracker not in get_available_reporting_integrations() and tracker != "flyte":
             place = settings.where("report_to")
@@ -85,7 +87,7 @@ def build_arguments(
     if not dpo.push_to_hub and (unused := [n for n in settings.trl if n.startswith("hub_")]):
         # An account's settings may stay in its configs.
         notes.append(f"{', '.join(unused)}: unused without push_to_hub: true")
-    return Arguments(dpo, lora, dropout, chosen, notes)
+    return Arguments(dpo, lora, chosen, notes)
 
 
 def construct(
@@ -101,8 +103,10 @@ def construct(
     for warning in caught:
         text = " ".join(str(warning.message).split())
         # A warning that names no key of the config is about the library's own defaults.
-        if (place := _place(settings, text)) != settings.source:
-            notes.append(f"{place}: {build.__name__} warns: {text}")
+        place = _place(settings, text)
+        note = f"{place}: {build.__name__} warns: {text}"
+        if place != settings.source and note not in notes:
+            notes.append(note)
     return built
 
 
@@ -201,15 +205,18 @@ def _lora_config(
     return lora
 
 
-def _dropout_note(settings: Settings, dropout: float) -> str:
-    if "disable_dropout" not in settings.trl:
-        return f"lora_dropout: {dropout:g} acts on the adapter; the base model's dropout stays off"
-    if settings.trl["disable_dropout"]:
+def _dropout_notes(settings: Settings, dropout: float) -> list[str]:
+    disabled = settings.trl.get("disable_dropout")
+    if disabled is False:
+        return ["disable_dropout: false enables the base model's dropout; step 0 is without it"]
+    if not dropout:
+        return []
+    if disabled:
         raise ConfigError(
             f"{settings.where('disable_dropout')}: true would disable the adapter's dropout of "
             f"{dropout:g} too; remove it, or set lora_dropout: 0"
         )
-    return "disable_dropout: false enables the base model's dropout; step 0 will not be at ln 2"
+    return [f"lora_dropout: {dropout:g} acts on the adapter; the base model's dropout stays off"]
 
 
 def _check_adapter(
@@ -246,4 +253,19 @@ def _check_schedule(settings: Settings, dpo: DPOConfig) -> None:
     except REFUSALS as error:
         given = "lr_scheduler_kwargs" in settings.locations
         place = settings.where("lr_scheduler_kwargs" if given else "lr_scheduler_type")
+        raise ConfigError(f"{place}: transformers refuses it: {one_line(error)}") from None
+
+
+def _check_optimizer(settings: Settings, dpo: DPOConfig) -> None:
+    """Raise ConfigError for an optimizer that lacks its package or refuses its options."""
+    try:
+        build, kwargs = Trainer.get_optimizer_cls_and_kwargs(dpo)
+        build([torch.nn.Parameter(torch.zeros(1))], **kwargs)
+    except REFUSALS as error:
+        # These read the model, and so are built with the trainer.
+        reads_model = dpo.optim.startswith(("galore", "apollo", "lomo", "adalomo"))
+        if reads_model and not isinstance(error, ImportError):
+            return
+        given = "optim_args" in settings.locations and not isinstance(error, ImportError)
+        place = settings.where("optim_args" if given else "optim")
         raise ConfigError(f"{place}: transformers refuses it: {one_line(error)}") from None

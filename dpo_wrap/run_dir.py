@@ -150,12 +150,13 @@ def where_to_start(directory: Path, resume: str, identity: dict[str, Any]) -> St
             return Start(checkpoint=found, notes=tuple(notes))
         notes.append(f"{folder} {found}; skipped")
     if finished is not None or _has_weights(directory):
+        why = f" ({'; '.join(notes)})" if notes else ""
         raise ConfigError(
-            f"{directory}: holds trained weights and no checkpoint to resume from; choose another "
-            "output_dir, or pass --resume never, which renames the old run"
+            f"{directory}: holds trained weights and no checkpoint to resume from{why}; choose "
+            "another output_dir, or pass --resume never, which renames the old run"
         )
     if is_run(directory):
-        notes.append(f"{directory}: an earlier run left no checkpoint; starting at step 0")
+        notes.append(f"{directory}: an earlier run left no complete checkpoint; starting at step 0")
     return Start(notes=tuple(notes))
 
 

@@ -13,14 +13,17 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, send_to_device
 from datasets import Dataset
+from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOConfig, DPOTrainer
 
 from dpo_wrap.checkpoints import write_mark
 from dpo_wrap.errors import RunError
 from dpo_wrap.files import clear_own, make_own
+from dpo_wrap.model.dropout import disable_base_dropout, measuring
+from dpo_wrap.model.weights import check_adapter_names, load_full_weights
 
 PRIVATE_NAMES = {
     "trl.DPOTrainer": {
@@ -34,6 +37,8 @@ PRIVATE_NAMES = {
     },
     "transformers.Trainer": {
         "_run_epoch": "overridden, as a resume from the last step takes one more: test_run_dir",
+        "_load_from_checkpoint": "overridden, as it ignores weights that do not load: test_weights",
+        "_load_best_model": "the same: test_weights",
         "_get_grad_norm": "overridden, to stop at NaN before the optimizer: test_model_checks",
     },
     "transformers.PreTrainedModel": {
@@ -55,6 +60,9 @@ PRIVATE_NAMES = {
 }
 """How and why each name is used, and the test that notices when it moves, by owner and name."""
 
+REFERENCE = "reference"
+"""Folder of a checkpoint for the reference that sync_ref_model updates."""
+
 
 class PreparedTrainer(DPOTrainer):
     """DPOTrainer for tokenized rows that can be resumed at any moment and stops at NaN or inf."""
@@ -68,28 +76,37 @@ class PreparedTrainer(DPOTrainer):
     def __init__(
         self,
         *args,
+        base_dropout: bool,
         share_prefixes: Callable[[DPOTrainer], Any],
         reference_store: Any | None,
         loss_fault: Callable[[DPOTrainer, dict[str, Any], float], str],
         gradient_fault: Callable[[DPOTrainer, list[dict[str, Any]], float], str],
         **kwargs,
     ):
-        """`share_prefixes` starts prefix sharing; its result is kept as `shared`.
+        """`base_dropout` keeps the dropout of the base model.
 
+        `share_prefixes` starts prefix sharing; its result is kept as `shared`.
         `reference_store` keeps precomputed log-probabilities (training/reference_logps.py).
         `loss_fault` and `gradient_fault` return the message for a loss or norm that is NaN or inf.
         """
         self.step_batches: list[dict[str, Any]] = []
         self.shared: Any = None
+        self.base_dropout = base_dropout
+        self.config_dropout: list[tuple[PretrainedConfig, str, float]] = []
         self.share_prefixes, self.reference_store = share_prefixes, reference_store
         self.loss_fault, self.gradient_fault = loss_fault, gradient_fault
         super().__init__(*args, **kwargs)
-        self._complete_model()
+        self._complete_models()
 
-    def _complete_model(self) -> None:
-        if self.shared is None:
-            copy_embeddings_to_reference(self.model)
-            self.shared = self.share_prefixes(self)
+    def _complete_models(self) -> None:
+        if self.shared is not None:
+            return
+        copy_embeddings_to_reference(self.model)
+        if not self.base_dropout:
+            self.config_dropout = disable_base_dropout(self.model)
+            if self.ref_model is not None:
+                disable_base_dropout(self.ref_model)
+        self.shared = self.share_prefixes(self)
 
     def resume_token_count(self, num_tokens: int) -> None:
         """Continue TRL's count of trained tokens from a checkpoint's."""
@@ -101,8 +118,8 @@ class PreparedTrainer(DPOTrainer):
         return super()._prepare_dataset(dataset, processing_class, args, dataset_name)
 
     def _precompute_ref_logps(self, dataset, name, batch_size):
-        # Called by TRL's constructor, once everything that prefix sharing needs is set.
-        self._complete_model()
+        # Called by TRL's constructor, once the models are set.
+        self._complete_models()
         if self.reference_store is None:
             return self._compute_reference(dataset, name, batch_size)
         model = self.ref_model or self.model
@@ -146,6 +163,41 @@ class PreparedTrainer(DPOTrainer):
         else:
             super()._run_epoch(**kwargs)
 
+    def save_model(self, *args, **kwargs):
+        # A config.json has the model's own dropout.
+        for config, name, value in self.config_dropout:
+            setattr(config, name, value)
+        try:
+            super().save_model(*args, **kwargs)
+        finally:
+            for config, name, value in self.config_dropout:
+                setattr(config, name, type(value)(0))
+
+    def load_checkpoint(self, folder: str) -> None:
+        """Load the weights of a checkpoint. Raises RunError unless all of them load."""
+        self._load_from_checkpoint(folder)
+
+    def _load_from_checkpoint(self, folder, model=None):
+        if not self._load_full_weights(folder):
+            super()._load_from_checkpoint(folder, model)
+        elif self.args.sync_ref_model:
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            load_full_weights(reference, Path(folder, REFERENCE))
+
+    def _load_best_model(self):
+        if not self._load_full_weights(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    def _load_full_weights(self, folder: str) -> bool:
+        """Load a checkpoint, or return False for transformers to load an adapter or shards."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return False
+        if isinstance(self.model, PeftModel):
+            check_adapter_names(self.model, Path(folder))
+            return False
+        load_full_weights(self.model, Path(folder))
+        return True
+
     def _save_checkpoint(self, model, trial):
         folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
@@ -157,6 +209,9 @@ class PreparedTrainer(DPOTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+        sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        if self.args.should_save and self.args.sync_ref_model and not sharded:
+            self.accelerator.unwrap_model(self.ref_model).save_pretrained(folder / REFERENCE)
         # Each process adds its own random state to the folder.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -202,21 +257,20 @@ def tokenize_rows(
     return DPOTrainer._prepare_dataset(trainer, rows, tokenizer, args, split)
 
 
-def loss_and_margin(trainer: DPOTrainer, rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Loss and mean reward margin of these rows as one batch, in evaluation mode.
+def loss_and_margin(
+    trainer: DPOTrainer, rows: list[dict[str, Any]], training: bool
+) -> tuple[float, float]:
+    """Loss and mean reward margin of these rows as one batch, measured as in `measuring`.
 
-    Nothing is logged, no random number is drawn, and no gradient is kept.
+    Nothing is logged.
     """
     batch = send_to_device(trainer.data_collator(rows), trainer.args.device)
-    training = trainer.model.training
-    trainer.model.eval()
     try:
-        with torch.no_grad(), trainer.compute_loss_context_manager():
+        with measuring(trainer.model, training), trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(trainer.model, batch).item()
         return loss, trainer._metrics["eval"]["rewards/margins"][-1]
     finally:
         trainer._metrics["eval"].clear()
-        trainer.model.train(training)
 
 
 def copy_embeddings_to_reference(model: nn.Module) -> None:
@@ -230,13 +284,3 @@ def copy_embeddings_to_reference(model: nn.Module) -> None:
         copy = tensors.get(f"{name.removesuffix('.default')}.ref")
         if name.endswith(".default") and copy is not None:
             copy.data.copy_(tensor.data)
-
-
-def disable_base_dropout(model: nn.Module) -> None:
-    """Set every dropout to 0 except that of the adapter that is trained.
-
-    TRL's disable_dropout would disable that one too. It stays off in the frozen copy ("ref").
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Dropout) and not name.endswith("lora_dropout.default"):
-            module.p = 0

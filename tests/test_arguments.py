@@ -1,13 +1,15 @@
 """arguments: the chosen defaults, and the errors and warnings of TRL and peft."""
 
+import re
+
 import pytest
 import torch
 import yaml
 from configuring import loader
 from peft import LoraConfig
-from transformers import AutoConfig, GPT2Config, LlamaConfig
+from transformers import AutoConfig, GPT2Config, LlamaConfig, trainer_optimizer
 
-from dpo_wrap import run_dir
+from dpo_wrap import arguments, run_dir
 from dpo_wrap.arguments import build_arguments, refusal
 from dpo_wrap.errors import ConfigError
 
@@ -111,6 +113,40 @@ def test_a_message_of_a_library_is_placed_at_the_key_that_it_names(tmp_path, tex
     assert line == f"{where}: DPOConfig refuses it: {message}"
 
 
+@pytest.mark.parametrize(
+    ("text", "package"),
+    [
+        ("optim: adamw_8bit", "bitsandbytes"),
+        ("optim: paged_adamw_32bit", "bitsandbytes"),
+        ("optim: lion_32bit", "bitsandbytes"),
+        ("optim: adamw_torch_4bit", "torchao"),
+        ("optim: schedule_free_adamw", "schedulefree"),
+        ("optim: grokadamw", "grokadamw"),
+        ("optim: galore_adamw\noptim_target_modules: [attn]", "galore_torch"),
+        ("use_liger_kernel: true", "liger-kernel"),
+    ],
+)
+def test_a_key_whose_package_is_missing_is_refused_with_the_package(
+    build, monkeypatch, text, package
+):
+    for name in vars(trainer_optimizer).copy():
+        if re.fullmatch(r"is_\w+_available", name):
+            monkeypatch.setattr(trainer_optimizer, name, lambda *version: False)
+    monkeypatch.setattr(arguments, "is_liger_kernel_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        build(text)
+    key = text.partition(":")[0]
+    message = str(caught.value)
+    assert f"config.yaml:4: {key}: " in message and "install" in message and package in message
+    assert "Traceback" not in message and "\n" not in message
+
+
+@pytest.mark.parametrize("given", ["momentum", "momentum=high", "nesterov=true"])
+def test_an_option_that_the_optimizer_refuses_is_named(build, given):
+    with pytest.raises(ConfigError, match="5: optim_args: transformers refuses it: "):
+        build(f"optim: sgd\noptim_args: {given}")
+
+
 def test_token_indices_must_be_in_the_vocabulary(build):
     with pytest.raises(ConfigError, match="300 is not a token; the last one is 256"):
         build("lora:\n  trainable_token_indices: [3, 300]", UNTIED)
@@ -158,7 +194,7 @@ def test_the_dropout_of_an_adapter_is_never_disabled_silently(build):
         build("disable_dropout: true\nadapter_path: a", adapter=adapter)
     _, arguments = build("adapter_path: a", adapter=adapter)
     assert arguments.dpo.disable_dropout is False
-    assert arguments.lora_dropout == 0.1
+    assert "lora_dropout: 0.1 acts on the adapter" in "\n".join(arguments.notes)
 
 
 def test_warnings_of_the_libraries_about_given_keys_are_notes(build):

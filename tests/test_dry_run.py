@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from training import ROWS, TALK
+from transformers import Trainer
 
 from dpo_wrap.training import dry_run
 from dpo_wrap.training.dry_run import describe_fit
@@ -103,3 +104,13 @@ def test_a_policy_that_does_not_start_at_its_reference_fails_the_dry_run(run, ca
     status, _ = run("--dry-run", lora={"init_lora_weights": False}, beta=0.01)
     assert status == 1
     assert "the policy does not start at its reference" in capsys.readouterr().out
+
+
+def test_what_fails_before_the_first_step_fails_the_dry_run_too(run, monkeypatch, capsys):
+    def refuse(trainer, model=None):
+        raise ValueError("Invalid learning_rate")
+
+    monkeypatch.setattr(Trainer, "create_optimizer", refuse)
+    for options in (["--dry-run"], []):
+        assert run(*options)[0] == 2
+        assert "learning_rate: transformers refuses it: Invalid" in capsys.readouterr().err

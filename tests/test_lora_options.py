@@ -164,9 +164,12 @@ def adapter(tiny_model_dir, tmp_path):
     ],
     ids=lambda lora: next(iter(lora)),
 )
-def test_the_reference_of_a_run_from_an_adapter_is_that_adapter_unchanged(trained, adapter, lora):
+@pytest.mark.parametrize("precomputed", [False, True])
+def test_the_reference_of_a_run_from_an_adapter_is_that_adapter_unchanged(
+    trained, adapter, lora, precomputed
+):
     directory, before = adapter(**lora)
-    status, run, model = trained(adapter_path=str(directory))
+    status, run, model = trained(adapter_path=str(directory), precompute_ref_log_probs=precomputed)
     assert status == 0
     assert run["step_0"] == AT_THE_REFERENCE
     with torch.no_grad():

@@ -228,11 +228,20 @@ def test_weights_without_a_checkpoint_are_not_overwritten(run, refused):
     refused(save_strategy="no")
 
 
+def test_the_damage_of_every_checkpoint_is_named(run, refused):
+    _, out = run(max_steps=2)
+    damaged = out / "checkpoint-2/optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    for options in ([], ["--dry-run"]):
+        error = refused(*options, max_steps=4)
+        assert f"({out / 'checkpoint-2'} is damaged (optimizer.pt); skipped); choose" in error
+
+
 def test_a_run_that_left_no_checkpoint_starts_at_step_0(resumed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/config.resolved.yaml").write_text(MARKER)
     (tmp_path / "out/metrics.jsonl").write_text('{"step": 2}\n')
-    assert "an earlier run left no checkpoint; starting at step 0" in resumed()
+    assert "an earlier run left no complete checkpoint; starting at step 0" in resumed()
     assert [line["step"] for line in metrics(tmp_path / "out")] == [2, 4, 6]
 
 

@@ -389,7 +389,7 @@ def results(trainer, batch):
 
 def compare(trainer, batch=BATCH):
     plain = results(trainer, batch)
-    sharing = share_prefixes(trainer, SimpleNamespace(prefix_sharing="auto"), None)
+    sharing = share_prefixes(trainer, SimpleNamespace(prefix_sharing="auto", trl={}), None)
     assert sharing.off_reason is None
     shared = results(trainer, batch)
     # Both the policy and the reference shared.
@@ -433,7 +433,7 @@ def test_evaluation_and_precomputed_reference_are_trls(build, tuning):
     compare(trainer)
     reference = trainer.ref_model or trainer.model
     plain = trainer.compute_ref_log_probs(reference, BATCH)
-    sharing = share_prefixes(trainer, SimpleNamespace(prefix_sharing="auto"), None)
+    sharing = share_prefixes(trainer, SimpleNamespace(prefix_sharing="auto", trl={}), None)
     shared = trainer.compute_ref_log_probs(reference, BATCH)
     assert sharing.tokens > 0
     torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-5)

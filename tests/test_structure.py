@@ -60,7 +60,7 @@ WRAPPER_MAY_KNOW = {
     "run_dir": {
         *("errors", "terminal", "files", "config", "library_fields", "checkpoints", "ownership"),
     },
-    "trl_hooks": {"errors", "files", "checkpoints"},
+    "trl_hooks": {"errors", "files", "checkpoints", "model"},
     "arguments": {"errors", "config", "library_fields", "model"},
     "data": {"errors", "files", "config", "hub", "model", "trl_hooks"},
     "model": {"errors", "config", "hub", "run_dir"},

@@ -1,5 +1,6 @@
 """Checks of the model: loss and margin of step 0, NaN and inf with their rows, the final KL."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from dpo_wrap.logps import (
     next_token_logps,
     reference_model,
 )
-from dpo_wrap.trl_hooks import loss_and_margin
+from dpo_wrap.trl_hooks import PreparedTrainer, loss_and_margin
 
 # Losses that are -log sigmoid(0) = ln 2 where policy and reference agree.
 LN_2_LOSSES = {"sigmoid", "robust", "sigmoid_norm"}
@@ -34,24 +35,41 @@ KL_ANSWERS = 16
 
 @dataclass(frozen=True)
 class StepZero:
-    """Loss and mean reward margin on the first rows before any update, dropout off."""
+    """Loss and mean reward margin on the first rows before any update, dropout off.
+
+    They are those of training mode, in which a dropout that stays on would show, unless the config
+    keeps the base model's dropout.
+    """
 
     loss: float
     margin: float
     fault: str | None
 
 
-def step_zero(trainer: DPOTrainer) -> StepZero | None:
+def step_zero(trainer: PreparedTrainer) -> StepZero | None:
     """Measure step 0 on a batch of the first rows; None for a sharded model, which is not set up.
 
     The rows are read from the dataset, as drawing a batch would shift the run's random state.
     """
     if is_sharded(trainer):
         return None
-    args, model = trainer.args, trainer.model
-    size = min(args.per_device_train_batch_size, len(trainer.train_dataset))
+    size = min(trainer.args.per_device_train_batch_size, len(trainer.train_dataset))
     rows = [trainer.train_dataset[row] for row in range(size)]
-    loss, margin = loss_and_margin(trainer, rows)
+    if trainer.base_dropout:
+        return _step_zero(trainer, rows, training=False)
+    zero = _step_zero(trainer, rows, training=True)
+    if zero.fault and _step_zero(trainer, rows, training=False).fault is None:
+        fault = (
+            f"step 0 has a loss of {zero.loss:.4f} and a margin of {zero.margin:.4f} in training "
+            "mode only: the code of the model adds dropout or other noise that cannot be disabled"
+        )
+        return dataclasses.replace(zero, fault=fault)
+    return zero
+
+
+def _step_zero(trainer: PreparedTrainer, rows: list[dict[str, Any]], training: bool) -> StepZero:
+    args, model = trainer.args, trainer.model
+    loss, margin = loss_and_margin(trainer, rows, training)
     tolerance = trainer.beta * (HALF_TOLERANCE if is_half(model, args) else TOLERANCE)
     more_terms = trainer.use_weighting or trainer.aux_loss_enabled or trainer.loss_weights != [1.0]
     starts_at_ln_2 = trainer.loss_types[0] in LN_2_LOSSES and not more_terms

@@ -45,9 +45,12 @@ def share_prefixes(
             raise UnsupportedModelError(unsupported_reason)
         if isinstance(policy, PeftModel):
             policy = policy.get_base_model()
-        share_if_equal(trainer, policy, sharing)
+        # With dropout two passes would differ. The reference is always in evaluation mode.
+        training = settings.trl.get("disable_dropout", True)
+        share_if_equal(trainer, policy, sharing, training)
         if reference is not None:
-            share_if_equal(trainer, trainer.accelerator.unwrap_model(reference), sharing)
+            reference = trainer.accelerator.unwrap_model(reference)
+            share_if_equal(trainer, reference, sharing, training=False)
     except UnsupportedModelError as error:
         sharing.restore.close()
         if settings.prefix_sharing == "on":

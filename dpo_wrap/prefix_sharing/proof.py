@@ -9,6 +9,7 @@ from trl import DPOTrainer
 
 from dpo_wrap.data.length_stats import pair_lengths
 from dpo_wrap.errors import one_line
+from dpo_wrap.model.dropout import measuring
 from dpo_wrap.prefix_sharing.forward import PrefixSharing, share_forward
 from dpo_wrap.prefix_sharing.layout import IGNORE_INDEX
 from dpo_wrap.prefix_sharing.support import UnsupportedModelError
@@ -20,11 +21,13 @@ HALF_TOLERANCE = 0.03
 fp32 and by 0.002 from themselves with sharing; a prompt that is not seen costs whole nats."""
 
 
-def share_if_equal(trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixSharing) -> None:
+def share_if_equal(
+    trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixSharing, training: bool
+) -> None:
     """Let the model share prefixes, and compare its log-probabilities on two pairs of the data.
 
-    They are the first pair and the longest, which exceeds a sliding window if any pair does. Raises
-    as `compare`.
+    They are the first pair and the longest, which exceeds a sliding window if any pair does. With
+    `training` the model is in training mode. Raises as `compare`.
     """
     longest = int(pair_lengths(trainer.train_dataset, None).argmax())
     rows = [trainer.train_dataset[row] for row in (0, longest)]
@@ -38,13 +41,8 @@ def share_if_equal(trainer: DPOTrainer, model: PreTrainedModel, sharing: PrefixS
     }
     half = trainer.args.bf16 or trainer.args.fp16 or getattr(model, "is_quantized", False)
     fp32 = not half and model.dtype == torch.float32
-    training = model.training
-    model.eval()
-    try:
-        with trainer.accelerator.autocast():
-            compare(model, sharing, arguments, fp32)
-    finally:
-        model.train(training)
+    with measuring(model, training), trainer.accelerator.autocast():
+        compare(model, sharing, arguments, fp32)
 
 
 def compare(

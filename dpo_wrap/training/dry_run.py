@@ -22,6 +22,7 @@ from datasets import Dataset
 from trl import DPOConfig
 
 from dpo_wrap import run_dir
+from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.config import Settings
 from dpo_wrap.data.length_stats import kept_ids, pair_lengths
 from dpo_wrap.diagnostics import memory
@@ -81,10 +82,21 @@ def dry_run(settings: Settings, resume: str) -> int:
             # A sharded model (None) cannot run before training starts.
             with memory.explain_out_of_memory(prepared, trainer):
                 log(longest_batch(trainer), reference_fit(trainer, prepared))
+                _start_training(trainer, prepared.settings, start)
         if start.finished is not None:
             log(f"{out}: this run is finished; training would do nothing")
         log("dry run: nothing was written")
     return 0 if zero is None or zero["fault"] is None else 1
+
+
+def _start_training(trainer: PreparedTrainer, settings: Settings, start: Start) -> None:
+    """Do what a run does before its first step. Raises ConfigError and RunError as it would."""
+    try:
+        trainer.create_optimizer()
+    except REFUSALS as error:
+        raise refusal("transformers", error, settings) from None
+    if start.checkpoint is not None:
+        trainer.load_checkpoint(str(start.checkpoint.path))
 
 
 def _with_few_rows(prepared: Prepared) -> Prepared:

@@ -27,7 +27,7 @@ def finish(out: Path, trainer: PreparedTrainer, prepared: Prepared) -> dict[str,
     found = figures(history, dpo.beta, answer_tokens(trainer))
     load = functools.partial(load_base, prepared.settings, distributed())
     kl = measure_kl(trainer, prepared.test, load)
-    if found and trainer.args.load_best_model_at_end and state.best_global_step:
+    if found and trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         found["saved_step"] = state.best_global_step
     warn_if_flat_at_end(trainer, found)
     runtime = [entry["train_runtime"] for entry in history if "train_runtime" in entry]

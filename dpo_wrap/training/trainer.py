@@ -17,7 +17,7 @@ from dpo_wrap.model.load import load_base, load_policy
 from dpo_wrap.prefix_sharing import share_prefixes
 from dpo_wrap.training.prepare import Prepared, distributed
 from dpo_wrap.training.reference_logps import ReferenceStore
-from dpo_wrap.trl_hooks import PreparedTrainer, disable_base_dropout
+from dpo_wrap.trl_hooks import PreparedTrainer
 
 
 def build_trainer(
@@ -38,6 +38,7 @@ def build_trainer(
     build = functools.partial(
         PreparedTrainer,
         callbacks=list(callbacks),
+        base_dropout=not settings.trl.get("disable_dropout", True),
         share_prefixes=functools.partial(
             share_prefixes, settings=settings, unsupported_reason=prepared.unsupported_reason
         ),
@@ -60,8 +61,6 @@ def build_trainer(
     variables = {} if folder is None else {"TENSORBOARD_LOGGING_DIR": folder}
     with caching_disabled(), patch_environment(**variables):
         trainer = construct(build, kwargs, settings, notes)
-    if arguments.lora_dropout and "disable_dropout" not in settings.trl:
-        disable_base_dropout(trainer.model)
     # Both print every log as a dict; callbacks.py prints its main figures.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
