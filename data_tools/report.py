@@ -155,8 +155,8 @@ def card(report: Report, block: str) -> str:
     card has no path of the directory, so that the same data gives the same card anywhere.
     """
     figures, inputs = report.figures, report.figures["inputs"]
-    listed = "".join(f"- {name}\n" for name in _first([f"`{visible(path)}`" for path in inputs]))
-    columns = [visible(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
+    listed = "".join(f"- {name}\n" for name in _first([*map(_code, inputs)]))
+    columns = [_code(name).replace("|", "\\|") for name in figures["options"].get("keep", ())]
     template = files(__package__).joinpath("card.md").read_text(encoding="utf-8")
     if figures["options"]["to"] in TARGETS:  # whose files have other columns
         start, end = template.index("```python"), template.index("## Figures")
@@ -167,9 +167,16 @@ def card(report: Report, block: str) -> str:
         files=len(inputs),
         listed=listed,
         load=loader(report, "path/to/this/directory"),
-        kept="".join(f"| `{name}` | as in the records |\n" for name in columns),
+        kept="".join(f"| {name} | as in the records |\n" for name in columns),
         summary="\n".join(map(visible, _summary(figures))),
     )
+
+
+def _code(name: str) -> str:
+    """The name as code in Markdown, whatever backticks it has."""
+    longest = max(map(len, re.findall("`+", name)), default=0)
+    fence, blank = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{blank}{visible(name)}{blank}{fence}"
 
 
 def write(report: Report, directory: str, card_block: str) -> None:

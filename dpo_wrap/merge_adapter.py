@@ -20,6 +20,9 @@ from dpo_wrap.files import OWN, clear_own, make_own
 from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
+from dpo_wrap.report.card import FILE as README
+from dpo_wrap.report.card import model_card
+from dpo_wrap.run_dir import read_run
 from dpo_wrap.terminal import show
 
 # Keys of model_init_kwargs that concern the training machine or its precision.
@@ -78,6 +81,10 @@ def merge_adapter(settings: Settings, dtype: str | None, tolerance: float | None
         _log(f"merging, and saving in {dtype}")
         with _temporary_output(Path(settings.output_dir)) as folder:
             _save_merged(model, tokenizer, dtype, folder, settings)
+            run = read_run(Path(settings.adapter_path)) or {}
+            known = {"base": settings.model_path, "dtype": dtype}
+            card = model_card(Path(settings.output_dir).name, run, known)
+            (folder / README).write_text(card, "utf-8")
             del model  # only one model at a time is in memory
             _log("comparing the saved model with the adapter")
             # Without model_init_kwargs, which may name a subfolder or revision of the base model.

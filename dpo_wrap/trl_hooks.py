@@ -21,7 +21,7 @@ from trl import DPOConfig, DPOTrainer
 
 from dpo_wrap.checkpoints import write_mark
 from dpo_wrap.errors import RunError
-from dpo_wrap.files import clear_own, make_own
+from dpo_wrap.files import clear_own, make_own, write_atomically
 from dpo_wrap.model.dropout import disable_base_dropout, measuring
 from dpo_wrap.model.weights import check_adapter_names, load_full_weights
 
@@ -69,6 +69,9 @@ class PreparedTrainer(DPOTrainer):
 
     batch: dict[str, Any] | None = None
     """The newest batch; error messages name its rows."""
+
+    card: str = ""
+    """README.md, once the training is done."""
 
     identity: dict[str, Any]
     """The run's identity for the checkpoints' marks; set once step 0 has been measured."""
@@ -162,6 +165,11 @@ class PreparedTrainer(DPOTrainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(**kwargs)
+
+    def create_model_card(self, *args, **kwargs):
+        # TRL calls this at each checkpoint, and before it pushes to the Hub.
+        if self.card and self.is_world_process_zero():
+            write_atomically(Path(self.args.output_dir, "README.md"), self.card)
 
     def save_model(self, *args, **kwargs):
         # A config.json has the model's own dropout.

@@ -88,9 +88,11 @@ def test_the_merged_model_is_the_adapter_on_its_base(trained, tiny_model_dir, tm
     base = logits(AutoModelForCausalLM.from_pretrained(tiny_model_dir))
     assert (adapted - base).abs().max() > 0.01  # otherwise the comparison shows nothing
     assert sorted(path.name for path in out.iterdir()) == [
-        *("chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"),
-        *("tokenizer.json", "tokenizer_config.json"),
+        *("README.md", "chat_template.jinja", "config.json", "generation_config.json"),
+        *("model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     ]
+    card = (out / "README.md").read_text()
+    assert "with a LoRA adapter merged into it, saved in float32" in card and "## Training" in card
     one, other = (AutoTokenizer.from_pretrained(path) for path in (trained, out))
     assert one.apply_chat_template(QUESTION) == other.apply_chat_template(QUESTION)
     config = json.loads((out / "config.json").read_text())

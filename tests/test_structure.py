@@ -89,13 +89,15 @@ WRAPPER_MAY_KNOW = {
         "trl_hooks",
     },
     "system_errors": {"errors", "diagnostics"},
-    "report": {"files", "run_dir", "evaluation"},
+    "report": {"files", "hub", "run_dir", "evaluation"},
     "training": {
         *("errors", "files", "cli", "system_errors", "loss", "prefix_sharing", "hub", "report"),
         *("config", "run_dir", "arguments", "model", "data", "evaluation", "diagnostics"),
         *("logps", "trl_hooks", "ownership", "terminal"),
     },
-    "merge_adapter": {"errors", "terminal", "files", "config", "model", "logps"},
+    "merge_adapter": {
+        *("errors", "terminal", "files", "config", "model", "logps", "run_dir", "report"),
+    },
 }
 COMMANDS = {"train", "eval", "merge", "judge", "suspects"}
 

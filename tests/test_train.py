@@ -82,6 +82,21 @@ def test_a_run_writes_all_that_is_promised(run, capsys):
     assert result["verdict"] in capsys.readouterr().out
 
 
+def test_the_card_says_what_was_trained_and_how_to_load_it(run, tmp_path):
+    for keys, kind in (({}, "A LoRA adapter for"), ({"lora": False}, "with all weights trained")):
+        _, out = run(output_dir=str(tmp_path / "run"), **keys)
+        card, record = (out / "README.md").read_text(), run_json(out)
+        _, head, text = card.split("---\n", 2)
+        # A local base is no base_model, which the Hub would look up.
+        library = "peft" if not keys else "transformers"
+        tags = ["dpo", "trl", "preference"]
+        assert yaml.safe_load(head) == {"library_name": library, "tags": tags}
+        assert kind in text and record["verdict"] in text and "None" not in card
+        assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == record["config"]
+        compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+        shutil.rmtree(out)
+
+
 def test_losses_and_weights_are_those_of_plain_trl(run, tiny_model_dir, tmp_path):
     """Over 24 steps with evaluations and checkpoints, step 0, the health watch and the verdict."""
     from trl import DPOConfig, DPOTrainer

@@ -43,12 +43,6 @@ RUN_TYPES = {
     **dict.fromkeys(("warnings", "notes"), list),
     "verdict": str,
 }
-"""The types of the values of run.json; one of another type is left out."""
-RUN_TYPES = {
-    **dict.fromkeys(("figures", "config", "data", "versions", "step_0", "prefix_sharing"), dict),
-    **dict.fromkeys(("warnings", "notes"), list),
-    "verdict": str,
-}
 """The types of the values of run.json; a value of another type is left out."""
 DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, TemplateError)
 """What JSON of other types than expected raises."""

@@ -12,6 +12,7 @@ from dpo_wrap.diagnostics.verdict import figures, verdict
 from dpo_wrap.diagnostics.watch import has_preference_loss, warn_if_flat_at_end, warnings_of
 from dpo_wrap.loss import covers
 from dpo_wrap.model.load import load_base
+from dpo_wrap.report.card import model_card
 from dpo_wrap.report.page import write_page
 from dpo_wrap.training.prepare import Prepared, distributed
 from dpo_wrap.training.reference_logps import delete_stored
@@ -20,39 +21,44 @@ from dpo_wrap.trl_hooks import PreparedTrainer
 
 def finish(out: Path, trainer: PreparedTrainer, prepared: Prepared) -> dict[str, Any]:
     """Save weights, model card, page and run.json; returns the content of run.json."""
-    trainer.save_model(str(out))
-    trainer.create_model_card(model_name=out.name)
     dpo, identity = prepared.arguments.dpo, trainer.identity
     state, history = trainer.state, trainer.state.log_history
     found = figures(history, dpo.beta, answer_tokens(trainer))
+    run = {
+        "figures": found,
+        "steps": state.global_step,
+        "config": identity["config"],
+        "data": identity["data"]
+        | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
+        | {"fit": {split: fit.as_record() for split, fit in prepared.fits.items()}},
+        "versions": run_dir.versions(),
+    }
+    trainer.card = model_card(out.name, run)
+    trainer.save_model(str(out))
     load = functools.partial(load_base, prepared.settings, distributed())
     kl = measure_kl(trainer, prepared.test, load)
     if found and trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         found["saved_step"] = state.best_global_step
     warn_if_flat_at_end(trainer, found)
     runtime = [entry["train_runtime"] for entry in history if "train_runtime" in entry]
-    run = {
+    run |= {
         "verdict": verdict(found, identity["step_0"], kl, has_preference_loss(trainer)),
         "figures": found | {"kl_per_token_on_chosen": kl.per_token},
         "warnings": warnings_of(state),
         "step_0": identity["step_0"],
         "reference": identity["reference"],
-        "steps": state.global_step,
         "epochs": state.epoch,
         "seconds": runtime[-1] if runtime else None,
         # Whether loss.py defines this loss; a loss that only TRL implements can be trained, too.
         "loss_covered": covers(
             dpo.loss_type, dpo.f_divergence_type, dpo.ld_alpha, dpo.use_weighting
         ),
-        "config": identity["config"],
         "weights": identity["weights"],
-        "data": identity["data"]
-        | {"train": len(prepared.train), "test": len(prepared.test) if prepared.test else 0}
-        | {"fit": {split: fit.as_record() for split, fit in prepared.fits.items()}},
         "prefix_sharing": trainer.shared.figures(),
         "notes": [*prepared.notes, trainer.shared.line()],
-        "versions": run_dir.versions(),
     }
+    trainer.card = model_card(out.name, run)
+    trainer.create_model_card()
     if trainer.is_world_process_zero():
         # Unused, and it contains access tokens (pickled TrainingArguments).
         (out / "training_args.bin").unlink(missing_ok=True)

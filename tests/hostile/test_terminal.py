@@ -72,3 +72,16 @@ def test_a_reader_that_leaves_does_not_stop_the_training(run, tmp_path):
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
     assert "Broken pipe" not in done.stderr and "Traceback" not in done.stderr
     assert (tmp_path / "out/run.json").is_file()
+
+
+def test_backticks_in_names_let_no_html_into_the_cards(tmp_path, monkeypatch):
+    from data_tools import convert
+    from dpo_wrap.report.card import code_span
+
+    name = "a`<img src=x>`b"
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.csv").write_text(f"prompt,chosen,rejected,{name}\nP,C,R,k\n")
+    convert(f"{name}.csv", output="out", keep=[name])
+    card = Path("out/README.md").read_text()
+    assert f"- `` {name}.csv ``" in card and f"| `` {name} `` |" in card
+    assert code_span("a``b") == "``` a``b ```" and code_span("a") == "`a`"
