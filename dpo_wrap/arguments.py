@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from transformers import PretrainedConfig, Trainer, get_scheduler
@@ -161,6 +162,13 @@ def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, A
         if not chosen["bf16"]:
             why = "use_cpu" if settings.option("use_cpu") else "no device here supports it"
             notes.append(f"bf16: false by default, {why}")
+    architecture = getattr(transformers, (config.architectures or [""])[0], None)
+    if "activation_checkpointing" not in settings.trl and not getattr(
+        architecture, "supports_gradient_checkpointing", True
+    ):
+        chosen["activation_checkpointing"] = False
+        why = f"{architecture.__name__} does not support it"
+        notes.append(f"activation_checkpointing: false by default, {why}")
     return chosen, notes
 
 

@@ -188,6 +188,15 @@ def test_all_linear_layers_are_adapted_where_peft_has_no_default(build):
     assert build("")[1].lora.target_modules is None
 
 
+def test_activations_are_not_checkpointed_where_the_model_cannot(build):
+    config = AutoConfig.for_model("ctrl", architectures=["CTRLLMHeadModel"])
+    _, arguments = build("", config)
+    assert arguments.dpo.activation_checkpointing is False
+    note = "activation_checkpointing: false by default, CTRLLMHeadModel does not support it"
+    assert note in arguments.notes
+    assert build("activation_checkpointing: true", config)[1].dpo.activation_checkpointing
+
+
 def test_the_dropout_of_an_adapter_is_never_disabled_silently(build):
     adapter = LoraConfig(lora_dropout=0.1)
     with pytest.raises(ConfigError, match="4: disable_dropout: true would disable the adapter's"):
