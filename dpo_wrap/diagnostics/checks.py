@@ -15,8 +15,10 @@ from trl import DPOTrainer
 from dpo_wrap.data.length_stats import kept_ids
 from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
 from dpo_wrap.diagnostics.verdict import ReferenceKL
-from dpo_wrap.evaluation.same_reference import record
+from dpo_wrap.errors import ModelError
+from dpo_wrap.evaluation.same_reference import FEWEST, FULL, HALF, LONGEST, SAME, record
 from dpo_wrap.logps import (
+    answer_batch,
     answer_logps,
     is_half,
     mixed_precision,
@@ -98,6 +100,38 @@ def reference_record(trainer: DPOTrainer) -> dict[str, Any] | None:
             return record(reference, trainer.train_dataset, trainer.args)
     finally:
         policy.train(training)
+
+
+def check_scoring(trainer: DPOTrainer, place: str) -> None:
+    """Raise ModelError if TRL scores an answer otherwise than the model itself does.
+
+    TRL multiplies the last hidden states by the output layer's weight, and knows some scales and
+    soft caps by their keys. A model that does more would be trained on log-probabilities that are
+    not its own. Compared on the first row.
+    """
+    if is_sharded(trainer):
+        return
+    args, policy = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+    prompt, answer = kept_ids(trainer.train_dataset[0], "chosen", LONGEST, "keep_end")
+    batch = answer_batch([prompt], [answer], 0)
+    ids, mask, scored = (values.to(args.device) for values in batch.values())
+    labels = ids.masked_fill(scored == 0, -100)
+    training = policy.training
+    policy.eval()
+    try:
+        own = answer_logps(policy, batch, args).item()
+        with torch.no_grad(), mixed_precision(args):
+            output = policy(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+    finally:
+        policy.train(training)
+    nats = abs(output.log_probs.sum().item() - own) / max(FEWEST, len(answer))
+    if nats > (HALF if is_half(policy, args) else FULL * SAME):
+        model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
+        raise ModelError(
+            f"{place} is a {type(model).__name__}, which cannot be trained: TRL scores answers by "
+            f"the weight of the output layer alone, {nats:.2g} nats per token off what the model's "
+            "own code gives; choose a model of another family"
+        )
 
 
 def describe_bad_loss(trainer: DPOTrainer, batch: dict[str, Any], loss: float) -> str:

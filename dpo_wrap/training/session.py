@@ -14,7 +14,7 @@ from dpo_wrap.cli import Stop
 from dpo_wrap.config import Settings
 from dpo_wrap.data.splits import move_into_run
 from dpo_wrap.diagnostics import memory
-from dpo_wrap.diagnostics.checks import reference_record, step_zero
+from dpo_wrap.diagnostics.checks import check_scoring, reference_record, step_zero
 from dpo_wrap.diagnostics.watch import HealthWatch
 from dpo_wrap.errors import StoppedError
 from dpo_wrap.files import clear_own
@@ -109,8 +109,13 @@ def make_trainer(
 
 
 def measure_step_zero(trainer: PreparedTrainer, prepared: Prepared) -> dict[str, Any] | None:
-    """Loss and margin before the first step, also logged; None if the model is sharded."""
+    """Loss and margin before the first step, also logged; None if the model is sharded.
+
+    Raises ModelError for a model that TRL does not score as its own code does.
+    """
+    settings = prepared.settings
     with memory.explain_out_of_memory(prepared, trainer):
+        check_scoring(trainer, f"{settings.where('model_path')} {settings.model_path!r}")
         zero = step_zero(trainer)
     if zero is None:
         return None
