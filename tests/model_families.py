@@ -64,7 +64,7 @@ STATE = "layers that are not attention by position"
 AUX = "the auxiliary loss of the experts counts a prompt once for each answer"
 VISION = "is not a text-only model"
 # Words of a refusal.
-MAMBA = "is incompatible with Mamba-based models"
+OUTPUT = "TRL scores answers by the weight of the output layer alone"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ FAMILIES = {
     "gptj": family(INTERFACE, rotary_dim=4),
     "codegen": family(INTERFACE, rotary_dim=4),
     "openai-gpt": family(INTERFACE),
-    "ctrl": family(INTERFACE, dff=64),
+    "ctrl": family(dff=64),
     "opt": family(ffn_dim=64, word_embed_proj_dim=32),
     "xglm": family(INTERFACE, ffn_dim=64, d_model=32, num_layers=2, attention_heads=4),
     "biogpt": family(),
@@ -132,7 +132,7 @@ FAMILIES = {
     "qwen2": family(),
     "qwen2 with a window": family(**WINDOW, use_sliding_window=True, max_window_layers=1),
     "qwen3": family(**HEADS),
-    "modernbert-decoder": family(local_attention=8, pad_token_id=0),
+    "modernbert-decoder": family(None, OUTPUT, OUTPUT, local_attention=8, pad_token_id=0),
     "deepseek_v2": family(**LATENT),
     "deepseek_v3": family(**LATENT),
     "glm4_moe": family(**LATENT),
@@ -147,7 +147,7 @@ FAMILIES = {
     "granitemoe": family(AUX, **EXPERTS),
     "ernie4_5_moe": family(AUX, **EXPERTS, moe_layer_start_index=0),
     "gpt_oss": family(AUX, **EXPERTS, **HEADS, **WINDOW),
-    "jetmoe": family(AUX, **EXPERTS, kv_channels=8),
+    "jetmoe": family(**EXPERTS, kv_channels=8),
     "minimax_m2": family(AUX, **EXPERTS, **HEADS),
     "llama4_text": family(
         AUX, **EXPERTS, **HEADS, intermediate_size_mlp=64, attention_chunk_size=8
@@ -178,7 +178,12 @@ FAMILIES = {
         STATE, **EXPERTS, layer_types=["conv", "full_attention"], num_dense_layers=1
     ),
     "recurrent_gemma": family(
-        STATE, lru_width=32, attention_window_size=8, block_types=["recurrent", "attention"]
+        STATE,
+        *(OUTPUT, OUTPUT),
+        lru_width=32,
+        attention_window_size=8,
+        block_types=["recurrent", "attention"],
+        logits_soft_cap=1.0,
     ),
     "bamba": family(
         STATE, mamba_n_heads=4, mamba_d_head=16, mamba_d_state=8, attn_layer_indices=[1]
@@ -192,12 +197,10 @@ FAMILIES = {
         mamba_ngroups=1,
         num_mem_blocks=1,
     ),
-    "falcon_h1": family(
-        STATE, lora=MAMBA, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8
-    ),
-    "mamba": family(STATE, lora=MAMBA, state_size=4),
-    "mamba2": family(STATE, lora=MAMBA, state_size=4, num_heads=4, head_dim=16, n_groups=1),
-    "falcon_mamba": family(STATE, lora=MAMBA, state_size=4),
+    "falcon_h1": family(STATE, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8),
+    "mamba": family(STATE, state_size=4),
+    "mamba2": family(STATE, state_size=4, num_heads=4, head_dim=16, n_groups=1),
+    "falcon_mamba": family(STATE, state_size=4),
     "rwkv": family("carries a state"),
     "gemma3": family(VISION, text_config=SMALL | HEADS | WINDOW, mm_tokens_per_image=4, **IMAGES),
     "qwen2_vl": family(VISION, text_config=SMALL | SECTIONS, **IMAGES),

@@ -6,13 +6,7 @@ import json
 import pytest
 import torch
 from training import ROWS, adapter_weights, held_out, metrics, runner, same, without_times
-from transformers import (
-    AutoTokenizer,
-    BloomConfig,
-    BloomForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-)
+from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from dpo_wrap.training import session
 
@@ -96,23 +90,6 @@ def test_a_run_has_the_figures_of_one_that_does_not_share(run, tmp_path, split, 
     assert after["figures"]["kl_per_token_on_chosen"] == pytest.approx(
         before["figures"]["kl_per_token_on_chosen"], rel=1e-3, abs=1e-6
     )
-
-
-def test_a_window_shorter_than_the_data_changes_no_figure(run, saved, tmp_path):
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        sliding_window=6,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    run_both(run, tmp_path, model_path=saved(MistralForCausalLM(config)), logging_steps=1)
 
 
 def test_auto_shares_and_off_leaves_the_model_as_it_is(run, trainers, capsys):

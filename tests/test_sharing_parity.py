@@ -418,12 +418,10 @@ def test_every_loss_is_trls(build, tuning, options):
     compare(build(tuning, **options))
 
 
-@pytest.mark.parametrize(
-    "shape", ["llama", "qwen2", "mistral", "mistral with a window", "gemma", "gemma 2", "gemma 3"]
-)
-@pytest.mark.parametrize("tuning", ["lora", "full", "adapter copy"])
-def test_every_model_and_reference_gives_trls_loss(build, tuning, shape):
-    compare(build(tuning, shape=shape))
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "gemma 3"])
+def test_a_frozen_copy_of_an_adapter_gives_trls_loss(build, shape):
+    """The other references are those of every family in test_families.py."""
+    compare(build("adapter copy", shape=shape))
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
