@@ -31,7 +31,8 @@ TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
 KEPT = "kept:"
 """Prefix of the other text columns, which eval can group by."""
 SPLITS = ("train", "test")
-READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, pa.ArrowException)
+READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+READ_ERRORS += (pa.ArrowException,)
 """What `datasets` and pyarrow raise for files that they cannot read."""
 
 

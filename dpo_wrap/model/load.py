@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from dpo_wrap.run_dir import read_object
 ADAPTER_FILE = "adapter_config.json"
 # transformers maps its models' names to the first; models with code of their own may not.
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
-CONFIG_ERRORS = (ValueError, KeyError, TypeError, ImportError, NotImplementedError)
+CONFIG_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ImportError)
+CONFIG_ERRORS += (NotImplementedError,)
 """What transformers and peft raise for a config that they cannot use."""
-WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError)
+WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
 def load_config(settings: Settings) -> PretrainedConfig:
