@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -65,6 +66,7 @@ def merge_adapter(settings: Settings, dtype: str | None, tolerance: float | None
         # peft and transformers warn about tied weights and dtypes; the comparison decides.
         warnings.simplefilter("ignore")
         model = _load_adapted(settings, adapter)
+        _check_biases(settings, model)
         probes = _probe_ids(tokenizer, model, config)
         adapted = _logps(model, probes)
         if adapted.isnan().any():
@@ -149,6 +151,17 @@ def _load_adapted(settings: Settings, adapter: LoraConfig) -> PeftModel:
             f"{settings.adapter_path}: the adapter lacks some of its weights, or belongs to "
             "another model; train it again"
         ) from None
+
+
+def _check_biases(settings: Settings, model: PeftModel) -> None:
+    """Raise ModelError for an adapter with biases on layers that have none."""
+    for name, layer in model.get_base_model().named_modules():
+        biased = isinstance(layer, LoraLayer) and any(layer.lora_bias.values())
+        if biased and getattr(layer.get_base_layer(), "bias", None) is None:
+            raise ModelError(
+                f"{settings.adapter_path}: the adapter has a bias (lora_bias: true) on {name}, "
+                "which has none to merge it into; train it again without lora_bias"
+            )
 
 
 def _probe_ids(
