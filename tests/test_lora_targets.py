@@ -1,13 +1,16 @@
 """lora_targets: what LoRA adapts by default and by name, in every family of models."""
 
+import json
 import re
+import shutil
 
 import pytest
 import torch
 import yaml
-from families import load_whole, save_family
-from peft import PeftConfig, PeftModel
+from families import FAMILIES, load_whole, save_family
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from training import adapter_weights, runner
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from dpo_wrap import eval as eval_command
 from dpo_wrap import merge
@@ -200,6 +203,17 @@ def test_targets_that_cannot_be_trained_are_refused_before_weights_are_read(
     assert message.format(model=family(name)) in error
 
 
+def test_an_adapter_of_another_model_is_refused_with_both_shapes(start, tmp_path, monkeypatch):
+    wide = LlamaForCausalLM(LlamaConfig(**FAMILIES["llama"][1] | {"hidden_size": 64}))
+    get_peft_model(wide, LoraConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "wide")
+    monkeypatch.setattr(load, "create_model_from_path", lambda *a, **k: pytest.fail("read"))
+    status, _, error = start("llama", "--dry-run", adapter_path=str(tmp_path / "wide"))
+    assert status == 2
+    assert (
+        "layers.0.self_attn.q_proj.lora_A.weight is [8, 64] in the adapter and [8, 32] in" in error
+    )
+
+
 def test_biases_on_layers_without_one_are_a_note_and_cannot_be_merged(start, tmp_path, capsys):
     lora = {"lora_bias": True, "target_modules": ["q_proj"]}
     status, out, printed = start("llama", lora=lora)
@@ -216,6 +230,29 @@ def test_a_default_is_restricted_to_the_layers_that_are_named(start, name):
     status, out, printed = start(name, lora={"layers_to_transform": [1]})
     assert status == 0, printed
     assert adapted(out) and all(".layers.1." in name for name in adapted(out))
+
+
+def test_a_model_with_code_of_its_own_trains(start, family, tmp_path):
+    own = shutil.copytree(family("llama"), tmp_path / "own")
+    config = json.loads((own / "config.json").read_text())
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"]}
+    config["auto_map"] = {
+        "AutoConfig": "configuration_own.OwnConfig",
+        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+    }
+    (own / "config.json").write_text(json.dumps(config))
+    (own / "configuration_own.py").write_text(
+        "from transformers import LlamaConfig\n\n\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    (own / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\n\nfrom .configuration_own import OwnConfig\n\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    status, out, printed = start("llama", model_path=str(own), trust_remote_code=True)
+    assert status == 0, printed
+    assert "all-linear by default, peft has no default for own" in printed
+    assert len(adapted(out)) == 14
 
 
 def test_a_pattern_may_name_a_part_of_a_path(start):

@@ -113,6 +113,31 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
         (write("config.json", {"model_type": "no-such-thing"}), "unusable config"),
         (write("config.json", ["{"]), "c.yaml:2: model_path"),
         (write("config.json", {"model_type": "t5"}), "is an encoder-decoder"),
+        (
+            write("config.json", {"model_type": "llama"}),
+            'config.json has no architectures; add the name of its class, "architectures": '
+            '["LlamaForCausalLM"]',
+        ),
+        (
+            write("config.json", {"model_type": "llama", "architectures": ["LlamaModel"]}),
+            "is a LlamaModel, which does not generate text; set model_path to a causal language "
+            "model, such as a LlamaForCausalLM",
+        ),
+        (
+            write(
+                "config.json",
+                {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
+            ),
+            "is a LlamaForSequenceClassification, which does not generate text",
+        ),
+        (
+            write("config.json", {"model_type": "bert", "architectures": ["BertForMaskedLM"]}),
+            "is a BertForMaskedLM, which does not generate text; set model_path to a causal",
+        ),
+        (
+            write("config.json", {"model_type": "clip", "architectures": ["Other"]}),
+            "is a Other, which transformers",
+        ),
     ],
 )
 def test_files_that_cannot_be_loaded_are_refused_before_weights_are_read(
@@ -262,3 +287,4 @@ def test_an_adapter_of_another_model_is_refused(settings, adapter, tmp_path):
     made = settings(model_path=str(tmp_path / "wide"), adapter_path=str(adapter))
     message = refused(load_policy, made, load_adapter_config(made))
     assert "does not fit" in message
+    assert "size mismatch for " in message and message.count("torch.Size") >= 4  # quoted whole

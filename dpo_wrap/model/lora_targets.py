@@ -45,14 +45,9 @@ class Matches:
     converted: LoraConfig
     """The config after peft has turned names of experts into those of their fused weights."""
     adapted: PeftModel
-
-    @property
-    def names(self) -> list[str]:
-        return self.adapted.targeted_module_names
-
-    @property
-    def parameters(self) -> list[str]:
-        return self.adapted.targeted_parameter_names
+    names: list[str]
+    """The adapted modules, as `parameters` are the adapted parameters."""
+    parameters: list[str]
 
     def weights(self, *dimensions: int) -> list[str]:
         """The parameters of the language model with this many dimensions, without convolutions."""
@@ -138,8 +133,7 @@ def check_targets(
         _check_shapes(settings, found.adapted)
     if by_default:
         notes += _default_notes(config, lora, found, chosen)
-    notes += _not_adapted(lora, found, by_default, everything)
-    notes += _consequences(lora, found)
+    notes += _notes(lora, found, by_default, everything)
 
 
 def _without_weights(settings: Settings, config: PretrainedConfig) -> PreTrainedModel:
@@ -159,7 +153,9 @@ def _matches(model: PreTrainedModel, lora: LoraConfig) -> Matches:
     converted = copy.deepcopy(lora)
     # Initializations that read the weights find none here; the matching is the same without them.
     converted.init_lora_weights, converted.inference_mode = False, False
-    return Matches(modules, language, converted, get_peft_model(model, converted))
+    adapted = get_peft_model(model, converted)
+    names, parameters = adapted.targeted_module_names, adapted.targeted_parameter_names
+    return Matches(modules, language, converted, adapted, names, parameters)
 
 
 def _refusal(settings: Settings, model: PreTrainedModel, error: Exception) -> ConfigError:
@@ -300,31 +296,25 @@ def _default_notes(
     return [f"lora.target_modules: {what} by default, peft {why} for {config.model_type}"]
 
 
-def _not_adapted(lora: LoraConfig, found: Matches, by_default: bool, everything: bool) -> list[str]:
-    """A note on what the default, all-linear, or a name that peft takes for experts leaves out."""
+def _notes(lora: LoraConfig, found: Matches, by_default: bool, everything: bool) -> list[str]:
+    """What the default, all-linear, or a name taken for experts leaves out, and what follows."""
     output, taken = found.adapted.get_output_embeddings(), found.taken(lora)
     linear = [n for n, m in found.modules.items() if isinstance(m, LINEAR) and m is not output]
-    dense = [
+    leaves, left = _leaves(found.names), {}
+    left["linear modules"] = _short(
         name
         for name in linear
-        if name not in found.names and name.startswith(found.language) and not ROUTER.search(name)
+        if name.startswith(found.language) and not ROUTER.search(name)
+        if name.rpartition(".")[2] not in leaves
         if everything or any(f".{name}".endswith(f".{target}") for target in taken)
-    ]
-    left = {"modules named like experts' weights": _short(dense)}
+    )
     if by_default or everything:
-        left |= {
-            "routers": _short(filter(ROUTER.search, found.weights(2))),
-            "experts' weights": _short(set(found.weights(3)) - set(found.parameters)),
-        }
+        left["routers"] = _short(filter(ROUTER.search, found.weights(2)))
+        left["experts' weights"] = _short(set(found.weights(3)) - set(found.parameters))
     if by_default:
         left["parts outside the language model"] = found.outside(linear)
     parts = [f"{kind} ({', '.join(names)})" for kind, names in left.items() if names]
-    return [f"not adapted: {'; '.join(parts)}"] if parts else []
-
-
-def _consequences(lora: LoraConfig, found: Matches) -> list[str]:
-    """Notes on what cannot be done with an adapter on these modules and parameters."""
-    notes = []
+    notes = [f"not adapted: {'; '.join(parts)}"] if parts else []
     if outside := found.outside(found.names):
         count = sum(not name.startswith(found.language) for name in found.names)
         notes.append(
@@ -338,10 +328,8 @@ def _consequences(lora: LoraConfig, found: Matches) -> list[str]:
         )
     bare = [n for n in found.names if getattr(found.modules[n], "bias", None) is None]
     if lora.lora_bias and bare:
-        notes.append(
-            f"lora_bias: the adapter cannot be merged, since {', '.join(_leaves(bare))} have no "
-            "bias"
-        )
+        bias = f"{', '.join(_leaves(bare))} have no bias"
+        notes.append(f"lora_bias: the adapter cannot be merged, since {bias}")
     return notes
 
 
