@@ -14,10 +14,12 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, RunError, one_line
 from dpo_wrap.files import OWN, clear_own, make_own
+from dpo_wrap.hub import located
 from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
@@ -27,6 +29,10 @@ TRAINING_ONLY = {
     *("dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "tp_plan"),
     *("quantization_config", "attn_implementation", "use_kernels"),
 }
+# What a model with vision is served with, next to its tokenizer.
+PROCESSOR_FILES = tuple(
+    f"{name}_config.json" for name in ("preprocessor", "processor", "video_preprocessor")
+)
 # The largest difference of a log-probability, in nats, that rounding to a dtype may cause.
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
 PROBE_TEXTS = (
@@ -209,6 +215,9 @@ def _save_merged(
             generation.eos_token_id = [*ends, *missing]
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for name in PROCESSOR_FILES:
+        with contextlib.suppress(OSError):
+            shutil.copyfile(cached_file(located(settings.model_path), name), folder / name)
 
 
 def _unmerged(settings: Settings) -> str:

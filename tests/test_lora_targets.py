@@ -72,7 +72,9 @@ def test_by_default_the_language_model_is_adapted_and_no_router(start, family, t
     assert (
         eval_command.main([str(tmp_path / "config.yaml"), "--split", "train", "--samples=0"]) == 0
     )
+    (family(name) / "preprocessor_config.json").write_text("{}")
     assert merge.main([str(out), str(tmp_path / "merged")]) == 0
+    assert (tmp_path / "merged/preprocessor_config.json").is_file()  # vLLM needs it for vision
     tuned = logits(PeftModel.from_pretrained(load_whole(family(name)), out))
     assert (tuned - logits(load_whole(family(name)))).abs().max() > 0.05
     torch.testing.assert_close(logits(load_whole(tmp_path / "merged")), tuned, atol=1e-5, rtol=0)

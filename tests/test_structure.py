@@ -78,7 +78,7 @@ WRAPPER_MAY_KNOW = {
         *("config", "run_dir", "arguments", "model", "data", "evaluation", "diagnostics"),
         *("logps", "trl_hooks"),
     },
-    "merge_adapter": {"errors", "files", "config", "model", "logps"},
+    "merge_adapter": {"errors", "files", "config", "hub", "model", "logps"},
 }
 COMMANDS = {"train", "eval", "merge", "judge", "suspects"}
 

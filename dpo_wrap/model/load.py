@@ -159,8 +159,8 @@ def init_kwargs(settings: Settings) -> dict[str, Any]:
 
 
 def module_name(model: nn.Module, module: nn.Module) -> str:
-    """The name of a module within a model."""
-    return next(name for name, other in model.named_modules() if other is module)
+    """The name of a module within a model; empty for the model itself and for another's module."""
+    return next((name for name, other in model.named_modules() if other is module), "")
 
 
 def make_scorable(model: PreTrainedModel) -> None:
@@ -191,7 +191,7 @@ def fit_embeddings(settings: Settings, model: PreTrainedModel) -> None:
     Raises ModelError for an adapter that needs more rows than the model has and lacks their values.
     """
     shapes = adapter_shapes(settings)
-    if not shapes:
+    if not shapes or model.get_output_embeddings() is None:
         return
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     rows, problem = layers[0].weight.shape[0], None

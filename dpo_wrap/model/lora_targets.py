@@ -149,7 +149,8 @@ def _matches(model: PreTrainedModel, lora: LoraConfig) -> Matches:
     """Put the adapter on the model. Raises what peft raises."""
     modules, language = dict(model.named_modules()), ""
     if model.config.get_text_config() is not model.config:
-        language = f"{module_name(model, model.get_decoder())}."
+        name = module_name(model, model.get_decoder())
+        language = f"{name}." if name else ""
     converted = copy.deepcopy(lora)
     # Initializations that read the weights find none here; the matching is the same without them.
     converted.init_lora_weights, converted.inference_mode = False, False
