@@ -1,10 +1,12 @@
 """Adapters that were trained with added tokens: they load with embeddings of their own size."""
 
+import json
+
 import pytest
 import torch
 from families import save_family
 from peft import LoraConfig, get_peft_model
-from training import run_json, runner
+from training import adapter_weights, run_json, runner
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from dpo_wrap import eval as eval_command
@@ -73,6 +75,22 @@ def test_training_eval_and_merge_use_the_adapters_embeddings(base, adapter, tmp_
     command = [str(tmp_path / "config.yaml"), "--split", "train", "--samples", "1"]
     assert eval_command.main([*command, "--max-new-tokens", "4"]) == 0
     assert assert_merges(out, tmp_path / "trained") == rows
+
+
+def test_embeddings_that_an_adapter_was_saved_with_are_saved_with_the_run(base, adapter, tmp_path):
+    roomy = AutoModelForCausalLM.from_pretrained(base)
+    roomy.resize_token_embeddings(264)
+    roomy.save_pretrained(tmp_path / "roomy")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "roomy")
+    made, _ = adapter(rows=264, saving=True)
+    config = json.loads((made / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(tmp_path / "roomy")  # of the same size
+    (made / "adapter_config.json").write_text(json.dumps(config))
+    status, out = runner(tmp_path / "roomy", tmp_path)(max_steps=1, adapter_path=str(made))
+    assert status == 0
+    before, after = adapter_weights(made), adapter_weights(out)
+    name = "base_model.model.model.embed_tokens.weight"
+    assert torch.equal(before[name], after[name])
 
 
 def test_trained_tokens_keep_their_embeddings(base, adapter, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Check a model's and an adapter's files before any weight is read, then load the weights."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -104,7 +105,7 @@ def load_policy(
     if adapter is None:
         return model
     try:
-        return PeftModel.from_pretrained(
+        policy = PeftModel.from_pretrained(
             model, located(settings.adapter_path), config=adapter, is_trainable=True
         )
     except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
@@ -112,6 +113,14 @@ def load_policy(
             f"{settings.where('adapter_path')} {settings.adapter_path!r} does not fit "
             f"{settings.model_path!r}: {one_line(error)}"
         ) from None
+    name = module_name(model, model.get_input_embeddings())
+    always = name.endswith(tuple(adapter.modules_to_save or ()))
+    if not always and _saved_rows(adapter_shapes(settings), name) is not None:
+        # peft would save embeddings only if it finds their number changed, and not offline.
+        policy.save_pretrained = functools.partial(
+            policy.save_pretrained, save_embedding_layers=True
+        )
+    return policy
 
 
 def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
