@@ -277,7 +277,8 @@ def path_problem(text: str) -> str | None:
 
 def _check_patterns(name: str, value: Any) -> None:
     """Raise ValueError for a text that peft would match with nothing, or could not compile."""
-    for text in value if isinstance(value, dict) else [value]:
+    is_names = isinstance(value, list) and name in ("lora.target_modules", "lora.exclude_modules")
+    for text in value if isinstance(value, dict | list) and not is_names else [value]:
         try:
             re.compile(text if isinstance(text, str) else "")
         except re.error as error:

@@ -10,13 +10,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
-from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import load_settings
 from dpo_wrap.data.tokenize import check_data_fit
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.model import load as model
 from dpo_wrap.model.load import (
-    check_targets,
     context_length,
     load_adapter_config,
     load_base,
@@ -120,6 +118,31 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
         (
             write("config.json", {"model_type": "gpt2", "vocab_size": 257, "pad_token_id": 257}),
             "has pad_token_id 257, but its embeddings end at 256; set pad_token_id there to null",
+        ),
+        (
+            write("config.json", {"model_type": "llama"}),
+            'config.json has no architectures; add the name of its class, "architectures": '
+            '["LlamaForCausalLM"]',
+        ),
+        (
+            write("config.json", {"model_type": "llama", "architectures": ["LlamaModel"]}),
+            "is a LlamaModel, which does not generate text; set model_path to a causal language "
+            "model, such as a LlamaForCausalLM",
+        ),
+        (
+            write(
+                "config.json",
+                {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
+            ),
+            "is a LlamaForSequenceClassification, which does not generate text",
+        ),
+        (
+            write("config.json", {"model_type": "bert", "architectures": ["BertForMaskedLM"]}),
+            "is a BertForMaskedLM, which does not generate text; set model_path to a causal",
+        ),
+        (
+            write("config.json", {"model_type": "clip", "architectures": ["Other"]}),
+            "is a Other, which transformers",
         ),
     ],
 )
@@ -357,57 +380,4 @@ def test_an_adapter_of_another_model_is_refused(settings, adapter, tmp_path):
     made = settings(model_path=str(tmp_path / "wide"), adapter_path=str(adapter))
     message = refused(load_policy, made, load_adapter_config(made))
     assert "does not fit" in message
-
-
-# LoRA's targets
-
-
-@pytest.fixture
-def targets(settings):
-    """check_targets() of these keys under `lora`: the notes."""
-
-    def check(lora):
-        made, notes = settings(lora=lora), []
-        config = AutoConfig.from_pretrained(made.model_path)
-        check_targets(made, config, build_arguments(made, config).lora, notes)
-        return notes
-
-    return check
-
-
-@pytest.mark.parametrize(
-    ("lora", "message"),
-    [
-        ({"target_modules": ["q_proj"]}, "peft refuses it: Target modules {'q_proj'} not found"),
-        ({"target_modules": ["c_attn", "q_proj"]}, "q_proj match no module of this model; remove"),
-        ({"layers_to_transform": [7]}, "peft refuses it: Target modules {'c_attn'} not found"),
-        ({"modules_to_save": ["wpe", "score"]}, "score match no module of this model; remove them"),
-        ({"rank_pattern": {"c_fc": 2}}, "'c_fc' matches no adapted module"),
-        ({"target_modules": ["c_attn", "lm_head"]}, "the output layer cannot be adapted"),
-    ],
-)
-def test_targets_that_match_nothing_are_refused_with_their_key(targets, tmp_path, lora, message):
-    found = refused(targets, lora)
-    line = f"{tmp_path}/c.yaml:6: lora.{[*lora][0]}: "
-    assert found.startswith(line) and message in found
-
-
-def test_targets_that_match_are_accepted(targets):
-    assert targets({"rank_pattern": {"h.0.attn.c_attn": 2}, "modules_to_save": ["wpe"]}) == []
-
-
-def test_a_wrong_target_is_refused_before_weights_are_read(
-    tiny_model_dir, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(model, "create_model_from_path", lambda *a, **k: pytest.fail("read"))
-    status, _ = runner(tiny_model_dir, tmp_path)(lora={"target_modules": ["q_proj"]})
-    assert status == 2
-    assert "Target modules {'q_proj'} not found in the base model" in capsys.readouterr().err
-
-
-def test_a_model_that_needs_its_weights_to_be_built_is_a_note(targets, monkeypatch):
-    def broken(settings, config):
-        raise RuntimeError("reads a file")
-
-    monkeypatch.setattr(model, "_without_weights", broken)
-    assert "the model cannot be built without its weights (reads a file)" in targets({})[0]
+    assert "size mismatch for " in message and message.count("torch.Size") >= 4  # quoted whole

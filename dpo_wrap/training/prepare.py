@@ -20,7 +20,8 @@ from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, 
 from dpo_wrap.data.splits import load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.model.load import check_targets, init_kwargs, load_adapter_config, load_config
+from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config
+from dpo_wrap.model.lora_targets import check_targets
 from dpo_wrap.model.tokenizer import choose_template, load_tokenizer
 from dpo_wrap.prefix_sharing.support import unsupported_before_loading
 
@@ -57,7 +58,7 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     _check_devices(settings)
     arguments = build_arguments(settings, config, adapter)
     _check_connected(arguments.dpo)
-    check_targets(settings, config, arguments.lora or adapter, arguments.notes)
+    check_targets(settings, config, arguments.lora or adapter, arguments.chosen, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, run_directory, temp_dir)
     if splits.conversational:

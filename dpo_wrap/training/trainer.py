@@ -78,6 +78,9 @@ def describe(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
         kinds = ", ".join(sorted({name.rpartition(".")[2] for name in adapted}))
         rank = model.peft_config["default"].r
         what = f"LoRA of rank {rank} on {len(adapted)} modules ({kinds})"
+        if weights := model.targeted_parameter_names:
+            kinds = ", ".join(sorted({".".join(name.split(".")[-2:]) for name in weights}))
+            what += f" and {len(weights)} parameters ({kinds})"
         reference = f"{settings.model_path} with the adapter off"
         if settings.adapter_path:
             what += f", continued from {settings.adapter_path}"

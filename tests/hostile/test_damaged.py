@@ -1,4 +1,4 @@
-"""Paths that cannot be, and files that were damaged or tampered with: one sentence, no traceback."""
+"""Paths that cannot be, and files that were damaged: one sentence, no traceback."""
 
 import json
 import pickle
