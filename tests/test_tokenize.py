@@ -115,8 +115,9 @@ def test_truncation_is_counted_and_pairs_without_a_signal_are_dropped(tokens):
 def test_the_record_in_run_json_has_every_figure(tokens):
     record = tokens(ROWS, max_length=12)[1].as_record()
     assert " ".join(record) == (
-        "pairs too_long prompt_fills identical end_cut prompt_cut prompt_gone endless two_ends "
-        "two_starts no_start moved moved_text closes kept lengths"
+        "pairs too_long prompt_fills identical unscored end_cut prompt_cut prompt_gone endless "
+        "two_ends two_starts no_start moved other_turns empty_reasoning moved_text closes kept "
+        "lengths"
     )
     assert (record["too_long"], record["endless"], record["kept"]) == (3, 0, 3)
 

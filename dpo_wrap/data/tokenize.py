@@ -1,6 +1,7 @@
 """Tokenize splits with TRL's own code, and check the tokens against model and chat template."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pyarrow.compute as pc
@@ -9,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from trl import DPOConfig
 
 from dpo_wrap.config import Settings
+from dpo_wrap.data.answer_masks import add_answer_masks
 from dpo_wrap.data.length_stats import BATCH, IDS, LengthStats, SpecialTokens, length_stats
 from dpo_wrap.data.splits import Splits, caching_disabled
 from dpo_wrap.errors import DataError, ModelError, one_line
@@ -61,8 +63,9 @@ def tokenize(
 ) -> tuple[Dataset, LengthStats]:
     """The rows with prompt_ids, chosen_ids and rejected_ids, without those that cannot be used.
 
-    Raises DataError for a row that is too long under `overlength: error`, and if no row of a
-    split that is `needed` is left.
+    They have masks where an answer has tokens that are not scored (answer_masks.py). Raises
+    DataError for a row that is too long under `overlength: error`, for turns that cannot be
+    separated, and if no row of a split that is `needed` is left.
     """
     with caching_disabled():
         try:
@@ -70,11 +73,16 @@ def tokenize(
         except Exception as error:  # a template is code and may raise anything
             raise _template_error(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)
+    found: Counter[str] = Counter()
+    if not isinstance(rows[0]["prompt"], str):
+        tokens, found, mixed = add_answer_masks(tokens, tokenizer)
+        _check_separable(settings, split, tokens, mixed)
     limit = dpo.max_length or context_length(config)
     moved = moved_boundaries(tokens, tokenizer)
     keep, stats = length_stats(
         tokens, SpecialTokens(tokenizer), moved, limit, dpo.truncation_mode, settings.overlength
     )
+    stats.counts.update(found)
     _check_lengths(settings, split, stats, dpo.max_length, limit, needed)
     return (tokens if stats.kept == stats.pairs else tokens.select(keep)), stats
 
@@ -107,13 +115,30 @@ def _template_error(
             try:
                 tokenizer.apply_chat_template(messages, tokenize=False, **keywords)
             except Exception as row_error:
-                name = row.get("source") or f"row {number} of {split}"
+                name = _name(row, number, split)
                 roles = " ".join(message["role"] for message in messages)
                 return DataError(
                     f"{name}: the chat template cannot render its turns ({roles}): "
                     f"{one_line(row_error)}; fix or remove such rows, or set another chat_template"
                 )
     return error
+
+
+def _name(row: dict[str, Any], number: int, split: str) -> str:
+    return row.get("source") or f"row {number} of {split}"
+
+
+def _check_separable(settings: Settings, split: str, rows: Dataset, mixed: list[int]) -> None:
+    """Raise DataError for rows in which the assistant's turns cannot be separated from others."""
+    if mixed:
+        raise DataError(
+            f"{settings.where('chat_template')}: in {len(mixed)} of {len(rows)} pairs of {split} "
+            f"(first {_name(rows[mixed[0]], mixed[0], split)}) an answer has several turns, and "
+            "this chat template changes a turn once others follow, so that the assistant's tokens "
+            "cannot be found; set chat_template to the path of one that does not, such as one of "
+            "trl/chat_templates/*_training.jinja, or that has {% generation %} marks, or remove "
+            "these pairs"
+        )
 
 
 def _prompt_ids(batch: dict[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

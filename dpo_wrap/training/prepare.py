@@ -16,7 +16,13 @@ from trl import DPOConfig
 from dpo_wrap import run_dir
 from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, report_lines
+from dpo_wrap.data.length_stats import (
+    MASKS,
+    LengthStats,
+    lengths_line,
+    pair_lengths,
+    report_lines,
+)
 from dpo_wrap.data.splits import load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError
@@ -71,11 +77,13 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
     limit = arguments.dpo.max_length
     if arguments.dpo.train_sampling_strategy == "group_by_length":
-        # The sampler reads this column, which TRL would remove as unused.
-        arguments.dpo.remove_unused_columns = False
         column = arguments.dpo.length_column_name
         for name, rows in tokens.items():
             tokens[name] = rows.add_column(column, pair_lengths(rows, limit))
+    # TRL would remove the lengths that a sampler reads, and the masks that the collator reads.
+    read = {arguments.dpo.length_column_name, *MASKS}
+    if any(not read.isdisjoint(rows.column_names) for rows in tokens.values()):
+        arguments.dpo.remove_unused_columns = False
     unsupported_reason = unsupported_before_loading(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and unsupported_reason is None:
         _precompute_reference(settings, arguments, len(tokens["train"]))

@@ -10,6 +10,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from dpo_wrap.arguments import construct
 from dpo_wrap.config import Settings
+from dpo_wrap.data.answer_masks import make_collator
 from dpo_wrap.data.splits import caching_disabled
 from dpo_wrap.diagnostics.checks import describe_bad_gradient, describe_bad_loss
 from dpo_wrap.errors import one_line
@@ -50,6 +51,7 @@ def build_trainer(
         "model": policy,
         "ref_model": reference,
         "args": arguments.dpo,
+        "data_collator": make_collator(arguments.dpo, prepared.tokenizer),
         "train_dataset": prepared.train,
         "eval_dataset": prepared.test if arguments.dpo.eval_strategy != "no" else None,
         "processing_class": prepared.tokenizer,
