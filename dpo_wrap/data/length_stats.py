@@ -40,6 +40,8 @@ PROBLEMS = {
     "so the model does not learn to stop there; set a chat_template that ends each turn with one",
     "two_ends": "in {n:,} of {pairs:,} pairs an answer ends in two ends of text or turn; remove "
     "one from the data or from the template",
+    "own_end": "in {n:,} of {pairs:,} pairs an answer ends in an end of text or turn before white "
+    "space; no other end is added",
     "two_starts": "{n:,} of {pairs:,} prompts begin with two begin-of-text tokens; remove one from "
     "the data or from the template",
     "no_start": "{n:,} of {pairs:,} prompts lack the begin-of-text token that this tokenizer puts "
@@ -94,19 +96,26 @@ class SpecialTokens:
 
     def problems(self, prompt: list[int], answers: list[list[int]]) -> Iterator[str]:
         """The names of PROBLEMS that apply to an uncut pair."""
-        if not all(map(self._ends, answers)):
+        ends = [self._end(answer) for answer in answers]
+        if None in ends:
             yield "endless"
-        if any(len(a) > 1 and self.stops.issuperset(a[-2:]) for a in answers):
+        if any(end and self._follows_end(a, end) for a, end in zip(answers, ends, strict=True)):
             yield "two_ends"
         if self.bos is not None and prompt[:2] == [self.bos] * 2:
             yield "two_starts"
         if self.bos is not None and prompt[:1] != [self.bos]:
             yield "no_start"
 
-    def _ends(self, answer: list[int]) -> bool:
-        """Whether only white space follows the last stop token of the answer."""
-        last = next((n for n in range(len(answer), 0, -1) if answer[n - 1] in self.stops), None)
-        return last is not None and self._is_blank(tuple(answer[last:]))
+    def _end(self, answer: list[int]) -> int | None:
+        """The position of the last stop token, if only white space follows it."""
+        last = next((n for n in reversed(range(len(answer))) if answer[n] in self.stops), None)
+        return last if last is not None and self._is_blank(tuple(answer[last + 1 :])) else None
+
+    def _follows_end(self, answer: list[int], end: int) -> bool:
+        """Whether another stop token is before this one, or the same one before white space."""
+        before = answer[max(0, end - 3) : end]
+        other = self._end(before)
+        return before[-1] in self.stops or (other is not None and before[other] == answer[end])
 
 
 def kept_ids(

@@ -1,11 +1,15 @@
 """Tokenize splits with TRL's own code, and check the tokens against model and chat template."""
 
+import functools
 import json
-from collections import Counter
+import re
+from collections.abc import Callable
 from typing import Any
 
+import jinja2.meta
 import pyarrow.compute as pc
 from datasets import Dataset
+from jinja2 import nodes
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from trl import DPOConfig
 
@@ -15,41 +19,90 @@ from dpo_wrap.data.length_stats import BATCH, IDS, LengthStats, SpecialTokens, l
 from dpo_wrap.data.splits import Splits, caching_disabled
 from dpo_wrap.errors import DataError, ModelError, one_line
 from dpo_wrap.model.load import context_length
+from dpo_wrap.model.tokenizer import PROBE, stop_ids
 from dpo_wrap.trl_hooks import tokenize_rows
 
 PARAMETERS = {"type": "object", "properties": {"x": {"type": "string"}}}
-TOOL = {"name": "probe_tool", "description": "A probe.", "parameters": PARAMETERS}
-CALL = {"name": "probe_call", "arguments": {"x": "1"}}
+TOOL = {"name": "probe", "description": "A probe.", "parameters": PARAMETERS}
+CALL = {"name": "probe", "arguments": {"x": "1"}}
+# What shows whether a template renders a field.
+TOOLS = [{"type": "function", "function": TOOL}]
+CALLS = [{"type": "function", "id": "probe0001", "function": CALL}]
+ASK, CALLING = PROBE[0], {"role": "assistant", "content": "", "tool_calls": CALLS}
+REQUIRED = {"tool_calls": ("tool calls", "messages"), "tools": ("tools", "rows")}
+"""Fields that a template must render, what they are and where."""
+SET_HERE = {"messages", "tools", "add_generation_prompt", "raise_exception", "strftime_now"}
+"""Variables of a template that no argument sets."""
 
 
-def check_data_fit(settings: Settings, tokenizer: PreTrainedTokenizerBase, splits: Splits) -> None:
-    """Raise ModelError if the tokenizer's chat template cannot render the data."""
-    place = settings.where("chat_template")
+def check_data_fit(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, splits: Splits
+) -> list[str]:
+    """A line on the fields of messages that the chat template does not render, if there are any.
+
+    Raises ModelError if it cannot render the data, or does not read the run's arguments.
+    """
+    place, given = settings.where("chat_template"), settings.chat_template_kwargs or {}
     if not splits.conversational:
-        if settings.chat_template is not None:
-            raise ModelError(f"{place}: no effect, because the data are plain text; remove it")
-        return
+        for name in ("chat_template", "chat_template_kwargs"):
+            if getattr(settings, name) is not None:
+                raise ModelError(
+                    f"{settings.where(name)}: no effect, because the data are plain text; remove it"
+                )
+        return []
     if tokenizer.chat_template is None:
         raise ModelError(
             f"{settings.where('model_path')}: the data are conversations, and this tokenizer has "
             "no chat template; set chat_template: chatml, or to the path of a template"
         )
-    tools, calls = ([{"type": "function", "function": probe}] for probe in (TOOL, CALL))
-    calling = {"role": "assistant", "content": "", "tool_calls": calls}
-    messages = [{"role": "user", "content": "ask"}, calling]
-    try:
-        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-    except Exception:  # a template is code and may raise anything; tokenize names the row
-        return
-    for present, what, name in (
-        (splits.calls, "tool calls", CALL["name"]),
-        (splits.tools, "tools", TOOL["name"]),
-    ):
-        if present and name not in text:
+    known = _arguments(tokenizer)
+    if unknown := [name for name in given if known is not None and name not in known]:
+        raise ModelError(
+            f"{settings.where('chat_template_kwargs')}: this chat template does not read "
+            f"{', '.join(map(repr, unknown))}; it reads {', '.join(sorted(known)) or 'no argument'}"
+        )
+    render = functools.partial(tokenizer.apply_chat_template, tokenize=False, **given)
+    lost = {key: n for key, n in sorted(splits.fields.items()) if not _renders(render, *key)}
+    for (name, _), count in lost.items():
+        if name in REQUIRED:
+            what, where = REQUIRED[name]
             raise ModelError(
-                f"{place}: the data have {what}, which this chat template does not render; set it "
-                "to the path of a template that renders them"
+                f"{place}: the data have {what} ({count:,} {where}), which this chat template does "
+                "not render; set chat_template to the path of a template that renders them"
             )
+    fields = ", ".join(f"{name} ({n:,} messages of {role})" for (name, role), n in lost.items())
+    return [f"the chat template does not render these fields of the data: {fields}"] * bool(lost)
+
+
+def _arguments(tokenizer: PreTrainedTokenizerBase) -> set[str] | None:
+    """The arguments that the chat template reads; None if it cannot be parsed."""
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
+    # Jinja does not know this tag of transformers.
+    template = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
+    try:
+        tree = environment.parse(template)
+        names = jinja2.meta.find_undeclared_variables(tree)
+    except jinja2.TemplateError:
+        return None
+    tests = [node.node for node in tree.find_all((nodes.Test, nodes.Filter))]
+    tested = {node.name for node in tests if isinstance(node, nodes.Name)}
+    # A name that the template sets itself is an argument where it is tested, as `is defined`.
+    local = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"} - tested
+    return names - SET_HERE - local - {*environment.globals, *tokenizer.special_tokens_map}
+
+
+def _renders(render: Callable[..., str], name: str, role: str) -> bool:
+    """Whether a field of a message changes the text; true for a template that raises."""
+    before = {"user": [], "system": [], "tool": [ASK, CALLING]}.get(role, [ASK])
+    message = {"role": role, "content": "" if name == "tool_calls" else "tell"}
+    more = {**message, name: CALLS if name == "tool_calls" else "probe0001"}
+    after = [ASK] if role == "system" else []
+    try:
+        if name == "tools":
+            return render([ASK], tools=TOOLS) != render([ASK])
+        return render([*before, more, *after]) != render([*before, message, *after])
+    except Exception:  # a template is code and may raise anything; tokenize names the row
+        return True
 
 
 def tokenize(
@@ -73,8 +126,9 @@ def tokenize(
         except Exception as error:  # a template is code and may raise anything
             raise _template_error(rows, split, tokenizer, error) from error
     _check_ids(settings, tokens, config)
-    found: Counter[str] = Counter()
-    if not isinstance(rows[0]["prompt"], str):
+    if isinstance(rows[0]["prompt"], str):
+        tokens, found = _without_second_ends(rows, tokens, tokenizer)
+    else:
         tokens, found, mixed = add_answer_masks(tokens, tokenizer)
         _check_separable(settings, split, tokens, mixed)
     limit = dpo.max_length or context_length(config)
@@ -85,6 +139,33 @@ def tokenize(
     stats.counts.update(found)
     _check_lengths(settings, split, stats, dpo.max_length, limit, needed)
     return (tokens if stats.kept == stats.pairs else tokens.select(keep)), stats
+
+
+def _without_second_ends(
+    rows: Dataset, tokens: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Dataset, dict[str, int]]:
+    """The tokens without the end that TRL adds to a text with an end of its own, and `own_end`.
+
+    TRL adds one unless it is the very end of the text, and so after `<|im_end|>` and a line break.
+    """
+    stops = tuple(tokenizer.convert_ids_to_tokens(stop_ids(tokenizer)))
+    added = {
+        f"{side}_ids": {
+            number
+            for number, text in enumerate(rows[side])
+            if text.rstrip().endswith(stops) and not text.endswith(tokenizer.eos_token)
+        }
+        for side in ("chosen", "rejected")
+    }
+    found = set().union(*added.values())
+    if not found:
+        return tokens, {}
+
+    def cut(row: dict[str, Any], number: int) -> dict[str, list[int]]:
+        return {name: row[name][:-1] for name, numbers in added.items() if number in numbers}
+
+    with caching_disabled():
+        return tokens.map(cut, with_indices=True), {"own_end": len(found)}
 
 
 def moved_boundaries(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[int, str]:

@@ -66,7 +66,7 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     check_targets(settings, config, arguments.lora or adapter, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, run_directory, temp_dir)
-    check_data_fit(settings, tokenizer, splits)
+    unrendered = check_data_fit(settings, tokenizer, splits)
     tokens, fits = {}, {}
     for name, rows in (("train", splits.train), ("test", splits.test)):
         if rows is not None:
@@ -106,7 +106,7 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
         test=tokens.get("test") or None,
         fits=fits,
         unsupported_reason=unsupported_reason,
-        notes=[*replaced, *arguments.notes, *splits.notes, *lengths],
+        notes=[*replaced, *arguments.notes, *splits.notes, *unrendered, *lengths],
     )
 
 
