@@ -68,6 +68,7 @@ class PreparedTrainer(DPOTrainer):
     def __init__(
         self,
         *args,
+        make_collator: Callable[[DPOConfig, PreTrainedTokenizerBase], Any],
         share_prefixes: Callable[[DPOTrainer], Any],
         reference_store: Any | None,
         loss_fault: Callable[[DPOTrainer, dict[str, Any], float], str],
@@ -76,18 +77,22 @@ class PreparedTrainer(DPOTrainer):
     ):
         """`share_prefixes` starts prefix sharing; its result is kept as `shared`.
 
+        `make_collator` makes the collator that replaces TRL's from the arguments and the tokenizer.
         `reference_store` keeps precomputed log-probabilities (training/reference_logps.py).
         `loss_fault` and `gradient_fault` return the message for a loss or norm that is NaN or inf.
         """
         self.step_batches: list[dict[str, Any]] = []
         self.shared: Any = None
         self.share_prefixes, self.reference_store = share_prefixes, reference_store
+        self.make_collator = make_collator
         self.loss_fault, self.gradient_fault = loss_fault, gradient_fault
         super().__init__(*args, **kwargs)
         self._start_sharing()
 
     def _start_sharing(self) -> None:
         if self.shared is None:
+            # TRL sets the pad token only where it makes the collator itself.
+            self.data_collator = self.make_collator(self.args, self.processing_class)
             self.shared = self.share_prefixes(self)
 
     def resume_token_count(self, num_tokens: int) -> None:

@@ -208,7 +208,7 @@ class MaskFinder:
             start = end
         if spans and answer[-1]["role"] == "assistant":
             # What follows the last turn is scored, as in an answer of one message.
-            spans[-1] = spans[-1]._replace(end=len(ids))
+            spans[-1] = Span(spans[-1].start, len(ids), answer)
         return spans
 
     def _block_length(self, block: list[int], ids: list[int], messages: list[Message]) -> int:

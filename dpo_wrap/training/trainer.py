@@ -39,6 +39,7 @@ def build_trainer(
     build = functools.partial(
         PreparedTrainer,
         callbacks=list(callbacks),
+        make_collator=make_collator,
         share_prefixes=functools.partial(
             share_prefixes, settings=settings, unsupported_reason=prepared.unsupported_reason
         ),
@@ -51,7 +52,6 @@ def build_trainer(
         "model": policy,
         "ref_model": reference,
         "args": arguments.dpo,
-        "data_collator": make_collator(arguments.dpo, prepared.tokenizer),
         "train_dataset": prepared.train,
         "eval_dataset": prepared.test if arguments.dpo.eval_strategy != "no" else None,
         "processing_class": prepared.tokenizer,
