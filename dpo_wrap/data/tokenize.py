@@ -77,12 +77,12 @@ def check_data_fit(
 def _arguments(tokenizer: PreTrainedTokenizerBase) -> set[str] | None:
     """The arguments that the chat template reads; None if it cannot be parsed."""
     environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
-    # Jinja does not know this tag of transformers.
-    template = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
     try:
+        # Jinja does not know this tag of transformers.
+        template = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", tokenizer.get_chat_template())
         tree = environment.parse(template)
         names = jinja2.meta.find_undeclared_variables(tree)
-    except jinja2.TemplateError:
+    except (jinja2.TemplateError, ValueError):
         return None
     tests = [node.node for node in tree.find_all((nodes.Test, nodes.Filter))]
     tested = {node.name for node in tests if isinstance(node, nodes.Name)}
