@@ -61,6 +61,8 @@ class Settings:
     """a LoRA adapter to continue from; its frozen copy is the reference"""
     chat_template: str | None = None
     """for conversational data: chatml, a Jinja file, or the name of a template of the tokenizer"""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """arguments of the chat template, such as {enable_thinking: false}; a row's own come first"""
     overlength: Literal["truncate", "drop", "error"] = "truncate"
     """pairs of more than max_length tokens: cut them, drop them, or refuse the run"""
     prefix_sharing: Literal["auto", "on", "off"] = "auto"

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import trl
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
@@ -25,6 +27,8 @@ from dpo_wrap.model.tokenizer import choose_template, load_tokenizer, stop_ids
 from tests.training import TALK as CONVERSATIONS
 from tests.training import runner
 
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+CALLS = ("tool_calls", "assistant")
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 
 
@@ -295,17 +299,15 @@ def test_data_with_tools_use_the_template_for_tools(settings):
 @pytest.mark.parametrize(
     ("template", "data", "message"),
     [
-        (None, "conversational", "has no chat template; set chat_template: chatml, or to the path"),
-        ("chatml", "", "chat_template: no effect, because the data are plain text"),
-        ("chatml", "conversational tools", "data have tools, which this chat template does not"),
-        ("chatml", "conversational calls", "data have tool calls, which this chat template does"),
+        (None, {}, "has no chat template; set chat_template: chatml, or to the path"),
+        ("chatml", None, "chat_template: no effect, because the data are plain text"),
+        ("chatml", {("tools", ""): 7}, "the data have tools (7 rows), which this chat template"),
+        ("chatml", {CALLS: 1200}, "the data have tool calls (1,200 messages), which this chat"),
     ],
 )
 def test_a_template_that_cannot_render_the_data_is_refused(settings, template, data, message):
     made = settings(chat_template=template)
-    splits = SimpleNamespace(
-        **{name: name in data.split() for name in ("conversational", "tools", "calls")}
-    )
+    splits = SimpleNamespace(conversational=data is not None, fields=data)
     assert message in refused(check_data_fit, made, load_tokenizer(made), splits)
 
 
@@ -316,9 +318,54 @@ def test_a_template_file_that_renders_tools_is_accepted(settings, tmp_path):
     )
     made = settings(chat_template=str(tmp_path / "tools.jinja"))
     tokenizer = load_tokenizer(made)
-    splits = SimpleNamespace(conversational=True, tools=True, calls=True)
-    check_data_fit(made, tokenizer, splits)
+    splits = SimpleNamespace(conversational=True, fields={("tools", ""): 1, CALLS: 1})
+    assert check_data_fit(made, tokenizer, splits) == []
     assert tokenizer.apply_chat_template(TALK, tokenize=False) == "[][Hi][Ho]"
+
+
+@pytest.mark.parametrize(
+    ("name", "unrendered"),
+    [
+        ("llama3_1", "name (3 messages of tool), name (4 messages of user), reasoning_content"),
+        ("qwen3", "name (3 messages of tool), name (4 messages of user), tool_call_id (3"),
+        ("muse_glimmer", "name (4 messages of user)"),
+    ],
+)
+def test_fields_that_a_template_does_not_render_are_counted(settings, name, unrendered):
+    made = settings()
+    tokenizer = load_tokenizer(made)
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text()
+    fields = {("name", "user"): 4, ("name", "tool"): 3, ("tool_call_id", "tool"): 3, CALLS: 3}
+    fields |= {("tools", ""): 1, ("reasoning_content", "assistant"): 5}
+    splits = SimpleNamespace(conversational=True, fields=fields)
+    (line,) = check_data_fit(made, tokenizer, splits)
+    assert line.startswith(
+        f"the chat template does not render these fields of the data: {unrendered}"
+    )
+    assert ("reasoning_content" in line) == (name == "llama3_1")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("qwen3", {"enable_thinking": False}, None),
+        ("nemotron_3_nano", {"enable_thinking": False, "truncate_history_thinking": False}, None),
+        ("lfm2_2_5", {"preserve_thinking": True}, None),
+        ("qwen3", {"thinking": False}, "does not read 'thinking'; it reads enable_thinking"),
+        ("llama3", {"messages": []}, "does not read 'messages'; it reads no argument"),
+        (None, {"enable_thinking": False}, "no effect, because the data are plain text"),
+    ],
+)
+def test_arguments_that_the_template_does_not_read_are_refused(settings, name, keys, message):
+    made = settings(chat_template_kwargs=keys)
+    tokenizer = load_tokenizer(made)
+    tokenizer.chat_template = name and (TEMPLATES / f"{name}.jinja").read_text()
+    splits = SimpleNamespace(conversational=name is not None, fields={})
+    if message is None:
+        assert check_data_fit(made, tokenizer, splits) == []
+        return
+    text = refused(check_data_fit, made, tokenizer, splits)
+    assert "chat_template_kwargs: " in text and message in text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from dpo_wrap.arguments import construct
 from dpo_wrap.config import Settings
+from dpo_wrap.data.answer_masks import make_collator
 from dpo_wrap.data.splits import caching_disabled
 from dpo_wrap.diagnostics.checks import describe_bad_gradient, describe_bad_loss
 from dpo_wrap.errors import one_line
@@ -39,6 +40,7 @@ def build_trainer(
         PreparedTrainer,
         callbacks=list(callbacks),
         base_dropout=not settings.trl.get("disable_dropout", True),
+        make_collator=make_collator,
         share_prefixes=functools.partial(
             share_prefixes, settings=settings, unsupported_reason=prepared.unsupported_reason
         ),
