@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from transformers import PretrainedConfig, Trainer, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 from transformers.utils import is_liger_kernel_available, is_torch_bf16_gpu_available
@@ -56,7 +55,7 @@ def build_arguments(
     if adapter is not None:
         _check_adapter(settings, config, adapter, notes)
     elif settings.lora is not None:
-        lora = _lora_config(settings, config, chosen, notes)
+        lora = _lora_config(settings, config, notes)
     dropout = getattr(adapter or lora, "lora_dropout", 0.0)
     # DPOTrainer reads model_init_kwargs only if it loads the model; here dpo_wrap.model does.
     kwargs = {name: value for name, value in settings.trl.items() if name != "model_init_kwargs"}
@@ -172,32 +171,24 @@ def _defaults(settings: Settings, config: PretrainedConfig) -> tuple[dict[str, A
     return chosen, notes
 
 
-def _lora_config(
-    settings: Settings, config: PretrainedConfig, chosen: dict[str, Any], notes: list[str]
-) -> LoraConfig:
+def _lora_config(settings: Settings, config: PretrainedConfig, notes: list[str]) -> LoraConfig:
     # A copy in depth, since peft changes modules_to_save in place.
     kwargs = {**copy.deepcopy(dict(settings.lora)), "task_type": "CAUSAL_LM"}
-    text_config = config.get_text_config()
     if indices := kwargs.get("trainable_token_indices"):
         place = settings.where("lora.trainable_token_indices")
-        if text_config.tie_word_embeddings:
+        if _tied(config):
             raise ConfigError(
                 f"{place}: this model's output layer is its embeddings, which TRL cannot read with "
                 "some of them trained; remove it"
             )
         # A mapping names the layer of each list, which may be another than the embeddings.
-        last = text_config.vocab_size - 1
+        last = config.get_text_config().vocab_size - 1
         if isinstance(indices, list) and max(indices) > last:
             raise ConfigError(f"{place}: {max(indices)} is not a token; the last one is {last}")
     method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
     if kwargs.get("use_qalora") and method != "gptq":
         place = settings.where("lora.use_qalora")
         raise ConfigError(f"{place}: no effect on a model without GPTQ quantization; remove it")
-    named = kwargs.keys() & {"target_modules", "target_parameters"}
-    if config.model_type not in LORA_TARGETS and not named:
-        kwargs["target_modules"] = chosen["lora.target_modules"] = "all-linear"
-        why = f"peft has no default for {config.model_type}"
-        notes.append(f"lora.target_modules: all-linear by default, {why}")
     lora = construct(LoraConfig, kwargs, settings, notes)
     for name, value in settings.lora.items():
         # peft drops the keys of a mapping that its nested configs do not have.
@@ -211,6 +202,13 @@ def _lora_config(
             problem = f"{unknown(str(wrong[0]), known)} known: {', '.join(known)}"
             raise ConfigError(f"{settings.where(f'lora.{name}')}: {problem}")
     return lora
+
+
+def _tied(config: PretrainedConfig) -> bool:
+    """Whether the output layer is the embeddings."""
+    # In models with vision either config may have it.
+    configs = (config, config.get_text_config())
+    return any(getattr(one, "tie_word_embeddings", False) for one in configs)
 
 
 def _dropout_notes(settings: Settings, dropout: float) -> list[str]:
@@ -238,7 +236,7 @@ def _check_adapter(
             f"was initialized with {start}, which rewrites the base weights, and the frozen copy "
             "that is the reference would rewrite them again"
         )
-    elif adapter.trainable_token_indices and config.get_text_config().tie_word_embeddings:
+    elif adapter.trainable_token_indices and _tied(config):
         why = "trains tokens of embeddings that are the output layer too, which TRL cannot read"
     if why:
         raise ModelError(

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from dpo_wrap import __version__
-from dpo_wrap.config import is_key
+from dpo_wrap.config import is_key, path_problem
 from dpo_wrap.errors import ConfigError, DpoWrapError
 from dpo_wrap.terminal import show
 
@@ -42,8 +42,9 @@ class ConfigParser(argparse.ArgumentParser):
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, --config and --set, which several commands share; `config_path` reads them."""
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the YAML config")
-    parser.add_argument("--config", dest="config_option", metavar="CONFIG", help="the same")
+    given = {"type": path, "metavar": "CONFIG"}
+    parser.add_argument("config", nargs="?", help="the YAML config", **given)
+    parser.add_argument("--config", dest="config_option", help="the same", **given)
     parser.add_argument(
         "--set",
         action="append",
@@ -73,6 +74,13 @@ def make_callable(module: str, function: Callable[..., Any]) -> None:
     kind = type("CallableModule", (ModuleType,), {"__call__": staticmethod(function)})
     sys.modules[module].__class__ = kind
     sys.modules[module].__signature__ = inspect.signature(function)
+
+
+def path(text: str) -> str:
+    """The argparse type of a path."""
+    if problem := path_problem(text):
+        raise argparse.ArgumentTypeError(problem)
+    return text
 
 
 def config_path(arguments: argparse.Namespace) -> str:

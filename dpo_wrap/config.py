@@ -9,6 +9,7 @@ their own names. What only those libraries can check is checked in arguments.py.
 import ast
 import dataclasses
 import inspect
+import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,15 @@ from dpo_wrap.config_keys import (
     unsupported,
 )
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.library_fields import Field, convert, lora_fields, nearest, trl_fields, unknown
+from dpo_wrap.library_fields import (
+    Field,
+    convert,
+    lora_fields,
+    nearest,
+    shorten,
+    trl_fields,
+    unknown,
+)
 from dpo_wrap.other_names import REPLACED, other_loss, other_option
 from dpo_wrap.terminal import SECRET_NAME
 from dpo_wrap.yaml_lines import Entry, read_file, read_override
@@ -52,6 +61,8 @@ class Settings:
     """a LoRA adapter to continue from; its frozen copy is the reference"""
     chat_template: str | None = None
     """for conversational data: chatml, a Jinja file, or the name of a template of the tokenizer"""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """arguments of the chat template, such as {enable_thinking: false}; a row's own come first"""
     overlength: Literal["truncate", "drop", "error"] = "truncate"
     """pairs of more than max_length tokens: cut them, drop them, or refuse the run"""
     prefix_sharing: Literal["auto", "on", "off"] = "auto"
@@ -246,15 +257,30 @@ def _value(name: str, value: Any) -> Any:
                 raise ValueError(f"{problem} known: {', '.join(MAPPING_KEYS[name])}")
     if name in FILES and isinstance(value, str) and not Path(value).expanduser().is_file():
         raise ValueError(f"no file {value!r}; write a mapping, or the path of a JSON file")
+    for text in texts if name in own_fields() else ():
+        if isinstance(text, str) and (problem := path_problem(text)):
+            raise ValueError(problem)
     blank = any(isinstance(text, str) and not text.strip() for text in texts)
     if (name in own_fields() and blank) or (value == [] and name in ("dataset_path", "loss_type")):
         raise ValueError(f"empty; {_meanings().get(name, 'name at least one loss')}")
     return value
 
 
+def path_problem(text: str) -> str | None:
+    """Why a text cannot be a path, or None."""
+    try:
+        os.stat(Path(text).expanduser())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a NUL
+        return f"{shorten(text)} is not a usable path: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
 def _check_patterns(name: str, value: Any) -> None:
     """Raise ValueError for a text that peft would match with nothing, or could not compile."""
-    for text in value if isinstance(value, dict) else [value]:
+    is_names = isinstance(value, list) and name in ("lora.target_modules", "lora.exclude_modules")
+    for text in value if isinstance(value, dict | list) and not is_names else [value]:
         try:
             re.compile(text if isinstance(text, str) else "")
         except re.error as error:

@@ -81,7 +81,7 @@ FILES = ("accelerator_config", "deepspeed", "fsdp_config")
 # Keys whose text, or the keys of whose mapping, are regular expressions.
 PATTERNS = (
     *("lora.target_modules", "lora.exclude_modules"),
-    *("lora.rank_pattern", "lora.alpha_pattern"),
+    *("lora.rank_pattern", "lora.alpha_pattern", "lora.layers_pattern", "lora.modules_to_save"),
 )
 # The keys of a mapping, where a wrong one would only fail in the first step.
 _CHECKPOINTING = "use_reentrant preserve_rng_state determinism_check debug early_stop"

@@ -2,9 +2,8 @@
 
 
 def one_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    text = next((line for line in str(error).splitlines() if line.strip()), "")
-    return text.strip().rstrip(".:") or type(error).__name__
+    """A library's message on one line."""
+    return " ".join(str(error).split()).rstrip(".:") or type(error).__name__
 
 
 class DpoWrapError(Exception):

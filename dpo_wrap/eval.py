@@ -79,7 +79,12 @@ def parser() -> argparse.ArgumentParser:
     cli.add_config_options(parser)
     add = parser.add_argument
     add("--split", choices=("test", "train"), default="test", help="default: test")
-    add("--dataset", metavar="PATH", help="evaluate on this instead of the config's dataset_path")
+    add(
+        "--dataset",
+        type=cli.path,
+        metavar="PATH",
+        help="evaluate on this instead of the config's dataset_path",
+    )
     for name, default, ge, text in (
         ("--samples", 64, 0, "prompts that both models answer (default 64; 0 samples none)"),
         ("--max-new-tokens", 128, 1, "tokens at which an answer is cut off (default 128)"),
@@ -88,12 +93,14 @@ def parser() -> argparse.ArgumentParser:
         add(name, type=partial(_integer, ge), default=default, metavar="N", help=text)
     add(
         "--against",
+        type=cli.path,
         metavar="RUN_DIR",
         help="also score another finished run on the same rows and prompts, and report the paired "
         "differences with their intervals",
     )
     add(
         "--verdicts",
+        type=cli.path,
         metavar="FILE",
         help="score nothing: read to_judge.jsonl as filled in by people or a model (preference 1, "
         "2 or 1.5), and add the win rate to eval.json and the page",

@@ -20,12 +20,19 @@ REFERENCE_ADAPTER = "ref"
 
 
 def answer_batch(
-    prompts: list[list[int]], answers: list[list[int]], pad_id: int
+    prompts: list[list[int]],
+    answers: list[list[int]],
+    pad_id: int,
+    scored: list[list[bool]] | None = None,
 ) -> dict[str, Tensor]:
-    """A right-padded batch of prompts with their answers, in which the answers are scored."""
+    """A right-padded batch of prompts with their answers; `scored` masks the answers' tokens."""
     pairs = list(zip(prompts, answers, strict=True))
+    scored = scored or [[True] * len(answer) for answer in answers]
     ids = [torch.tensor(prompt + answer) for prompt, answer in pairs]
-    masks = [torch.tensor([0] * len(prompt) + [1] * len(answer)) for prompt, answer in pairs]
+    masks = [
+        torch.tensor([0] * len(prompt) + [*map(int, mask)])
+        for prompt, mask in zip(prompts, scored, strict=True)
+    ]
     return {
         "input_ids": pad(ids, padding_value=pad_id),
         "attention_mask": pad([torch.ones_like(row) for row in ids], padding_value=0),

@@ -46,8 +46,9 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_version(parser)
     add = parser.add_argument
-    add("run_dir", metavar="RUN_DIR", help="the directory of the adapter")
-    add("out_dir", metavar="OUT_DIR", help="where to save the model; a new or empty directory")
+    add("run_dir", type=cli.path, metavar="RUN_DIR", help="the directory of the adapter")
+    help = "where to save the model; a new or empty directory"
+    add("out_dir", type=cli.path, metavar="OUT_DIR", help=help)
     add(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ModelError, RunError, one_line
 from dpo_wrap.files import OWN, clear_own, make_own
+from dpo_wrap.hub import located
 from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
@@ -30,6 +33,10 @@ TRAINING_ONLY = {
     *("dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "tp_plan"),
     *("quantization_config", "attn_implementation", "use_kernels"),
 }
+# What a model with vision is served with, next to its tokenizer.
+PROCESSOR_FILES = tuple(
+    f"{name}_config.json" for name in ("preprocessor", "processor", "video_preprocessor")
+)
 # The largest difference of a log-probability, in nats, that rounding to a dtype may cause.
 TOLERANCES = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
 PROBE_TEXTS = (
@@ -69,6 +76,7 @@ def merge_adapter(settings: Settings, dtype: str | None, tolerance: float | None
         # peft and transformers warn about tied weights and dtypes; the comparison decides.
         warnings.simplefilter("ignore")
         model = _load_adapted(settings, adapter)
+        _check_biases(settings, model)
         probes = _probe_ids(tokenizer, model, config)
         adapted = _logps(model, probes)
         if adapted.isnan().any():
@@ -159,6 +167,17 @@ def _load_adapted(settings: Settings, adapter: LoraConfig) -> PeftModel:
         ) from None
 
 
+def _check_biases(settings: Settings, model: PeftModel) -> None:
+    """Raise ModelError for an adapter with biases on layers that have none."""
+    for name, layer in model.get_base_model().named_modules():
+        biased = isinstance(layer, LoraLayer) and any(layer.lora_bias.values())
+        if biased and getattr(layer.get_base_layer(), "bias", None) is None:
+            raise ModelError(
+                f"{settings.adapter_path}: the adapter has a bias (lora_bias: true) on {name}, "
+                "which has none to merge it into; train it again without lora_bias"
+            )
+
+
 def _probe_ids(
     tokenizer: PreTrainedTokenizerBase, model: PeftModel, config: PretrainedConfig
 ) -> list[list[int]]:
@@ -204,6 +223,9 @@ def _save_merged(
             generation.eos_token_id = [*ends, *missing]
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for name in PROCESSOR_FILES:
+        with contextlib.suppress(OSError):
+            shutil.copyfile(cached_file(located(settings.model_path), name), folder / name)
 
 
 def _unmerged(settings: Settings) -> str:

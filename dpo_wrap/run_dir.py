@@ -23,6 +23,15 @@ from dpo_wrap.terminal import masked
 
 # Written by train after CONFIG; RUN is the last file, so a run without it is not finished.
 RUN, METRICS = "run.json", "metrics.jsonl"
+RUN_TYPES = {
+    **dict.fromkeys(("figures", "config", "data", "versions", "prefix_sharing"), dict),
+    "step_0": dict | None,
+    "reference": dict | None,
+    "verdict": str,
+    "steps": int,
+    **dict.fromkeys(("warnings", "notes"), list),
+}
+"""The types of values in RUN."""
 # Written by train, and again by eval and suspects.
 REPORT = "report.html"
 # Written by eval.
@@ -84,12 +93,9 @@ class Run:
 
 def read_run(directory: Path) -> dict[str, Any] | None:
     """run.json of a finished run; None if it is missing or damaged."""
-    try:
-        run = json.loads((directory / RUN).read_text("utf-8"))
-        complete = "config" in run and {"fingerprint", "chat_template"} <= run["data"].keys()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return run if complete else None
+    run = read_object(directory / RUN)
+    complete = all(isinstance(run.get(name), kind) for name, kind in RUN_TYPES.items())
+    return run if complete and {"fingerprint", "chat_template"} <= run["data"].keys() else None
 
 
 def resolved(settings: Settings, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -336,6 +342,7 @@ def conversion_reports(directory: Path, dataset_paths: Sequence[str]) -> dict[st
         given = Path(path).expanduser()
         report = read_object((given if given.is_dir() else converted) / "report.json")
         # A dataset of another origin may have a report.json of its own.
-        if {"format", "records", "pairs"} <= report.keys():
+        parts = [report.get(name) for name in ("records", "pairs")]
+        if "format" in report and all(isinstance(part, dict) for part in parts):
             found[path] = report
     return found

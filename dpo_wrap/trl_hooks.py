@@ -80,6 +80,7 @@ class PreparedTrainer(DPOTrainer):
         self,
         *args,
         base_dropout: bool,
+        make_collator: Callable[[DPOConfig, PreTrainedTokenizerBase], Any],
         share_prefixes: Callable[[DPOTrainer], Any],
         reference_store: Any | None,
         loss_fault: Callable[[DPOTrainer, dict[str, Any], float], str],
@@ -88,6 +89,7 @@ class PreparedTrainer(DPOTrainer):
     ):
         """`base_dropout` keeps the dropout of the base model.
 
+        `make_collator` makes the collator that replaces TRL's from the arguments and the tokenizer;
         `share_prefixes` starts prefix sharing; its result is kept as `shared`.
         `reference_store` keeps precomputed log-probabilities (training/reference_logps.py).
         `loss_fault` and `gradient_fault` return the message for a loss or norm that is NaN or inf.
@@ -97,6 +99,7 @@ class PreparedTrainer(DPOTrainer):
         self.base_dropout = base_dropout
         self.config_dropout: list[tuple[PretrainedConfig, str, float]] = []
         self.share_prefixes, self.reference_store = share_prefixes, reference_store
+        self.make_collator = make_collator
         self.loss_fault, self.gradient_fault = loss_fault, gradient_fault
         super().__init__(*args, **kwargs)
         self._complete_models()
@@ -109,6 +112,8 @@ class PreparedTrainer(DPOTrainer):
             self.config_dropout = disable_base_dropout(self.model)
             if self.ref_model is not None:
                 disable_base_dropout(self.ref_model)
+        # TRL sets the pad token only where it makes the collator itself.
+        self.data_collator = self.make_collator(self.args, self.processing_class)
         self.shared = self.share_prefixes(self)
 
     def resume_token_count(self, num_tokens: int) -> None:

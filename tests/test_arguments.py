@@ -7,7 +7,7 @@ import torch
 import yaml
 from configuring import loader
 from peft import LoraConfig
-from transformers import AutoConfig, GPT2Config, LlamaConfig, trainer_optimizer
+from transformers import GPT2Config, LlamaConfig, trainer_optimizer
 
 from dpo_wrap import arguments, run_dir
 from dpo_wrap.arguments import build_arguments, refusal
@@ -178,14 +178,6 @@ def test_a_default_that_is_chosen_here_is_in_a_note(build, monkeypatch, text, na
         assert arguments.chosen[name] == value
     notes = "\n".join(arguments.notes)
     assert note in notes if note else f"{name}:" not in notes
-
-
-def test_all_linear_layers_are_adapted_where_peft_has_no_default(build):
-    config = AutoConfig.for_model("olmo2", hidden_size=16, num_attention_heads=2)
-    _, arguments = build("", config)
-    assert arguments.lora.target_modules == "all-linear"
-    assert arguments.chosen["lora.target_modules"] == "all-linear"
-    assert build("")[1].lora.target_modules is None
 
 
 def test_activations_are_not_checkpointed_where_the_model_cannot(build):

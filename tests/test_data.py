@@ -259,14 +259,23 @@ def test_columns_that_trl_would_misread_are_refused(refusal, saved, rows, messag
     assert message in refusal(saved(rows))
 
 
-def test_conversations_tools_and_tool_calls_are_recognized(load, saved):
+def test_conversations_and_the_fields_of_their_messages_are_counted(load, saved, tmp_path):
     splits = load(saved(TALKS, name="talks"))
-    assert (splits.conversational, splits.tools, splits.calls) == (True, False, False)
+    assert splits.conversational and splits.fields == {}
     call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
     calling = [{"role": "assistant", "content": "", "tool_calls": [call]}]
     rows = [row | {"tools": "[]" if i else None, "chosen": calling} for i, row in enumerate(TALKS)]
-    splits = load(saved(rows))
-    assert (splits.tools, splits.calls) == (True, True)
+    count = len(TALKS)
+    expected = {("tool_calls", "assistant"): count}
+    assert load(saved(rows)).fields == expected
+    named = [[{**message, "name": "Ann"} for message in row["prompt"]] for row in rows]
+    rows = [row | {"tools": "[{}]", "prompt": p} for row, p in zip(rows, named, strict=True)]
+    expected |= {("tools", ""): count, ("name", "user"): count}
+    assert load(saved(rows, name="more")).fields == expected
+    # As convert stores them.
+    path = tmp_path / "raw.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load(path).fields == expected
 
 
 def test_missing_template_arguments_are_an_empty_mapping_not_null(load, tmp_path):

@@ -58,7 +58,7 @@ def test_the_nats_are_those_of_a_plain_forward_pass_and_no_weight_changes(run, m
 
     def watched(trainer, prepared, rows):
         seen["found"], nats = measure(trainer, prepared, rows), []
-        for prompt, answer in rows:
+        for prompt, answer, _ in rows:
             ids = torch.tensor([prompt + answer])
             with torch.no_grad():
                 logits = trainer.model(input_ids=ids).logits[0, :-1]

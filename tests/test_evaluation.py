@@ -165,6 +165,8 @@ def test_figures_are_grouped_by_source_file_and_by_kept_column():
     assert found["file"]["b:c.csv"]["reward_accuracy"] == 0.0
     assert found["annotator"]["ann"]["examples"] == 2
     assert found.keys() == {"file", "annotator"}
+    named = table.assign(file=["x", "y", "x", "y", "x"])
+    assert groups(named, 1.0, ["file"]).keys() == {"file", "kept:file"}
     many = examples([1.0] * 30, note=[str(number) for number in range(30)])
     assert groups(many, 1.0, ["note"]) == {}
 

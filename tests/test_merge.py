@@ -184,16 +184,6 @@ def test_spoiled_weights_are_refused(adapter, tmp_path, capsys, spoil, expected)
     assert nothing_left(tmp_path)
 
 
-def test_an_adapter_of_a_larger_vocabulary_is_refused(adapter, tiny_model_dir, tmp_path, capsys):
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    model.resize_token_embeddings(260)
-    shutil.copytree(tiny_model_dir, tmp_path / "grown")
-    model.save_pretrained(tmp_path / "grown")
-    made = adapter(tmp_path / "grown", modules_to_save=["wte", "lm_head"])
-    change_json(made / merge.ADAPTER, base_model_name_or_path=str(tiny_model_dir))
-    assert "does not fit" in refused(capsys, made, tmp_path / "merged")
-
-
 def test_a_checkpoint_merges_into_the_unquantized_base_of_its_run(trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)

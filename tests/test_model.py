@@ -2,21 +2,21 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import trl
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
-from dpo_wrap.arguments import build_arguments
 from dpo_wrap.config import load_settings
 from dpo_wrap.data.tokenize import check_data_fit
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.model import load as model
 from dpo_wrap.model.load import (
-    check_targets,
     context_length,
     load_adapter_config,
     load_base,
@@ -27,6 +27,8 @@ from dpo_wrap.model.tokenizer import choose_template, load_tokenizer, stop_ids
 from tests.training import TALK as CONVERSATIONS
 from tests.training import runner
 
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+CALLS = ("tool_calls", "assistant")
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
 
 
@@ -120,6 +122,31 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
         (
             write("config.json", {"model_type": "gpt2", "vocab_size": 257, "pad_token_id": 257}),
             "has pad_token_id 257, but its embeddings end at 256; set pad_token_id there to null",
+        ),
+        (
+            write("config.json", {"model_type": "llama"}),
+            'config.json has no architectures; add the name of its class, "architectures": '
+            '["LlamaForCausalLM"]',
+        ),
+        (
+            write("config.json", {"model_type": "llama", "architectures": ["LlamaModel"]}),
+            "is a LlamaModel, which does not generate text; set model_path to a causal language "
+            "model, such as a LlamaForCausalLM",
+        ),
+        (
+            write(
+                "config.json",
+                {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
+            ),
+            "is a LlamaForSequenceClassification, which does not generate text",
+        ),
+        (
+            write("config.json", {"model_type": "bert", "architectures": ["BertForMaskedLM"]}),
+            "is a BertForMaskedLM, which does not generate text; set model_path to a causal",
+        ),
+        (
+            write("config.json", {"model_type": "clip", "architectures": ["Other"]}),
+            "is a Other, which transformers",
         ),
     ],
 )
@@ -272,17 +299,15 @@ def test_data_with_tools_use_the_template_for_tools(settings):
 @pytest.mark.parametrize(
     ("template", "data", "message"),
     [
-        (None, "conversational", "has no chat template; set chat_template: chatml, or to the path"),
-        ("chatml", "", "chat_template: no effect, because the data are plain text"),
-        ("chatml", "conversational tools", "data have tools, which this chat template does not"),
-        ("chatml", "conversational calls", "data have tool calls, which this chat template does"),
+        (None, {}, "has no chat template; set chat_template: chatml, or to the path"),
+        ("chatml", None, "chat_template: no effect, because the data are plain text"),
+        ("chatml", {("tools", ""): 7}, "the data have tools (7 rows), which this chat template"),
+        ("chatml", {CALLS: 1200}, "the data have tool calls (1,200 messages), which this chat"),
     ],
 )
 def test_a_template_that_cannot_render_the_data_is_refused(settings, template, data, message):
     made = settings(chat_template=template)
-    splits = SimpleNamespace(
-        **{name: name in data.split() for name in ("conversational", "tools", "calls")}
-    )
+    splits = SimpleNamespace(conversational=data is not None, fields=data)
     assert message in refused(check_data_fit, made, load_tokenizer(made), splits)
 
 
@@ -293,9 +318,54 @@ def test_a_template_file_that_renders_tools_is_accepted(settings, tmp_path):
     )
     made = settings(chat_template=str(tmp_path / "tools.jinja"))
     tokenizer = load_tokenizer(made)
-    splits = SimpleNamespace(conversational=True, tools=True, calls=True)
-    check_data_fit(made, tokenizer, splits)
+    splits = SimpleNamespace(conversational=True, fields={("tools", ""): 1, CALLS: 1})
+    assert check_data_fit(made, tokenizer, splits) == []
     assert tokenizer.apply_chat_template(TALK, tokenize=False) == "[][Hi][Ho]"
+
+
+@pytest.mark.parametrize(
+    ("name", "unrendered"),
+    [
+        ("llama3_1", "name (3 messages of tool), name (4 messages of user), reasoning_content"),
+        ("qwen3", "name (3 messages of tool), name (4 messages of user), tool_call_id (3"),
+        ("muse_glimmer", "name (4 messages of user)"),
+    ],
+)
+def test_fields_that_a_template_does_not_render_are_counted(settings, name, unrendered):
+    made = settings()
+    tokenizer = load_tokenizer(made)
+    tokenizer.chat_template = (TEMPLATES / f"{name}.jinja").read_text()
+    fields = {("name", "user"): 4, ("name", "tool"): 3, ("tool_call_id", "tool"): 3, CALLS: 3}
+    fields |= {("tools", ""): 1, ("reasoning_content", "assistant"): 5}
+    splits = SimpleNamespace(conversational=True, fields=fields)
+    (line,) = check_data_fit(made, tokenizer, splits)
+    assert line.startswith(
+        f"the chat template does not render these fields of the data: {unrendered}"
+    )
+    assert ("reasoning_content" in line) == (name == "llama3_1")
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("qwen3", {"enable_thinking": False}, None),
+        ("nemotron_3_nano", {"enable_thinking": False, "truncate_history_thinking": False}, None),
+        ("lfm2_2_5", {"preserve_thinking": True}, None),
+        ("qwen3", {"thinking": False}, "does not read 'thinking'; it reads enable_thinking"),
+        ("llama3", {"messages": []}, "does not read 'messages'; it reads no argument"),
+        (None, {"enable_thinking": False}, "no effect, because the data are plain text"),
+    ],
+)
+def test_arguments_that_the_template_does_not_read_are_refused(settings, name, keys, message):
+    made = settings(chat_template_kwargs=keys)
+    tokenizer = load_tokenizer(made)
+    tokenizer.chat_template = name and (TEMPLATES / f"{name}.jinja").read_text()
+    splits = SimpleNamespace(conversational=name is not None, fields={})
+    if message is None:
+        assert check_data_fit(made, tokenizer, splits) == []
+        return
+    text = refused(check_data_fit, made, tokenizer, splits)
+    assert "chat_template_kwargs: " in text and message in text
 
 
 @pytest.mark.parametrize(
@@ -357,57 +427,4 @@ def test_an_adapter_of_another_model_is_refused(settings, adapter, tmp_path):
     made = settings(model_path=str(tmp_path / "wide"), adapter_path=str(adapter))
     message = refused(load_policy, made, load_adapter_config(made))
     assert "does not fit" in message
-
-
-# LoRA's targets
-
-
-@pytest.fixture
-def targets(settings):
-    """check_targets() of these keys under `lora`: the notes."""
-
-    def check(lora):
-        made, notes = settings(lora=lora), []
-        config = AutoConfig.from_pretrained(made.model_path)
-        check_targets(made, config, build_arguments(made, config).lora, notes)
-        return notes
-
-    return check
-
-
-@pytest.mark.parametrize(
-    ("lora", "message"),
-    [
-        ({"target_modules": ["q_proj"]}, "peft refuses it: Target modules {'q_proj'} not found"),
-        ({"target_modules": ["c_attn", "q_proj"]}, "q_proj match no module of this model; remove"),
-        ({"layers_to_transform": [7]}, "peft refuses it: Target modules {'c_attn'} not found"),
-        ({"modules_to_save": ["wpe", "score"]}, "score match no module of this model; remove them"),
-        ({"rank_pattern": {"c_fc": 2}}, "'c_fc' matches no adapted module"),
-        ({"target_modules": ["c_attn", "lm_head"]}, "the output layer cannot be adapted"),
-    ],
-)
-def test_targets_that_match_nothing_are_refused_with_their_key(targets, tmp_path, lora, message):
-    found = refused(targets, lora)
-    line = f"{tmp_path}/c.yaml:6: lora.{[*lora][0]}: "
-    assert found.startswith(line) and message in found
-
-
-def test_targets_that_match_are_accepted(targets):
-    assert targets({"rank_pattern": {"h.0.attn.c_attn": 2}, "modules_to_save": ["wpe"]}) == []
-
-
-def test_a_wrong_target_is_refused_before_weights_are_read(
-    tiny_model_dir, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(model, "create_model_from_path", lambda *a, **k: pytest.fail("read"))
-    status, _ = runner(tiny_model_dir, tmp_path)(lora={"target_modules": ["q_proj"]})
-    assert status == 2
-    assert "Target modules {'q_proj'} not found in the base model" in capsys.readouterr().err
-
-
-def test_a_model_that_needs_its_weights_to_be_built_is_a_note(targets, monkeypatch):
-    def broken(settings, config):
-        raise RuntimeError("reads a file")
-
-    monkeypatch.setattr(model, "_without_weights", broken)
-    assert "the model cannot be built without its weights (reads a file)" in targets({})[0]
+    assert "size mismatch for " in message and message.count("torch.Size") >= 4  # quoted whole

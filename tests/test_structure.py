@@ -96,7 +96,7 @@ WRAPPER_MAY_KNOW = {
         *("logps", "trl_hooks", "ownership", "terminal"),
     },
     "merge_adapter": {
-        *("errors", "terminal", "files", "config", "model", "logps", "run_dir", "report"),
+        *("errors", "terminal", "files", "config", "hub", "model", "logps", "run_dir", "report"),
     },
 }
 COMMANDS = {"train", "eval", "merge", "judge", "suspects"}

@@ -115,8 +115,9 @@ def test_truncation_is_counted_and_pairs_without_a_signal_are_dropped(tokens):
 def test_the_record_in_run_json_has_every_figure(tokens):
     record = tokens(ROWS, max_length=12)[1].as_record()
     assert " ".join(record) == (
-        "pairs too_long prompt_fills identical end_cut prompt_cut prompt_gone endless two_ends "
-        "two_starts no_start moved moved_text closes kept lengths"
+        "pairs too_long prompt_fills identical unscored end_cut prompt_cut prompt_gone endless "
+        "two_ends own_end two_starts no_start moved other_turns empty_reasoning moved_text closes "
+        "kept lengths"
     )
     assert (record["too_long"], record["endless"], record["kept"]) == (3, 0, 3)
 
@@ -208,6 +209,7 @@ def test_the_lengths_are_percentiles_by_nearest_rank(tokenizer):
         ("a", {"endless": 1}, "train: in 1 of 1 pairs an answer ends in no token that generation"),
         (f"a{ENDS}more", {"endless": 1}, "train: in 1 of 1 pairs an answer ends in no token"),
         (f"a{ENDS}{ENDS}", {"two_ends": 1}, "train: in 1 of 1 pairs an answer ends in two ends"),
+        (f"a{ENDS}\n{ENDS}\n", {"two_ends": 1}, "train: in 1 of 1 pairs an answer ends in two"),
     ],
 )
 def test_an_answer_must_end_in_one_token_that_generation_stops_at(
@@ -216,6 +218,24 @@ def test_an_answer_must_end_in_one_token_that_generation_stops_at(
     stats = stats_of(tokenizer, ("p", chosen, f"b{ENDS}"))
     assert +stats.counts == counts
     assert "\n".join(report_lines("train", stats, None, "truncate")).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "trained", "counts"),
+    [
+        (f"cd{ENDS}\n", f"cd{ENDS}\n", {"own_end": 1}),
+        (f"cd{ENDS}", f"cd{ENDS}", {}),
+        ("cd\n", f"cd\n{ENDS}", {}),
+        (f"cd{ENDS} e", f"cd{ENDS} e{ENDS}", {}),
+    ],
+)
+def test_a_text_that_ends_before_white_space_gets_no_second_end(
+    tokens, tokenizer, chosen, trained, counts
+):
+    made, stats, _ = tokens([ROWS[0], ROWS[0] | {"chosen": chosen}])
+    texts = [tokenizer.decode(ids) for name in IDS[1:] for ids in made[name]]
+    assert texts == [f"cd{ENDS}", trained, f"e{ENDS}", f"e{ENDS}"]
+    assert +stats.counts == counts
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Check the columns of a split: TRL looks at the first row only, and ignores unknown columns."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from dpo_wrap.errors import DataError
 
 SIDES = ("prompt", "chosen", "rejected")
 BATCH = 100
+EMPTY = (None, "", [], {}, "[]", "{}", "null")
+"""Values that say nothing, also as JSON."""
 CONVERT = "python -m data_tools.convert"
 CONTEXT = {
     "system": (
@@ -79,15 +82,20 @@ def check_context(
                 )
 
 
-def has_tools(rows: Dataset) -> bool:
-    """Whether any row has definitions of tools."""
-    return "tools" in rows.column_names and rows.data.column("tools").null_count < len(rows.data)
+def count_fields(rows: Dataset) -> Counter[tuple[str, str]]:
+    """How many messages have a value, by (field, role), for all fields but role and content.
 
-
-def has_tool_calls(rows: Dataset) -> bool:
-    """Whether the messages have a field for tool calls."""
-    types = [kind for name, kind in _arrow_types(rows).items() if name in SIDES]
-    return any("tool_calls" in _message_fields(kind) for kind in types)
+    Definitions of tools are counted in rows, as ("tools", "").
+    """
+    types, counts = _arrow_types(rows), Counter()
+    sides = [name for name in SIDES if {*_message_fields(types[name])} - {"role", "content"}]
+    names = [*sides, *({"tools"} & {*types})]
+    for row in _records(rows, names) if names else ():
+        counts["tools", ""] += row.get("tools") not in EMPTY
+        for message in (message for side in sides for message in row[side]):
+            filled = {name for name, value in message.items() if value not in EMPTY}
+            counts.update((name, message["role"]) for name in filled - {"role", "content"})
+    return +counts
 
 
 def _arrow_types(rows: Dataset) -> dict[str, pa.DataType]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from dpo_wrap.model.tokenizer import adds_bos, stop_ids
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+MASKS = ("chosen_mask", "rejected_mask")
+"""Columns of answer_masks.py: which answer tokens are scored. Without them, or null, all are."""
 BATCH = 1000
 SHARES = (50, 95, 99, 100)
 """The percentiles of the lengths, by nearest rank: the last is the longest."""
@@ -28,6 +31,7 @@ PROBLEMS = {
     "longer answer (longest {longest:,}; overlength: {overlength})",
     "prompt_fills": "{n:,} pairs dropped, because the prompt alone has max_length tokens",
     "identical": "{n:,} pairs dropped, because both answers are the same tokens",
+    "unscored": "{n:,} pairs dropped, because max_length leaves an answer no token to score",
     "end_cut": "{n:,} pairs kept without the end of an answer, and so without its end of text",
     "prompt_cut": "{n:,} pairs kept without the beginning of a prompt (truncation_mode: keep_end)",
     "prompt_gone": "{n:,} of these pairs have no prompt left on a side; set truncation_mode: "
@@ -36,6 +40,8 @@ PROBLEMS = {
     "so the model does not learn to stop there; set a chat_template that ends each turn with one",
     "two_ends": "in {n:,} of {pairs:,} pairs an answer ends in two ends of text or turn; remove "
     "one from the data or from the template",
+    "own_end": "in {n:,} of {pairs:,} pairs an answer ends in an end of text or turn before white "
+    "space; no other end is added",
     "two_starts": "{n:,} of {pairs:,} prompts begin with two begin-of-text tokens; remove one from "
     "the data or from the template",
     "no_start": "{n:,} of {pairs:,} prompts lack the begin-of-text token that this tokenizer puts "
@@ -43,6 +49,10 @@ PROBLEMS = {
     "moved": "in {n:,} of {pairs:,} pairs the prompt's tokens are not a prefix of the tokens of "
     "prompt and answer, so the end of the prompt is dropped, such as {end!r}; end prompts on a "
     "token boundary (no space), or use a template that renders both alike",
+    "other_turns": "in {n:,} of {pairs:,} pairs an answer has turns of user or tool; only the "
+    "assistant's tokens are scored",
+    "empty_reasoning": "in {n:,} of {pairs:,} pairs the template writes an empty reasoning block "
+    "before an answer; it is not scored",
 }
 """What max_length does, then how texts begin and end: keys of run.json, counted in pairs."""
 
@@ -86,19 +96,26 @@ class SpecialTokens:
 
     def problems(self, prompt: list[int], answers: list[list[int]]) -> Iterator[str]:
         """The names of PROBLEMS that apply to an uncut pair."""
-        if not all(map(self._ends, answers)):
+        ends = [self._end(answer) for answer in answers]
+        if None in ends:
             yield "endless"
-        if any(len(a) > 1 and self.stops.issuperset(a[-2:]) for a in answers):
+        if any(end and self._follows_end(a, end) for a, end in zip(answers, ends, strict=True)):
             yield "two_ends"
         if self.bos is not None and prompt[:2] == [self.bos] * 2:
             yield "two_starts"
         if self.bos is not None and prompt[:1] != [self.bos]:
             yield "no_start"
 
-    def _ends(self, answer: list[int]) -> bool:
-        """Whether only white space follows the last stop token of the answer."""
-        last = next((n for n in range(len(answer), 0, -1) if answer[n - 1] in self.stops), None)
-        return last is not None and self._is_blank(tuple(answer[last:]))
+    def _end(self, answer: list[int]) -> int | None:
+        """The position of the last stop token, if only white space follows it."""
+        last = next((n for n in reversed(range(len(answer))) if answer[n] in self.stops), None)
+        return last if last is not None and self._is_blank(tuple(answer[last + 1 :])) else None
+
+    def _follows_end(self, answer: list[int], end: int) -> bool:
+        """Whether another stop token is before this one, or the same one before white space."""
+        before = answer[max(0, end - 3) : end]
+        other = self._end(before)
+        return before[-1] in self.stops or (other is not None and before[other] == answer[end])
 
 
 def kept_ids(
@@ -112,6 +129,17 @@ def kept_ids(
     if mode == "keep_start":
         return prompt[:limit], answer[: max(0, limit - len(prompt))]
     return prompt[excess:], answer[max(0, excess - len(prompt)) :]
+
+
+def kept_mask(row: dict[str, Any], side: str, limit: int | None, mode: str) -> list[bool]:
+    """For each answer token of `kept_ids` whether it is scored."""
+    mask = row.get(f"{side}_mask") or [True] * len(row[f"{side}_ids"])
+    return kept_ids({**row, f"{side}_ids": mask}, side, limit, mode)[1]
+
+
+def scored_ids(row: dict[str, Any], side: str, limit: int | None, mode: str) -> list[int]:
+    """The answer tokens of `kept_ids` that are scored."""
+    return [*compress(kept_ids(row, side, limit, mode)[1], kept_mask(row, side, limit, mode))]
 
 
 def length_stats(
@@ -145,6 +173,8 @@ def length_stats(
             counts["prompt_fills"] += 1
         elif chosen == rejected:
             counts["identical"] += 1
+        elif not all(any(kept_mask(row, side, limit, mode)) for side in ("chosen", "rejected")):
+            counts["unscored"] += 1
         else:
             keep.append(number)
             if long and mode == "keep_start":
@@ -185,11 +215,16 @@ def report_lines(split: str, stats: LengthStats, limit: int | None, overlength: 
     return lines
 
 
-def rows_of(tokens: Dataset) -> Iterator[dict[str, list[int]]]:
-    """Each row's ids, read in batches."""
-    for batch in tokens.select_columns(list(IDS)).iter(batch_size=BATCH):
-        for values in zip(*(batch[name] for name in IDS), strict=True):
-            yield dict(zip(IDS, values, strict=True))
+def token_columns(tokens: Dataset) -> list[str]:
+    """The columns that the collator reads: IDS, and MASKS where there are any."""
+    return [name for name in (*IDS, *MASKS) if name in tokens.column_names]
+
+
+def rows_of(tokens: Dataset) -> Iterator[dict[str, Any]]:
+    """Each row's ids and masks, read in batches."""
+    for batch in tokens.select_columns(token_columns(tokens)).iter(batch_size=BATCH):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
 
 
 def pair_lengths(tokens: Dataset, limit: int | None) -> np.ndarray:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from datasets import Dataset, concatenate_datasets
 
 from data_tools.keys import pair_key
 from dpo_wrap.config import Settings
-from dpo_wrap.data.columns import check_columns, check_context, has_tool_calls, has_tools
+from dpo_wrap.data.columns import check_columns, check_context, count_fields
 from dpo_wrap.data.overlap import drop_train_test_overlap
 from dpo_wrap.errors import DataError, one_line
 from dpo_wrap.files import OWN, clear_own, make_own
@@ -31,7 +32,8 @@ TRAINED = ("prompt", "chosen", "rejected", "tools", "chat_template_kwargs")
 KEPT = "kept:"
 """Prefix of the other text columns, which eval can group by."""
 SPLITS = ("train", "test")
-READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, pa.ArrowException)
+READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+READ_ERRORS += (pa.ArrowException,)
 """What `datasets` and pyarrow raise for files that they cannot read."""
 
 
@@ -42,9 +44,8 @@ class Splits:
     train: Dataset
     test: Dataset | None
     conversational: bool
-    tools: bool
-    calls: bool
-    """Whether any row defines tools, and whether any message may call one."""
+    fields: Counter[tuple[str, str]]
+    """Messages by the (field, role) that have a value; see `count_fields`."""
     fingerprint: str
     """Hex digest of the rows of both splits in their order."""
     notes: list[str]
@@ -96,8 +97,7 @@ def load_splits(
         train=train,
         test=test,
         conversational="messages" in kinds[paths[0]],
-        tools=any(map(has_tools, both)),
-        calls=any(map(has_tool_calls, both)),
+        fields=sum(map(count_fields, both), Counter()),
         fingerprint=_fingerprint(both),
         notes=notes,
     )
@@ -276,11 +276,17 @@ def _joined(parts: list[Dataset], settings: Settings) -> Dataset:
         raise DataError(
             f"{place}: the datasets cannot be joined ({one_line(error)}); convert them together"
         ) from None
-    if "chat_template_kwargs" not in joined.column_names:
+    name, common = "chat_template_kwargs", settings.chat_template_kwargs or {}
+    if name not in joined.column_names and not common:
         return joined
     with caching_disabled():
         # TRL takes only mappings, and a row without arguments has null.
-        return joined.map(lambda row: {"chat_template_kwargs": row["chat_template_kwargs"] or {}})
+        return joined.map(lambda row: {name: common | _without_null(row.get(name) or {})})
+
+
+def _without_null(mapping: dict[str, Any]) -> dict[str, Any]:
+    """The mapping without the nulls that Arrow adds for the keys of other rows."""
+    return {name: value for name, value in mapping.items() if value is not None}
 
 
 def _fingerprint(splits: list[Dataset]) -> str:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import nn
 from trl import DPOTrainer
 
-from dpo_wrap.data.length_stats import kept_ids
+from dpo_wrap.data.length_stats import kept_ids, kept_mask
 from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
 from dpo_wrap.diagnostics.verdict import ReferenceKL
 from dpo_wrap.errors import ModelError
@@ -214,15 +214,17 @@ def measure_kl(
             separate = load().to(args.device).eval()
         for number in range(count):
             row = rows[number * len(rows) // count]
-            prompt, answer = kept_ids(row, "chosen", args.max_length, args.truncation_mode)
+            cut = (row, "chosen", args.max_length, args.truncation_mode)
+            prompt, answer = kept_ids(*cut)
             # The first token of a text has nothing before it.
             ids, start = prompt + answer, max(0, len(prompt) - 1)
             with mixed_precision(args):
                 logps = next_token_logps(policy, ids, start)[:-1]
                 with reference_model(policy, separate) as reference:
                     difference = logps - next_token_logps(reference, ids, start)[:-1]
-            total += (logps.exp() * difference).sum().item()
-            tokens += len(logps)
+            scored = torch.tensor(kept_mask(*cut)[-len(logps) :], device=logps.device)
+            total += (logps.exp() * difference).sum(1)[scored].sum().item()
+            tokens += int(scored.sum())
     except torch.OutOfMemoryError:
         return ReferenceKL(None, "the reference or an answer's logits do not fit in memory")
     finally:

@@ -6,7 +6,7 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOTrainer
 
-from dpo_wrap.data.length_stats import kept_ids, rows_of
+from dpo_wrap.data.length_stats import kept_ids, rows_of, scored_ids
 
 SIDES = ("chosen", "rejected")
 SHOWN = 5
@@ -42,7 +42,7 @@ def listed(names: list[str]) -> str:
 
 
 def answer_tokens(trainer: DPOTrainer) -> dict[str, float]:
-    """Mean tokens of a chosen and of a rejected training answer, cut at max_length."""
+    """Mean scored tokens of a chosen and of a rejected training answer, cut at max_length."""
     _, *columns = zip(*_sample(trainer), strict=True)
     sides = zip(SIDES, columns, strict=True)
     return {side: sum(map(len, answers)) / len(answers) for side, answers in sides}
@@ -75,11 +75,11 @@ def similarity(one: list[int], other: list[int]) -> float:
 
 
 def _sample(trainer: DPOTrainer) -> list[tuple[int, list[int], list[int]]]:
-    """(row, chosen ids, rejected ids), cut at max_length, of some training pairs."""
-    rows = trainer.train_dataset
+    """(row, chosen ids, rejected ids), cut at max_length and scored, of some training pairs."""
+    rows, args = trainer.train_dataset, trainer.args
     numbers = sorted(random.Random(0).sample(range(len(rows)), min(SAMPLE, len(rows))))
     return [
-        (number, *(answer for _, answer in _both_sides(trainer, row)))
+        (number, *(scored_ids(row, side, args.max_length, args.truncation_mode) for side in SIDES))
         for number, row in zip(numbers, rows_of(rows.select(numbers)), strict=True)
     ]
 

@@ -134,7 +134,8 @@ def _rows(settings: Settings, split: str) -> Iterator[Dataset]:
                 f"{settings.where('dataset_path')}: there is no test split to evaluate on; convert "
                 "with --test-size above 0, or use another: --split train, --dataset PATH"
             )
-        check_data_fit(settings, load_run_tokenizer(settings), splits)
+        for line in check_data_fit(settings, load_run_tokenizer(settings), splits):
+            print(line, file=sys.stderr)
         with caching_disabled():
             numbered = rows.add_column(ROW, list(range(len(rows))))
         yield numbered

@@ -14,9 +14,9 @@ import pandas as pd
 from datasets import Dataset
 from tqdm import tqdm
 from trl import DPOConfig
-from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from dpo_wrap.data.length_stats import IDS
+from dpo_wrap.data.answer_masks import make_collator
+from dpo_wrap.data.length_stats import kept_mask, rows_of, token_columns
 from dpo_wrap.data.overlap import ORIGIN
 from dpo_wrap.data.splits import KEPT
 from dpo_wrap.errors import DataError, RunError
@@ -26,9 +26,8 @@ from dpo_wrap.metrics.preference import calibration, length_matched, preference_
 
 ROW = "row"
 """The column with a row's index in its split, before any row was dropped."""
-LOGPS = tuple(
-    f"{who}_{side}_logps" for who in ("policy", "reference") for side in ("chosen", "rejected")
-)
+SIDES = ("chosen", "rejected")
+LOGPS = tuple(f"{who}_{side}_logps" for who in ("policy", "reference") for side in SIDES)
 FEW = 100
 """Prompts below which a caution is added to the figures."""
 WORST = 10
@@ -52,12 +51,8 @@ def score_rows(models: EvaluatedModels, rows: Dataset, args: DPOConfig) -> dict[
 
     Raises RunError for NaN or inf.
     """
-    collate = DataCollatorForPreference(
-        pad_token_id=models.tokenizer.pad_token_id,
-        max_length=args.max_length,
-        truncation_mode=args.truncation_mode,
-    )
-    rows = rows.select_columns(list(IDS))
+    collate = make_collator(args, models.tokenizer)
+    rows = rows.select_columns(token_columns(rows))
     size = args.per_device_eval_batch_size
     columns: dict[str, list[float]] = {name: [] for name in LOGPS}
     for start in tqdm(range(0, len(rows), size), desc="scoring", disable=None):
@@ -77,7 +72,7 @@ def score_rows(models: EvaluatedModels, rows: Dataset, args: DPOConfig) -> dict[
 def pair_table(
     tokens: Dataset, logps: dict[str, list[float]], beta: float, paths: Sequence[str]
 ) -> pd.DataFrame:
-    """The table of scored pairs; lengths are tokens before truncation."""
+    """The table of scored pairs; lengths are tokens before truncation, of answers the scored."""
     prompts = pd.Series([tuple(ids) for ids in tokens["prompt_ids"]], dtype=object)
     given = tokens.column_names
     sources = tokens["source"] if "source" in given else [None] * len(prompts)
@@ -88,10 +83,12 @@ def pair_table(
     if ORIGIN in given:
         columns["dataset"] = [paths[position] for position in tokens[ORIGIN]]
     columns["prompt_id"] = prompts.factorize()[0]
-    for name in IDS:
-        columns[name.replace("_ids", "_tokens")] = [len(ids) for ids in tokens[name]]
+    columns["prompt_tokens"] = [len(ids) for ids in prompts]
+    for side in SIDES:
+        masks = (kept_mask(row, side, None, "keep_start") for row in rows_of(tokens))
+        columns[f"{side}_tokens"] = [sum(mask) for mask in masks]
     table = pd.DataFrame(columns | logps)
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         table[f"{side}_log_ratio"] = (
             table[f"policy_{side}_logps"] - table[f"reference_{side}_logps"]
         )
@@ -157,7 +154,7 @@ def pair_figures(examples: pd.DataFrame, beta: float) -> dict[str, Any]:
     if not len(examples):
         return figures
     prompts, margins = examples["prompt_id"].tolist(), examples["reward_margin"].to_numpy()
-    chosen, rejected = (examples[f"{side}_tokens"] for side in ("chosen", "rejected"))
+    chosen, rejected = (examples[f"{side}_tokens"] for side in SIDES)
     policy, reference = (
         (examples[f"{who}_chosen_logps"], examples[f"{who}_rejected_logps"])
         for who in ("policy", "reference")
@@ -234,7 +231,7 @@ def slices(examples: pd.DataFrame, beta: float, paths: Sequence[str]) -> dict[st
 def groups(examples: pd.DataFrame, beta: float, kept: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Figures by source file and by each kept column that has 2 to VALUES values."""
     columns = {"file": examples["source"].map(file_of, na_action="ignore")}
-    columns |= {name: examples[name] for name in kept if name != "file"}
+    columns |= {f"{KEPT}file" if name == "file" else name: examples[name] for name in kept}
     found = {}
     for name, values in columns.items():
         distinct = sorted(values.dropna().unique())

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
@@ -30,7 +29,7 @@ from dpo_wrap.logps import (
     reference_model,
 )
 from dpo_wrap.metrics.intervals import Bounds, mean
-from dpo_wrap.model.load import init_kwargs, load_base
+from dpo_wrap.model.load import CONFIG_ERRORS, WEIGHT_ERRORS, init_kwargs, load_base
 from dpo_wrap.model.tokenizer import silence_length_warning
 
 MODELS = ("reference", "policy")
@@ -67,6 +66,8 @@ def load_run_tokenizer(settings: Settings) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(
             run, trust_remote_code=settings.option("trust_remote_code")
         )
+        if tokenizer.eos_token is None:
+            raise ValueError("it has no end-of-text token")
     except Exception as error:  # the libraries raise anything for a truncated file
         raise ModelError(
             f"{run}: its tokenizer cannot be loaded ({one_line(error)}); train again"
@@ -97,7 +98,7 @@ def load_models(settings: Settings, device: torch.device) -> EvaluatedModels:
                 policy.add_adapter(REFERENCE_ADAPTER, policy.peft_config["default"])
                 policy.load_adapter(located(settings.adapter_path), adapter_name=REFERENCE_ADAPTER)
                 policy.set_adapter("default")
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
+    except (*WEIGHT_ERRORS, *CONFIG_ERRORS, UserWarning) as error:
         raise ModelError(
             f"{run}: the trained model cannot be loaded ({one_line(error)}); train again"
         ) from None

@@ -20,7 +20,7 @@ FROM_RUN = {
 # Keys on which the figures depend, next to every key under lora:.
 FIXED = {
     *("model_path", "adapter_path", "chat_template", "overlength", "load_in_4bit", "lora"),
-    *("beta", "max_length", "truncation_mode"),
+    *("beta", "max_length", "truncation_mode", "chat_template_kwargs"),
 }
 NOT_EVALUATED = {
     "sync_ref_model": "eval compares with the reference at the start, since the updated one is not "

@@ -1,32 +1,36 @@
 """Check a model's and an adapter's files before any weight is read, then load the weights."""
 
-import copy
+import dataclasses
+import functools
 import importlib.util
 import json
-import warnings
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import get_pattern_key
+from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import cached_file
 from trl.trainer.utils import create_model_from_path
 
 from dpo_wrap.config import Settings
 from dpo_wrap.errors import ConfigError, ModelError, one_line
 from dpo_wrap.hub import load_failure, located
+from dpo_wrap.model.tokenizer import load_tokenizer
 from dpo_wrap.run_dir import read_object
 
-ADAPTER_FILE = "adapter_config.json"
+ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # transformers maps its models' names to the first; models with code of their own may not.
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
-CONFIG_ERRORS = (ValueError, KeyError, TypeError, ImportError, NotImplementedError)
+CONFIG_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ImportError)
+CONFIG_ERRORS += (NotImplementedError,)
 """What transformers and peft raise for a config that they cannot use."""
-WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError)
+WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError)
 
 
 def load_config(settings: Settings) -> PretrainedConfig:
@@ -56,6 +60,7 @@ def load_config(settings: Settings) -> PretrainedConfig:
             f"{place} {path!r}: its config.json has pad_token_id {pad}, but its embeddings end at "
             f"{size - 1}; set pad_token_id there to null"
         )
+    _check_architecture(config, f"{place} {path!r}")
     return config
 
 
@@ -98,48 +103,6 @@ def load_adapter_config(settings: Settings) -> LoraConfig | None:
     return adapter
 
 
-def check_targets(
-    settings: Settings, config: PretrainedConfig, lora: LoraConfig | None, notes: list[str]
-) -> None:
-    """Raise ConfigError for an adapter that matches nothing in the model or cannot be trained.
-
-    Builds the model on torch's meta device, where tensors have shapes and no data. A model that
-    cannot be built without its weights is a note; its targets are checked once they are loaded.
-    """
-    if lora is None:
-        return
-    # Initializations that read the weights find none here; the matching is the same without them.
-    plain = copy.copy(lora)
-    plain.init_lora_weights, plain.inference_mode = False, False
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model = _without_weights(settings, config)
-        except Exception as error:  # a model's own code may raise anything
-            notes.append(
-                f"{settings.where('model_path')}: the model cannot be built without its weights "
-                f"({one_line(error)}), so LoRA's targets are checked after loading them"
-            )
-            return
-        modules = [name for name, _ in model.named_modules()]
-        try:
-            adapted = get_peft_model(model, plain)
-        except CONFIG_ERRORS as error:
-            text = " ".join(str(error).split())
-            words = text.lower().replace("_", " ")
-            named = [name for name in settings.lora or () if name.replace("_", " ") in words]
-            raise ConfigError(
-                f"{settings.where(f'lora.{named[0]}' if named else 'adapter_path')}: peft refuses "
-                f"it: {text}"
-            ) from None
-    _check_names(settings, lora, adapted.targeted_module_names, modules)
-    if isinstance(adapted.get_output_embeddings(), BaseTunerLayer):
-        raise ConfigError(
-            f"{settings.where('lora.target_modules')}: the output layer cannot be adapted, because "
-            "TRL reads its weight without the adapter, which would never be trained; remove it"
-        )
-
-
 def load_policy(
     settings: Settings, adapter: LoraConfig | None, distributed: bool = False
 ) -> PreTrainedModel | PeftModel:
@@ -151,7 +114,7 @@ def load_policy(
     if adapter is None:
         return model
     try:
-        return PeftModel.from_pretrained(
+        policy = PeftModel.from_pretrained(
             model, located(settings.adapter_path), config=adapter, is_trainable=True
         )
     except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
@@ -159,6 +122,14 @@ def load_policy(
             f"{settings.where('adapter_path')} {settings.adapter_path!r} does not fit "
             f"{settings.model_path!r}: {one_line(error)}"
         ) from None
+    name = module_name(model, model.get_input_embeddings())
+    always = name.endswith(tuple(adapter.modules_to_save or ()))
+    if not always and _saved_rows(adapter_shapes(settings), name) is not None:
+        # peft would save embeddings only if it finds their number changed, and not offline.
+        policy.save_pretrained = functools.partial(
+            policy.save_pretrained, save_embedding_layers=True
+        )
+    return policy
 
 
 def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
@@ -185,6 +156,8 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
         raise ModelError(
             f"{place} {path!r}: its weights could not be loaded{how}: {one_line(error)}"
         ) from None
+    make_scorable(model)
+    fit_embeddings(settings, model)
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
             f"{place} {path!r} lacks {len(missing)} of its weights (first {missing[0]}), which "
@@ -203,6 +176,76 @@ def init_kwargs(settings: Settings) -> dict[str, Any]:
     return dict(settings.option("model_init_kwargs") or {})
 
 
+def module_name(model: nn.Module, module: nn.Module) -> str:
+    """The name of a module within a model; empty for the model itself and for another's module."""
+    return next((name for name, other in model.named_modules() if other is module), "")
+
+
+def make_scorable(model: PreTrainedModel) -> None:
+    """Complete what TRL's fused output layer reads of a model."""
+    if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
+        # Llama 4's names the prefix of another class.
+        model.base_model_prefix = "model"
+    text = model.config.get_text_config()
+    if not hasattr(text, "num_experts") and hasattr(text, "num_local_experts"):
+        text.num_experts = text.num_local_experts
+
+
+def adapter_shapes(settings: Settings) -> dict[str, list[int]]:
+    """The shapes of the tensors in the file of adapter_path, by name; empty without one."""
+    if settings.adapter_path is None:
+        return {}
+    try:
+        file = cached_file(located(settings.adapter_path), ADAPTER_WEIGHTS)
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tensors.get_slice(name).get_shape() for name in tensors.offset_keys()}
+    except (OSError, SafetensorError):
+        return {}  # loading the weights reports it
+
+
+def fit_embeddings(settings: Settings, model: PreTrainedModel) -> None:
+    """Resize the embeddings to those that the adapter in adapter_path was saved with.
+
+    Raises ModelError for an adapter that needs more rows than the model has and lacks their values.
+    """
+    shapes = adapter_shapes(settings)
+    if not shapes or model.get_output_embeddings() is None:
+        return
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    rows, problem = layers[0].weight.shape[0], None
+    names = [module_name(model, layer) for layer in layers]
+    saved, output = (_saved_rows(shapes, name) for name in names)
+    tied = layers[0].weight is layers[1].weight
+    if saved is None and Path(located(settings.adapter_path), "tokenizer_config.json").is_file():
+        tokens = len(load_tokenizer(dataclasses.replace(settings, chat_template=None)))
+        if tokens > rows:
+            problem = (
+                f"its tokenizer has {tokens} tokens, but it has no embeddings for them; save it "
+                "again with save_embedding_layers=True"
+            )
+    elif saved is not None and saved > rows and output is None and not tied:
+        problem = (
+            f"it has {saved} embeddings, but no output layer of that size; train it again with "
+            f"modules_to_save: [{names[1]}]"
+        )
+    if problem:
+        raise ModelError(
+            f"{settings.where('adapter_path')} {settings.adapter_path!r} does not fit "
+            f"{settings.model_path!r}, which has {rows} embeddings: {problem}"
+        )
+    if saved not in (None, rows):
+        model.resize_token_embeddings(saved, mean_resizing=False)
+
+
+def _saved_rows(shapes: dict[str, list[int]], name: str) -> int | None:
+    """The rows of the embeddings or output layer of this name in an adapter's file."""
+    start = f"base_model.model.{name}."
+    for tensor, shape in shapes.items():
+        if tensor.startswith(start) and tensor.endswith("weight") and "lora_" not in tensor:
+            return shape[0]
+    return None
+
+
 def _four_bit(settings: Settings) -> BitsAndBytesConfig:
     """NF4 with bfloat16 arithmetic: Dettmers et al. 2023 (QLoRA), section 3."""
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -213,6 +256,30 @@ def _four_bit(settings: Settings) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
+
+
+def _check_architecture(config: PretrainedConfig, place: str) -> None:
+    """Raise ModelError for a class that does not generate text, or that transformers lacks."""
+    # The classes by which TRL loads a model with code of its own.
+    classes = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+    own_code = any(name in (getattr(config, "auto_map", None) or {}) for name in classes)
+    causal = getattr(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "__name__", "")
+    if not config.architectures:
+        raise ModelError(
+            f"{place}: its config.json has no architectures; add the name of its class, "
+            f'"architectures": ["{causal or "...ForCausalLM"}"]'
+        )
+    name = config.architectures[0]
+    architecture = getattr(transformers, name, None)
+    if architecture is None and not own_code and not causal:
+        version = transformers.__version__
+        raise ModelError(f"{place} is a {name}, which transformers {version} does not have")
+    if architecture is not None and not architecture.can_generate():
+        such = f", such as a {causal}" if causal.endswith("ForCausalLM") else ""
+        raise ModelError(
+            f"{place} is a {name}, which does not generate text; set model_path to a causal "
+            f"language model{such}"
+        )
 
 
 def _check_directory(path: Path, place: str) -> None:
@@ -248,34 +315,3 @@ def _check_safetensors(files: list[Path], place: str) -> None:
         except (SafetensorError, OSError) as error:
             problem = f"damaged ({one_line(error)})" if file.is_file() else "missing"
             raise ModelError(f"{place}: {file} is {problem}; download the model again") from None
-
-
-def _without_weights(settings: Settings, config: PretrainedConfig) -> PreTrainedModel:
-    """The model of the class that TRL loads: the config's own architecture, else a causal LM."""
-    architecture = getattr(transformers, (config.architectures or [""])[0], None)
-    if architecture is not None:
-        return architecture(config)
-    trust = settings.option("trust_remote_code")
-    return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-
-
-def _check_names(
-    settings: Settings, lora: LoraConfig, adapted: list[str], modules: list[str]
-) -> None:
-    """Raise ConfigError for names without a match, which peft ignores if another name has one."""
-    for key, within in (("modules_to_save", modules), ("target_modules", adapted)):
-        names = getattr(lora, key)
-        names = names if isinstance(names, set | list | tuple) else ()
-        if unmatched := [n for n in names if not any(f".{m}".endswith(f".{n}") for m in within)]:
-            last = ", ".join(sorted({name.rpartition(".")[2] for name in adapted}))
-            raise ConfigError(
-                f"{settings.where(f'lora.{key}')}: {', '.join(sorted(unmatched))} match no module "
-                f"of this model; remove them (adapted are {last})"
-            )
-    for key in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(lora, key) or {}:
-            if not any(get_pattern_key([pattern], name) == pattern for name in adapted):
-                raise ConfigError(
-                    f"{settings.where(f'lora.{key}')}: {pattern!r} matches no adapted module; "
-                    "remove it"
-                )

@@ -38,12 +38,6 @@ IN_SECTIONS = (
 SUSPECT_KEYS = ("source", "reward_margin", "probability", "split", "prompt", "chosen", "rejected")
 """The keys of a suspect that are no columns of the dataset."""
 
-RUN_TYPES = {
-    **dict.fromkeys(("figures", "config", "data", "versions", "step_0", "prefix_sharing"), dict),
-    **dict.fromkeys(("warnings", "notes"), list),
-    "verdict": str,
-}
-"""The types of the values of run.json; a value of another type is left out."""
 DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, TemplateError)
 """What JSON of other types than expected raises."""
 
@@ -80,7 +74,7 @@ def page(directory: Path, run: dict[str, Any] | None = None) -> str:
 
 def _values(directory: Path, run: dict[str, Any] | None, damaged: bool = False) -> dict[str, Any]:
     run = read_object(directory / run_dir.RUN) if run is None else run
-    run = {k: v for k, v in run.items() if isinstance(v, RUN_TYPES.get(k, object))}
+    run = {k: v for k, v in run.items() if isinstance(v, run_dir.RUN_TYPES.get(k, object))}
     found = {} if damaged else read_object(directory / run_dir.EVAL)
     fault = (run.get("step_0") or {}).get("fault")
     warnings = [fault] if fault else []

@@ -12,6 +12,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +26,7 @@ from trl import DPOConfig
 from dpo_wrap import run_dir
 from dpo_wrap.arguments import REFUSALS, refusal
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import kept_ids, pair_lengths
+from dpo_wrap.data.length_stats import kept_ids, kept_mask, pair_lengths
 from dpo_wrap.diagnostics import memory
 from dpo_wrap.evaluation.models import draw_answers
 from dpo_wrap.hub import check_moving
@@ -126,10 +128,14 @@ def _examples(prepared: Prepared) -> list[str]:
         source = f" ({row['source']})" if "source" in row else ""
         lines.append(f"example {number + 1}{source}")
         for side in ("chosen", "rejected"):
-            prompt, answer = kept_ids(row, side, dpo.max_length, dpo.truncation_mode)
+            cut = (row, side, dpo.max_length, dpo.truncation_mode)
+            (prompt, answer), text = kept_ids(*cut), ""
+            for scored, run in groupby(zip(answer, kept_mask(*cut), strict=True), itemgetter(1)):
+                part = tokenizer.decode([token for token, _ in run])
+                text += f"[[{part}]]" if scored else part
             lines.append(
                 f"  {side:<8}  {len(prompt)} + {len(answer)} tokens: "
-                f"{tokenizer.decode(prompt)}[[{tokenizer.decode(answer)}]]"
+                f"{tokenizer.decode(prompt)}{text}"
             )
     return lines
 
@@ -185,12 +191,12 @@ def reference_fit(trainer: PreparedTrainer, prepared: Prepared) -> str:
 
 
 def nats_per_token(
-    trainer: PreparedTrainer, prepared: Prepared, rows: list[tuple[list[int], list[int]]]
+    trainer: PreparedTrainer, prepared: Prepared, rows: list[tuple[list[int], ...]]
 ) -> tuple[float, float]:
     """Negative log-likelihood of the chosen answers and of samples at temperature 1, per token.
 
-    `rows` are (prompt ids, chosen ids). The model is evaluated as it starts, as its own reference.
-    Both are NaN if that of an answer is.
+    `rows` are (prompt ids, chosen ids, mask). The model is evaluated as it starts, as its own
+    reference. Both are NaN if that of an answer is.
     """
     dpo, tokenizer, model = prepared.arguments.dpo, prepared.tokenizer, trainer.model
     model.eval()
@@ -202,15 +208,17 @@ def nats_per_token(
     nats, tokens = Counter(), Counter()
     torch.manual_seed(dpo.seed)
     for start in range(0, len(rows), size):
-        prompts, answers = map(list, zip(*rows[start : start + size], strict=True))
+        prompts, answers, masks = map(list, zip(*rows[start : start + size], strict=True))
         for name in ("chosen", "own"):
             if name == "own":
                 answers = draw_answers(model, prompts, dpo, stops, NEW_TOKENS, pad_id)
-            logps = answer_logps(model, answer_batch(prompts, answers, pad_id), dpo)
+                masks = [[True] * len(answer) for answer in answers]
+            batch = answer_batch(prompts, answers, pad_id, masks)
+            logps = answer_logps(model, batch, dpo)
             if not logps.isfinite().all():
                 return math.nan, math.nan
             nats[name] -= logps.sum().item()
-            tokens[name] += sum(map(len, answers))
+            tokens[name] += sum(map(sum, masks))
     return tuple(nats[name] / max(1, tokens[name]) for name in ("chosen", "own"))
 
 
@@ -233,14 +241,14 @@ def describe_fit(chosen: float, own: float, guess: float, pairs: int, losses: li
     return line
 
 
-def _sampled_rows(prepared: Prepared, context: int | None) -> list[tuple[list[int], list[int]]]:
-    """(prompt ids, chosen ids) of a few pairs whose prompts leave room for a sample."""
+def _sampled_rows(prepared: Prepared, context: int | None) -> list[tuple[list[int], ...]]:
+    """(prompt ids, chosen ids, mask) of a few pairs whose prompts leave room for a sample."""
     dpo, train = prepared.arguments.dpo, prepared.train
     room = context - NEW_TOKENS if context else math.inf
     fitting = [n for n, ids in enumerate(train["prompt_ids"]) if 0 < len(ids) <= room]
     drawn = random.Random(dpo.seed).sample(fitting, min(PAIRS, len(fitting)))
-    rows = (kept_ids(train[n], "chosen", dpo.max_length, dpo.truncation_mode) for n in drawn)
-    return [(prompt, answer) for prompt, answer in rows if prompt and answer]
+    cuts = [(train[n], "chosen", dpo.max_length, dpo.truncation_mode) for n in drawn]
+    return [(*kept_ids(*cut), kept_mask(*cut)) for cut in cuts if all(kept_ids(*cut))]
 
 
 @contextlib.contextmanager

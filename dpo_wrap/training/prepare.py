@@ -16,11 +16,18 @@ from trl import DPOConfig
 from dpo_wrap import run_dir
 from dpo_wrap.arguments import Arguments, build_arguments
 from dpo_wrap.config import Settings
-from dpo_wrap.data.length_stats import LengthStats, lengths_line, pair_lengths, report_lines
+from dpo_wrap.data.length_stats import (
+    MASKS,
+    LengthStats,
+    lengths_line,
+    pair_lengths,
+    report_lines,
+)
 from dpo_wrap.data.splits import load_splits
 from dpo_wrap.data.tokenize import check_data_fit, tokenize
 from dpo_wrap.errors import ConfigError
-from dpo_wrap.model.load import check_targets, init_kwargs, load_adapter_config, load_config
+from dpo_wrap.model.load import init_kwargs, load_adapter_config, load_config
+from dpo_wrap.model.lora_targets import check_targets
 from dpo_wrap.model.tokenizer import choose_template, load_tokenizer
 from dpo_wrap.prefix_sharing.support import unsupported_before_loading
 
@@ -57,12 +64,12 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     _check_devices(settings)
     arguments = build_arguments(settings, config, adapter)
     _check_connected(arguments.dpo)
-    check_targets(settings, config, arguments.lora or adapter, arguments.notes)
+    check_targets(settings, config, arguments.lora or adapter, arguments.chosen, arguments.notes)
     with PartialState().main_process_first():
         splits = load_splits(settings, run_directory, temp_dir)
     if splits.conversational:
-        choose_template(settings, tokenizer, splits.tools, replaced)
-    check_data_fit(settings, tokenizer, splits)
+        choose_template(settings, tokenizer, ("tools", "") in splits.fields, replaced)
+    unrendered = check_data_fit(settings, tokenizer, splits)
     tokens, fits = {}, {}
     for name, rows in (("train", splits.train), ("test", splits.test)):
         if rows is not None:
@@ -73,11 +80,13 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
     _check_batch(settings, arguments.dpo, len(tokens["train"]))
     limit = arguments.dpo.max_length
     if arguments.dpo.train_sampling_strategy == "group_by_length":
-        # The sampler reads this column, which TRL would remove as unused.
-        arguments.dpo.remove_unused_columns = False
         column = arguments.dpo.length_column_name
         for name, rows in tokens.items():
             tokens[name] = rows.add_column(column, pair_lengths(rows, limit))
+    # TRL would remove the lengths that a sampler reads, and the masks that the collator reads.
+    read = {arguments.dpo.length_column_name, *MASKS}
+    if any(not read.isdisjoint(rows.column_names) for rows in tokens.values()):
+        arguments.dpo.remove_unused_columns = False
     unsupported_reason = unsupported_before_loading(settings, arguments.dpo, config)
     if settings.prefix_sharing != "off" and unsupported_reason is None:
         _precompute_reference(settings, arguments, len(tokens["train"]))
@@ -100,7 +109,7 @@ def prepare(settings: Settings, run_directory: Path, temp_dir: Path) -> Prepared
         test=tokens.get("test") or None,
         fits=fits,
         unsupported_reason=unsupported_reason,
-        notes=[*replaced, *arguments.notes, *splits.notes, *lengths],
+        notes=[*replaced, *arguments.notes, *splits.notes, *unrendered, *lengths],
     )
 
 

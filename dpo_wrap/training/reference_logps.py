@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from transformers import PreTrainedModel
 
-from dpo_wrap.data.length_stats import BATCH, IDS
+from dpo_wrap.data.length_stats import BATCH, token_columns
 from dpo_wrap.files import make_own, write_atomically
 
 COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -39,11 +39,13 @@ class ReferenceStore:
         if isinstance(model, PeftModel):
             configs = {name: config.to_dict() for name, config in model.peft_config.items()}
             digest.update(json.dumps(configs, sort_keys=True, default=_as_text).encode())
-        for table in rows.select_columns(list(IDS)).with_format("arrow").iter(batch_size=BATCH):
+        for table in (
+            rows.select_columns(token_columns(rows)).with_format("arrow").iter(batch_size=BATCH)
+        ):
             for column in table.combine_chunks().columns:
                 for ids in column.chunks:
                     digest.update(np.diff(ids.offsets.to_numpy()).tobytes())
-                    digest.update(ids.flatten().to_numpy().tobytes())
+                    digest.update(ids.flatten().to_numpy(zero_copy_only=False).tobytes())
         return digest.hexdigest()
 
     def load(self, split: str, key: str) -> dict[str, np.ndarray] | None:

@@ -10,6 +10,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from dpo_wrap.arguments import construct
 from dpo_wrap.config import Settings
+from dpo_wrap.data.answer_masks import make_collator
 from dpo_wrap.data.splits import caching_disabled
 from dpo_wrap.diagnostics.checks import describe_bad_gradient, describe_bad_loss
 from dpo_wrap.errors import one_line
@@ -39,6 +40,7 @@ def build_trainer(
         PreparedTrainer,
         callbacks=list(callbacks),
         base_dropout=not settings.trl.get("disable_dropout", True),
+        make_collator=make_collator,
         share_prefixes=functools.partial(
             share_prefixes, settings=settings, unsupported_reason=prepared.unsupported_reason
         ),
@@ -78,6 +80,9 @@ def describe(trainer: PreparedTrainer, prepared: Prepared) -> list[str]:
         kinds = ", ".join(sorted({name.rpartition(".")[2] for name in adapted}))
         rank = model.peft_config["default"].r
         what = f"LoRA of rank {rank} on {len(adapted)} modules ({kinds})"
+        if weights := model.targeted_parameter_names:
+            kinds = ", ".join(sorted({".".join(name.split(".")[-2:]) for name in weights}))
+            what += f" and {len(weights)} parameters ({kinds})"
         reference = f"{settings.model_path} with the adapter off"
         if settings.adapter_path:
             what += f", continued from {settings.adapter_path}"
