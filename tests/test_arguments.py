@@ -7,7 +7,7 @@ import torch
 import yaml
 from configuring import loader
 from peft import LoraConfig
-from transformers import GPT2Config, LlamaConfig, trainer_optimizer
+from transformers import AutoConfig, GPT2Config, LlamaConfig, trainer_optimizer
 
 from dpo_wrap import arguments, run_dir
 from dpo_wrap.arguments import build_arguments, refusal

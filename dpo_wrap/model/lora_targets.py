@@ -32,6 +32,8 @@ LINEAR = (nn.Linear, Conv1D)
 """What it adapts."""
 ROUTER = re.compile(r"(^|\.)([^.]*router[^.]*|gate|shared_expert_gate)(\.|$)")
 """The name of a router, or of a part of one, in transformers' mixtures of experts."""
+BY_WEIGHT = re.compile(r".*\.(mamba|mixer)\.(out_proj|dt_proj)")
+"""Layers of state-space models whose weight is read without the adapter, at least by kernels."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,9 @@ def _restrict(lora: LoraConfig, model: PreTrainedModel, by_default: bool) -> boo
     vLLM does not load an adapter on them.
     """
     everything, general = lora.target_modules == ALL_LINEAR, copy.deepcopy(lora)
+    by_weight = by_default and any(map(BY_WEIGHT.fullmatch, dict(model.named_modules())))
+    if by_weight:
+        general.exclude_modules = lora.exclude_modules or BY_WEIGHT.pattern
     if by_default:
         # Experts' weights, which refuse these, are left out below.
         general.lora_dropout, general.use_dora, general.lora_bias = 0.0, False, False
@@ -269,7 +274,7 @@ def _restrict(lora: LoraConfig, model: PreTrainedModel, by_default: bool) -> boo
     parameters = [name for name in found.parameters if not ROUTER.search(name)]
     if by_default:
         names, parameters = [n for n in names if n.startswith(found.language)], []
-    if layers or names != found.names or parameters != found.parameters:
+    if layers or by_weight or names != found.names or parameters != found.parameters:
         leaves = set(_leaves(names))
         exact = leaves.isdisjoint(_leaves(found.modules.keys() - set(names)))
         lora.target_modules = leaves if exact else set(names)
