@@ -145,6 +145,10 @@ INDEX = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
             "is a BertForMaskedLM, which does not generate text; set model_path to a causal",
         ),
         (
+            write("config.json", {"model_type": "bert", "architectures": ["BertLMHeadModel"]}),
+            "is a BertLMHeadModel that sees the whole text, also what follows a token; set",
+        ),
+        (
             write("config.json", {"model_type": "clip", "architectures": ["Other"]}),
             "is a Other, which transformers",
         ),

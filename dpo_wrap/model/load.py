@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import inspect
 import json
 import pickle
 from pathlib import Path
@@ -30,7 +31,7 @@ CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length"
 CONFIG_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ImportError)
 CONFIG_ERRORS += (NotImplementedError,)
 """What transformers and peft raise for a config that they cannot use."""
-WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError)
+WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, AssertionError)
 
 
 def load_config(settings: Settings) -> PretrainedConfig:
@@ -279,6 +280,13 @@ def _check_architecture(config: PretrainedConfig, place: str) -> None:
         raise ModelError(
             f"{place} is a {name}, which does not generate text; set model_path to a causal "
             f"language model{such}"
+        )
+    # The classes of encoders (BERT ...) check this, and see the whole text without it.
+    encoder = architecture is not None and "is_decoder" in inspect.getsource(architecture.__init__)
+    if encoder and not getattr(config, "is_decoder", True):
+        raise ModelError(
+            f"{place} is a {name} that sees the whole text, also what follows a token; set "
+            "is_decoder to true in its config.json if it was trained as a decoder"
         )
 
 
