@@ -132,6 +132,7 @@ FAMILIES = {
     "qwen2": family(),
     "qwen2 with a window": family(**WINDOW, use_sliding_window=True, max_window_layers=1),
     "qwen3": family(**HEADS),
+    "bert with is_decoder": family(None, OUTPUT, OUTPUT, is_decoder=True, pad_token_id=0),
     "modernbert-decoder": family(None, OUTPUT, OUTPUT, local_attention=8, pad_token_id=0),
     "deepseek_v2": family(**LATENT),
     "deepseek_v3": family(**LATENT),
@@ -178,8 +179,7 @@ FAMILIES = {
         STATE, **EXPERTS, layer_types=["conv", "full_attention"], num_dense_layers=1
     ),
     "recurrent_gemma": family(
-        STATE,
-        *(OUTPUT, OUTPUT),
+        *(None, OUTPUT, OUTPUT),
         lru_width=32,
         attention_window_size=8,
         block_types=["recurrent", "attention"],
@@ -218,8 +218,9 @@ def table():
     for name, row in FAMILIES.items():
         kinds = [why and f"refused: {why}" or "exact" for why in row.refused.values()]
         model_type, _, variant = name.partition(" ")
-        cells = [f"`{model_type}`{variant and f' {variant}'}", *kinds]
-        rows.append(f"| {' | '.join(cells)} | {f'no: {row.sharing}' if row.sharing else 'yes'} |")
+        shared = "" if all(row.refused.values()) else f"no: {row.sharing}" if row.sharing else "yes"
+        cells = [f"`{model_type}`{variant and f' {variant}'}", *kinds, shared]
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
