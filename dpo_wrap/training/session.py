@@ -151,7 +151,7 @@ def _run(trainer: PreparedTrainer, start: Start, settings: Settings, stop: Stop)
 def _temp_dir(out: Path) -> Iterator[Path]:
     """A directory next to the run directory for what is made before the run is accepted."""
     folder = out.with_name(f"{out.name}.part-data")
-    main = os.environ.get("RANK", "0") == "0"
+    main, existed = os.environ.get("RANK", "0") == "0", out.exists()
     if main:
         clear_own(folder)
     try:
@@ -159,3 +159,5 @@ def _temp_dir(out: Path) -> Iterator[Path]:
     finally:
         if main:
             clear_own(folder)
+            if not existed and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()  # the trainer made it for a run that was then refused

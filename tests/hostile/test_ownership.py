@@ -12,7 +12,9 @@ from training import ROWS, run_json
 
 from dpo_wrap import eval as evaluation
 from dpo_wrap import merge, suspects
+from dpo_wrap.errors import ModelError
 from dpo_wrap.ownership import locked
+from dpo_wrap.training import session
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,3 +153,13 @@ def test_a_run_directory_does_not_decide_that_foreign_code_is_run(run, tmp_path,
         assert not trace.exists()
     error = capsys.readouterr().err
     assert str(foreign) in error
+
+
+def test_a_refused_run_leaves_no_directory(run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ModelError("no")
+
+    monkeypatch.setattr(session, "measure_step_zero", refuse)
+    before = {path.name for path in tmp_path.iterdir()} | {"config.yaml"}
+    assert run()[0] == 2
+    assert {path.name for path in tmp_path.iterdir()} == before
