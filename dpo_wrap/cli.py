@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from dpo_wrap import __version__
-from dpo_wrap.config import is_key, path_problem
+from dpo_wrap.config import is_key
 from dpo_wrap.errors import ConfigError, DpoWrapError
+from dpo_wrap.files import path_problem
 from dpo_wrap.terminal import show
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -63,7 +64,22 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 def as_overrides(values: Mapping[str, Any] | None) -> list[str]:
     """The values by key as `--set` takes them; JSON is YAML."""
-    return [f"{key}={json.dumps(value)}" for key, value in (values or {}).items()]
+    return [f"{key}={json.dumps(v, default=os.fspath)}" for key, v in (values or {}).items()]
+
+
+def check_options(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a value that the command would not accept."""
+    for action in parser._actions:
+        value = options.get(action.dest)
+        if value is None or value is False or action.nargs == 0:
+            continue
+        try:
+            checked = action.type(str(value)) if action.type else str(value)
+        except argparse.ArgumentTypeError as error:
+            raise ConfigError(f"{action.option_strings[-1]}: {error}") from None
+        if action.choices and checked not in action.choices:
+            known = ", ".join(action.choices)
+            raise ConfigError(f"{action.option_strings[-1]}: {value!r} is none of {known}")
 
 
 def make_callable(module: str, function: Callable[..., Any]) -> None:

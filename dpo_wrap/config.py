@@ -9,7 +9,6 @@ their own names. What only those libraries can check is checked in arguments.py.
 import ast
 import dataclasses
 import inspect
-import os
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -33,16 +32,17 @@ from dpo_wrap.config_keys import (
     unsupported,
 )
 from dpo_wrap.errors import ConfigError
+from dpo_wrap.files import path_problem
 from dpo_wrap.library_fields import (
     Field,
     convert,
     lora_fields,
     nearest,
-    shorten,
     trl_fields,
     unknown,
 )
 from dpo_wrap.other_names import REPLACED, other_loss, other_option
+from dpo_wrap.ownership import CONFIG
 from dpo_wrap.terminal import SECRET_NAME
 from dpo_wrap.yaml_lines import Entry, read_file, read_override
 
@@ -106,7 +106,12 @@ def with_trust(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
     kwargs.pop("trust_remote_code", None)
     own_kwargs = own.get("model_init_kwargs") or {}
     trust = bool(own.get("trust_remote_code") or own_kwargs.get("trust_remote_code"))
-    return {**options, "model_init_kwargs": kwargs, "trust_remote_code": trust}
+    given = {"model_init_kwargs": kwargs} if kwargs else {}
+    given |= {"trust_remote_code": True} if trust else {}
+    others = {
+        n: v for n, v in options.items() if n not in ("model_init_kwargs", "trust_remote_code")
+    }
+    return others | given
 
 
 # Fields of Settings that are not keys of the config.
@@ -179,7 +184,11 @@ def load_settings(path: str, overrides: Sequence[str] = ()) -> Settings:
     if errors:
         errors.sort(key=lambda error: error[0])
         raise ConfigError("\n".join(dict.fromkeys(text for _, text in errors)))
-    return _settings(values, given, path)
+    settings = _settings(values, given, path)
+    if Path(path).name != CONFIG:
+        return settings
+    own = {name: value for name, value in values.items() if name in replaced}
+    return dataclasses.replace(settings, trl=MappingProxyType(with_trust(settings.trl, own)))
 
 
 def _by_full_name(entries: list[Entry], errors: list[tuple[int, str]]) -> dict[str, Entry]:
@@ -264,17 +273,6 @@ def _value(name: str, value: Any) -> Any:
     if (name in own_fields() and blank) or (value == [] and name in ("dataset_path", "loss_type")):
         raise ValueError(f"empty; {_meanings().get(name, 'name at least one loss')}")
     return value
-
-
-def path_problem(text: str) -> str | None:
-    """Why a text cannot be a path, or None."""
-    try:
-        os.stat(Path(text).expanduser())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a NUL
-        return f"{shorten(text)} is not a usable path: {getattr(error, 'strerror', None) or error}"
-    return None
 
 
 def _check_patterns(name: str, value: Any) -> None:

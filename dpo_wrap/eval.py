@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dpo_wrap import cli
-from dpo_wrap.config import Settings, load_settings, with_trust
+from dpo_wrap.config import Settings, load_settings
 from dpo_wrap.errors import ConfigError, ModelError, RunError
 from dpo_wrap.evaluation.findings import findings, summary, win_rate_summary
 from dpo_wrap.evaluation.reasons import null_reasons, reason_lines
@@ -159,6 +159,8 @@ def evaluate(
     Raises DpoWrapError where the command would exit with 1 or 2.
     """
     options = {n: v for n, v in locals().items() if n not in ("config", "overrides")}
+    cli.check_options(parser(), options)
+    options |= {n: str(v) for n, v in options.items() if isinstance(v, os.PathLike)}
     arguments = argparse.Namespace(overrides=cli.as_overrides(overrides), **options)
     settings = _settings(os.fspath(config), arguments)
     if verdicts is None:
@@ -178,10 +180,8 @@ def _settings(config: str, arguments: argparse.Namespace) -> Settings:
         return run_settings(load_settings(config, arguments.overrides), arguments.dataset)
     if not (run / CONFIG).is_file():
         raise ModelError(f"{config} has no {CONFIG}; give a config, or the output_dir of a run")
-    settings = load_settings(str(run / CONFIG), [*arguments.overrides, f"output_dir={config}"])
-    own = {n: v for n, v in settings.trl.items() if settings.where(n).startswith("--set ")}
-    settings = dataclasses.replace(settings, trl=with_trust(settings.trl, own), source=config)
-    return run_settings(settings, arguments.dataset)
+    settings = load_settings(str(run / CONFIG), [f"output_dir={config}", *arguments.overrides])
+    return run_settings(dataclasses.replace(settings, source=config), arguments.dataset)
 
 
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> "Evaluation":
@@ -224,6 +224,12 @@ def _write(done: "Evaluation", run: Path) -> None:
         if judged:
             _rename_judged(run)
         write_atomically(run / TO_JUDGE, _lines(questions))
+    else:
+        before = read_object(run / EVAL)
+        if before.get("win_rate") and before.get("steps") == read_object(run / RUN).get("steps"):
+            # The verdicts are on the same answers.
+            done.figures["win_rate"] = before["win_rate"]
+            done.figures["findings"] = findings(done.figures)
     write_atomically(run / SAMPLES, _lines(done.samples))
     # The steps identify the weights that were evaluated, since a run may be resumed.
     _write_figures({**done.figures, "steps": read_object(run / RUN).get("steps")}, run)

@@ -39,3 +39,14 @@ def clear_own(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: needed as a temporary directory, but not made by this program; move it"
         )
+
+
+def path_problem(text: str) -> str | None:
+    """Why a text cannot be a path, or None."""
+    try:
+        os.stat(Path(text).expanduser())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a NUL
+        return f"{text[:80]!r} is not a usable path: {getattr(error, 'strerror', None) or error}"
+    return None

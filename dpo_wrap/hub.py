@@ -41,10 +41,11 @@ def check_paths(settings: Settings) -> None:
 def check_moving(settings: Settings) -> None:
     """Raise ConfigError where `--resume never` would move an input away with the older run."""
     run = _resolved(settings.output_dir)
-    for key, name, _ in _inputs(settings):
+    inputs = [(settings.where(key), name) for key, name, _ in _inputs(settings)]
+    for place, name in [*inputs, ("the config", settings.source)]:
         if is_local(name) and run in _resolved(name).parents:
             raise ConfigError(
-                f"{settings.where(key)} {name!r} is inside {settings.output_dir}, which --resume "
+                f"{place} {name!r} is inside {settings.output_dir}, which --resume "
                 "never renames; choose another output_dir, or move the input out of it"
             )
 

@@ -96,6 +96,7 @@ def merge(
 
     The options are those of the command. Raises DpoWrapError where it would exit with 1 or 2.
     """
+    cli.check_options(parser(), {"dtype": dtype, "tolerance": tolerance})
     settings = merge_settings(os.fspath(run_dir), os.fspath(out_dir), trust_remote_code)
     configure_environment(settings)
     run = Path(settings.adapter_path)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -75,7 +75,7 @@ def merge_adapter(settings: Settings, dtype: str | None, tolerance: float | None
     with warnings.catch_warnings():
         # peft and transformers warn about tied weights and dtypes; the comparison decides.
         warnings.simplefilter("ignore")
-        model = _load_adapted(settings, adapter)
+        model = load.load_policy(settings, adapter).eval()
         _check_biases(settings, model)
         probes = _probe_ids(tokenizer, model, config)
         adapted = _logps(model, probes)
@@ -152,19 +152,6 @@ def _dtype_name(trained_in: str | None, config: PretrainedConfig) -> str:
     """The dtype of the base model in training; `auto` and None mean the dtype of its files."""
     name = str(config.dtype if trained_in in (None, "auto") else trained_in).removeprefix("torch.")
     return name if name in TOLERANCES else "float32"
-
-
-def _load_adapted(settings: Settings, adapter: LoraConfig) -> PeftModel:
-    try:
-        with warnings.catch_warnings():
-            # peft only warns about weights missing in the file, and leaves their initial values.
-            warnings.filterwarnings("error", "Found missing adapter keys")
-            return load.load_policy(settings, adapter).eval()
-    except UserWarning:
-        raise ModelError(
-            f"{settings.adapter_path}: the adapter lacks some of its weights, or belongs to "
-            "another model; train it again"
-        ) from None
 
 
 def _check_biases(settings: Settings, model: PeftModel) -> None:

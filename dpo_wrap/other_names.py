@@ -96,7 +96,10 @@ REPLACED: dict[str, str] = by_key(
     ("cutoff_len sequence_len model_max_length", "use max_seq_length"),
     ("sample_packing packing pad_to_sequence_len", "remove it; pairs are never packed"),
     ("train_on_inputs train_on_prompt", "remove it; only answers are scored"),
-    ("stage rl", "remove it; this command trains DPO, and loss_type names its loss"),
+    (
+        "stage rl trainer method algorithm",
+        "remove it; this command trains DPO, and loss_type names its loss",
+    ),
     ("pref_loss dpo_loss dpo_loss_type loss_fn", "use loss_type"),
     ("pref_beta rl_beta dpo_beta kl_beta kl_coef", "use beta"),
     ("pref_label_smoothing dpo_label_smoothing", "use label_smoothing with loss_type: robust"),

@@ -29,6 +29,10 @@ WRITTEN = re.compile(
 )
 
 
+LEFT = re.compile(rb"\Z|\d+ \(python -m dpo_wrap\.")
+"""What the file of a lock begins with."""
+
+
 def is_run(directory: Path) -> bool:
     """Whether the directory is a run's, which must not be overwritten."""
     try:
@@ -45,6 +49,9 @@ def is_written(path: Path) -> bool:
 
 def check_own(directory: Path, place: str) -> None:
     """Raise ConfigError if a run there would replace or delete what no run wrote."""
+    part = directory.with_name(f"{directory.name}.part-data")
+    if part.exists() and not (part / OWN).is_file():
+        raise ConfigError(f"{place}: {part} is needed as a temporary directory; move it")
     found = sorted(directory.iterdir()) if directory.is_dir() else []
     foreign = [path for path in found if is_written(path.relative_to(directory))]
     if is_run(directory):
@@ -94,6 +101,8 @@ def locked(directory: Path, command: str, shared: bool = False) -> Iterator[None
 def _acquire(path: Path, directory: Path, shared: bool) -> int | None:
     """The locked file, or None for a reader where there is none."""
     while True:
+        if path.is_dir():
+            raise ConfigError(f"{path}: a directory, needed for the lock of the run; move it")
         try:
             if shared:
                 handle = os.open(path, os.O_RDONLY)
@@ -110,6 +119,10 @@ def _acquire(path: Path, directory: Path, shared: bool) -> int | None:
             raise ConfigError(
                 f"{directory} is in use by process {holder}; wait until it ends, or stop it"
             ) from None
+        # A lock that was left is empty or has a process.
+        if not LEFT.match(os.pread(handle, 1000, 0)):
+            os.close(handle)
+            raise ConfigError(f"{path}: needed for the lock of the run, but it is yours; move it")
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):
                 return handle

@@ -42,7 +42,7 @@ OUTSIDE = {
 WRAPPER_MAY_KNOW = {
     "errors": set(),
     "terminal": set(),
-    "cli": {"errors", "terminal", "config"},
+    "cli": {"errors", "files", "terminal", "config"},
     "loss": set(),
     "logps": {"loss"},
     "metrics": set(),
@@ -54,7 +54,8 @@ WRAPPER_MAY_KNOW = {
     "other_names": set(),
     "config_keys": {"library_fields", "other_names"},
     "config": {
-        *("errors", "terminal", "library_fields", "yaml_lines", "config_keys", "other_names"),
+        *("errors", "files", "ownership", "terminal", "library_fields", "yaml_lines"),
+        *("config_keys", "other_names"),
     },
     "checkpoints": {"files"},
     "run_dir": {

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(ROOT.glob("dpo_wrap/**/*.py"))
 NAMES = [(owner, name) for owner, names in PRIVATE_NAMES.items() for name in names]
 LISTED = {name for _, name in NAMES}
-# os._exit, atexit._run_exitfuncs and torch's Tensor._version.
-OTHERS = {"_exit", "_run_exitfuncs", "_version"}
+# os._exit, atexit._run_exitfuncs, argparse's _actions and torch's Tensor._version.
+OTHERS = {"_exit", "_run_exitfuncs", "_actions", "_version"}
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
 

@@ -82,6 +82,13 @@ def load_splits(
     parts = [{split: _columns(rows, kept) for split, rows in part.items()} for part in parts]
     if len(parts) > 1:
         parts = drop_train_test_overlap(parts, paths, _pair_key, notes)
+    if "messages" not in kinds[paths[0]]:
+        for name in ("tools", "chat_template_kwargs"):
+            if any(rows.data.column(name).null_count < len(rows) for rows in _having(parts, name)):
+                raise DataError(
+                    f"{place}: the column {name!r} has no effect on prompts that are text; make "
+                    "them lists of messages, or remove the column"
+                )
     train = _joined([part["train"] for part in parts], settings)
     tests = [part["test"] for part in parts if "test" in part]
     test = _joined(tests, settings) if tests else None
@@ -101,6 +108,10 @@ def load_splits(
         fingerprint=_fingerprint(both),
         notes=notes,
     )
+
+
+def _having(parts: list[dict[str, Dataset]], name: str) -> Iterator[Dataset]:
+    yield from (rows for part in parts for rows in part.values() if name in rows.column_names)
 
 
 def move_into_run(run_directory: Path, temp_dir: Path) -> None:
@@ -281,12 +292,19 @@ def _joined(parts: list[Dataset], settings: Settings) -> Dataset:
         return joined
     with caching_disabled():
         # TRL takes only mappings, and a row without arguments has null.
-        return joined.map(lambda row: {name: common | _without_null(row.get(name) or {})})
+        return joined.map(lambda row: {name: common | _arguments(row.get(name) or {}, place)})
 
 
-def _without_null(mapping: dict[str, Any]) -> dict[str, Any]:
-    """The mapping without the nulls that Arrow adds for the keys of other rows."""
-    return {name: value for name, value in mapping.items() if value is not None}
+def _arguments(found: Any, place: str) -> dict[str, Any]:
+    """A row's own arguments, perhaps as JSON, without the nulls that Arrow adds for other rows.
+
+    Raises DataError.
+    """
+    with contextlib.suppress(ValueError):
+        found = json.loads(found) if isinstance(found, str) else found
+    if not isinstance(found, dict):
+        raise DataError(f"{place}: chat_template_kwargs is {found!r}, not a mapping; fix the rows")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _fingerprint(splits: list[Dataset]) -> str:

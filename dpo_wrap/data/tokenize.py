@@ -188,7 +188,7 @@ def moved_boundaries(tokens: Dataset, tokenizer: PreTrainedTokenizerBase) -> tup
 def _template_error(
     rows: Dataset, split: str, tokenizer: PreTrainedTokenizerBase, error: Exception
 ) -> Exception:
-    """A DataError for the first row that the chat template cannot render, else the error itself."""
+    """A DataError for the first row that the chat template cannot render, else for all of them."""
     for number, row in enumerate(rows if tokenizer.chat_template else ()):
         keywords = row.get("chat_template_kwargs") or {}
         for side in ("chosen", "rejected"):
@@ -202,7 +202,9 @@ def _template_error(
                     f"{name}: the chat template cannot render its turns ({roles}): "
                     f"{one_line(row_error)}; fix or remove such rows, or set another chat_template"
                 )
-    return error
+    return DataError(
+        f"{split}: the rows cannot be tokenized: {type(error).__name__}: {one_line(error)}"
+    )
 
 
 def _name(row: dict[str, Any], number: int, split: str) -> str:

@@ -35,7 +35,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1
 # Nats per token by which TRL's fused kernels may differ from a plain pass in float32; the models
 # that it scores wrongly differ by tenths to whole nats.
 SCORING = 0.02
-KL_ANSWERS = 16
+KL_ANSWERS, PREFIX = 16, 16
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,11 @@ def check_scoring(trainer: DPOTrainer, place: str) -> None:
     batch = answer_batch([prompt], [answer], 0)
     ids, mask, scored = (values.to(args.device) for values in batch.values())
     labels = ids.masked_fill(scored == 0, -100)
-    training = policy.training
+    model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
+    what, training = f"{place} is a {type(model).__name__}", policy.training
     policy.eval()
     try:
+        _check_causal(trainer, policy, (prompt + answer)[:PREFIX], what)
         own = answer_logps(policy, batch, args).item()
         with torch.no_grad(), mixed_precision(args):
             output = policy(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
@@ -129,11 +131,23 @@ def check_scoring(trainer: DPOTrainer, place: str) -> None:
         policy.train(training)
     nats = abs(output.log_probs.sum().item() - own) / max(FEWEST, len(answer))
     if nats > (HALF if is_half(policy, args) else SCORING):
-        model = policy.get_base_model() if isinstance(policy, PeftModel) else policy
         raise ModelError(
-            f"{place} is a {type(model).__name__}, which cannot be trained: TRL scores answers by "
+            f"{what}, which cannot be trained: TRL scores answers by "
             f"the weight of the output layer alone, {nats:.2g} nats per token off what the model's "
             "own code gives; choose a model of another family"
+        )
+
+
+def _check_causal(trainer: DPOTrainer, policy: nn.Module, ids: list[int], what: str) -> None:
+    """Raise ModelError if a prediction depends on the tokens after it."""
+    last = next((token for token in ids if token != ids[-1]), ids[-1])
+    with mixed_precision(trainer.args):
+        one, other = (next_token_logps(policy, row)[:-1] for row in (ids, [*ids[:-1], last]))
+    nats = (one - other).nan_to_num().abs().max().item() if len(one) else 0.0
+    if nats > (HALF if is_half(policy, trainer.args) else SCORING):
+        raise ModelError(
+            f"{what}, whose predictions change by {nats:.2g} nats with the tokens that follow, so "
+            "it is not a causal language model; choose another"
         )
 
 

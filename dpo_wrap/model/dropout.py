@@ -33,6 +33,8 @@ def disable_base_dropout(model: nn.Module) -> list[tuple[PretrainedConfig, str, 
 def _dropouts(holder: Any) -> dict[str, float]:
     """The positive numbers of a module or config that are dropout by its name or by theirs."""
     own = {"p"} if "dropout" in type(holder).__name__.lower() else set()
+    # Noise on the inputs of a router, in Mixtral and others.
+    own |= set() if isinstance(holder, PretrainedConfig) else {"jitter_noise"}
     return {
         name: value
         for name, value in vars(holder).items()

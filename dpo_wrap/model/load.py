@@ -6,11 +6,14 @@ import importlib.util
 import inspect
 import json
 import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -29,7 +32,7 @@ ADAPTER_FILE, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensor
 # transformers maps its models' names to the first; models with code of their own may not.
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
 CONFIG_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ImportError)
-CONFIG_ERRORS += (NotImplementedError,)
+CONFIG_ERRORS += (NotImplementedError, StrictDataclassError, re.error)
 """What transformers and peft raise for a config that they cannot use."""
 WEIGHT_ERRORS = (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, AssertionError)
 
@@ -45,12 +48,18 @@ def load_config(settings: Settings) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(
             located(path),
-            trust_remote_code=settings.option("trust_remote_code"),
+            trust_remote_code=trusts_code(settings),
             revision=init_kwargs(settings).get("revision"),
         )
     except OSError as error:
         raise ModelError(load_failure(settings, "model_path", path, error)) from None
     except CONFIG_ERRORS as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{place} {path!r} has code of its own, which is run only if you trust it: set "
+                "trust_remote_code: true in your config or with --set trust_remote_code=true "
+                "(merge: --trust-remote-code)"
+            ) from None
         raise ModelError(f"{place} {path!r} has an unusable config: {one_line(error)}") from None
     if config.is_encoder_decoder:
         raise ModelError(f"{place} {path!r} is an encoder-decoder; only decoders are trained")
@@ -115,9 +124,17 @@ def load_policy(
     if adapter is None:
         return model
     try:
-        policy = PeftModel.from_pretrained(
-            model, located(settings.adapter_path), config=adapter, is_trainable=True
-        )
+        with warnings.catch_warnings():
+            # peft only warns about weights missing in the file, and leaves their initial values.
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            policy = PeftModel.from_pretrained(
+                model, located(settings.adapter_path), config=adapter, is_trainable=True
+            )
+    except UserWarning:
+        raise ModelError(
+            f"{settings.where('adapter_path')} {settings.adapter_path!r}: the adapter lacks some "
+            "of its weights, or belongs to another model; train it again"
+        ) from None
     except (*WEIGHT_ERRORS, *CONFIG_ERRORS) as error:
         raise ModelError(
             f"{settings.where('adapter_path')} {settings.adapter_path!r} does not fit "
@@ -140,7 +157,7 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
     """
     path, place = settings.model_path, settings.where("model_path")
     kwargs = init_kwargs(settings)
-    kwargs.setdefault("trust_remote_code", settings.option("trust_remote_code"))
+    kwargs["trust_remote_code"] = trusts_code(settings)
     if distributed:
         # As DPOTrainer does: each process holds the whole model.
         kwargs["device_map"] = None
@@ -170,6 +187,12 @@ def load_base(settings: Settings, distributed: bool = False) -> PreTrainedModel:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def trusts_code(settings: Settings) -> bool:
+    """Whether the user lets a model's own code run."""
+    given = init_kwargs(settings).get("trust_remote_code")
+    return bool(settings.option("trust_remote_code") if given is None else given)
 
 
 def init_kwargs(settings: Settings) -> dict[str, Any]:
