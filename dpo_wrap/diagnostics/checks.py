@@ -16,7 +16,7 @@ from dpo_wrap.data.length_stats import kept_ids, kept_mask
 from dpo_wrap.diagnostics.pairs import SIDES, batch_rows, listed
 from dpo_wrap.diagnostics.verdict import ReferenceKL
 from dpo_wrap.errors import ModelError
-from dpo_wrap.evaluation.same_reference import FEWEST, HALF, LONGEST, record
+from dpo_wrap.evaluation.same_reference import FEWEST, FULL, HALF, SAME, longest, record
 from dpo_wrap.logps import (
     answer_batch,
     answer_logps,
@@ -32,8 +32,8 @@ LN_2_LOSSES = {"sigmoid", "robust", "sigmoid_norm"}
 # Nats per answer by which policy and reference may differ at step 0, whatever beta, through
 # rounding in float32 and in half precision.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1
-# Nats per token by which TRL's fused kernels may differ from a plain pass in float32; the models
-# that it scores wrongly differ by tenths to whole nats.
+# Nats per token by which TRL's fused kernels may differ from a plain pass in float32 on a GPU; the
+# models that it scores wrongly differ by tenths to whole nats.
 SCORING = 0.02
 KL_ANSWERS, PREFIX = 16, 16
 
@@ -115,7 +115,7 @@ def check_scoring(trainer: DPOTrainer, place: str) -> None:
     if is_sharded(trainer):
         return
     args, policy = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    prompt, answer = kept_ids(trainer.train_dataset[0], "chosen", LONGEST, "keep_end")
+    prompt, answer = kept_ids(trainer.train_dataset[0], "chosen", longest(args), "keep_end")
     batch = answer_batch([prompt], [answer], 0)
     ids, mask, scored = (values.to(args.device) for values in batch.values())
     labels = ids.masked_fill(scored == 0, -100)
@@ -130,7 +130,8 @@ def check_scoring(trainer: DPOTrainer, place: str) -> None:
     finally:
         policy.train(training)
     nats = abs(output.log_probs.sum().item() - own) / max(FEWEST, len(answer))
-    if nats > (HALF if is_half(policy, args) else SCORING):
+    exact = SCORING if args.device.type != "cpu" else FULL * SAME
+    if nats > (HALF if is_half(policy, args) else exact):
         raise ModelError(
             f"{what}, which cannot be trained: TRL scores answers by "
             f"the weight of the output layer alone, {nats:.2g} nats per token off what the model's "

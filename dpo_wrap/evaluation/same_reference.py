@@ -36,11 +36,16 @@ def record(reference: nn.Module, rows: Dataset, args: DPOConfig) -> dict[str, An
     answers = []
     for number, row in enumerate(rows.select(range(min(ROWS, len(rows))))):
         for side in ("chosen", "rejected"):
-            prompt, answer = kept_ids(row, side, LONGEST, "keep_end")
+            prompt, answer = kept_ids(row, side, longest(args), "keep_end")
             name = f"{row.get('source') or f'train[{number}]'} ({side})"
             one = {"row": name, "ids": _joined(prompt + answer), "tokens": len(answer)}
             answers.append({**one, "logps": _logps(reference, one, args)})
     return {"measured_on": _measured_on(reference, args), "answers": answers}
+
+
+def longest(args: DPOConfig) -> int:
+    """Tokens of a row that are scored."""
+    return min(LONGEST, args.max_length or LONGEST)
 
 
 def check(

@@ -79,3 +79,11 @@ def test_the_function_checks_its_options_as_the_command_does(tmp_path, options):
     with pytest.raises(DpoWrapError) as caught:
         evaluate(tmp_path / "none.yaml", **options)
     assert f"--{next(iter(options)).replace('_', '-')}" in str(caught.value)
+
+
+def test_rows_that_are_longer_than_the_context_are_cut_wherever_they_are_scored(run, tmp_path):
+    rows = [row | {"prompt": "long " * 40 + row["prompt"]} for row in ROWS]
+    (tmp_path / "long.json").write_text(json.dumps(rows))
+    keys = {"dataset_path": str(tmp_path / "long.json"), "truncation_mode": "keep_end"}
+    assert run("--dry-run", **keys)[0] == 0 and run(**keys)[0] == 0
+    assert evaluate(tmp_path / "config.yaml", split="train", samples=1).figures["examples"] == 24
