@@ -42,11 +42,13 @@ def options_of(inputs: Sequence[str], output: str | None = None, **values: Any) 
     argv = []
     for name, value in (values | {"output": output}).items():
         if isinstance(value, dict):
-            value = [f"{field}={column}" for field, column in value.items()]
+            joined = {k: "|".join(map(str, v)) for k, v in value.items() if _is_list(v)}
+            value = [f"{key}={item}" for key, item in (value | joined).items()]
+            value = ",".join(value) if name == "label" else value
         if value is True:
             argv.append(_flag(name))
         elif value is not None and value is not False:
-            items = value if isinstance(value, list | tuple) else [value]
+            items = value if _is_list(value) else [value]
             argv += [f"{_flag(name)}={item}" for item in items]
     options = parser().parse_args(argv)
     options.inputs = [*inputs]
@@ -60,6 +62,10 @@ def parse(argv: Sequence[str] | None) -> Options | None:
     """
     options = parser().parse_intermixed_args(argv)  # inputs may be between options
     return None if options.list_formats else _checked(options)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _flag(name: str) -> str:
@@ -106,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     help += "system="
     add("--map", metavar="FIELD=COLUMN", nargs="+", action="append", help=help)
     help = "the values that mean: first answer won, second won, tie"
-    add("--label", metavar="first=X,second=Y[,tie=Z]", help=help)
+    add("--label", metavar="first=X,second=Y[,third=V][,tie=Z]", help=help)
     add("--encoding", metavar="NAME", help="of text files (default utf-8; a BOM decides)")
     add("--sheet", metavar="NAME", help="the sheet of .xlsx files (default: the first)")
     help = "the row of a sheet, or line of a CSV file, with the names of the columns"
