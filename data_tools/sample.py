@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from data_tools.column_kinds import kind_of
 from data_tools.formats.dialogues import PROMPTS, is_dialogue, transcript
 from data_tools.formats.format import Format, ReadOptions
-from data_tools.formats.label import BareLabel, as_number, is_null
+from data_tools.formats.label import SIDES, BareLabel, as_number, is_null
 from data_tools.formats.mapping import as_option, columns_read
 from data_tools.formats.paths import MESSAGES, Column, is_blank, parse_json, value_at
 from data_tools.formats.reader import (
@@ -130,7 +130,7 @@ def look(
         try:
             read.append((record.value, reader.read(record)[0]))
         except BareLabel as fault:
-            bare.append(fault.value)
+            bare.append(fault)
         except BadRecord:
             continue
     _check_labels(bare, len(held))
@@ -170,15 +170,19 @@ def counted(names: Iterable[str], counts: Counter) -> str:
     return ", ".join(f"{name} ({counts[name]:,} records)" for name in names)
 
 
-def _check_labels(bare: list[object], count: int) -> None:
+def _check_labels(bare: list[BareLabel], count: int) -> None:
     """Raise ConvertError where more than strays of the labels are bare numbers or booleans."""
     if not bare or len(bare) < STRAY * count:
         return
-    shown = ", ".join(sorted({clip(value) for value in bare})[:7])
+    shown = ", ".join(sorted({clip(fault.value) for fault in bare})[:7])
     example = "first=1,second=2 or first=0,second=1,tie=2"
-    numbers = [number for value in bare if (number := as_number(value)) is not None]
+    numbers = [number for fault in bare if (number := as_number(fault.value)) is not None]
+    answers = max(fault.answers for fault in bare)
+    places = range(start := 0 if 0 in numbers else 1, start + answers)
     if not numbers:
         example = "first=true,second=false"
+    elif answers > 2 and {*numbers} <= {*places}:
+        example = ",".join(f"{side}={at}" for side, at in zip(SIDES, places, strict=False))
     elif (low := min(numbers)) < (high := max(numbers)) and (high > 2 or low < 0):
         # A scale, whose middle may be a tie.
         middle = (low + high) / 2
