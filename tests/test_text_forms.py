@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shlex
 
 import pytest
 from converting import assistant, pair, user
@@ -279,6 +281,65 @@ def test_answers_that_are_only_pointers_are_refused_with_the_map_that_works(
     assert (followed.status, len(followed.rows)) == (0, 6)
     assert followed.rows[1]["chosen"] == "text 1"
     assert followed.rows[0]["chosen"] == "other 0"
+
+
+TWO = ["a long text", "another long text"]
+RESOLVED = {
+    "keys of an object": ({"answers": {"A": TWO[0], "B": TWO[1]}}, "AB"),
+    "numbers as keys": ({"answers": {"1": TWO[0], "2": TWO[1]}}, (1, 2)),
+    "names as keys": ({"answers": {"llama": TWO[1], "gpt4": TWO[0]}}, ("gpt4", "llama")),
+    "ids in order": (
+        {"options": [{"id": i, "text": t} for i, t in zip("AB", TWO, strict=True)]},
+        "AB",
+    ),
+    "named columns": ({"first_response": TWO[0], "second_response": TWO[1]}, "AB"),
+    "integers": ({"response_a": TWO[0], "response_b": TWO[1]}, (0, 1)),
+    "integers of a list": ({"responses": TWO}, (0, 1)),
+    "positions of objects": ({"completions": [{"text": t, "n": 1} for t in TWO]}, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ["raw.jsonl", "raw.csv"])
+@pytest.mark.parametrize("case", RESOLVED)
+def test_pointers_are_refused_wherever_the_texts_are(convert_file, case, name):
+    more, values = RESOLVED[case]
+    records = [
+        {"prompt": f"P{n}", "chosen": values[n % 2], "rejected": values[1 - n % 2]} | more
+        for n in range(4)
+    ]
+    content = in_table(records) if name == "raw.csv" else records
+    done = convert_file(content, name=name)
+    assert (done.status, done.rows) == (2, [])
+    advice = re.search(r"resolve them with (.*?)(?:, or keep|$)", done.err.strip())[1]
+    followed = convert_file(content, *shlex.split(advice), name=name)
+    assert [row["chosen"] for row in followed.rows] == TWO * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "values"),
+    [
+        ({"models": ["m1", "m2"], "responses": TWO}, ("m1", "m2")),
+        ({"completions": [{"model": f"m{n}", "response": TWO[n]} for n in (0, 1)]}, ("m0", "m1")),
+        ({"options": [{"id": i, "text": i + "xyz"} for i in "BA"]}, "AB"),
+        ({"responses": [*TWO, "a third text"]}, (0, 1)),
+    ],
+)
+def test_pointers_that_no_map_resolves_are_refused_with_what_to_write(convert_file, more, values):
+    records = [pair(n, chosen=values[0], rejected=values[1]) | more for n in range(4)]
+    done = convert_file(records)
+    assert (done.status, done.rows) == (2, [])
+    assert "write the texts themselves there, since no --map resolves them" in done.err
+    if isinstance(values[0], str):
+        advice = done.err.partition("or keep them with ")[2]
+        assert len(convert_file(records, *shlex.split(advice)).rows) == 4
+
+
+def test_short_answers_that_a_list_holds_are_no_pointers(convert_file):
+    for more in (
+        {"responses": ["A", "B"], "scores": {"A": 2, "B": 1}},
+        {"completions": [{"text": t, "why": "a long reason"} for t in "AB"]},
+    ):
+        assert len(convert_file([pair(n, chosen="A", rejected="B") | more for n in range(4)]).rows)
 
 
 def test_models_named_as_winners_are_refused_as_pointers(convert_file):
