@@ -66,10 +66,10 @@ def _pointer(value: object) -> str | None:
 
 
 def _parsed(record: Record, name: str) -> object:
-    """The value of a column, in a table perhaps as JSON."""
+    """The value of a column, perhaps in a text as JSON."""
     value = record.value[name]
     with suppress(BadRecord):
-        return parse_json(value, name) if record.cells else value
+        return parse_json(value, name)
     return value
 
 

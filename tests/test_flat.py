@@ -142,7 +142,7 @@ def test_the_label_option_alone_defines_the_values(label, won, value):
     assert outcome("labelled-pairs", ab(value), label=label) == won
 
 
-INCOMPLETE = ["1,2", "first=1", "first=1,second=2,third=3", "first=1,second=2,tie"]
+INCOMPLETE = ["1,2", "first=1", "first=1,second=2,fifth=3", "first=1,second=2,tie"]
 
 
 @pytest.mark.parametrize("label", [*INCOMPLETE, "first=,second=2", "first=1,second=2,first=3", ""])

@@ -7,7 +7,9 @@ import re
 import shlex
 
 import pytest
-from converting import assistant, pair, user
+from converting import assistant, pair, read_lines, user
+
+from data_tools.convert import main
 
 
 def sides(done):
@@ -24,21 +26,24 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize("write", [json.dumps, repr, lambda turns: repr(turns).replace("\n", " ")])
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_messages_stored_as_text_are_messages_in_every_syntax(convert_file, tmp_path, write, name):
+def in_syntax(folder, name, records):
+    """The content of a file of this name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    records = [{"chosen": write(won), "rejected": write(lost)} for won, lost in WHOLE]
     if name == "a.csv":
-        content = in_table(records)
-    elif name == "a.parquet":
-        pq.write_table(pa.Table.from_pylist(records), tmp_path / "b.parquet")
-        content = (tmp_path / "b.parquet").read_bytes()
-    else:
-        content = records
-    done = convert_file(content, name=name)
+        return in_table(records)
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(records), folder / "b.parquet")
+        return (folder / "b.parquet").read_bytes()
+    return records
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr, lambda turns: repr(turns).replace("\n", " ")])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_messages_stored_as_text_are_messages_in_every_syntax(convert_file, tmp_path, write, name):
+    records = [{"chosen": write(won), "rejected": write(lost)} for won, lost in WHOLE]
+    done = convert_file(in_syntax(tmp_path, name, records), name=name)
     expected = [([won[0]], [won[1]], [lost[1]]) for won, lost in WHOLE]
     assert sides(done) == expected
 
@@ -281,6 +286,55 @@ def test_answers_that_are_only_pointers_are_refused_with_the_map_that_works(
     assert (followed.status, len(followed.rows)) == (0, 6)
     assert followed.rows[1]["chosen"] == "text 1"
     assert followed.rows[0]["chosen"] == "other 0"
+
+
+# Lists and objects as JSON texts, where nothing else belongs.
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            {"instruction": "P", "history": '[["a", "b"]]', "chosen": "C", "rejected": "R"},
+            ([user("a"), assistant("b"), user("P")], [assistant("C")], [assistant("R")]),
+        ),
+        ({"prompt": "P", "responses": '["R", "C"]', "scores": "[1, 2]"}, ("P", "C", "R")),
+        (
+            {"prompt": "P", "options": '[{"text": "C"}, {"text": "R"}]', "best": "A"},
+            ("P", "C", "R"),
+        ),
+    ],
+)
+def test_structure_stored_as_text_is_read_in_every_syntax(
+    convert_file, tmp_path, name, record, expected
+):
+    content = in_syntax(tmp_path, name, [record])
+    option = ["--map", "prompt=prompt", "responses=options[].text", "label=best"]
+    done = convert_file(content, *(option if "options" in record else ()), name=name)
+    assert sides(done) == [expected]
+
+
+@pytest.mark.parametrize("to", ["arrow", "parquet", "jsonl"])
+def test_a_dataset_with_template_arguments_is_read_again(convert_file, tmp_path, to):
+    records = [pair(1, chat_template_kwargs={"x": 1}, tools=[{"name": "f"}]), pair(2)]
+    first = convert_file(records, "--to", to)
+    assert first.status == 0
+    assert main(["out", "-o", "again", "--to", "jsonl", "--test-size", "0"]) == 0
+    (row, other) = read_lines("again/train.jsonl")
+    assert json.loads(row["tools"]) == [{"name": "f"}]
+    assert row["chat_template_kwargs"] in ({"x": 1}, '{"x": 1}')
+
+
+@pytest.mark.parametrize("tools", ["not json", "{}", '{"name": "f"}', 7, [1]])
+def test_tools_that_are_no_list_are_rejected_with_the_fix(convert_file, tools):
+    python = "\t[{'name': 'f'}]"
+    records = [pair(1, tools=tools), pair(2, tools='[{"name":"f"}]'), pair(3, tools=python)]
+    done = convert_file(records)
+    (reject,) = done.rejects
+    assert reject["reason"] == "wrong_type"
+    assert "it must be a list of objects, also as JSON; fix or remove it" in reject["detail"]
+    assert [row["tools"] for row in done.rows] == ['[{"name":"f"}]', '[{"name": "f"}]']
 
 
 TWO = ["a long text", "another long text"]
