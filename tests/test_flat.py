@@ -107,7 +107,8 @@ def test_a_bare_number_or_boolean_is_never_guessed(value):
 
 def test_a_label_without_a_winner_explains_itself():
     assert fault("labelled-pairs", ab("both")) == (
-        "tie: the label 'both' means that neither answer is better"
+        "tie: the label 'both' means that neither answer is better; remove the record, or label "
+        "the better one"
     )
     assert fault("labelled-pairs", ab(None)) == (
         "null_label: there is no judgement; label the record or remove it"

@@ -38,7 +38,8 @@ def test_the_text_shows_every_figure_with_the_first_place_of_each(convert_file):
         "            raw.jsonl:8: the label 'neither of them' names no answer; known are "
         "response_a, response_b, A, B, first, second, tie; define it with --label",
         "          1 tie",
-        "            raw.jsonl:4: the judgement is that neither answer is better",
+        "            raw.jsonl:4: the judgement is that neither answer is better; remove the pair, "
+        "or label the better one",
         "          1 duplicate",
         "            raw.jsonl:7: the same annotator's judgement of the same two answers is at "
         "raw.jsonl:6, which counts",

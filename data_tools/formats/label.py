@@ -215,7 +215,8 @@ def _inside(word: str) -> str:
 
 def tied(value: object) -> BadRecord:
     """The fault of a single judgement that is a tie."""
-    return BadRecord("tie", f"the label {clip(value)} means that neither answer is better")
+    detail = f"the label {clip(value)} means that neither answer is better"
+    return BadRecord("tie", f"{detail}; remove the record, or label the better one")
 
 
 def score(value: object, where: str) -> float:

@@ -299,7 +299,9 @@ def ranked_pairs(
         shown = answers[winner], answers[loser], winner < loser if rated else None
         found.append(attempt(make_pair, prompt, *shown, extras))
     for first, second in map(sorted, ties):
-        how = "equal" if scores[first] == scores[second] else "closer than --min-margin"
-        detail = f"the scores of answers {first + 1} and {second + 1} are {how}; neither is better"
+        how = "equal; remove one of them, or give it another score"
+        if scores[first] != scores[second]:
+            how = "closer than --min-margin; lower it, or remove one of them"
+        detail = f"the scores of answers {first + 1} and {second + 1} are {how}"
         found.append(BadRecord("tie", detail))
     return found
