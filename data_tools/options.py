@@ -42,13 +42,14 @@ def options_of(inputs: Sequence[str], output: str | None = None, **values: Any) 
     argv = []
     for name, value in (values | {"output": output}).items():
         if isinstance(value, dict):
-            joined = {k: "|".join(map(str, v)) for k, v in value.items() if _is_list(v)}
-            value = [f"{key}={item}" for key, item in (value | joined).items()]
+            several = {k: v for k, v in value.items() if isinstance(v, list | tuple)}
+            value = value | {k: "|".join(map(str, v)) for k, v in several.items()}
+            value = [f"{key}={item}" for key, item in value.items()]
             value = ",".join(value) if name == "label" else value
         if value is True:
             argv.append(_flag(name))
         elif value is not None and value is not False:
-            items = value if _is_list(value) else [value]
+            items = value if isinstance(value, list | tuple) else [value]
             argv += [f"{_flag(name)}={item}" for item in items]
     options = parser().parse_args(argv)
     options.inputs = [*inputs]
@@ -62,10 +63,6 @@ def parse(argv: Sequence[str] | None) -> Options | None:
     """
     options = parser().parse_intermixed_args(argv)  # inputs may be between options
     return None if options.list_formats else _checked(options)
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def _flag(name: str) -> str:

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from data_tools.formats.dialogues import is_dialogue
 from data_tools.formats.format import Format
 from data_tools.formats.label import as_number
 from data_tools.formats.mapping import as_option, columns_read
 from data_tools.formats.paths import parse_json
 from data_tools.record import BadRecord, ConvertError, Record, as_json, tidy_name
 
-_MOST = 0.9  # of the records have answers that point in the same way
+_LONGEST = 100  # characters of a pointer
 _POINTERS = re.compile(
     "(?:(?:response|answer|output|model|option|assistant|completion)_)?"
     "(?:[abcd0-4]|first|second|third|fourth|left|right)"
@@ -33,16 +34,16 @@ def refuse_pointers(format: Format, held: Sequence[Record], unread: Sequence[str
     columns = columns_read(format.name, [*held[0].value]) if unread else None
     if columns is None or "chosen" not in columns:
         return
-    own, found, values = [columns["chosen"], columns["rejected"]], Counter(), set()
-    records = [r for r in held if None not in map(r.value.get, own)]
-    others = [{name: _parsed(r, name) for name in unread if name in r.value} for r in records]
-    kinds = {type(record.value[name]) for record in records for name in own}
-    for record, other in zip(records, others, strict=True):
-        texts = [_pointer(record.value[name]) for name in own]
-        if None not in texts:
-            values.update(texts)
-            found.update({*_ways(texts, other)})
-    way = next((way for way, count in found.most_common() if count > _MOST * len(records)), None)
+    own, found, values, others = [columns["chosen"], columns["rejected"]], Counter(), set(), []
+    records = [record.value for record in held if None not in map(record.value.get, own)]
+    for record in records:
+        pointers = [_pointer(record[name]) for name in own]
+        if None not in pointers:
+            values.update(pointers)
+            others.append({name: _parsed(record[name]) for name in unread if name in record})
+            found.update({*_ways(pointers, others[-1])})
+    way = next((way for way, count in found.most_common() if count > 0.9 * len(records)), None)
+    kinds = {type(record[name]) for record in records for name in own}
     if way is None:
         return
     fields = None if list in kinds else _fields(way, {*map(_plain, values)}, others)
@@ -52,35 +53,33 @@ def refuse_pointers(format: Format, held: Sequence[Record], unread: Sequence[str
         if len(values) == 2 and all(as_number(value) is not None for value in values):
             fix += " --label first={},second={}".format(*sorted(values, key=float))
         fix = f"resolve them with {fix}"
-    if kinds == {str}:
+    if int not in kinds:
         fix += f", or keep them with {as_option(columns)}"
-    where = " and ".join(own)
-    raise ConvertError(f"{where} only point at answers in other columns; {fix}")
+    raise ConvertError(f"{' and '.join(own)} only point at answers in other columns; {fix}")
 
 
 def _pointer(value: object) -> str | None:
-    """The text of an answer that may be a pointer, also of a last message or an integer."""
+    """The short text of an answer that may be a pointer, also of a last message or an integer."""
     if isinstance(value, list) and value and isinstance(value[-1], dict):
         value = value[-1].get("content")
-    return str(value) if type(value) in (str, int) else None
+    return str(value) if type(value) in (str, int) and len(str(value)) <= _LONGEST else None
 
 
-def _parsed(record: Record, name: str) -> object:
+def _parsed(value: object) -> object:
     """The value of a column, perhaps in a text as JSON."""
-    value = record.value[name]
     with suppress(BadRecord):
-        return parse_json(value, name)
+        return parse_json(value, "")
     return value
 
 
 def _ways(pointers: list[str], others: Mapping[str, object]) -> Iterator[Way]:
     """How the two answers of one record may point, the surest way first."""
-    texts = [name for name, value in others.items() if isinstance(value, str)]
+    texts = [name for name, value in others.items() if _is_side(value)]
     lists = [name for name, value in others.items() if isinstance(value, list)]
     lists = [name for name in lists if _LISTS.fullmatch(words_of(name))]
     plain = [*map(_plain, pointers)]
     models = [name for name in texts if "model" in name or "generator" in name]
-    if {*map(_plain, texts), *(_plain(others[name]) for name in models)}.issuperset(plain):
+    if {*map(_plain, texts), *(_plain(str(others[name])) for name in models)}.issuperset(plain):
         yield ("names",)
     for name, value in others.items():
         if isinstance(value, dict):
@@ -117,18 +116,20 @@ def _fields(way: Way, values: set[str], others: list[dict]) -> dict[str, str] | 
         if kind == "ids" and any(_under(rest[1], value) not in _ORDERS for value in given):
             return None
         entries = [entry for value in given for entry in value]
-        kinds = {*map(type, entries)}
-        if kinds == {dict}:
-            texts = [key for key in entries[0] if all(type(e.get(key)) is str for e in entries)]
+        texts = [rest[0]] if all(map(_is_side, entries)) else []
+        if {*map(type, entries)} == {dict}:
+            texts = [key for key in entries[0] if all(_is_side(e.get(key)) for e in entries)]
             texts = [f"{rest[0]}[].{key}" for key in texts if key != rest[-1]]
-        else:
-            texts = [rest[0]] if kinds == {str} else []
         return {"responses": texts[0]} if texts else None
     else:
-        names = dict.fromkeys(n for o in others for n, value in o.items() if isinstance(value, str))
+        names = dict.fromkeys(n for o in others for n, value in o.items() if _is_side(value))
         two = [name for name in names if kind == "names" and _plain(name) in values]
         two = two or _twins([n for n in names if "model" not in n and "generator" not in n]) or ()
     return dict(zip("ab", two, strict=True)) if len(two) == 2 else None
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, str) or is_dialogue(value)
 
 
 def _under(key: str, entries: list) -> list[str | None]:
@@ -148,12 +149,10 @@ def _plain(text: str) -> str:
 
 
 def _twins(names: list[str]) -> tuple[str, str] | None:
-    """Two columns whose names differ as those of two answers do, at their end or start."""
+    """Two columns whose names differ as those of two answers do, at their start or end."""
     for one, other in _TWINS:
         for name in names:
-            twins = name.removesuffix(one) + other, f"{other}_{name.removeprefix(f'{one}_')}"
-            starts = name.endswith(one), name.startswith(f"{one}_")
-            for is_so, twin in zip(starts, twins, strict=True):
-                if is_so and twin in names:
-                    return name, twin
+            twin = re.sub(rf"^{one}(?=_)|{one}$", other, name)
+            if twin != name and twin in names:
+                return name, twin
     return None

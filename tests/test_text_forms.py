@@ -388,6 +388,21 @@ def test_pointers_that_no_map_resolves_are_refused_with_what_to_write(convert_fi
         assert len(convert_file(records, *shlex.split(advice)).rows) == 4
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"response_a": [assistant("C")], "response_b": [assistant("R")]},
+        {"responses": [[assistant("C")], [assistant("R")]]},
+        {"options": [{"id": i, "turns": [assistant(t)]} for i, t in ("AC", "BR")]},
+    ],
+)
+def test_pointers_at_messages_are_refused_with_the_map_that_works(convert_file, more):
+    records = [{"prompt": f"P{n}", "chosen": "A", "rejected": "B"} | more for n in range(3)]
+    advice = re.search(r"resolve them with (.*?), or keep", convert_file(records).err)[1]
+    followed = convert_file(records, *shlex.split(advice))
+    assert [contents(row["chosen"]) for row in followed.rows] == [["C"]] * 3
+
+
 def test_short_answers_that_a_list_holds_are_no_pointers(convert_file):
     for more in (
         {"responses": ["A", "B"], "scores": {"A": 2, "B": 1}},
