@@ -31,8 +31,10 @@ column, `places` in a column or (without one) in two columns."""
 
 def refuse_pointers(format: Format, held: Sequence[Record], unread: Sequence[str]) -> None:
     """Raise ConvertError, with the fix, where the answers of the first records only point."""
-    columns = columns_read(format.name, [*held[0].value]) if unread else None
-    if columns is None or "chosen" not in columns:
+    shapes = dict.fromkeys(tuple(record.value) for record in held) if unread else ()
+    read = (columns_read(format.name, names) or {} for names in shapes)
+    columns = next((found for found in read if {"prompt", "chosen", "rejected"} <= {*found}), None)
+    if columns is None:
         return
     own, found, values, others = [columns["chosen"], columns["rejected"]], Counter(), set(), []
     records = [record.value for record in held if None not in map(record.value.get, own)]

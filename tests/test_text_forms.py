@@ -403,6 +403,12 @@ def test_pointers_at_messages_are_refused_with_the_map_that_works(convert_file, 
     assert [contents(row["chosen"]) for row in followed.rows] == [["C"]] * 3
 
 
+def test_pointers_are_found_though_the_first_record_is_broken(convert_file):
+    records = [pair(n, chosen="A", rejected="B", a="some text", b="other") for n in range(200)]
+    done = convert_file([{"prompt": "P", "chosen": "A", "a": "x", "b": "y"}, *records])
+    assert "--map prompt=prompt a=a b=b label=chosen" in done.err
+
+
 def test_short_answers_that_a_list_holds_are_no_pointers(convert_file):
     for more in (
         {"responses": ["A", "B"], "scores": {"A": 2, "B": 1}},
