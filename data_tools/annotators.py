@@ -57,7 +57,8 @@ def verdict(votes: Iterable[Vote], mode: str) -> int:
             f"{ties}, and not {required}; remove the pair, or use --annotators {other}",
         )
     if leading is None:
-        raise BadRecord("tie", "the judgement is that neither answer is better")
+        detail = "the judgement is that neither answer is better"
+        raise BadRecord("tie", f"{detail}; remove the pair, or label the better one")
     return leading
 
 

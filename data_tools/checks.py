@@ -90,7 +90,8 @@ def overlong(pairs: PairColumns, limits: Limits) -> Failures:
     for position, (prompt, chosen, rejected) in enumerate(sizes):
         if (size := prompt + max(chosen, rejected)) > limits.max_chars:
             detail = f"prompt and longer answer have {size:,} characters"
-            yield position, f"{detail}; --max-chars is {limits.max_chars}"
+            fix = "shorten or remove the record, or raise the limit"
+            yield position, f"{detail}; --max-chars is {limits.max_chars}; {fix}"
 
 
 def excluded(pairs: PairColumns, limits: Limits) -> Failures:

@@ -42,7 +42,10 @@ def options_of(inputs: Sequence[str], output: str | None = None, **values: Any) 
     argv = []
     for name, value in (values | {"output": output}).items():
         if isinstance(value, dict):
-            value = [f"{field}={column}" for field, column in value.items()]
+            several = {k: v for k, v in value.items() if isinstance(v, list | tuple)}
+            value = value | {k: "|".join(map(str, v)) for k, v in several.items()}
+            value = [f"{key}={item}" for key, item in value.items()]
+            value = ",".join(value) if name == "label" else value
         if value is True:
             argv.append(_flag(name))
         elif value is not None and value is not False:
@@ -106,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
     help += "system="
     add("--map", metavar="FIELD=COLUMN", nargs="+", action="append", help=help)
     help = "the values that mean: first answer won, second won, tie"
-    add("--label", metavar="first=X,second=Y[,tie=Z]", help=help)
+    add("--label", metavar="first=X,second=Y[,third=V][,tie=Z]", help=help)
     add("--encoding", metavar="NAME", help="of text files (default utf-8; a BOM decides)")
     add("--sheet", metavar="NAME", help="the sheet of .xlsx files (default: the first)")
     help = "the row of a sheet, or line of a CSV file, with the names of the columns"

@@ -42,9 +42,9 @@ class Report:
         return f"<pre>{escape(self.text())}</pre>"
 
     def json(self) -> str:
-        """The figures as report.json holds them."""
+        """The figures as report.json holds them, with invisible characters as escapes."""
         text = json.dumps(self.figures, ensure_ascii=False, indent=2)
-        return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+        return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def loader(report: Report, directory: str) -> str:

@@ -1,7 +1,7 @@
 """A closer look at the first records, once their format is known: how all of them are read.
 
 What no record shows alone is decided here: whether texts hold messages, whether answers repeat
-their prompt or are only pointers to other columns, and which unread columns may matter.
+their prompt, and which unread columns may matter.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from data_tools.column_kinds import kind_of
 from data_tools.formats.dialogues import PROMPTS, is_dialogue, transcript
 from data_tools.formats.format import Format, ReadOptions
-from data_tools.formats.label import BareLabel, as_number, is_null
+from data_tools.formats.label import SIDES, BareLabel, as_number, is_null
 from data_tools.formats.mapping import as_option, columns_read
 from data_tools.formats.paths import MESSAGES, Column, is_blank, parse_json, value_at
 from data_tools.formats.reader import (
@@ -25,13 +25,12 @@ from data_tools.formats.reader import (
     without_prompt,
 )
 from data_tools.formats.sides import split_transcripts
+from data_tools.pointers import refuse_pointers, words_of
 from data_tools.record import (
     BadRecord,
     ConvertError,
-    Pair,
     Record,
     Result,
-    as_json,
     as_messages,
     clip,
     tidy_name,
@@ -49,14 +48,6 @@ _NO_CONTEXT = re.compile(  # what is about the record or the judgement
     "generator|source|url|quote|score|rating|metadata|prompt).*"
 )
 _WORDS = 8  # of a text that may be context
-_POINTERS = re.compile(
-    "(?:(?:response|answer|output|model|option|assistant|completion)_)?"
-    "(?:[abcd0-4]|first|second|third|fourth|left|right)"
-)
-_LISTS = re.compile(
-    "(?:.*_)?(?:responses|answers|completions|outputs|candidates|generations|options|choices)"
-)
-_TWINS = (("a", "b"), ("A", "B"), ("1", "2"), ("0", "1"), ("left", "right"), ("first", "second"))
 _NUMPY = re.compile(r"(?=.*['\"](?:role|from)['\"]).*(?:\}\s+\{|\barray\(\[)", re.DOTALL)
 
 Read = list[tuple[dict, list[Result]]]  # records as their file holds them, with their results
@@ -130,13 +121,13 @@ def look(
         try:
             read.append((record.value, reader.read(record)[0]))
         except BareLabel as fault:
-            bare.append(fault.value)
+            bare.append(fault)
         except BadRecord:
             continue
     _check_labels(bare, len(held))
     names = dict.fromkeys(name for record in held for name in record.value)
     unread = [name for name in names if name in reader.unread]
-    _refuse_pointers(format, read, unread)
+    refuse_pointers(format, held, unread)
     options = replace(options, swapped=_order(format, held, swapped), **_answers(read))
     if swapped is None and format.label is not None:
         options = replace(options, steady=_steady(held, unread))
@@ -170,15 +161,19 @@ def counted(names: Iterable[str], counts: Counter) -> str:
     return ", ".join(f"{name} ({counts[name]:,} records)" for name in names)
 
 
-def _check_labels(bare: list[object], count: int) -> None:
+def _check_labels(bare: list[BareLabel], count: int) -> None:
     """Raise ConvertError where more than strays of the labels are bare numbers or booleans."""
     if not bare or len(bare) < STRAY * count:
         return
-    shown = ", ".join(sorted({clip(value) for value in bare})[:7])
+    shown = ", ".join(sorted({clip(fault.value) for fault in bare})[:7])
     example = "first=1,second=2 or first=0,second=1,tie=2"
-    numbers = [number for value in bare if (number := as_number(value)) is not None]
+    numbers = [number for fault in bare if (number := as_number(fault.value)) is not None]
+    answers = max(fault.answers for fault in bare)
+    places = range(start := 0 if 0 in numbers else 1, start + answers)
     if not numbers:
         example = "first=true,second=false"
+    elif answers > 2 and {*numbers} <= {*places}:
+        example = ",".join(f"{side}={at}" for side, at in zip(SIDES, places, strict=False))
     elif (low := min(numbers)) < (high := max(numbers)) and (high > 2 or low < 0):
         # A scale, whose middle may be a tie.
         middle = (low + high) / 2
@@ -228,7 +223,7 @@ def _steady(held: Sequence[Record], unread: list[str]) -> dict[str, str]:
     Raises ConvertError where one has several, of which a blank is one.
     """
     found = {}
-    for name in [n for n in unread if _ORDERS.fullmatch(_words_of(n))]:
+    for name in [n for n in unread if _ORDERS.fullmatch(words_of(n))]:
         values = sorted({as_text(record.value.get(name)) or "" for record in held})
         if 1 < len(values) <= 3:
             shown = ", ".join(value or "blank" for value in values)
@@ -236,61 +231,6 @@ def _steady(held: Sequence[Record], unread: list[str]) -> dict[str, str]:
         if len(values) == 1:
             found[name] = values[0]
     return found
-
-
-def _words_of(name: str) -> str:
-    """A column name in small letters, with underscores between its words."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]+", "_", name.strip()).casefold()
-
-
-def _refuse_pointers(format: Format, read: Read, unread: list[str]) -> None:
-    """Raise ConvertError where the answers only name columns, positions or models."""
-    texts = [name for name in unread if any(isinstance(r.get(name), str) for r, _ in read)]
-    lists = [name for name in unread if any(isinstance(r.get(name), list) for r, _ in read)]
-    lists = [name for name in lists if _LISTS.fullmatch(_words_of(name))]
-    columns = columns_read(format.name, [*read[0][0]]) if len(texts) > 1 or lists else None
-    if columns is None or "chosen" not in columns:
-        return
-    pairs = [(record, r) for record, results in read for r in results if isinstance(r, Pair)]
-    models = [name for name in texts if "model" in name or "generator" in name]
-    twins = _twins([name for name in texts if name not in models])
-    named = {_plain(name) for name in texts}
-    by_name = by_place = 0
-    for record, pair in pairs:
-        answers = [_plain(last_text(side) or "") for side in (pair.chosen, pair.rejected)]
-        owners = named | {_plain(str(record.get(name))) for name in models}
-        by_name += owners.issuperset(answers)
-        held = as_json([record.get(name) for name in lists])
-        by_place += all(
-            _POINTERS.fullmatch(answer) and as_json(answer) not in held.casefold()
-            for answer in answers
-        )
-    if by_name + by_place * bool(twins or lists) <= 0.9 * len(pairs):
-        return
-    given = {"prompt": columns["prompt"]}
-    if lists and not (twins or by_name):
-        given |= {"responses": lists[0]}
-    else:
-        given |= dict(zip("ab", twins or ("COLUMN", "COLUMN"), strict=True))
-    raise ConvertError(
-        f"{columns['chosen']} and {columns['rejected']} only point at answers in other columns; "
-        f"resolve them with {as_option(given | {'label': columns['chosen']})}, or keep them with "
-        f"{as_option(columns)}"
-    )
-
-
-def _plain(text: str) -> str:
-    """A text as column names are compared."""
-    return tidy_name(text.replace("-", " ").strip(' ".[]()')).casefold()
-
-
-def _twins(names: list[str]) -> tuple[str, str] | None:
-    """Two columns whose names differ as those of two answers do."""
-    for end, other in _TWINS:
-        for name in names:
-            if name.endswith(end) and (twin := name.removesuffix(end) + other) in names:
-                return name, twin
-    return None
 
 
 def _is_context(name: str, read: Read, options: ReadOptions) -> bool:

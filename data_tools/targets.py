@@ -4,7 +4,6 @@ Field names and limits are those of each trainer's documents and loading code. W
 place for is never dropped: the conversion is refused.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -164,8 +163,6 @@ def _checked(row: dict, target: Target) -> dict:
     for name in sorted(row.keys() - sides.keys() - {"source", *target.columns}):
         if row[name] and row[name] != "[]":  # no tools
             raise Refused(f"the column {name}" + " of --keep" * (name not in _EXTRAS))
-    if row.get("tools") and not _is_json_list(row["tools"]):
-        raise Refused("tools that are not a JSON list")
     has_calls = "tool_calls" in sides["prompt"][0]
     sides = {name: [_message(m, target) for m in side] for name, side in sides.items()}
     if target.one_message and len(sides["chosen"]) + len(sides["rejected"]) > 2:
@@ -192,9 +189,3 @@ def _message(message: Message, target: Target) -> Message:
             listed = ", ".join(sorted(keys))
             raise Refused(f"tool calls other than {listed}, with arguments that are {shown}")
     return kept
-
-
-def _is_json_list(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return isinstance(json.loads(text, parse_constant=int), list)  # int refuses NaN
-    return False

@@ -19,11 +19,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from tqdm import tqdm
 
 from data_tools.record import ConvertError
+
+_MAIN_LOCK = threading.Lock()  # of two conversions in threads, each would hide its own
 
 # Of a cluster.
 _TIMEOUT = 10.0  # seconds until the scheduler answers
@@ -86,7 +89,8 @@ class Processes:
                     f"no process can be started ({error.strerror or error}); use --workers 1",
                     status=1,
                 ) from None
-        return self._pool.submit(_call, function, *arguments)
+        with _without_main():  # a process starts here, while there are fewer than `count`
+            return self._pool.submit(_call, function, *arguments)
 
     def result(self, future: Future) -> Any:
         return future.result()
@@ -104,6 +108,18 @@ class Processes:
                 "started; try --workers 1",
                 status=1,
             ) from None
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the user's program, which a process would run again where it has no __main__ guard."""
+    with _MAIN_LOCK:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _start(lifeline: Connection) -> None:

@@ -120,7 +120,8 @@ def test_overlong_counts_the_prompt_and_the_longer_answer_up_to_the_limit():
     assert fault("PP", "CCC", "R", max_chars=5) is None
     assert fault("PP", "R", "CCC", max_chars=5) is None
     sides = [user("PPPP")], [assistant("CCCC")], [assistant("R")]
-    message = "prompt and longer answer have 8 characters; --max-chars is 7"
+    message = "prompt and longer answer have 8 characters; --max-chars is 7; "
+    message += "shorten or remove the record, or raise the limit"
     assert fault("PPPP", "R", "CCCC", max_chars=7) == ("overlong", message)
     assert fault(*sides, max_chars=7) == ("overlong", message)
     assert fault("P" * 10**6) is None

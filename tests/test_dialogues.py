@@ -47,14 +47,15 @@ def test_a_message_that_says_two_different_things_is_not_guessed():
         assert fault("preference", record) == (
             f"wrong_type: message 1 of chosen has both {both}, which differ; keep the right one"
         )
-    blocks = {"role": "assistant", "content": [{"type": "text", "text": "good"}], "parts": None}
+    text = {"type": "output_text", "text": "good", "annotations": []}
+    blocks = {"role": "assistant", "content": [text], "parts": None}
     for message in (same, blocks):
         ((_, chosen, _),) = pairs("preference", {"prompt": "P", "chosen": message, "rejected": "x"})
         assert (chosen[0]["role"], chosen[0]["content"]) == ("assistant", "good")
 
 
 def test_text_blocks_of_a_message_are_joined():
-    blocks = [{"type": "text", "text": "one "}, {"type": "text", "value": "two"}]
+    blocks = [{"type": "input_text", "text": "one "}, {"type": "text", "value": "two"}]
     record = {"prompt": "P", "chosen": [assistant(blocks)], "rejected": "R"}
     assert pairs("preference", record)[0][1] == [assistant("one two")]
 

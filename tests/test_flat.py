@@ -107,7 +107,8 @@ def test_a_bare_number_or_boolean_is_never_guessed(value):
 
 def test_a_label_without_a_winner_explains_itself():
     assert fault("labelled-pairs", ab("both")) == (
-        "tie: the label 'both' means that neither answer is better"
+        "tie: the label 'both' means that neither answer is better; remove the record, or label "
+        "the better one"
     )
     assert fault("labelled-pairs", ab(None)) == (
         "null_label: there is no judgement; label the record or remove it"
@@ -142,7 +143,7 @@ def test_the_label_option_alone_defines_the_values(label, won, value):
     assert outcome("labelled-pairs", ab(value), label=label) == won
 
 
-INCOMPLETE = ["1,2", "first=1", "first=1,second=2,third=3", "first=1,second=2,tie"]
+INCOMPLETE = ["1,2", "first=1", "first=1,second=2,fifth=3", "first=1,second=2,tie"]
 
 
 @pytest.mark.parametrize("label", [*INCOMPLETE, "first=,second=2", "first=1,second=2,first=3", ""])

@@ -47,6 +47,32 @@ def test_c_is_the_third_answer_where_there_is_one(convert_file):
     assert {row["chosen"] for row in done.rows} == {"c0"}
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"responses": ["a0", "b0", "c0"]},
+        {"response_a": "a0", "response_b": "b0", "response_c": "c0"},
+    ],
+)
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_number_names_the_third_answer_as_the_advice_says(convert_file, answers, start):
+    rows = [{"prompt": f"P{n}", "best": n + start} | answers for n in range(3)]
+    mapped = ["responses=responses"] if "responses" in answers else []
+    mapped = ["--map", "prompt=prompt", "label=best", *mapped] if mapped else []
+    refused = convert_file(rows, *mapped)
+    advice = f"first={start},second={start + 1},third={start + 2}"
+    assert refused.status == 2 and refused.err.endswith(f"--label {advice}\n")
+    done = convert_file(rows, *mapped, "--label", advice)
+    assert [row["chosen"] for row in done.rows] == ["a0", "a0", "b0", "b0", "c0", "c0"]
+    done = convert_file(rows, *mapped, "--label", f"first={start},second={start + 1}")
+    assert "third= and fourth= are further answers" in done.rejects[0]["detail"]
+
+
+def test_a_third_answer_that_a_record_lacks_rejects_it(convert_file):
+    done = convert_file(records(0, 2), "--label", "first=0,second=1,third=2")
+    assert won(done) == ["a", "empty_response"]
+
+
 def test_a_scale_is_defined_by_lists_and_ranges(convert_file):
     labels = [1, 2, 3, 4, 5, 6, 7, "8"]
     done = convert_file(records(*labels), "--label", "first=1..3,tie=4,second=5..7")

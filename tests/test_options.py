@@ -35,6 +35,11 @@ def test_every_option_reaches_its_field():
     assert parse(argv.split()) == options_of(**others, **texts, **numbers, **flags)
 
 
+def test_a_label_from_python_may_be_a_mapping_as_a_map_may():
+    found = options_of(("a.csv",), label={"first": [0, True], "second": 1, "tie": ("2..3", "x")})
+    assert found.label == parse(["a.csv", "--label", "first=0|True,second=1,tie=2..3|x"]).label
+
+
 def test_inputs_may_be_before_between_and_after_options():
     found = parse(["a.csv", "-o", "out", "b.csv", "--check", "-"])
     assert found.inputs == ("a.csv", "b.csv", "-")

@@ -100,7 +100,7 @@ def test_only_ratings_are_in_the_order_shown(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_equal_ranks_or_scores_are_a_tie(name):
-    check_fault(name, EVERY[name](1, 1.0), "tie: answers 1 and 2 neither is better")
+    check_fault(name, EVERY[name](1, 1.0), "tie: answers 1 and 2 equal remove")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -242,7 +242,7 @@ def test_a_judgement_that_makes_no_pair_leaves_the_others():
     *faults, last = pairs("fine-grained-rlhf", fine(0, None, 3, "x", True, 1))
     reasons = [found.partition(":")[0] for found in faults]
     assert reasons == ["tie", "null_label", "unknown_label", "unknown_label", "unknown_label"]
-    assert faults[0].endswith("neither is better of predictions 1 and 2")
+    assert faults[0].endswith("of predictions 1 and 2; remove the pair, or name the better one")
     assert last == ("q", "p3", "p4")
 
 

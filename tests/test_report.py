@@ -1,5 +1,6 @@
 """The figures of a conversion: what they count, how they are shown, and the dataset's card."""
 
+import json
 import random
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def test_the_text_shows_every_figure_with_the_first_place_of_each(convert_file):
         "            raw.jsonl:8: the label 'neither of them' names no answer; known are "
         "response_a, response_b, A, B, first, second, tie; define it with --label",
         "          1 tie",
-        "            raw.jsonl:4: the judgement is that neither answer is better",
+        "            raw.jsonl:4: the judgement is that neither answer is better; remove the pair, "
+        "or label the better one",
         "          1 duplicate",
         "            raw.jsonl:7: the same annotator's judgement of the same two answers is at "
         "raw.jsonl:6, which counts",
@@ -144,6 +146,9 @@ def test_no_control_character_of_the_data_reaches_the_terminal_or_the_card(conve
         assert all(line.isprintable() for line in text.splitlines())
         assert r"a\x07\u202e\nb.jsonl:2: the same pair is at a\x07\u202e\nb.jsonl:1" in text
     assert r"| `\x9b2J` | as in the records |" in card
+    shown = convert_file(records, "--json", name=name).out
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert json.loads(shown)["inputs"] == [name]
 
 
 @pytest.mark.parametrize("name", ["out", 'a "b"', "a\\b", "über", "o\x1b]0;"])

@@ -63,7 +63,6 @@ CASES = {
         "the role developer",
     ),
     "tools": (pair(tools=TOOLS), "openai llamafactory ms-swift", "the column tools"),
-    "tools as text": (pair(tools="brew(cups)"), "", "tools that are not a JSON list|the column"),
     "kwargs": (
         pair(chat_template_kwargs={"enable_thinking": False}),
         "ms-swift",
@@ -341,7 +340,9 @@ def test_many_shards_become_one_file_whatever_the_number_of_workers(to, tmp_path
     splits = json.loads(found[0]["report.json"])["splits"]
     for split in ("train", "test"):
         assert len(read_lines(f"out/{split}.jsonl")) == splits[split] > 100
-    Path("raw.jsonl").write_text(Path("raw.jsonl").read_text() + as_lines([pair(tools="none")]))
+    Path("raw.jsonl").write_text(
+        Path("raw.jsonl").read_text() + as_lines([CASES["the same first turn"][0]])
+    )
     assert main(["raw.jsonl", *arguments]) == 2 and contents("out") == found[0]
     rows = reread(to, files=("out/train.jsonl", "out/test.jsonl"))
     numbers = sorted(int(row["prompt"][0]["content"][1:]) for row in rows)

@@ -3,9 +3,13 @@
 import csv
 import io
 import json
+import re
+import shlex
 
 import pytest
-from converting import assistant, pair, user
+from converting import assistant, pair, read_lines, user
+
+from data_tools.convert import main
 
 
 def sides(done):
@@ -22,21 +26,24 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize("write", [json.dumps, repr, lambda turns: repr(turns).replace("\n", " ")])
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_messages_stored_as_text_are_messages_in_every_syntax(convert_file, tmp_path, write, name):
+def in_syntax(folder, name, records):
+    """The content of a file of this name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    records = [{"chosen": write(won), "rejected": write(lost)} for won, lost in WHOLE]
     if name == "a.csv":
-        content = in_table(records)
-    elif name == "a.parquet":
-        pq.write_table(pa.Table.from_pylist(records), tmp_path / "b.parquet")
-        content = (tmp_path / "b.parquet").read_bytes()
-    else:
-        content = records
-    done = convert_file(content, name=name)
+        return in_table(records)
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist(records), folder / "b.parquet")
+        return (folder / "b.parquet").read_bytes()
+    return records
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr, lambda turns: repr(turns).replace("\n", " ")])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_messages_stored_as_text_are_messages_in_every_syntax(convert_file, tmp_path, write, name):
+    records = [{"chosen": write(won), "rejected": write(lost)} for won, lost in WHOLE]
+    done = convert_file(in_syntax(tmp_path, name, records), name=name)
     expected = [([won[0]], [won[1]], [lost[1]]) for won, lost in WHOLE]
     assert sides(done) == expected
 
@@ -279,6 +286,135 @@ def test_answers_that_are_only_pointers_are_refused_with_the_map_that_works(
     assert (followed.status, len(followed.rows)) == (0, 6)
     assert followed.rows[1]["chosen"] == "text 1"
     assert followed.rows[0]["chosen"] == "other 0"
+
+
+# Lists and objects as JSON texts, where nothing else belongs.
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            {"instruction": "P", "history": '[["a", "b"]]', "chosen": "C", "rejected": "R"},
+            ([user("a"), assistant("b"), user("P")], [assistant("C")], [assistant("R")]),
+        ),
+        ({"prompt": "P", "responses": '["R", "C"]', "scores": "[1, 2]"}, ("P", "C", "R")),
+        (
+            {"prompt": "P", "options": '[{"text": "C"}, {"text": "R"}]', "best": "A"},
+            ("P", "C", "R"),
+        ),
+    ],
+)
+def test_structure_stored_as_text_is_read_in_every_syntax(
+    convert_file, tmp_path, name, record, expected
+):
+    content = in_syntax(tmp_path, name, [record])
+    option = ["--map", "prompt=prompt", "responses=options[].text", "label=best"]
+    done = convert_file(content, *(option if "options" in record else ()), name=name)
+    assert sides(done) == [expected]
+
+
+@pytest.mark.parametrize("to", ["arrow", "parquet", "jsonl"])
+def test_a_dataset_with_template_arguments_is_read_again(convert_file, tmp_path, to):
+    records = [pair(1, chat_template_kwargs={"x": 1}, tools=[{"name": "f"}]), pair(2)]
+    first = convert_file(records, "--to", to)
+    assert first.status == 0
+    assert main(["out", "-o", "again", "--to", "jsonl", "--test-size", "0"]) == 0
+    (row, other) = read_lines("again/train.jsonl")
+    assert json.loads(row["tools"]) == [{"name": "f"}]
+    assert row["chat_template_kwargs"] in ({"x": 1}, '{"x": 1}')
+
+
+@pytest.mark.parametrize("tools", ["not json", "{}", '{"name": "f"}', 7, [1]])
+def test_tools_that_are_no_list_are_rejected_with_the_fix(convert_file, tools):
+    python = "\t[{'name': 'f'}]"
+    records = [pair(1, tools=tools), pair(2, tools='[{"name":"f"}]'), pair(3, tools=python)]
+    done = convert_file(records)
+    (reject,) = done.rejects
+    assert reject["reason"] == "wrong_type"
+    assert "it must be a list of objects, also as JSON; fix or remove it" in reject["detail"]
+    assert [row["tools"] for row in done.rows] == ['[{"name":"f"}]', '[{"name": "f"}]']
+
+
+TWO = ["a long text", "another long text"]
+RESOLVED = {
+    "keys of an object": ({"answers": {"A": TWO[0], "B": TWO[1]}}, "AB"),
+    "numbers as keys": ({"answers": {"1": TWO[0], "2": TWO[1]}}, (1, 2)),
+    "names as keys": ({"answers": {"llama": TWO[1], "gpt4": TWO[0]}}, ("gpt4", "llama")),
+    "ids in order": (
+        {"options": [{"id": i, "text": t} for i, t in zip("AB", TWO, strict=True)]},
+        "AB",
+    ),
+    "named columns": ({"first_response": TWO[0], "second_response": TWO[1]}, "AB"),
+    "integers": ({"response_a": TWO[0], "response_b": TWO[1]}, (0, 1)),
+    "integers of a list": ({"responses": TWO}, (0, 1)),
+    "positions of objects": ({"completions": [{"text": t, "n": 1} for t in TWO]}, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ["raw.jsonl", "raw.csv"])
+@pytest.mark.parametrize("case", RESOLVED)
+def test_pointers_are_refused_wherever_the_texts_are(convert_file, case, name):
+    more, values = RESOLVED[case]
+    records = [
+        {"prompt": f"P{n}", "chosen": values[n % 2], "rejected": values[1 - n % 2]} | more
+        for n in range(4)
+    ]
+    content = in_table(records) if name == "raw.csv" else records
+    done = convert_file(content, name=name)
+    assert (done.status, done.rows) == (2, [])
+    advice = re.search(r"resolve them with (.*?)(?:, or keep|$)", done.err.strip())[1]
+    followed = convert_file(content, *shlex.split(advice), name=name)
+    assert [row["chosen"] for row in followed.rows] == TWO * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "values"),
+    [
+        ({"models": ["m1", "m2"], "responses": TWO}, ("m1", "m2")),
+        ({"completions": [{"model": f"m{n}", "response": TWO[n]} for n in (0, 1)]}, ("m0", "m1")),
+        ({"options": [{"id": i, "text": i + "xyz"} for i in "BA"]}, "AB"),
+        ({"responses": [*TWO, "a third text"]}, (0, 1)),
+    ],
+)
+def test_pointers_that_no_map_resolves_are_refused_with_what_to_write(convert_file, more, values):
+    records = [pair(n, chosen=values[0], rejected=values[1]) | more for n in range(4)]
+    done = convert_file(records)
+    assert (done.status, done.rows) == (2, [])
+    assert "write the texts themselves there, since no --map resolves them" in done.err
+    if isinstance(values[0], str):
+        advice = done.err.partition("or keep them with ")[2]
+        assert len(convert_file(records, *shlex.split(advice)).rows) == 4
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"response_a": [assistant("C")], "response_b": [assistant("R")]},
+        {"responses": [[assistant("C")], [assistant("R")]]},
+        {"options": [{"id": i, "turns": [assistant(t)]} for i, t in ("AC", "BR")]},
+    ],
+)
+def test_pointers_at_messages_are_refused_with_the_map_that_works(convert_file, more):
+    records = [{"prompt": f"P{n}", "chosen": "A", "rejected": "B"} | more for n in range(3)]
+    advice = re.search(r"resolve them with (.*?), or keep", convert_file(records).err)[1]
+    followed = convert_file(records, *shlex.split(advice))
+    assert [contents(row["chosen"]) for row in followed.rows] == [["C"]] * 3
+
+
+def test_pointers_are_found_though_the_first_record_is_broken(convert_file):
+    records = [pair(n, chosen="A", rejected="B", a="some text", b="other") for n in range(200)]
+    done = convert_file([{"prompt": "P", "chosen": "A", "a": "x", "b": "y"}, *records])
+    assert "--map prompt=prompt a=a b=b label=chosen" in done.err
+
+
+def test_short_answers_that_a_list_holds_are_no_pointers(convert_file):
+    for more in (
+        {"responses": ["A", "B"], "scores": {"A": 2, "B": 1}},
+        {"completions": [{"text": t, "why": "a long reason"} for t in "AB"]},
+    ):
+        assert len(convert_file([pair(n, chosen="A", rejected="B") | more for n in range(4)]).rows)
 
 
 def test_models_named_as_winners_are_refused_as_pointers(convert_file):

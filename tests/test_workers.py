@@ -163,6 +163,26 @@ def test_the_default_is_every_core_that_the_process_may_use():
     assert available() == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_program_without_a_main_guard_is_not_run_again_by_the_workers(is_file):
+    write_lines("raw.jsonl", [pair(i) for i in range(400)])
+    program = (
+        "from data_tools import convert\n"
+        "from data_tools.readers import blocks\n"
+        "blocks.SIZE = 4000\n"
+        "print('runs', convert('raw.jsonl', output='out', workers=2).status)\n"
+    )
+    Path("program.py").write_text(program)
+    run = subprocess.run(
+        [sys.executable, "program.py" if is_file else "-"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        input=program,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.stdout, run.stderr) == ("runs 0\n", "")
+
+
 def kill_first_worker():
     for _ in range(2000):
         for child in multiprocessing.active_children():

@@ -128,7 +128,7 @@ def _block_text(block: object, where: str) -> str:
     if isinstance(block, dict):
         others = [key for key in block if key not in _TEXT_BLOCKS and block[key] is not None]
         kind = block.get("type") or next(iter(others), "text")
-    if kind != "text":
+    if kind not in ("text", "input_text", "output_text"):
         raise BadRecord(
             "wrong_type",
             f"{where} holds a block of type {clip(kind)}; only text blocks can be trained on here; "

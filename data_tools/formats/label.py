@@ -14,6 +14,8 @@ _TIES = (
 )
 _NULLS = frozenset({"", "none", "null", "nan", "na", "n/a", "skip", "skipped"})
 _ORDINALS = (("first", "left"), ("second", "right"), ("third",), ("fourth",))
+SIDES = tuple(words[0] for words in _ORDINALS)
+"""What --label calls the answers."""
 _NOUNS = ("response", "answer", "output", "model", "option", "assistant")
 _DEGREE = "much|slightly|significantly|clearly|somewhat|far|strongly|marginally|moderately"
 _BETTER = re.compile(  # "response_a_is_slightly_better_than_b", of words that name answers
@@ -60,25 +62,26 @@ def graded(number: float) -> int | None:
 
 
 def parse_label(text: str) -> dict[str, int | None]:
-    """The outcome of each value in `first=X,second=Y[,tie=Z]` of --label.
+    """The outcome of each value in `first=X,second=Y[,third=V,fourth=W][,tie=Z]` of --label.
 
     A value is one of the label, several `1|2`, or a range of numbers `1..3`. Raises ConvertError
     (status 2).
     """
     words = [part.partition("=") for part in text.split(",")]
     parts = {name.strip(): [v.strip() for v in value.split("|")] for name, _, value in words}
-    known = {"first", "second"} <= set(parts) <= {"first", "second", "tie"}
+    known = {*SIDES[:2]} <= set(parts) <= {*SIDES, "tie"}
     if not known or len(parts) < len(words) or not all(map(all, parts.values())):
         raise ConvertError(
             f"--label {text}: write --label first=X,second=Y or first=X,second=Y,tie=Z, where X, Y "
-            "and Z are values of the label column, several as 1|2|3, or a range of numbers as 1..3"
+            "and Z are values of the label column, several as 1|2|3, or a range of numbers as "
+            "1..3; third= and fourth= are further answers"
         )
     values = [value for given in parts.values() for value in given]
     if any(".." in value and not _means(value, _lowest(value)) for value in values):
         raise ConvertError(f"--label {text}: write a range as its lowest and highest number, 1..3")
     if any(_means(one, _lowest(other)) for one, other in permutations(values, 2)):
         raise ConvertError(f"--label {text}: one value cannot mean two outcomes")
-    outcomes = {"first": FIRST, "second": SECOND, "tie": TIE}
+    outcomes = dict(zip(SIDES, range(4), strict=True)) | {"tie": TIE}
     return {value: won for name, won in outcomes.items() for value in parts.get(name, ())}
 
 
@@ -109,12 +112,15 @@ def as_number(value: object) -> float | None:
 
 
 class BareLabel(BadRecord):
-    """The fault of a label that is a number or boolean, whose meaning only --label can define."""
+    """The fault of a label that is a number or boolean, whose meaning only --label can define.
+
+    `answers` is how many answers it may name.
+    """
 
     def __init__(self, value: object):
         detail = f"the label {clip(value)} is a bare number or boolean"
         super().__init__("unknown_label", f"{detail}; define its meaning with --label")
-        self.value = value
+        self.value, self.answers = value, 2
 
 
 def is_null(value: object) -> bool:
@@ -149,8 +155,9 @@ def outcome(
     `label` is what --label defines, `numbers` what the format does. Raises BadRecord: `null_label`
     where there is no judgement, `unknown_label` otherwise.
     """
-    number, word = as_number(value), _word(value)
+    number, word, more = as_number(value), _word(value), ""
     if label is not None:
+        more = " (third= and fourth= are further answers)" if len(names) > 2 else ""
         found = next((won for given, won in label.items() if _means(given, value)), _UNKNOWN)
         known = ", ".join(label)
     elif numbers is not None and number is not None:
@@ -165,7 +172,8 @@ def outcome(
     if found is _UNKNOWN:
         raise BadRecord(
             "unknown_label",
-            f"the label {clip(value)} names no answer; known are {known}; define it with --label",
+            f"the label {clip(value)} names no answer; known are {known}; "
+            f"define it with --label{more}",
         )
     return found
 
@@ -207,7 +215,8 @@ def _inside(word: str) -> str:
 
 def tied(value: object) -> BadRecord:
     """The fault of a single judgement that is a tie."""
-    return BadRecord("tie", f"the label {clip(value)} means that neither answer is better")
+    detail = f"the label {clip(value)} means that neither answer is better"
+    return BadRecord("tie", f"{detail}; remove the record, or label the better one")
 
 
 def score(value: object, where: str) -> float:

@@ -111,7 +111,7 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
         return [find(record, path)]
     path, _, field = path.partition("[]")
     entries, found = find(record, path)[0], []
-    if not isinstance(entries, list | JsonCell) and is_null(entries):
+    if not isinstance(entries, list) and is_null(entries):
         raise BadRecord(if_null, f"{path} is missing or null; it must be a list")
     for number, entry in enumerate(check(entries, list, path)):
         where = f"{path}[{number}]"
@@ -122,7 +122,7 @@ def find_all(record: dict, path: str, if_null: str = "missing_field") -> list[tu
 
 def holds(value: object, field: str) -> bool:
     """Whether the value is an object with the field, or a list with such an object."""
-    if isinstance(value, JsonCell):
+    if isinstance(value, str):
         with suppress(BadRecord):
             value = parse_json(value, field)
     entries = value if isinstance(value, list) else [value]
@@ -167,12 +167,12 @@ def value_at(record: dict, column: Column) -> Any:
 
 
 def check(value: object, kind: type, where: str, wanted: str = "") -> Any:
-    """The value where it is of this type, in a cell perhaps as JSON.
+    """The value where it is of this type; a list or an object perhaps in a text, as JSON.
 
     Raises BadRecord, which says what was `wanted`.
     """
-    if type(value) is JsonCell:
-        value = str(value) if kind is str else parse_json(value, where)
+    if isinstance(value, str):
+        value = parse_json(value, where) if kind in (list, dict) else str(value)
     if isinstance(value, kind):
         return value
     wanted = wanted or _WANTED[kind]

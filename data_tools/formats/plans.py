@@ -191,6 +191,8 @@ def _outcomes(row: Row, found: Found, sides_of: Reader, options: ReadOptions) ->
         try:
             won = (outcome if type(value) in (list, dict) else remembered)(value)
         except BadRecord as fault:
+            if isinstance(fault, label.BareLabel):
+                fault.answers = len(sides_of(record)[1])
             others = named(value, record) if fault.reason == "unknown_label" else ()
             if len(others) != 1:
                 raise

@@ -1,6 +1,8 @@
 """Sides of a pair: joined to pairs, with what is next to them, and compared by votes or scores."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 
@@ -19,7 +21,7 @@ from data_tools.formats.dialogues import (
     transcript_prompt,
 )
 from data_tools.formats.format import ReadOptions
-from data_tools.formats.paths import JsonCell, check, holds
+from data_tools.formats.paths import check, holds
 from data_tools.keys import folded
 from data_tools.record import (
     BadRecord,
@@ -125,12 +127,20 @@ def check_extras(record: dict, systems: Sequence[str] = SYSTEMS, container: str 
         detail = f"{' and '.join(texts)} differ; keep the one that is the system text"
         raise BadRecord("wrong_type", detail)
     tools, kwargs = record.get("tools"), record.get("chat_template_kwargs")
-    if isinstance(tools, list):
-        tools = as_json(tools)
-    elif tools is not None:
-        tools = check(tools, str, "tools", "a list or a JSON string")
+    tools = None if tools in (None, "") else _tools(tools)
     kwargs = None if kwargs in (None, "") else check(kwargs, dict, "chat_template_kwargs")
-    return next(iter(texts.values()), None), tools or None, kwargs
+    return next(iter(texts.values()), None), tools, kwargs
+
+
+def _tools(value: object) -> str:
+    """A list of tools as a JSON string; a text in JSON as it is. Raises BadRecord."""
+    wanted = "a list of objects, also as JSON; fix or remove it"
+    for tool in (tools := check(value, list, "tools", wanted)):
+        check(tool, dict, "a tool", wanted)
+    with suppress(ValueError, TypeError):  # in the form of Python, or a list
+        json.loads(value)
+        return str(value)
+    return as_json(tools)
 
 
 def _system(value: object, where: str) -> str:
@@ -181,7 +191,7 @@ def _earlier_turns(earlier: object, field: str) -> list[Message]:
     """The turns of a field of [question, answer] each, or of messages. Raises BadRecord."""
     wanted = "a list of [question, answer], or messages"
     is_other = field == UNSURE and not is_earlier(earlier)
-    if is_other or not isinstance(earlier, list | JsonCell) and label.is_null(earlier):
+    if is_other or not isinstance(earlier, list) and label.is_null(earlier):
         return []
     earlier = check(earlier, list, field, wanted)
     if not any(isinstance(part, list) for part in earlier):
@@ -289,7 +299,9 @@ def ranked_pairs(
         shown = answers[winner], answers[loser], winner < loser if rated else None
         found.append(attempt(make_pair, prompt, *shown, extras))
     for first, second in map(sorted, ties):
-        how = "equal" if scores[first] == scores[second] else "closer than --min-margin"
-        detail = f"the scores of answers {first + 1} and {second + 1} are {how}; neither is better"
+        how = "equal; remove one of them, or give it another score"
+        if scores[first] != scores[second]:
+            how = "closer than --min-margin; lower it, or remove one of them"
+        detail = f"the scores of answers {first + 1} and {second + 1} are {how}"
         found.append(BadRecord("tie", detail))
     return found

@@ -153,7 +153,8 @@ def _fine_grained(record: dict, options: ReadOptions) -> list[Result]:
         )
         if won is None:
             detail = f"preference[{number}] means that neither is better"
-            raise BadRecord("tie", f"{detail} of predictions {first + 1} and {second + 1}")
+            detail += f" of predictions {first + 1} and {second + 1}"
+            raise BadRecord("tie", f"{detail}; remove the pair, or name the better one")
         chosen, rejected = (second, first) if won else (first, second)
         return make_pair(prompt, answers[chosen], answers[rejected], not won, extras)
 
