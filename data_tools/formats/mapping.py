@@ -131,19 +131,22 @@ def columns_read(name: str, own: Sequence[str]) -> dict[str, str] | None:
     None where the format reads more than columns.
     """
     row = table.ROWS.get(name)
-    if row is None or not row.prompt or row.decode or row.scores:
+    names = tidy_names(tuple(own), small=row is not None and "any_case" in row.traits)
+    found = row and resolve(row, tuple(names))
+    if not found or re.search(r"[.\[]", " ".join((found.prompt, *found.answers))):
         return None
-    if re.search(r"[.\[]", row.prompt + row.answers):
-        return None
-    names = tidy_names(tuple(own), small="any_case" in row.traits)
-    found = resolve(row, tuple(names))
     fields = {"prompt": found.prompt}
     if found.labels:
         fields |= dict(zip("abcd", found.answers, strict=False))
         fields |= {"label": found.labels[0], "annotator": found.annotator}
+    elif len(found.answers) == 1:
+        fields |= {"response": found.answers[0], "score": found.scores[0]}
+    elif found.scores:
+        return None
     else:
         fields |= dict(zip(("chosen", "rejected"), found.answers, strict=True))
-    return {name: names[column] for name, column in fields.items() if column in names}
+    read = {name: names[column] for name, column in fields.items() if column in names}
+    return read if row.prompt else {"prompt": ""} | read
 
 
 def _layout(given: Sequence[str]) -> str:
