@@ -231,6 +231,9 @@ def _no_format(seen: Survey) -> str:
     for name, value in ((name, v) for r in seen.held for name, v in r.value.items()):
         if isinstance(value, list) and value and {*map(type, value)} == {int}:
             return f"the column {name} holds token ids; write the texts that they stand for"
+    if all(splits.is_test(name) is not None for name in seen.columns):
+        fix = "write each to a file of its own, such as train.json and test.json"
+        return f"one object holds the lists {columns}; {fix}, and give both with --keep-splits"
     if {"chosen", "rejected"} <= seen.columns:
         example = min(seen.columns - {"chosen", "rejected"}, default="COLUMN")
         return (
@@ -242,11 +245,14 @@ def _no_format(seen: Survey) -> str:
         names = tuple(tidy_names(tuple(record.value), small=True))
         found = rows.resolve(table.ROWS["labelled-pairs"], names)
         if found.ambiguity and found.labels and {*found.answers[:2]} <= {*names}:
-            return f"the columns are {columns}; {found.ambiguity}"
+            way = columns_read("labelled-pairs", [*record.value])
+            both = found.ambiguity.partition(";")[0]
+            return f"the columns are {columns}; {both}; name the right one: {as_option(way)}"
     return (
         f"no known format has the columns {columns}; name them with "
         "--map prompt=COLUMN chosen=COLUMN rejected=COLUMN, or "
-        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN (see --list-formats)"
+        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN; also label=COLUMN,COLUMN, a= b= "
+        "ranking=, responses= scores=, or response= score= (see --list-formats)"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from data_tools.context import unread_context
+from data_tools.formats import label
 from data_tools.formats.dialogues import is_dialogue, transcript
 from data_tools.formats.format import Format, ReadOptions
 from data_tools.formats.label import BareLabel, as_number, is_null
@@ -225,6 +226,15 @@ def _steady(held: Sequence[Record], unread: list[str]) -> dict[str, str]:
         values = sorted({as_text(record.value.get(name)) or "" for record in held})
         if 1 < len(values) <= 3:
             shown = ", ".join(value or "blank" for value in values)
+            try:
+                [label.swapped(value, name) for value in values]
+            except BadRecord as fault:
+                why = ORDER_VARIES.partition("; ")[0].format(name, shown)
+                fix = "write true where the label's first answer was shown second, else false"
+                raise ConvertError(
+                    f"{why}; {fault.detail}: {fix}, with --map swapped={name}, or add --map "
+                    "swapped= to ignore it"
+                ) from None
             raise ConvertError(ORDER_VARIES.format(name, shown))
         if len(values) == 1:
             found[name] = values[0]

@@ -29,6 +29,7 @@ REFUSALS = {
         [r | {"chosen": "A", "rejected": "B"} for r in LABELLED],
         "--map",
     ),
+    "two labels": (with_labels("A", "B", preference="A"), "--map"),
     "an order of answers": (
         [r | {"winner": "A", "swapped": bool(n % 2)} for n, r in enumerate(LABELLED)],
         "--map",
