@@ -69,7 +69,8 @@ def pair_of(
     sides = (comparison.first, comparison.second)
     annotator = votes[0][0] if mode == "each" else None
     extras = (comparison.tools, comparison.chat_template_kwargs, annotator)
-    return Pair(comparison.prompt, sides[won], sides[1 - won], won == 0, *extras)
+    first_won = won == 0 if comparison.is_ordered else None
+    return Pair(comparison.prompt, sides[won], sides[1 - won], first_won, *extras)
 
 
 @dataclass

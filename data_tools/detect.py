@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, replace
 
 from data_tools import splits
 from data_tools.formats import FORMATS, rows, table
+from data_tools.formats.dialogues import check_side
 from data_tools.formats.format import Format, ReadOptions, tidy_names
-from data_tools.formats.mapping import mapped, mapped_columns
-from data_tools.formats.paths import Column, columns_of
-from data_tools.formats.reader import fitting, seen_by
+from data_tools.formats.mapping import as_option, columns_read, mapped, mapped_columns
+from data_tools.formats.paths import Column, columns_of, find_all, root
+from data_tools.formats.reader import fitting, last_text, seen_by
+from data_tools.keys import folded
 from data_tools.record import BadRecord, ConvertError, Record, Reject, clip
 from data_tools.sample import STRAY, Detection, counted, look, stored_as_text
 
 HEAD = 1000  # records of every file that are looked at
+_COMPARED = 200  # records whose answers are compared with those of another format
 _HELD = 20_000  # records of all files that are held for a closer look
 _DIALOGUES = ("implicit-messages", "hh")
 _NO_LINES = (
@@ -67,6 +70,8 @@ def detect(
             found = _other(seen, options, swapped) or found
     except ConvertError as error:
         raise ConvertError(f"{seen.files}: {error}") from None
+    if not name and not mapping:
+        _refuse_rivals(found.format, seen)
     if found.format is not format:
         name = found.format.name
         evidence += f"; read as {name}, since no record has the values of {format.name}"
@@ -91,6 +96,48 @@ def _other(seen: Survey, options: ReadOptions, swapped: str | None) -> Detection
                 if found.is_read:
                     return found
     return None
+
+
+def _refuse_rivals(format: Format, seen: Survey) -> None:
+    """Raise ConvertError where other columns of the records are a format with other answers.
+
+    A single answer next to a pair is none. Where one has the answers of the other, as where the
+    winner's text is repeated, the format is right.
+    """
+    rivals, examples = Counter(), {}
+    for record in seen.held[:_COMPARED] if format.name in table.ROWS else ():
+        answers, columns = _answers(format, record, seen.parsed)
+        rest = {name: value for name, value in record.value.items() if name not in columns}
+        for name in fitting(rest, record.cells, seen.parsed) if columns else ():
+            other = replace(record, value=rest)
+            texts, _ = _answers(FORMATS[name], other, seen.parsed)
+            if not texts or len(texts) == 1 < len(answers):
+                continue
+            fewer, more = sorted((answers, texts), key=len)
+            if not all(any(a.endswith(b) or b.endswith(a) for b in more) for a in fewer):
+                rivals[name] += 1
+                examples.setdefault(name, other.value)
+    common = [name for name, n in rivals.items() if n >= STRAY * len(seen.held[:_COMPARED])]
+    for name in common[:1]:
+        way = columns_read(name, [*examples[name]])
+        raise ConvertError(
+            f"{seen.files}: more than one format fits, with other answers in other columns: "
+            f"{format.name} and {name}; choose with --format {format.name}, or for {name} with "
+            f"{as_option(way) if way else f'--format {name}'}"
+        )
+
+
+def _answers(format: Format, record: Record, parsed: frozenset[str]) -> tuple[set[str], set[str]]:
+    """The texts of the answers as a format finds them in a record, and their columns."""
+    if format.name not in table.ROWS:
+        return set(), set()
+    names, texts = tidy_names(tuple(record.value), small="any_case" in format.traits), set()
+    answers = rows.resolve(table.ROWS[format.name], tuple(names)).answers
+    with suppress(BadRecord):
+        view = seen_by(format, record.value, record.cells, parsed)
+        for value, where in (found for path in answers for found in find_all(view, path)):
+            texts.add(folded(last_text(check_side(value, where)) or ""))
+    return texts - {""}, {names[root(path)] for path in answers if root(path) in names}
 
 
 def _fits(format: Format, seen: Survey) -> bool:
@@ -184,6 +231,9 @@ def _no_format(seen: Survey) -> str:
     for name, value in ((name, v) for r in seen.held for name, v in r.value.items()):
         if isinstance(value, list) and value and {*map(type, value)} == {int}:
             return f"the column {name} holds token ids; write the texts that they stand for"
+    if all(splits.is_test(name) is not None for name in seen.columns):
+        fix = "write each to a file of its own, such as train.json and test.json"
+        return f"one object holds the lists {columns}; {fix}, and give both with --keep-splits"
     if {"chosen", "rejected"} <= seen.columns:
         example = min(seen.columns - {"chosen", "rejected"}, default="COLUMN")
         return (
@@ -195,11 +245,14 @@ def _no_format(seen: Survey) -> str:
         names = tuple(tidy_names(tuple(record.value), small=True))
         found = rows.resolve(table.ROWS["labelled-pairs"], names)
         if found.ambiguity and found.labels and {*found.answers[:2]} <= {*names}:
-            return f"the columns are {columns}; {found.ambiguity}"
+            way = columns_read("labelled-pairs", [*record.value])
+            both = found.ambiguity.partition(";")[0]
+            return f"the columns are {columns}; {both}; name the right one: {as_option(way)}"
     return (
         f"no known format has the columns {columns}; name them with "
         "--map prompt=COLUMN chosen=COLUMN rejected=COLUMN, or "
-        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN (see --list-formats)"
+        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN; also label=COLUMN,COLUMN, a= b= "
+        "ranking=, responses= scores=, or response= score= (see --list-formats)"
     )
 
 

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -137,7 +137,8 @@ def _convert(
     inputs.check_unchanged()
     unread = figures.counts["unread"]
     if context := [name for name in detection.context if unread[name]]:
-        fixes = "; ".join(f"{name}: {detection.context[name]}" for name in context)
+        fixes = groupby(sorted(context, key=detection.context.get), detection.context.get)
+        fixes = "; ".join(f"{', '.join(names)}: {fix}" for fix, names in fixes)
         figures.warn("unread_context", max(unread[name] for name in context), fixes)
     shards.alike_across_splits(blocks, verdicts.of, figures)
     figures.notes[:0] = _notes(options, inputs, detection, task, figures)

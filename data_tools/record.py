@@ -114,7 +114,8 @@ Vote = tuple[str, int | None]
 class LabeledComparison:
     """Two answers in the order shown, with the votes that a record holds on them.
 
-    `across_records` is true where other records may hold further votes on the same comparison.
+    `across_records` is true where other records may hold further votes on the same comparison,
+    `is_ordered` is false where the order shown is not known.
     """
 
     prompt: Side
@@ -124,6 +125,7 @@ class LabeledComparison:
     tools: str | None = None
     chat_template_kwargs: dict | None = None
     across_records: bool = False
+    is_ordered: bool = True
 
 
 @dataclass(slots=True)

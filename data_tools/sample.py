@@ -1,7 +1,7 @@
 """A closer look at the first records, once their format is known: how all of them are read.
 
 What no record shows alone is decided here: whether texts hold messages, whether answers repeat
-their prompt, and which unread columns may matter.
+their prompt.
 """
 
 import re
@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from data_tools.column_kinds import kind_of
-from data_tools.formats.dialogues import PROMPTS, is_dialogue, transcript
+from data_tools.context import unread_context
+from data_tools.formats import label
+from data_tools.formats.dialogues import is_dialogue, transcript
 from data_tools.formats.format import Format, ReadOptions
 from data_tools.formats.label import SIDES, BareLabel, as_number, is_null
-from data_tools.formats.mapping import as_option, columns_read
-from data_tools.formats.paths import MESSAGES, Column, is_blank, parse_json, value_at
+from data_tools.formats.paths import MESSAGES, Column, parse_json, value_at
 from data_tools.formats.reader import (
     ANSWERS,
     ORDER_VARIES,
@@ -31,7 +31,6 @@ from data_tools.record import (
     ConvertError,
     Record,
     Result,
-    as_messages,
     clip,
     tidy_name,
 )
@@ -43,11 +42,6 @@ _ORDERS = re.compile(
     rf"(?:(?:is|was|are|were)_)?(?:{_PLACE}_)*"
     rf"(?:swap|swapped|flip|flipped|shuffled?|reversed|inverted|order)(?:_{_PLACE})?"
 )
-_NO_CONTEXT = re.compile(  # what is about the record or the judgement
-    ".*(?:rationale|reason|expla|comment|feedback|critique|justif|statement|review|note|judg|model|"
-    "generator|source|url|quote|score|rating|metadata|prompt).*"
-)
-_WORDS = 8  # of a text that may be context
 _NUMPY = re.compile(r"(?=.*['\"](?:role|from)['\"]).*(?:\}\s+\{|\barray\(\[)", re.DOTALL)
 
 Read = list[tuple[dict, list[Result]]]  # records as their file holds them, with their results
@@ -131,8 +125,7 @@ def look(
     options = replace(options, swapped=_order(format, held, swapped), **_answers(read))
     if swapped is None and format.label is not None:
         options = replace(options, steady=_steady(held, unread))
-    context = [name for name in unread if _is_context(name, read, options)]
-    fixes = {name: _fix(format, read, name, options) for name in context}
+    fixes = unread_context(format, held, read, unread, options)
     results = [result for _, results in read for result in results]
     if options.answers_are_transcripts:
         results = map(split_transcripts, results)
@@ -227,64 +220,16 @@ def _steady(held: Sequence[Record], unread: list[str]) -> dict[str, str]:
         values = sorted({as_text(record.value.get(name)) or "" for record in held})
         if 1 < len(values) <= 3:
             shown = ", ".join(value or "blank" for value in values)
+            try:
+                [label.swapped(value, name) for value in values]
+            except BadRecord as fault:
+                why = ORDER_VARIES.partition("; ")[0].format(name, shown)
+                fix = "write true where the label's first answer was shown second, else false"
+                raise ConvertError(
+                    f"{why}; {fault.detail}: {fix}, with --map swapped={name}, or add --map "
+                    "swapped= to ignore it"
+                ) from None
             raise ConvertError(ORDER_VARIES.format(name, shown))
         if len(values) == 1:
             found[name] = values[0]
     return found
-
-
-def _is_context(name: str, read: Read, options: ReadOptions) -> bool:
-    """Whether a column may be a part of the prompt: by its name, or by texts found nowhere else."""
-    held = {"context": (str, list, dict), "system": (str, list, dict), "turns": (list, dict)}
-    if kinds := held.get(kind_of(name)):
-        values = [r.get(name) for r, _ in read]
-        return any(isinstance(v, kinds) and not is_blank(v) for v in values)
-    field_name = tidy_name(name).casefold()
-    if _NO_CONTEXT.fullmatch(field_name) or tidy_name(name) in options.parsed:
-        return False
-    given = [(_listed(r.get(name)), results) for r, results in read]
-    given = [(texts, results) for texts, results in given if texts]
-    words = 1 if field_name in PROMPTS else _WORDS
-    alone = [
-        texts
-        for texts, results in given
-        if sum(len(text.split()) for text in texts) >= words
-        and not any(text in _texts(results) for text in texts)
-    ]
-    return len(alone) > len(given) / 2
-
-
-def _listed(value: object) -> list[str]:
-    """A text, or those of a list, without white space around them; none of any other value."""
-    texts = value if isinstance(value, list) else [value]
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
-
-
-def _texts(results: list[Result]) -> str:
-    """The texts of all sides of some results, in one."""
-    sides = [getattr(r, name, "") for r in results for name in ("prompt", *ANSWERS)]
-    messages = (as_messages(side, "") for side in sides)
-    return "\0".join(m["content"] or "" for turns in messages for m in turns)
-
-
-def _fix(format: Format, read: Read, name: str, options: ReadOptions) -> str:
-    """How an unread column becomes a part of the prompt."""
-    columns = columns_read(format.name, [*read[0][0]])
-    is_alone = not (options.answers_repeat_prompt or options.answers_are_transcripts)
-    is_text = is_alone and tidy_name(name) not in options.parsed and columns is not None
-    if not is_text or not _is_joinable(read, name, columns["prompt"]):
-        return "add it to the prompt before converting"
-    columns["prompt"] = f"{{{name}}}\\n\\n{{{columns['prompt']}}}"
-    return f"add it with {as_option({f: column for f, column in columns.items() if f != column})}"
-
-
-def _is_joinable(read: Read, name: str, prompt: str) -> bool:
-    """Whether all records have a text in the column, and a prompt that is the text of its own."""
-    return all(
-        isinstance(record.get(name), str)
-        and record[name].strip()
-        and last_text(result.prompt) == record.get(prompt)
-        for record, results in read
-        for result in results
-        if hasattr(result, "prompt")
-    )

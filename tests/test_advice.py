@@ -29,6 +29,7 @@ REFUSALS = {
         [r | {"chosen": "A", "rejected": "B"} for r in LABELLED],
         "--map",
     ),
+    "two labels": (with_labels("A", "B", preference="A"), "--map"),
     "an order of answers": (
         [r | {"winner": "A", "swapped": bool(n % 2)} for n, r in enumerate(LABELLED)],
         "--map",
@@ -48,6 +49,38 @@ def test_the_options_of_a_refusal_succeed(convert_file, case):
     followed = convert_file(records, *words(done.err.partition("(columns")[0], option))
     assert (followed.status, followed.err) == (0, "")
     assert followed.rows
+
+
+PAIRS = [pair(n) for n in range(4)]
+OTHER_ANSWERS = {
+    "kto": [
+        r | {"completion": f"z{n}", "label": n > 1, "prompt": "P"} for n, r in enumerate(PAIRS)
+    ],
+    "alpaca-eval": [
+        r | {"instruction": f"I{n}", "output_1": "x", "output_2": "y", "preference": 1}
+        for n, r in enumerate(PAIRS)
+    ],
+    "labelled-pairs": [record | pair(n, winner="A") for n, record in enumerate(LABELLED)],
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ANSWERS)
+def test_either_of_two_formats_of_the_same_records_can_be_chosen(convert_file, name):
+    refused = convert_file(OTHER_ANSWERS[name])
+    assert refused.status == 2 and "more than one format fits" in refused.err
+    format = re.search(r"--format [\w-]+", refused.err)[0].split()
+    ways = format, words(refused.err, "--map")
+    done = [convert_file(OTHER_ANSWERS[name], *way) for way in ways]
+    assert [run.status for run in done] == [0, 0]
+    assert done[0].rows[0]["chosen"] != done[1].rows[0]["chosen"]
+
+
+def test_the_texts_of_the_pair_in_other_columns_are_no_second_format(convert_file):
+    records = [
+        r | {"response_a": r["chosen"], "response_b": f" {r['rejected']}", "winner": "A"}
+        for r in PAIRS
+    ]
+    assert convert_file(records).report["format"] == "preference"
 
 
 def test_either_of_two_formats_can_be_chosen(convert_file):

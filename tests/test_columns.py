@@ -277,8 +277,7 @@ TURNS = [user("q1"), assistant("a1"), user("q2")]
 @pytest.mark.parametrize(
     "record",
     [
-        pair(prompt=TURNS, chosen="aa", rejected="bb"),
-        pair(prompt=json.dumps(TURNS), chosen="aa", rejected="bb"),
+        pair(prompt=[system("S"), *TURNS], chosen="aa", rejected="bb"),
         {"instruction": "Sum up", "input": "Text", "chosen": "aa", "rejected": "bb"},
         pair(chosen="\n\nHuman: P1\n\nAssistant: C", rejected="\n\nHuman: P1\n\nAssistant: R"),
     ],
@@ -445,6 +444,42 @@ def test_the_advice_for_context_works_for_labels_and_names_with_capitals(convert
     assert sides(followed) == [("Facts\n\nP", "x", "y"), ("More facts\n\nQ", "y", "x")]
 
 
+RATED = [{"prompt": "P", "response": f"a{n}", "score": n, "context": "Facts"} for n in range(2)]
+EVALUATED = [
+    {"instruction": f"P{n}", "output_1": "x", "output_2": "y", "preference": n, "context": "Facts"}
+    for n in (1, 2)
+]
+TASK = [
+    {"prompt": "In 3 words:", "chosen": [user(f"q{n}"), assistant("C")]}
+    | {"rejected": [user(f"q{n}"), assistant("R")]}
+    for n in range(3)
+]
+
+
+@pytest.mark.parametrize(
+    ("records", "prompt"),
+    [
+        (RATED, "Facts\n\nP"),
+        (EVALUATED, "Facts\n\nP1"),
+        ([pair(1, context="Facts", passage="More")], "Facts\n\nMore\n\nP1"),
+        ([pair(prompt=TURNS, context="Facts")], [system("Facts"), *TURNS]),
+        ([pair(prompt=json.dumps(TURNS), context="Facts")], [system("Facts"), *TURNS]),
+        (TASK, [system("In 3 words:"), user("q0")]),
+    ],
+)
+def test_the_map_of_a_warning_adds_the_context_in_every_layout(convert_file, records, prompt):
+    done = convert_file(records)
+    advice = done.report["warning_examples"]["unread_context"].partition("add it with ")[2]
+    followed = convert_file(records, *shlex.split(advice))
+    assert followed.rows[0]["prompt"] == prompt and followed.report["warnings"] == {}
+    assert [r["chosen"] for r in followed.rows] == [r["chosen"] for r in done.rows]
+
+
+def test_a_prompt_that_whole_dialogues_hold_is_no_unread_context(convert_file):
+    records = [record | {"prompt": record["chosen"][0]["content"]} for record in TASK]
+    assert convert_file(records).report["warnings"] == {}
+
+
 def test_escape_characters_of_data_do_not_reach_the_terminal(convert_file):
     name = "\x1b[31mred\x07"
     done = convert_file([pair(1) | {name: "x"}])
@@ -458,9 +493,8 @@ def test_context_next_to_whole_dialogues_is_named_and_text_within_a_side_is_not(
     record = {"chosen": [user(f"{facts} Why?"), assistant("C")], "context": "Facts", "story": facts}
     record["rejected"] = [user(f"{facts} Why?"), assistant("R")]
     done = convert_file([record])
-    assert done.report["warning_examples"]["unread_context"] == (
-        "context: add it to the prompt before converting"
-    )
+    shown = done.report["warning_examples"]["unread_context"]
+    assert shown == "context: add it with --map system=context"
 
 
 def test_a_column_of_many_order_numbers_is_no_order_of_answers(convert_file):

@@ -288,6 +288,9 @@ def test_standard_input_is_read_as_json_lines(tmp_path, monkeypatch, capsys):
     assert "3 read, 3 converted" in capsys.readouterr().out
     assert json.loads(Path("data/stdin/report.json").read_text())["inputs"] == ["-"]
     assert [row["source"] for row in read_lines("data/stdin/train.jsonl")] == ["-:1", "-:2", "-:3"]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"prompt,chosen\na,b\n")))
+    assert main(["-"]) == 2
+    assert "-: standard input is JSON Lines; save anything else" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", None)
     assert main(["-"]) == 2
     assert capsys.readouterr().err == (

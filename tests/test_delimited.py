@@ -181,7 +181,7 @@ def test_the_line_of_the_header_can_be_named():
     content = "exported,2024\nby,me\na,b\n1,2\n"
     assert [item.value for item in items("f.csv", content, header_row=3)] == [{"a": "1", "b": "2"}]
     assert [item.location.line for item in items("f.csv", header_row=3)] == [4]
-    assert items("f.csv", header_row=9) == []
+    assert refusal("f.csv", header_row=9) == "f.csv: --header-row 9: there is no such row"
     long = "x,y\n" * 999 + content
     assert [i.location.line for i in items("f.csv", long, header_row=1002)] == [1003]
     first = blocks.first_span("f.csv", None, 1002)

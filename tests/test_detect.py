@@ -91,7 +91,8 @@ def test_unknown_columns_are_refused_with_the_map_that_would_name_them():
     assert refusal(records) == (
         "f1.jsonl: no known format has the columns bad, good, q; name them with "
         "--map prompt=COLUMN chosen=COLUMN rejected=COLUMN, or "
-        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN (see --list-formats)"
+        "--map prompt=COLUMN a=COLUMN b=COLUMN label=COLUMN; also label=COLUMN,COLUMN, a= b= "
+        "ranking=, responses= scores=, or response= score= (see --list-formats)"
     )
     advice = {"prompt": "q", "chosen": "good", "rejected": "bad"}
     assert checked(records, map=advice)["pairs"]["kept"] == 1
@@ -123,7 +124,7 @@ def test_records_without_fields_are_refused_with_the_first_trouble():
 def test_a_second_field_that_may_be_the_prompt_is_named():
     found = checked([pair(question="Q?", input="I")])
     shown = found["warning_examples"]["unread_context"]
-    assert "question: add it with" in shown and "input: add it with" in shown
+    assert "question, input: add it with" in shown
     message = refusal([{"instruction": "I", "question": "Q", "chosen": "C", "rejected": "R"}])
     assert "name the prompt's column with --map prompt=" in message
 
@@ -132,6 +133,21 @@ def test_two_columns_for_one_field_are_named():
     message = refusal([LABELLED | {"winner": "a"}])
     assert message.startswith("f1.jsonl: the columns are label, prompt, response_a, response_b, wi")
     assert "winner and label" in message and "--map" in message
+
+
+def test_an_object_of_several_splits_is_refused_as_such():
+    message = refusal([{"train": [LABELLED], "test": [LABELLED]}])
+    assert "one object holds the lists test, train; write each to a file of its own" in message
+
+
+@pytest.mark.parametrize("values", [("1,2", "2,1"), ("1", "2")])
+def test_an_order_that_cannot_be_read_as_swapped_is_refused_with_how_to_write_it(values):
+    records = [LABELLED | {"prompt": f"P{n}", "order": values[n % 2]} for n in range(4)]
+    message = refusal(records)
+    assert "it must be true" in message and "write true where" in message
+    written = [record | {"order": str(record["order"] == values[1])} for record in records]
+    assert checked(written, map={"swapped": "order"})["pairs"]["kept"] == 4
+    assert checked(records, map={"swapped": ""})["pairs"]["kept"] == 4
 
 
 def test_a_general_label_next_to_that_of_a_special_format_is_ambiguous():

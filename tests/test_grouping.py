@@ -7,6 +7,7 @@ import json
 import random
 
 import pytest
+from converting import pair
 from reading_formats import (
     EXAMPLES,
     assistant,
@@ -355,3 +356,36 @@ FAULTS = {
 @pytest.mark.parametrize(("name", "change", "expected"), cases(FAULTS))
 def test_a_record_that_is_no_judged_answer_names_the_field_and_the_fault(name, change, expected):
     check_fault(name, EXAMPLES[name] | change, expected)
+
+
+WINNERS = [("x", "y", 1), ("y", "x", 2), ("x", "y", 3)]
+
+
+def as_dialogues(prompt, chosen, rejected, **more):
+    return {
+        "chosen": [user(prompt), assistant(chosen)],
+        "rejected": [user(prompt), assistant(rejected)],
+    } | more
+
+
+@pytest.mark.parametrize(("column", "options"), [("annotator_id", ()), ("who", ["annotator=who"])])
+@pytest.mark.parametrize("write", [pair, as_dialogues])
+def test_finished_pairs_that_name_their_annotator_are_judgements(
+    convert_file, write, column, options
+):
+    records = [
+        write(prompt="P", chosen=won, rejected=lost, **{column: who}) for won, lost, who in WINNERS
+    ]
+    options = ["--map", *options] if options else []
+    kept = {}
+    for mode in ("unanimous", "majority", "each"):
+        done = convert_file(records, *options, "--annotators", mode)
+        kept[mode] = [str(row["chosen"]).count("x") for row in done.rows or []]
+    assert kept == {"majority": [1], "unanimous": [], "each": [1, 0, 1]}
+
+
+def test_scores_and_orders_of_several_annotators_are_refused(convert_file):
+    record = {"prompt": "P", "a": "x", "b": "y", "r": "A>B", "s": 1, "t": 2, "who": 1}
+    for judged in (["ranking=r"], ["score_a=s", "score_b=t"]):
+        done = convert_file([record], "--map", "a=a", "b=b", *judged, "annotator=who")
+        assert done.status == 2 and "are not joined; remove it" in done.err

@@ -305,7 +305,7 @@ def test_the_advice_on_pointers_quotes_names_with_blanks(convert_file):
     assert "'a=resp 1' 'b=resp 2'" in convert_file(records).err
 
 
-def test_a_template_over_messages_rejects_and_is_not_advised(convert_file):
+def test_a_template_over_messages_rejects_and_the_system_turn_is_advised(convert_file):
     record = {
         "prompt": [user("q")],
         "context": "c",
@@ -313,7 +313,8 @@ def test_a_template_over_messages_rejects_and_is_not_advised(convert_file):
         "rejected": [assistant("b")],
     }
     done = convert_file([record])
-    assert "--map" not in done.report["warning_examples"]["unread_context"]
+    shown = done.report["warning_examples"]["unread_context"]
+    assert shown == "context: add it with --map system=context"
     done = convert_file([record, pair(2, context="c")], "--map", "prompt={context} {prompt}")
     assert reasons(done) == [(1, "wrong_type")]
 

@@ -124,7 +124,7 @@ def test_rows_above_the_header_are_titles_and_noted():
     assert [item.value for item in items(NAME, header_row=6)] == [
         {"1": "2", "x": "x", "y": "y", "A": "A"}
     ]
-    assert notes(NAME, header_row=99) == ["a.xlsx: has no records"]
+    assert "--header-row: the sheet has no such row" in refusal(NAME, header_row=99)
     write(*rows)
     assert notes(NAME) == []
 

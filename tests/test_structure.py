@@ -18,7 +18,7 @@ LAYERS = (
     {"record", "keys", "column_kinds", "ranking", "arrays"},
     {"readers", "annotators", "checks", "dedupe", "splits", "targets", "workers"},
     {"formats", "schema", "report"},
-    {"pointers"},
+    {"pointers", "context"},
     {"sample"},
     {"detect", "options", "output_dir", "block_files"},
     {"block", "figures", "dataset"},

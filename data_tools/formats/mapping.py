@@ -15,7 +15,7 @@ from data_tools.record import ConvertError, tidy_name
 _ANSWERS = ("chosen", "rejected", "a", "b", "c", "d", "responses", "response")
 _AB, _RATED, _RANKED = "a b c? d? ", ("ranked", "rated"), ("ranked",)
 _LAYOUTS = {  # fields, some optional, to how the scores are decoded, and the traits of the format
-    "chosen rejected": (None, ()),
+    "chosen rejected annotator?": (None, ()),
     _AB + "label annotator?": (None, ()),
     _AB + "score_a score_b score_c? score_d?": (None, _RATED),
     _AB + "rank_a rank_b rank_c? rank_d?": (label.rank, _RANKED),
@@ -131,19 +131,22 @@ def columns_read(name: str, own: Sequence[str]) -> dict[str, str] | None:
     None where the format reads more than columns.
     """
     row = table.ROWS.get(name)
-    if row is None or not row.prompt or row.decode or row.scores:
+    names = tidy_names(tuple(own), small=row is not None and "any_case" in row.traits)
+    found = row and resolve(row, tuple(names))
+    if not found or re.search(r"[.\[]", " ".join((found.prompt, *found.answers))):
         return None
-    if re.search(r"[.\[]", row.prompt + row.answers):
-        return None
-    names = tidy_names(tuple(own), small="any_case" in row.traits)
-    found = resolve(row, tuple(names))
     fields = {"prompt": found.prompt}
     if found.labels:
         fields |= dict(zip("abcd", found.answers, strict=False))
         fields |= {"label": found.labels[0], "annotator": found.annotator}
+    elif len(found.answers) == 1:
+        fields |= {"response": found.answers[0], "score": found.scores[0]}
+    elif found.scores:
+        return None
     else:
         fields |= dict(zip(("chosen", "rejected"), found.answers, strict=True))
-    return {name: names[column] for name, column in fields.items() if column in names}
+    read = {name: names[column] for name, column in fields.items() if column in names}
+    return read if row.prompt else {"prompt": ""} | read
 
 
 def _layout(given: Sequence[str]) -> str:
@@ -152,9 +155,14 @@ def _layout(given: Sequence[str]) -> str:
     missing = []
     for text in fitting:
         needed = [name for name in text.split() if not name.endswith("?") and name not in given]
-        if not needed or text == "chosen rejected":
+        if not needed or text.startswith("chosen rejected"):
             return text
         missing.append(" and ".join(needed))
+    if not fitting and "annotator" in given and _layout([n for n in given if n != "annotator"]):
+        raise ConvertError(
+            "--map annotator: scores, ranks and orders of several annotators are not joined; "
+            "remove it, or map who won: chosen and rejected, or a label"
+        )
     if not fitting:
         raise ConvertError(
             f"--map {' '.join(given)}: name the answers in one way: chosen and rejected; a and b "

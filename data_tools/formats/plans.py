@@ -107,13 +107,22 @@ def as_shown(column: paths.Column, record: dict, answers: dict[int, Side]) -> di
 
 
 def _first_better(found: Found, sides_of: Reader, record: dict) -> list[Result]:
-    """The first answer won, or each text of a list of answers over each of the other list."""
+    """The first answer won, or each text of a list of answers over each of the other list.
+
+    It is a vote where the record names its annotator.
+    """
     two = won, lost = record.get(found.answers[0]), record.get(found.answers[1])
     if list in (type(won), type(lost)) and (_is_texts(won) or _is_texts(lost)):
         lists = [side if _is_texts(side) else [side] for side in two]
         records = [record | dict(zip(found.answers, pair, strict=True)) for pair in product(*lists)]
         return [result for one in records for result in _first_better(found, sides_of, one)]
     prompt, answers, extras = sides_of(record)
+    if found.annotator:
+        # Which answer was shown first is not known, so their texts decide which one is the first.
+        order = sorted(answers, key=lambda at: str(answers[at]))
+        answers = {at: answers[own] for at, own in enumerate(order)}
+        votes = ((label.annotator(record[found.annotator]), order.index(label.FIRST)),)
+        return sides.compare(prompt, answers, extras, votes, across_records=True, is_ordered=False)
     return [sides.make_pair(prompt, answers[0], answers[1], None, extras)]
 
 

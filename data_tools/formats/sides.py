@@ -257,6 +257,7 @@ def compare(
     extras: Extras,
     votes: Sequence[Vote],
     across_records: bool = False,
+    is_ordered: bool = True,
 ) -> list[Result]:
     """Every two answers of which one won by some vote, with the votes on these two.
 
@@ -275,7 +276,7 @@ def compare(
             if won in (label.TIE, first, second)
         )
         shown = pair.prompt, pair.chosen, pair.rejected
-        return LabeledComparison(*shown, cast, *extras[1:], across_records)
+        return LabeledComparison(*shown, cast, *extras[1:], across_records, is_ordered)
 
     return [attempt(compared, *two) for two in combinations(answers, 2) if winners & {*two}]
 

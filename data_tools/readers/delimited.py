@@ -77,6 +77,8 @@ def read_head(
         name = _NAMES.get(delimiter, repr(delimiter))
         notes.append(f"{path}: cells are separated by {name}")
     rows = [*islice(_rows(iter(lines[above:]), delimiter), HEAD)]
+    if not rows and row:
+        raise ConvertError(f"{path}: --header-row {row}: there is no such row")
     if not rows:
         return Head((), delimiter, above)
     # A row that cannot be read is no title.

@@ -46,6 +46,10 @@ def read_json_lines(text: Iterable[str], path: str, *_: object) -> Items:
         if is_cut and item.location.record == 1 and json.loads(item.raw).lstrip().startswith("["):
             fix = "save it as a .json file" if path == "-" else "rename it to .json"
             raise ConvertError(f"{path}: its content is a JSON array; {fix}")
+        is_bad = path == "-" and isinstance(item, Reject) and item.reason == "bad_json"
+        if is_bad and item.location.record == 1 and json.loads(item.raw).lstrip()[:1] not in "{[":
+            fix = "save anything else as a file whose ending names it, such as raw.csv"
+            raise ConvertError(f"{path}: standard input is JSON Lines; {fix}")
         yield item
 
 

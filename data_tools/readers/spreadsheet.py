@@ -109,6 +109,8 @@ def _records(
 ) -> Items:
     """The rows below the header, which is the first row or else found in the first ones."""
     head = [*islice(rows, HEAD)]
+    if not head and not search:
+        raise ConvertError(f"{path}: --header-row: the sheet has no such row")
     above = header_at([cells for _, cells in head], path, notes) if search else 0
     at, names = head[above] if head else (0, [])
     head = head[above + 1 :]
