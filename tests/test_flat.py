@@ -216,7 +216,7 @@ def test_two_fields_for_one_thing_are_not_mistaken_for_each_other(convert_file, 
     assert fault("labelled-pairs", ab("b", **more)) == f"wrong_type: {message}"
     done = convert_file([ab("b", **more)])
     assert done.status == 2
-    assert message in done.err
+    assert f"{names} could both be meant; name the right one: --map " in done.err
 
 
 RECORDS = {
@@ -370,7 +370,7 @@ def test_columns_that_differ_only_in_case_are_named_by_no_word(convert_file):
     ("words", "message"),
     [
         ("answer=x", "unknown field 'answer'; known are prompt, system, history, tools"),
-        ("annotator=who", "also map a and b and label or responses and label"),
+        ("annotator=who", "no record has all of these columns; prompt, chosen and"),
         ("a=x b=x label=y", "the column x cannot be two fields at once"),
         ("prompt=chosen", "--map prompt=chosen: no such column"),
         ("chosen=x a=y", "name the answers in one way: chosen and rejected; a and b with"),
