@@ -106,7 +106,7 @@ def with_trust(options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
     kwargs.pop("trust_remote_code", None)
     own_kwargs = own.get("model_init_kwargs") or {}
     trust = bool(own.get("trust_remote_code") or own_kwargs.get("trust_remote_code"))
-    given = {"model_init_kwargs": kwargs} if kwargs else {}
+    given = {"model_init_kwargs": kwargs} if "model_init_kwargs" in options else {}
     given |= {"trust_remote_code": True} if trust else {}
     others = {
         n: v for n, v in options.items() if n not in ("model_init_kwargs", "trust_remote_code")

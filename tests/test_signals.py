@@ -94,7 +94,7 @@ def test_a_signal_while_the_reference_is_computed_ends_the_command(run, monkeypa
     assert status == 1
     message = "stopped; complete checkpoints are kept; run the same command again to resume"
     assert capsys.readouterr().err.splitlines()[-1] == message
-    assert not any(out.iterdir())
+    assert not out.exists()
 
 
 def test_a_second_signal_goes_to_the_previous_handler(monkeypatch):
