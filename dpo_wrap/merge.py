@@ -10,14 +10,14 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from dpo_wrap import checkpoints, cli
 from dpo_wrap.config import Settings, load_settings, with_trust
 from dpo_wrap.errors import ConfigError, ModelError
 from dpo_wrap.hub import check_paths, configure_environment
 from dpo_wrap.ownership import locked
-from dpo_wrap.run_dir import CONFIG, RUN
+from dpo_wrap.run_dir import CONFIG, RUN, read_run, weight_digests
 from dpo_wrap.terminal import show
 
 EXAMPLES = """RUN_DIR is the output_dir of a run, one of its checkpoints, or any directory with an
@@ -100,6 +100,8 @@ def merge(
     settings = merge_settings(os.fspath(run_dir), os.fspath(out_dir), trust_remote_code)
     configure_environment(settings)
     run = Path(settings.adapter_path)
+    home = run.parent if checkpoints.FOLDER.match(run.name) else run
+    _check_base(settings, read_run(home) or {})
     if (run / CONFIG).is_file() and not (run / RUN).is_file():
         show(f"{run} has no {RUN}: the run is not finished; merging its current adapter")
     # Imports torch and trl, which takes seconds: not before the paths are right.
@@ -109,7 +111,7 @@ def merge(
     retry, less_memory = "run the same command again", "a machine with more memory"
     with (
         system_errors_reported(Path(settings.output_dir), retry, less_memory),
-        locked(run.parent if checkpoints.FOLDER.match(run.name) else run, "merge", shared=True),
+        locked(home, "merge", shared=True),
     ):
         merge_adapter(settings, dtype, tolerance)
     return Path(out_dir)
@@ -160,6 +162,17 @@ def _check_run(run: Path) -> None:
         raise ModelError(f"RUN_DIR {run} {problem}; give the output_dir of a run")
     if not (run / WEIGHTS).is_file():
         raise ModelError(f"RUN_DIR {run} has no {WEIGHTS}; train it again")
+
+
+def _check_base(settings: Settings, run: dict[str, Any]) -> None:
+    """Raise ModelError if the base model's files are not those that the run was trained on."""
+    before = run.get("weights") or {}
+    now = weight_digests(settings.model_path)
+    if changed := [name for name, value in now.items() if before.get(name, value) != value]:
+        raise ModelError(
+            f"{settings.where('model_path')} {settings.model_path!r}: {', '.join(changed)} changed "
+            "after the training, so the adapter does not belong to it; restore the files"
+        )
 
 
 def _settings_of_adapter(run: Path) -> Settings:

@@ -338,3 +338,15 @@ def test_the_default_tolerance_is_at_most_half_of_what_training_changed(
     trained_by, dtype, tolerance
 ):
     assert merge_adapter.default_tolerance(trained_by, dtype) == tolerance
+
+
+def test_a_base_model_that_changed_after_the_training_is_refused(tiny_model_dir, tmp_path, capsys):
+    base = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    status, out = runner(base, tmp_path)()
+    assert status == 0
+    weights = load_file(base / "model.safetensors")
+    weights["transformer.wpe.weight"] += 0.1
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert merge.main([str(out), str(tmp_path / "merged")]) == 2
+    assert "model.safetensors changed after the training" in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
