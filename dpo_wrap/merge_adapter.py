@@ -23,8 +23,7 @@ from dpo_wrap.hub import located
 from dpo_wrap.logps import next_token_logps
 from dpo_wrap.model import load
 from dpo_wrap.model.tokenizer import load_tokenizer, stop_ids
-from dpo_wrap.report.card import FILE as README
-from dpo_wrap.report.card import model_card
+from dpo_wrap.report.card import README, model_card
 from dpo_wrap.run_dir import read_run
 from dpo_wrap.terminal import show
 

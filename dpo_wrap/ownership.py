@@ -29,7 +29,7 @@ WRITTEN = re.compile(
 )
 
 
-LEFT = re.compile(rb"\Z|\d+ \(python -m dpo_wrap\.")
+LOCK_TEXT = re.compile(rb"\Z|\d+ \(python -m dpo_wrap\.")
 """What the file of a lock begins with."""
 
 
@@ -120,7 +120,7 @@ def _acquire(path: Path, directory: Path, shared: bool) -> int | None:
                 f"{directory} is in use by process {holder}; wait until it ends, or stop it"
             ) from None
         # A lock that was left is empty or has a process.
-        if not LEFT.match(os.pread(handle, 1000, 0)):
+        if not LOCK_TEXT.match(os.pread(handle, 1000, 0)):
             os.close(handle)
             raise ConfigError(f"{path}: needed for the lock of the run, but it is yours; move it")
         with contextlib.suppress(FileNotFoundError):

@@ -84,7 +84,9 @@ def load_splits(
         parts = drop_train_test_overlap(parts, paths, _pair_key, notes)
     if "messages" not in kinds[paths[0]]:
         for name in ("tools", "chat_template_kwargs"):
-            if any(rows.data.column(name).null_count < len(rows) for rows in _having(parts, name)):
+            if any(
+                rows.data.column(name).null_count < len(rows) for rows in _with_column(parts, name)
+            ):
                 raise DataError(
                     f"{place}: the column {name!r} has no effect on prompts that are text; make "
                     "them lists of messages, or remove the column"
@@ -110,7 +112,8 @@ def load_splits(
     )
 
 
-def _having(parts: list[dict[str, Dataset]], name: str) -> Iterator[Dataset]:
+def _with_column(parts: list[dict[str, Dataset]], name: str) -> Iterator[Dataset]:
+    """The splits that have a column."""
     yield from (rows for part in parts for rows in part.values() if name in rows.column_names)
 
 

@@ -35,7 +35,9 @@ TOLERANCE, HALF_TOLERANCE = 1e-3, 0.1
 # Nats per token by which TRL's fused kernels may differ from a plain pass in float32 on a GPU; the
 # models that it scores wrongly differ by tenths to whole nats.
 SCORING = 0.02
-KL_ANSWERS, PREFIX = 16, 16
+KL_ANSWERS = 16
+PREFIX = 16
+"""Tokens of a row on which it is checked that a model does not see what follows."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from dpo_wrap.hub import is_hub_name, is_local
 
-FILE = "README.md"
+README = "README.md"
 FIGURES = {
     "reward_accuracy": "reward accuracy, last log of training",
     "reward_margin": "reward margin, last log of training",
