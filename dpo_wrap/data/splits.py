@@ -84,9 +84,7 @@ def load_splits(
         parts = drop_train_test_overlap(parts, paths, _pair_key, notes)
     if "messages" not in kinds[paths[0]]:
         for name in ("tools", "chat_template_kwargs"):
-            if any(
-                rows.data.column(name).null_count < len(rows) for rows in _with_column(parts, name)
-            ):
+            if any(any(rows[name]) for rows in _with_column(parts, name)):
                 raise DataError(
                     f"{place}: the column {name!r} has no effect on prompts that are text; make "
                     "them lists of messages, or remove the column"
